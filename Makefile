@@ -1,0 +1,41 @@
+# Every target first makes .venv, on a bare machine with Python 3.11 or newer, holding the versions
+# of constraints.txt. Nothing outside this folder is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+
+.PHONY: help demo test check bench
+
+help:
+	@echo "make demo    classify and reconstruct rendered videos, train for a minute; demo/index.html"
+	@echo "make test    run the tests"
+	@echo "make check   lint, formatting and types"
+	@echo "make bench   run the measurements in benchmarks/"
+
+demo: .venv/base.stamp
+	$(BIN)/videomae demo
+
+# Two workers of one thread each: on two cores, threads of one process would wait for each other.
+test: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/dev.stamp
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+.venv/base.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("videomae needs Python 3.11 or newer, this is " + \
+	sys.version.split()[0] + "; name another: make PYTHON=python3.12" \
+	if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/base.stamp
+	$(INSTALL) --editable '.[dev]'
+	touch $@

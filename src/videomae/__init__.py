@@ -1,0 +1,71 @@
+"""VideoMAE, whole: pre-train, fine-tune, classify, embed and reconstruct video.
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videomae import errors, masking
+    from videomae.config import VideoMAEConfig
+    from videomae.inference import classify, embed, reconstruct
+    from videomae.modeling import (
+        VideoMAEForPreTraining,
+        VideoMAEForVideoClassification,
+        VideoMAEModel,
+        VideoMAEPreTrainedModel,
+    )
+    from videomae.processing import (
+        VideoMAEFeatureExtractor,
+        VideoMAEImageProcessor,
+        VideoMAEVideoProcessor,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VideoMAEConfig",
+    "VideoMAEFeatureExtractor",
+    "VideoMAEForPreTraining",
+    "VideoMAEForVideoClassification",
+    "VideoMAEImageProcessor",
+    "VideoMAEModel",
+    "VideoMAEPreTrainedModel",
+    "VideoMAEVideoProcessor",
+    "__version__",
+    "classify",
+    "embed",
+    "errors",
+    "masking",
+    "reconstruct",
+]
+
+# The file where each public name lives; `errors` and `masking` are files themselves.
+_HOMES = {
+    "VideoMAEConfig": "config",
+    "VideoMAEFeatureExtractor": "processing",
+    "VideoMAEForPreTraining": "modeling",
+    "VideoMAEForVideoClassification": "modeling",
+    "VideoMAEImageProcessor": "processing",
+    "VideoMAEModel": "modeling",
+    "VideoMAEPreTrainedModel": "modeling",
+    "VideoMAEVideoProcessor": "processing",
+    "classify": "inference",
+    "embed": "inference",
+    "errors": "errors",
+    "masking": "masking",
+    "reconstruct": "inference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{home}")
+    return module if name == home else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

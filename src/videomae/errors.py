@@ -1,0 +1,17 @@
+"""The errors that a user can mend; messages say what was got, what was expected, what to do."""
+
+
+class VideoMAEError(Exception):
+    """Base of every error that is the caller's to mend; the command line prints it in one line."""
+
+
+class ConfigError(VideoMAEError, ValueError):
+    """A setting, an argument or a tensor shape does not fit."""
+
+
+class VideoError(VideoMAEError, ValueError):
+    """A video file cannot be read, is damaged, is of a refused kind, or exceeds a limit."""
+
+
+class WeightsError(VideoMAEError, ValueError):
+    """A checkpoint cannot be found or read, or does not fit the model it is loaded into."""
