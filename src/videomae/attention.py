@@ -1,0 +1,88 @@
+"""Softmax attention in the ways that serve VideoMAE, and which of them suits a call.
+
+Letters: B clips, H heads, N tokens, d features of a head. There is no causal or padding mask:
+every token of a clip sees every other.
+"""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from videomae.config import ATTENTION_IMPLEMENTATIONS
+from videomae.errors import ConfigError
+
+# On a CPU in bfloat16 the fused kernel of SDPA only pays from about here on; see
+# benchmarks/attention.md. Pre-training encodes 160 visible tokens, well below it.
+_SDPA_CPU_BF16_MIN_TOKENS = 512
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    implementation: str = "auto",
+    dropout: float = 0.0,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Softmax(query key^T / sqrt(d)) value, heads side by side.
+
+    query, key, value (B, H, N, d) -> context (B, N, H*d), and the weights (B, H, N, N) where they
+    are asked for. Only `eager` makes the weights, so `need_weights` uses it whatever is chosen.
+    """
+    if implementation == "auto":
+        implementation = best_implementation(query.device.type, query.dtype, query.shape[2])
+    if need_weights or implementation == "eager":
+        weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+        weights = F.dropout(weights, dropout) if dropout else weights
+        context = weights @ value  # (B, H, N, d)
+        return context.transpose(1, 2).flatten(2), weights if need_weights else None
+    if implementation == "flash_attention_2":
+        return _flash(query, key, value, dropout), None
+    context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return context.transpose(1, 2).flatten(2), None
+
+
+def best_implementation(device_type: str, dtype: torch.dtype, num_tokens: int) -> str:
+    """The fastest of `eager` and `sdpa` where it was measured; `sdpa` elsewhere."""
+    if device_type == "cpu" and dtype == torch.bfloat16 and num_tokens < _SDPA_CPU_BF16_MIN_TOKENS:
+        return "eager"
+    return "sdpa"
+
+
+def check_implementation(implementation: str) -> None:
+    """Raise ConfigError, saying what is missing, where an implementation cannot run here."""
+    if implementation not in ATTENTION_IMPLEMENTATIONS:
+        raise ConfigError(
+            f"attn_implementation={implementation!r} is not one of "
+            f"{', '.join(ATTENTION_IMPLEMENTATIONS)}"
+        )
+    if implementation != "flash_attention_2":
+        return
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "attn_implementation='flash_attention_2' needs an NVIDIA GPU and none is available; "
+            "use 'sdpa'"
+        )
+    if importlib.util.find_spec("flash_attn") is None:
+        raise ConfigError(
+            "attn_implementation='flash_attention_2' needs the package flash-attn; "
+            "pip install flash-attn --no-build-isolation, or use 'sdpa'"
+        )
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    check_implementation("flash_attention_2")
+    if query.device.type != "cuda" or query.dtype not in (torch.float16, torch.bfloat16):
+        raise ConfigError(
+            "flash_attention_2 runs on a CUDA device in float16 or bfloat16, got "
+            f"{query.device.type} and {query.dtype}; move the model with "
+            ".to('cuda', torch.bfloat16), or use 'sdpa'"
+        )
+    from flash_attn import flash_attn_func  # type: ignore[import-not-found]
+
+    heads_last = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, H, d)
+    context: Tensor = flash_attn_func(*heads_last, dropout_p=dropout)
+    return context.flatten(2)

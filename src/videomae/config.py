@@ -1,0 +1,402 @@
+"""What a VideoMAE is made of: sizes, rates and labels, read from and written to `config.json`."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from videomae import hub
+from videomae.errors import ConfigError
+
+# ImageNet statistics of RGB in 0..1. All published models were trained with them, and the loss
+# undoes them to reach pixels; the processors and the loss both read them here.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+ATTENTION_IMPLEMENTATIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+# Chosen when a model runs, not part of what it is: never written to config.json.
+_RUNTIME_FIELDS = ("attn_implementation", "extra")
+_LABEL_FIELDS = ("id2label", "label2id", "num_labels")
+_SIZE_FIELDS = (
+    *("image_size", "patch_size", "num_channels", "num_frames", "tubelet_size"),
+    *("hidden_size", "num_attention_heads", "intermediate_size"),
+    *("decoder_hidden_size", "decoder_num_attention_heads", "decoder_intermediate_size"),
+)
+
+
+class Grid(NamedTuple):
+    """How many tubelets a clip has along time, height and width.
+
+    >>> Grid(8, 14, 14).num_tokens
+    1568
+    """
+
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of one time slice."""
+        return self.height * self.width
+
+    @property
+    def num_tokens(self) -> int:
+        """Tubelets of the whole clip."""
+        return self.frames * self.height * self.width
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the most similar known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass
+class VideoMAEConfig:
+    """Sizes and rates of a VideoMAE, with the field names and defaults of transformers.
+
+    The defaults are ViT-B as published. `image_size` and `patch_size` are pixels, one number or
+    (height, width). Fields that transformers does not have: `drop_path_rate`,
+    `classifier_dropout_prob`, `pooled_norm_eps`, `frame_stride` and `position_grid`.
+
+    Raises ConfigError when sizes do not divide each other.
+
+    >>> VideoMAEConfig(image_size=32, patch_size=8).grid
+    Grid(frames=8, height=4, width=4)
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int | tuple[int, int] = 16
+    num_channels: int = 3
+    num_frames: int = 16
+    tubelet_size: int = 2
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    qv_bias: bool = True
+    use_mean_pooling: bool = True
+    decoder_num_attention_heads: int = 6
+    decoder_hidden_size: int = 384
+    decoder_num_hidden_layers: int = 4
+    decoder_intermediate_size: int = 1536
+    norm_pix_loss: bool = True
+
+    drop_path_rate: float = 0.0  # stochastic depth: 0 in the first layer, this in the last
+    classifier_dropout_prob: float = 0.0  # between the pooled features and the head
+    pooled_norm_eps: float = 1e-5  # fc_norm and decoder.norm: 1e-5 in transformers, 1e-6 originally
+    frame_stride: int | None = 4  # frames between two sampled ones; None: spread over the video
+    position_grid: Grid | None = None  # the grid the weights were trained on, where not `grid`
+
+    # Whichever is given names the classes, and none of them is None afterwards; two by default.
+    id2label: dict[int, str] = None  # type: ignore[assignment]
+    label2id: dict[str, int] = None  # type: ignore[assignment]
+    num_labels: int = None  # type: ignore[assignment]
+    problem_type: str | None = None
+    output_hidden_states: bool = False
+    output_attentions: bool = False
+    return_dict: bool = True
+    dtype: str | None = None
+    architectures: list[str] | None = None
+    attn_implementation: str = "auto"
+    extra: dict[str, Any] = field(default_factory=dict)  # unknown keys of a file, kept for saving
+
+    model_type = "videomae"
+
+    def __post_init__(self) -> None:
+        self._name_labels()
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                setattr(self, name, (int(value[0]), int(value[1])))
+        if self.position_grid is not None:
+            self.position_grid = Grid(*self.position_grid)
+        self.check()
+
+    def _name_labels(self) -> None:
+        """Work out the three label fields from those that were given."""
+        if self.id2label is None and self.label2id is not None:
+            self.label2id = self.label2id  # fills in the others, see __setattr__
+        elif self.id2label is None:
+            self.num_labels = 2 if self.num_labels is None else self.num_labels
+        elif self.num_labels in (None, len(self.id2label)):
+            self.id2label = self.id2label
+        else:
+            raise ConfigError(
+                f"num_labels={self.num_labels}, but id2label names {len(self.id2label)}; "
+                "give one of the two"
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep `num_labels`, `id2label` and `label2id` telling the same story, whichever is set."""
+        object.__setattr__(self, name, value)
+        if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
+            return  # `extra` is the last field: the generated __init__ is still at work
+        if name == "label2id":
+            labels = sorted((int(index), str(label)) for label, index in value.items())
+        elif name == "id2label":
+            labels = sorted((int(index), str(label)) for index, label in value.items())
+        elif self.id2label is None or len(self.id2label) != value:
+            labels = [(index, f"LABEL_{index}") for index in range(value)]
+        else:
+            return
+        self.__dict__["id2label"] = dict(labels)
+        self.__dict__["label2id"] = {label: index for index, label in labels}
+        self.__dict__["num_labels"] = len(labels)
+
+    def check(self) -> None:
+        """Raise ConfigError where values are out of range or contradict each other."""
+        for name in _SIZE_FIELDS:
+            value = getattr(self, name)
+            if min(_pair(value)) < 1:
+                raise ConfigError(f"{name}={value} must be at least 1")
+        height, width = self.image_hw
+        patch_height, patch_width = self.patch_hw
+        if height % patch_height or width % patch_width:
+            raise ConfigError(
+                f"image_size={height}x{width} is not a multiple of patch_size="
+                f"{patch_height}x{patch_width}; use {_floor(height, patch_height)}x"
+                f"{_floor(width, patch_width)}, or change patch_size"
+            )
+        if self.num_frames % self.tubelet_size:
+            raise ConfigError(
+                f"num_frames={self.num_frames} is not a multiple of tubelet_size="
+                f"{self.tubelet_size}; use {_floor(self.num_frames, self.tubelet_size)}, "
+                "or change tubelet_size"
+            )
+        for width_field, heads_field in (
+            ("hidden_size", "num_attention_heads"),
+            ("decoder_hidden_size", "decoder_num_attention_heads"),
+        ):
+            size, heads = getattr(self, width_field), getattr(self, heads_field)
+            if size % heads:
+                raise ConfigError(
+                    f"{width_field}={size} cannot be split over {heads_field}={heads} heads; "
+                    f"choose a number of heads that divides {size}"
+                )
+        for name in (
+            "drop_path_rate",
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "classifier_dropout_prob",
+        ):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.frame_stride is not None and self.frame_stride < 1:
+            raise ConfigError(
+                f"frame_stride={self.frame_stride} must be at least 1, "
+                "or None to spread the frames over the whole video"
+            )
+        if self.attn_implementation not in ATTENTION_IMPLEMENTATIONS:
+            raise ConfigError(
+                f"attn_implementation={self.attn_implementation!r} is not one of "
+                f"{', '.join(ATTENTION_IMPLEMENTATIONS)}"
+            )
+        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
+            raise ConfigError(
+                f"problem_type={self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}"
+            )
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Frame (height, width) in pixels."""
+        return _pair(self.image_size)
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """Patch (height, width) in pixels."""
+        return _pair(self.patch_size)
+
+    @property
+    def grid(self) -> Grid:
+        """The clip counted in tubelets."""
+        (height, width), (patch_height, patch_width) = self.image_hw, self.patch_hw
+        return Grid(
+            self.num_frames // self.tubelet_size, height // patch_height, width // patch_width
+        )
+
+    @property
+    def use_return_dict(self) -> bool:
+        """As in transformers: whether `forward` returns a named output rather than a tuple."""
+        return self.return_dict
+
+    @property
+    def _attn_implementation(self) -> str:
+        """The name transformers uses for `attn_implementation`."""
+        return self.attn_implementation
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: str | None) -> None:
+        self.attn_implementation = value or "auto"
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:
+        """A published size: small, base, large, huge or giant; or tiny, for CPUs and tests.
+
+        Sizes are those of the papers (V1 for small to huge, V2 for giant), `layer_norm_eps` is
+        that of the original code. Keyword arguments override single fields.
+
+        >>> VideoMAEConfig.preset("small").num_attention_heads
+        6
+        """
+        if name not in PRESETS:
+            raise ConfigError(
+                f"no preset {name!r}; known: {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+            )
+        return cls.from_dict({"layer_norm_eps": 1e-6, **PRESETS[name]}, **overrides)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
+        """A config from the keys of a config.json; keys it does not know are kept in `extra`.
+
+        Overrides must be known fields: an unknown one raises ConfigError naming the nearest.
+        """
+        known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
+        values, overrides = _renamed(values), _renamed(overrides)
+        unknown = set(overrides) - known
+        if unknown:
+            word = sorted(unknown)[0]
+            raise ConfigError(f"VideoMAEConfig has no field {word!r}{nearest(word, known)}")
+        num_named = len(values.get("id2label") or ())
+        if num_named:
+            values.pop("num_labels", None)
+        if set(overrides) & set(_LABEL_FIELDS) and overrides.get("num_labels") != num_named:
+            for name in _LABEL_FIELDS:  # the caller's labels replace those of the file altogether
+                values.pop(name, None)
+        values.update(overrides)
+        values.pop("model_type", None)
+        if values.get("attn_implementation") is None:
+            values.pop("attn_implementation", None)
+        kept = {key: value for key, value in values.items() if key not in known}
+        chosen = {key: value for key, value in values.items() if key in known}
+        return cls(**chosen, extra={**kept.pop("extra", {}), **kept})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as config.json holds them: plain values, `model_type` and labels included."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in _RUNTIME_FIELDS:
+            values.pop(name)
+        for name in ("image_size", "patch_size", "position_grid"):
+            if isinstance(values[name], tuple):
+                values[name] = list(values[name])
+        for name in ("dtype", "problem_type", "position_grid", "architectures"):
+            if values[name] is None:
+                del values[name]
+        del values["num_labels"]  # implied by id2label, as in transformers' files
+        return {**self.extra, "model_type": self.model_type, **values}
+
+    def to_json_string(self) -> str:
+        """`to_dict` as indented JSON with sorted keys."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_pretrained(cls, id_or_path: str | Path, **kwargs: Any) -> Self:
+        """Read config.json of a hub id, a folder or a shipped model.
+
+        `revision`, `token`, `cache_dir` and `local_files_only` go to the hub; any other keyword
+        overrides a field.
+        """
+        where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
+        path = hub.fetch(id_or_path, "config.json", **where)
+        return cls.from_dict(hub.read_json(path), **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write config.json into a folder, which is made if it is not there."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        hub.write_json(folder / "config.json", self.to_dict())
+
+    def copy(self, **overrides: Any) -> Self:
+        """The same config with some fields changed."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        extra = values.pop("extra")
+        return type(self).from_dict({**values, **extra}, **overrides)
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the names that older files and other callers use put right."""
+    renamed = {
+        "torch_dtype": "dtype",
+        "qkv_bias": "qv_bias",
+        "_attn_implementation": "attn_implementation",
+    }
+    old = {renamed[key]: value for key, value in values.items() if key in renamed}
+    return old | {key: value for key, value in values.items() if key not in renamed}
+
+
+# Widths, depths and heads of the published models (papers and scripts of V1 and V2); `tiny` is
+# ours: what two CPU cores can train in minutes.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_size": 128,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "decoder_hidden_size": 64,
+        "decoder_num_hidden_layers": 2,
+        "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 256,
+        "frame_stride": 2,
+    },
+    "small": {
+        "hidden_size": 384,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "decoder_hidden_size": 192,
+        "decoder_num_attention_heads": 3,
+        "decoder_intermediate_size": 768,
+    },
+    "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "decoder_hidden_size": 512,
+        "decoder_num_hidden_layers": 12,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 2048,
+    },
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+        "decoder_hidden_size": 640,
+        "decoder_num_hidden_layers": 12,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 2560,
+    },
+    "giant": {
+        "patch_size": 14,
+        "hidden_size": 1408,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 16,
+        "intermediate_size": 6144,
+        "decoder_hidden_size": 512,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 2048,
+    },
+}
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _floor(value: int, step: int) -> int:
+    """The largest multiple of `step` not above `value`, but at least one step."""
+    return max(value // step, 1) * step

@@ -1,0 +1,126 @@
+"""Which tubelets are hidden. Every mask is bool (B, N), True = hidden.
+
+Each function is pure: a mask follows from the grid, the ratio and the generator. Token number =
+(slice * height + row) * width + column, so a row of a mask viewed as (frames, height, width) is a
+picture of the clip.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from videomae.config import Grid
+from videomae.errors import ConfigError
+
+
+def tube_mask(
+    grid: Grid, ratio: float, *, batch_size: int = 1, generator: Generator | None = None
+) -> Tensor:
+    """Hide the same cells in every time slice, so that nothing leaks along time.
+
+        slice 0   slice 1   slice 2
+        # # .     # # .     # # .
+        # . #     # . #     # . #
+
+    The paper's own mask (section 3.3). The count is rounded down as in the published code: 0.9 of
+    14 x 14 cells hides 176 and shows 20 in each slice.
+    """
+    cells = _random_rows(batch_size, grid.num_cells, _num_hidden(grid.num_cells, ratio), generator)
+    return cells.repeat(1, grid.frames)
+
+
+def random_mask(
+    grid: Grid, ratio: float, *, batch_size: int = 1, generator: Generator | None = None
+) -> Tensor:
+    """Hide tubelets drawn from the whole clip, each as likely as any other."""
+    return _random_rows(batch_size, grid.num_tokens, _num_hidden(grid.num_tokens, ratio), generator)
+
+
+def frame_mask(
+    grid: Grid, ratio: float, *, batch_size: int = 1, generator: Generator | None = None
+) -> Tensor:
+    """Hide whole time slices."""
+    slices = _random_rows(batch_size, grid.frames, _num_hidden(grid.frames, ratio), generator)
+    return slices.repeat_interleave(grid.num_cells, dim=1)
+
+
+def running_cell_mask(
+    grid: Grid, ratio: float, *, batch_size: int = 1, generator: Generator | None = None
+) -> Tensor:
+    """Hide the same share of every 2 x 2 cell, the hidden places running on from slice to slice.
+
+        slice 0   slice 1   slice 2   slice 3
+        # #       # .       . .       . #
+        . .       . #       # #       # .
+
+    The decoder mask of VideoMAE V2 (section 3.2 there), with ratio 0.5; any two slices two apart
+    cover the clip evenly. A cell's four places are counted row by row, int(4 * ratio) of them are
+    hidden, and each clip starts at a phase of its own.
+    """
+    count = int(4 * ratio)
+    if count not in (1, 2, 3):
+        raise ConfigError(
+            f"running-cell mask ratio {ratio} hides {count} of the 4 places of a cell; "
+            "use a ratio from 0.25 to below 1"
+        )
+    phase = torch.randint(4, (batch_size, 1, 1, 1), generator=generator)
+    time = torch.arange(grid.frames)[:, None, None]
+    row = torch.arange(grid.height)[:, None] % 2
+    column = torch.arange(grid.width) % 2
+    mask = (2 * row + column + time + phase) % 4 < count  # (B, f, h, w)
+    return mask.flatten(1)
+
+
+MASKS: dict[str, Callable[..., Tensor]] = {
+    "tube": tube_mask,
+    "random": random_mask,
+    "frame": frame_mask,
+    "running_cell": running_cell_mask,
+}
+
+
+def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """The token numbers (B, V) that are visible and (B, M) that are hidden, each ascending.
+
+    Raises ConfigError when the mask is not (B, num_tokens), hides all or nothing, or hides a
+    different number in different clips: tokens of one clip would end up in another. A mask that
+    lies on the CPU costs the device no waiting.
+    """
+    if mask.ndim != 2 or mask.shape[1] != num_tokens:
+        raise ConfigError(
+            f"mask has shape {tuple(mask.shape)}, expected (batch, {num_tokens}): one value per "
+            "tubelet, True = hidden"
+        )
+    if mask.dtype != torch.bool:
+        raise ConfigError(f"mask has dtype {mask.dtype}, expected torch.bool (True = hidden)")
+    counts = mask.sum(1).tolist()
+    if len(set(counts)) > 1:
+        raise ConfigError(
+            f"every clip of a batch must hide equally many tubelets, got {counts}; "
+            "make masks with videomae.masking, or pass the clips one by one"
+        )
+    if counts[0] in (0, num_tokens):
+        state = "nothing" if counts[0] == 0 else "everything"
+        raise ConfigError(f"mask hides {state} ({counts[0]} of {num_tokens} tubelets per clip)")
+    # The sort is stable, so that numbers ascend within each part.
+    order = mask.to(torch.uint8).sort(dim=1, stable=True).indices
+    return order[:, : num_tokens - counts[0]], order[:, num_tokens - counts[0] :]
+
+
+def _num_hidden(count: int, ratio: float) -> int:
+    if not 0 < ratio < 1:
+        raise ConfigError(f"mask ratio {ratio} must lie between 0 and 1")
+    hidden = int(ratio * count)  # rounded down, as the published code does
+    if hidden == 0:
+        raise ConfigError(f"mask ratio {ratio} of {count} places hides none; raise it")
+    return hidden
+
+
+def _random_rows(
+    batch_size: int, length: int, num_hidden: int, generator: Generator | None
+) -> Tensor:
+    """(batch_size, length), each row with `num_hidden` places True, drawn evenly."""
+    noise = torch.rand(batch_size, length, generator=generator)
+    mask = torch.zeros(batch_size, length, dtype=torch.bool)
+    return mask.scatter_(1, noise.argsort(1)[:, :num_hidden], True)

@@ -1,0 +1,287 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from videomae.config import Grid, VideoMAEConfig, nearest
+from videomae.errors import ConfigError, WeightsError
+
+
+def test_grid_counts_tubelets() -> None:
+    grid = Grid(8, 14, 10)
+    assert grid.num_cells == 140
+    assert grid.num_tokens == 1120
+
+
+def test_defaults_are_those_of_transformers() -> None:
+    ours, theirs = VideoMAEConfig(), transformers.VideoMAEConfig()
+    own = {"drop_path_rate", "classifier_dropout_prob", "pooled_norm_eps", "frame_stride"}
+    shared = set(ours.to_dict()) - own
+    assert {name: ours.to_dict()[name] for name in shared} == {
+        name: theirs.to_dict()[name] for name in shared
+    }
+    sizes = {"image_size", "num_frames", "hidden_size", "decoder_intermediate_size", "qv_bias"}
+    assert sizes < shared
+
+
+# From the papers: patch, width, depth, heads, hidden width of the MLP; the decoder's width, depth,
+# heads, hidden width.
+PUBLISHED = {
+    "small": (16, 384, 12, 6, 1536, 192, 4, 3, 768),
+    "base": (16, 768, 12, 12, 3072, 384, 4, 6, 1536),
+    "large": (16, 1024, 24, 16, 4096, 512, 12, 8, 2048),
+    "huge": (16, 1280, 32, 16, 5120, 640, 12, 8, 2560),
+    "giant": (14, 1408, 40, 16, 6144, 512, 4, 8, 2048),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_are_the_published_sizes(name: str) -> None:
+    config = VideoMAEConfig.preset(name)
+    assert PUBLISHED[name] == (
+        config.patch_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.intermediate_size,
+        config.decoder_hidden_size,
+        config.decoder_num_hidden_layers,
+        config.decoder_num_attention_heads,
+        config.decoder_intermediate_size,
+    )
+    assert (config.image_size, config.num_frames, config.tubelet_size) == (224, 16, 2)
+    assert config.layer_norm_eps == 1e-6
+    assert config.grid == (Grid(8, 16, 16) if name == "giant" else Grid(8, 14, 14))
+
+
+def test_presets_take_overrides() -> None:
+    config = VideoMAEConfig.preset("tiny", num_labels=12, drop_path_rate=0.1)
+    assert (config.hidden_size, config.num_labels, config.drop_path_rate) == (128, 12, 0.1)
+    assert config.grid == Grid(8, 4, 4)
+
+
+def test_an_unknown_preset_is_told_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no preset 'bsae'; known: tiny, .*, giant; did you mean 'base'\?"
+    ):
+        VideoMAEConfig.preset("bsae")
+
+
+def test_sizes_are_one_number_or_height_and_width() -> None:
+    config = VideoMAEConfig(image_size=[32, 48], patch_size=(8, 16))  # type: ignore[arg-type]
+    assert config.image_size == (32, 48)
+    assert (config.image_hw, config.patch_hw) == ((32, 48), (8, 16))
+    assert config.grid == Grid(8, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"image_size": (225, 40)},
+            r"image_size=225x40 is not a multiple of patch_size=16x16; use 224x32, or change p",
+        ),
+        ({"image_size": 8}, r"image_size=8x8 is not a multiple .* use 16x16,"),
+        (
+            {"num_frames": 9},
+            r"num_frames=9 is not a multiple of tubelet_size=2; use 8, or change tubelet_size",
+        ),
+        (
+            {"num_attention_heads": 7},
+            r"hidden_size=768 cannot be split over num_attention_heads=7 heads; choose a number "
+            r"of heads that divides 768",
+        ),
+        (
+            {"decoder_num_attention_heads": 5},
+            r"decoder_hidden_size=384 cannot be split over decoder_num_attention_heads=5 heads",
+        ),
+        ({"num_frames": 0}, r"num_frames=0 must be at least 1"),
+        ({"patch_size": (16, 0)}, r"patch_size=\(16, 0\) must be at least 1"),
+        ({"num_attention_heads": 0}, r"num_attention_heads=0 must be at least 1"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0 must be at least 0 and below 1"),
+        ({"hidden_dropout_prob": -0.1}, r"hidden_dropout_prob=-0.1 must be at least 0"),
+        ({"attention_probs_dropout_prob": 2}, r"attention_probs_dropout_prob=2 must be"),
+        ({"classifier_dropout_prob": 1}, r"classifier_dropout_prob=1 must be"),
+        (
+            {"frame_stride": 0},
+            r"frame_stride=0 must be at least 1, or None to spread the frames over the whole video",
+        ),
+        (
+            {"attn_implementation": "flash"},
+            r"attn_implementation='flash' is not one of auto, eager, sdpa, flash_attention_2",
+        ),
+        (
+            {"problem_type": "multilabel"},
+            r"problem_type='multilabel' is not one of regression, single_label_classification,",
+        ),
+        (
+            {"num_labels": 3, "id2label": {0: "walk", 1: "run"}},
+            r"num_labels=3, but id2label names 2; give one of the two",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        VideoMAEConfig(**fields)
+
+
+WALK = {0: "walk", 1: "run", 2: "jump"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id2label": WALK},
+        {"id2label": WALK, "num_labels": 3},
+        {"id2label": {"0": "walk", "1": "run", "2": "jump"}},  # as JSON has it
+        {"label2id": {"jump": 2, "walk": 0, "run": 1}},
+        {"id2label": WALK, "label2id": {"LABEL_0": 0}},  # the names decide
+    ],
+)
+def test_labels_agree_however_they_are_given(fields: dict[str, Any]) -> None:
+    config = VideoMAEConfig(**fields)
+    assert config.num_labels == 3
+    assert list(config.id2label.items()) == [(0, "walk"), (1, "run"), (2, "jump")]
+    assert config.label2id == {"walk": 0, "run": 1, "jump": 2}
+
+
+def test_labels_agree_whichever_is_changed() -> None:
+    config = VideoMAEConfig()
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    config.id2label = WALK
+    assert (config.num_labels, config.label2id["jump"]) == (3, 2)
+    config.num_labels = 3
+    assert config.id2label == WALK, "the same number keeps the names"
+    config.num_labels = 1
+    assert (config.id2label, config.label2id) == ({0: "LABEL_0"}, {"LABEL_0": 0})
+    config.label2id = {"run": 1, "walk": 0}
+    assert (config.num_labels, config.id2label) == (2, {0: "walk", 1: "run"})
+    config.num_labels = 0
+    assert config.id2label == {}
+
+
+def test_two_classes_of_one_name_stay_two() -> None:
+    config = VideoMAEConfig(id2label={0: "run", 1: "run"}, label2id={"run": 1})
+    assert config.num_labels == 2
+
+
+def test_labels_of_a_file_give_way_to_those_of_the_caller() -> None:
+    file = VideoMAEConfig(id2label=WALK).to_dict()
+    assert VideoMAEConfig.from_dict(file).id2label == WALK
+    assert VideoMAEConfig.from_dict(file, num_labels=3).id2label == WALK
+    assert VideoMAEConfig.from_dict(file, num_labels=2).id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    assert VideoMAEConfig.from_dict(file, id2label={0: "sit"}).label2id == {"sit": 0}
+    assert VideoMAEConfig.from_dict(file, label2id={"sit": 0}).id2label == {0: "sit"}
+    both = VideoMAEConfig.from_dict(file, id2label={0: "sit"}, num_labels=1)
+    assert both.id2label == {0: "sit"}
+    with pytest.raises(ConfigError, match="num_labels=3, but id2label names 1"):
+        VideoMAEConfig.from_dict(file, id2label={0: "sit"}, num_labels=3)
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    config = VideoMAEConfig(
+        image_size=(32, 48),
+        patch_size=8,
+        id2label=WALK,
+        frame_stride=None,
+        position_grid=Grid(8, 4, 4),
+        problem_type="single_label_classification",
+        architectures=["VideoMAEForVideoClassification"],
+        dtype="float32",
+        attn_implementation="eager",
+        extra={"_author": "somebody"},
+    )
+    config.save_pretrained(tmp_path / "new" / "folder")
+    again = VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder")
+    assert again == config.copy(attn_implementation="auto"), "how it runs is not what it is"
+    assert json.loads(config.to_json_string()) == json.loads(again.to_json_string())
+
+
+def test_unknown_keys_of_a_file_are_kept() -> None:
+    file = {"model_type": "videomae", "hidden_size": 96, "num_attention_heads": 3, "colour": "red"}
+    config = VideoMAEConfig.from_dict(file)
+    assert config.extra == {"colour": "red"}
+    assert config.to_dict()["colour"] == "red"
+    assert config.copy(hidden_size=48).to_dict()["colour"] == "red"
+
+
+def test_from_dict_leaves_its_argument_alone() -> None:
+    file = {"id2label": {"0": "sit"}, "num_labels": 1, "torch_dtype": "float16", "colour": "red"}
+    before = json.dumps(file)
+    VideoMAEConfig.from_dict(file, num_labels=4)
+    assert json.dumps(file) == before
+
+
+def test_older_names_are_understood() -> None:
+    config = VideoMAEConfig.from_dict(
+        {"torch_dtype": "float16", "qkv_bias": False, "_attn_implementation": "sdpa"}
+    )
+    assert (config.dtype, config.qv_bias, config.attn_implementation) == ("float16", False, "sdpa")
+    assert VideoMAEConfig.from_dict({"dtype": "float32"}, torch_dtype="float16").dtype == "float16"
+    assert VideoMAEConfig.from_dict({"attn_implementation": None}).attn_implementation == "auto"
+    config._attn_implementation = "eager"
+    assert config.attn_implementation == config._attn_implementation == "eager"
+    config._attn_implementation = None
+    assert config.attn_implementation == "auto"
+    assert config.use_return_dict
+
+
+def test_an_override_must_be_a_field() -> None:
+    with pytest.raises(ConfigError, match=r"no field 'hiden_size'; did you mean 'hidden_size'\?"):
+        VideoMAEConfig.from_dict({}, hiden_size=96)
+    with pytest.raises(ConfigError, match=r"VideoMAEConfig has no field 'zzz'$"):
+        VideoMAEConfig().copy(zzz=1)
+    assert nearest("zzz", ["aaa"]) == ""
+
+
+def test_overrides_are_checked() -> None:
+    with pytest.raises(ConfigError, match="num_frames=7 is not a multiple"):
+        VideoMAEConfig().copy(num_frames=7)
+
+
+def test_from_pretrained_takes_overrides(tmp_path: Path) -> None:
+    VideoMAEConfig(id2label=WALK).save_pretrained(tmp_path)
+    config = VideoMAEConfig.from_pretrained(tmp_path, num_frames=8, local_files_only=True)
+    assert (config.num_frames, config.num_labels) == (8, 3)
+
+
+def test_a_folder_without_a_config_says_so(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"has no config\.json"):
+        VideoMAEConfig.from_pretrained(tmp_path)
+
+
+def test_transformers_reads_our_file(tmp_path: Path) -> None:
+    ours = VideoMAEConfig.preset("tiny", id2label=WALK, image_size=(32, 64), dtype="float16")
+    ours.save_pretrained(tmp_path)
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert type(theirs) is transformers.VideoMAEConfig
+    assert (theirs.num_labels, theirs.id2label) == (3, WALK)
+    assert list(theirs.image_size) == [32, 64]
+    for name in PUBLISHED_FIELDS:
+        assert getattr(theirs, name) == getattr(ours, name), name
+
+
+def test_we_read_a_file_of_transformers(tmp_path: Path) -> None:
+    theirs = transformers.VideoMAEConfig(
+        hidden_size=96, num_attention_heads=3, id2label=WALK, label2id={"walk": 0, "run": 1},
+        use_mean_pooling=False, dtype="bfloat16", problem_type="regression", hidden_act="relu",
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path)
+    ours = VideoMAEConfig.from_pretrained(tmp_path)
+    assert (ours.num_labels, ours.id2label, ours.dtype) == (3, WALK, "bfloat16")
+    for name in PUBLISHED_FIELDS:
+        assert getattr(theirs, name) == getattr(ours, name), name
+    assert ours.extra["transformers_version"] == transformers.__version__
+    assert ours.attn_implementation == "auto"
+
+
+PUBLISHED_FIELDS = [
+    *("patch_size", "num_channels", "num_frames", "tubelet_size"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob"),
+    *("initializer_range", "layer_norm_eps", "qv_bias", "use_mean_pooling", "norm_pix_loss"),
+    *("decoder_num_attention_heads", "decoder_hidden_size", "decoder_num_hidden_layers"),
+    *("decoder_intermediate_size", "problem_type"),
+]
