@@ -1,0 +1,278 @@
+"""Where files come from and go to: a folder, the models inside the package, or the model hub.
+
+The only file that knows huggingface_hub. It moves files and never looks inside weights; nothing it
+downloads is ever executed.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal, overload
+
+from videomae.errors import WeightsError
+
+PathLike = str | os.PathLike[str]
+
+# Keyword arguments that say where to look on the hub; whoever takes them hands them on to `fetch`.
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only")
+
+_ASSETS_DIR = Path(__file__).parent / "assets"
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that come with the package, e.g. `["motion-tiny", ...]`."""
+    return sorted(path.parent.name for path in _ASSETS_DIR.glob("*/config.json"))
+
+
+def resolve_shipped(name: PathLike) -> Path | None:
+    """Folder of a model that comes with the package, or None if there is none of that name.
+
+    ```python
+    resolve_shipped("motion-tiny")    # .../videomae/assets/motion-tiny
+    resolve_shipped("someone/model")  # None
+    ```
+    """
+    return _ASSETS_DIR / os.fspath(name) if os.fspath(name) in shipped_names() else None
+
+
+@overload
+def fetch(
+    id_or_path: PathLike,
+    filename: str,
+    *,
+    required: Literal[True] = True,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: PathLike | None = None,
+    local_files_only: bool = False,
+) -> Path: ...
+
+
+@overload
+def fetch(
+    id_or_path: PathLike,
+    filename: str,
+    *,
+    required: bool,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: PathLike | None = None,
+    local_files_only: bool = False,
+) -> Path | None: ...
+
+
+def fetch(
+    id_or_path: PathLike,
+    filename: str,
+    *,
+    required: bool = True,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: PathLike | None = None,
+    local_files_only: bool = False,
+) -> Path | None:
+    """Path of one file of a model: in a local folder, in the package, or downloaded and cached.
+
+    `id_or_path` is tried in this order: an existing folder, a shipped name ("motion-tiny"), a hub
+    id ("MCG-NJU/videomae-base"). `revision`, `token`, `cache_dir` and `local_files_only` concern
+    the hub alone and mean what they mean in huggingface_hub.
+
+    Returns None for a file that is not there if `required` is False. Raises WeightsError saying
+    what was looked for where: no such file, folder, repository or revision, no right to read it,
+    or no connection.
+
+    ```python
+    fetch("runs/motion", "config.json")                            # runs/motion/config.json
+    fetch("MCG-NJU/videomae-base", "config.json", revision="main")  # .../snapshots/.../config.json
+    ```
+    """
+    _refuse_escape(filename)
+    folder = Path(id_or_path).expanduser()
+    if not folder.is_dir():
+        folder = resolve_shipped(id_or_path) or folder
+    if folder.is_dir():
+        path = folder / filename
+        if path.is_file():
+            return path
+        if not required:
+            return None
+        there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        raise WeightsError(f"{folder} has no {filename}; it holds: {there}")
+    if folder.is_file():
+        raise WeightsError(
+            f"{folder} is a file, and {filename} was looked for in it; give its folder, or pass "
+            "config= where a weight file comes alone"
+        )
+    _refuse_path(id_or_path)
+    return _download(
+        os.fspath(id_or_path),
+        filename,
+        required=required,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+
+
+def _refuse_escape(filename: str) -> None:
+    """File names also come from inside downloaded files, which could point anywhere on the disk."""
+    for path in (PurePosixPath(filename), PureWindowsPath(filename)):
+        if path.is_absolute() or path.drive or ".." in path.parts or not path.name:
+            raise WeightsError(
+                f"{filename!r} is not a file name inside the model's folder; it would lead out of "
+                "it, so it was not opened"
+            )
+
+
+def _refuse_path(id_or_path: PathLike) -> None:
+    """What can only be meant as a path must not be asked of the hub."""
+    name = os.fspath(id_or_path)
+    if (
+        isinstance(id_or_path, os.PathLike)
+        or name.startswith((".", "/", "~"))
+        or "\\" in name
+        or name.count("/") > 1
+        or name.endswith((".safetensors", ".pth", ".pt", ".bin"))
+    ):
+        raise WeightsError(
+            f"{name} does not exist; expected a folder, a weight file, a hub id such as "
+            f"'MCG-NJU/videomae-base', or one of {', '.join(shipped_names()) or 'no shipped model'}"
+        )
+
+
+def _download(repo_id: str, filename: str, *, required: bool, **options: Any) -> Path | None:
+    from huggingface_hub import errors as hub_errors
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    revision = options["revision"] or "main"
+    try:
+        return Path(hf_hub_download(repo_id, filename, **options))
+    except hub_errors.HFValidationError as error:
+        raise WeightsError(
+            f"{repo_id!r} is neither a folder nor a hub id; expected a path that exists, or "
+            f"'owner/name' such as 'MCG-NJU/videomae-base' ({error})"
+        ) from error
+    except hub_errors.GatedRepoError as error:
+        raise WeightsError(
+            f"{repo_id} is open only to those whom its owner lets in; ask on its page, then log "
+            f"in with `hf auth login` or pass token= ({error})"
+        ) from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"the hub has no model {repo_id}, or it is private; check the spelling, or log in "
+            f"with `hf auth login` or pass token=; there is no folder of that name either ({error})"
+        ) from error
+    except hub_errors.RevisionNotFoundError as error:
+        raise WeightsError(
+            f"{repo_id} has no revision {revision!r}; pass a branch, a tag or a commit ({error})"
+        ) from error
+    except hub_errors.LocalEntryNotFoundError as error:
+        # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
+        # the model is cached, an optional file counts as absent; else asking on is of no use.
+        places = {"cache_dir": options["cache_dir"], "revision": revision}
+        cached = isinstance(try_to_load_from_cache(repo_id, "config.json", **places), str)
+        if not required and (cached or options["local_files_only"]):
+            return None
+        how = (
+            "local_files_only=True forbids to download it"
+            if options["local_files_only"]
+            else "the hub could not be reached"
+        )
+        raise WeightsError(
+            f"{filename} of {repo_id} (revision {revision}) is not in the cache, and {how}; "
+            f"connect once, or pass a folder that holds the files ({error})"
+        ) from error
+    except hub_errors.EntryNotFoundError as error:
+        if not required:
+            return None
+        raise WeightsError(f"{repo_id} (revision {revision}) has no {filename}") from error
+    except OSError as error:  # huggingface_hub's own HTTP errors are OSErrors as well
+        raise WeightsError(f"{filename} of {repo_id} could not be downloaded: {error}") from error
+
+
+def push_folder(
+    folder: PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """Upload all files of a folder to a hub model repository, made if missing: the commit's URL.
+
+    `private=None` leaves an existing repository as it is, and makes a new one public.
+    `revision` is the branch to write, made if missing. Raises WeightsError with the hub's reason.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub import errors as hub_errors
+
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=Path(folder),
+            commit_message=commit_message or "Upload VideoMAE model",
+            revision=revision,
+        )
+    except (OSError, hub_errors.HFValidationError) as error:
+        raise WeightsError(
+            f"{folder} could not be uploaded to {repo_id}; log in with `hf auth login` or pass "
+            f"token= with the right to write ({error})"
+        ) from error
+    return str(commit.commit_url)
+
+
+@contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Write a file whole or not at all: write to the path given, it takes its name on success.
+
+    The temporary file lies in the same folder, which is made if missing, and keeps the suffix.
+    If the block raises, it is removed and what stood at `path` before stands untouched.
+
+    ```python
+    with atomic_path("out/model.bin") as temporary:
+        temporary.write_bytes(data)
+    ```
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are readable by their owner alone, and would stay so once renamed.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # writers with temporary files of their own left theirs, see above
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # else a crash after the rename may leave an empty file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: PathLike) -> dict[str, Any]:
+    """The object in a JSON file; WeightsError if it is missing, not JSON, or not an object."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} does not exist") from error
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
+        raise WeightsError(f"{path} is not valid JSON: {error}; get the file anew") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds a {type(value).__name__}, expected an object {{...}}")
+    return value
+
+
+def write_json(path: PathLike, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON, atomically, keeping the order of its keys."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)  # before the file: may itself fail
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

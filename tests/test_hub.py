@@ -1,0 +1,280 @@
+"""Local folders, shipped models, the hub's cache and its errors, atomic writing."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors as hub_errors
+
+from videomae import hub
+from videomae.errors import WeightsError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"hidden_size": 8}')
+    return folder
+
+
+def test_a_folder_gives_its_file(folder: Path) -> None:
+    assert hub.fetch(folder, "config.json") == folder / "config.json"
+    assert hub.fetch(str(folder), "config.json") == folder / "config.json"
+
+
+def test_a_missing_file_says_what_is_there(folder: Path) -> None:
+    assert hub.fetch(folder, "x.bin", required=False) is None
+    with pytest.raises(WeightsError, match=r"has no x\.bin; it holds: config\.json"):
+        hub.fetch(folder, "x.bin")
+
+
+@pytest.mark.parametrize(
+    "name", ["../config.json", "/etc/passwd", "a/../../b", "C:\\x", "..\\x", "", "\\\\host\\x"]
+)
+def test_names_that_lead_out_of_the_folder_are_not_opened(folder: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match="would lead out of it"):
+        hub.fetch(folder, name)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "~/nowhere", "a/b/c", "a\\b", "x.pth", Path("x")])
+def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(
+    name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
+    with pytest.raises(WeightsError, match="does not exist; expected a folder"):
+        hub.fetch(name, "config.json")
+
+
+def test_a_file_is_no_place_to_look_in(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is a file, and a\.json was looked for in it"):
+        hub.fetch(folder / "config.json", "a.json")
+
+
+def test_shipped_models_are_found_by_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_ASSETS_DIR", tmp_path)
+    monkeypatch.chdir(folder)
+    assert hub.shipped_names() == ["model"]
+    assert hub.resolve_shipped("model") == folder
+    assert hub.resolve_shipped("../model") is None
+    assert hub.resolve_shipped("other/model") is None
+    assert hub.fetch("model", "config.json") == folder / "config.json"
+
+
+def test_the_cache_serves_without_a_connection(tmp_path: Path) -> None:
+    """Laid out as huggingface_hub does: refs/main names a snapshot folder."""
+    repo = tmp_path / "models--owner--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc")
+    (repo / "snapshots" / "abc").mkdir(parents=True)
+    (repo / "snapshots" / "abc" / "config.json").write_text("{}")
+    where: dict[str, Any] = {"cache_dir": tmp_path, "local_files_only": True}
+    path = hub.fetch("owner/name", "config.json", **where)
+    assert path == repo / "snapshots" / "abc" / "config.json"
+    assert hub.fetch("owner/name", "model.safetensors", required=False, **where) is None
+    with pytest.raises(WeightsError, match=r"not in the cache, and local_files_only=True forbids"):
+        hub.fetch("owner/name", "model.safetensors", **where)
+
+
+def _raised(kind: type[Exception]) -> Exception:
+    """The hub's HTTP errors want a response, which differs between its releases."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, "told")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (hub_errors.HFValidationError, "neither a folder nor a hub id"),
+        (hub_errors.GatedRepoError, "open only to those whom its owner lets in"),
+        (hub_errors.RepositoryNotFoundError, "has no model owner/name, or it is private"),
+        (hub_errors.RevisionNotFoundError, "has no revision 'v9'"),
+        (hub_errors.LocalEntryNotFoundError, "the hub could not be reached"),
+        (hub_errors.EntryNotFoundError, r"owner/name \(revision v9\) has no config.json"),
+        (OSError, "could not be downloaded: told"),
+    ],
+)
+def test_each_error_of_the_hub_is_explained(
+    kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise _raised(kind)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(WeightsError, match=message):
+        hub.fetch("owner/name", "config.json", revision="v9")
+
+
+def test_an_optional_file_may_be_absent_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise _raised(hub_errors.EntryNotFoundError)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert hub.fetch("owner/name", "config.json", required=False) is None
+
+
+def test_without_connection_an_optional_file_is_absent_only_beside_a_cached_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise _raised(hub_errors.LocalEntryNotFoundError)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: "/config.json")
+    assert hub.fetch("owner/name", "model.safetensors", required=False) is None
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    with pytest.raises(WeightsError, match="the hub could not be reached"):
+        hub.fetch("owner/name", "model.safetensors", required=False)
+
+
+def test_the_hub_gets_the_arguments_that_concern_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: dict[str, Any] = {}
+
+    def download(repo_id: str, filename: str, **options: Any) -> str:
+        got.update(options, repo_id=repo_id, filename=filename)
+        return "/cache/config.json"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    path = hub.fetch("owner/name", "config.json", revision="v1", token="t", cache_dir="c")
+    assert path == Path("/cache/config.json")
+    assert got == {
+        "repo_id": "owner/name",
+        "filename": "config.json",
+        "revision": "v1",
+        "token": "t",
+        "cache_dir": "c",
+        "local_files_only": False,
+    }
+    assert set(hub.HUB_ARGUMENTS) == set(got) - {"repo_id", "filename"}
+
+
+class FakeApi:
+    """Notes what it is asked to do."""
+
+    calls: list[tuple[str, Any]]
+
+    def __init__(self, token: Any = None) -> None:
+        FakeApi.calls = [("token", token)]
+
+    def create_repo(self, repo_id: str, **options: Any) -> None:
+        self.calls.append(("create_repo", (repo_id, options)))
+
+    def create_branch(self, repo_id: str, **options: Any) -> None:
+        self.calls.append(("create_branch", (repo_id, options)))
+
+    def upload_folder(self, **options: Any) -> Any:
+        self.calls.append(("upload_folder", options))
+        return SimpleNamespace(commit_url="https://commit")
+
+
+def test_pushing_makes_repository_and_branch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
+    url = hub.push_folder(folder, "me/model", private=True, token="t", revision="v2")
+    assert url == "https://commit"
+    assert FakeApi.calls == [
+        ("token", "t"),
+        ("create_repo", ("me/model", {"private": True, "exist_ok": True})),
+        ("create_branch", ("me/model", {"branch": "v2", "exist_ok": True})),
+        (
+            "upload_folder",
+            {
+                "repo_id": "me/model",
+                "folder_path": folder,
+                "commit_message": "Upload VideoMAE model",
+                "revision": "v2",
+            },
+        ),
+    ]
+
+
+def test_a_refused_push_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(FakeApi):
+        def create_repo(self, *_: Any, **__: Any) -> None:
+            raise OSError("401")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
+    with pytest.raises(WeightsError, match="could not be uploaded to me/model; log in"):
+        hub.push_folder(folder, "me/model")
+
+
+def test_atomic_path_puts_the_file_in_place_whole(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "clip.mp4"
+    with hub.atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".mp4"
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["clip.mp4"]
+
+
+def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with hub.atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no permission bits")
+def test_atomic_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    hub.write_json(tmp_path / "x.json", {})
+    with hub.atomic_path(tmp_path / "x.bin") as temporary:  # as safetensors does
+        private = tmp_path / "private"
+        private.touch(0o600)
+        private.replace(temporary)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_json_keeps_order_and_letters(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    value = {"b": "größe", "a": [1, None]}
+    hub.write_json(path, value)
+    assert list(hub.read_json(path)) == ["b", "a"]
+    assert hub.read_json(path) == value
+    assert (
+        path.read_text(encoding="utf-8") == json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+def test_what_json_cannot_hold_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        hub.write_json(tmp_path / "x.json", {"a": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"[1]", r"holds a list, expected an object \{"),
+    ],
+)
+def test_bad_json_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        hub.read_json(path)
+
+
+def test_missing_json_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"x\.json does not exist"):
+        hub.read_json(tmp_path / "x.json")
