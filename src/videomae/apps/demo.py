@@ -1,0 +1,559 @@
+"""`videomae demo`: the shipped models on fresh videos, a minute of training, and a page about it.
+
+Every number on the page is measured while the page is made, but for what the full recipe reached:
+that is read from `results.json` beside the classifier, where there is one.
+"""
+
+import base64
+import math
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from videomae.errors import ConfigError, WeightsError
+from videomae.hub import PathLike, atomic_path, fetch, read_json, write_json
+from videomae.inference import Classification, Reconstruction, classify, reconstruct
+from videomae.motion import MOTIONS, render_dataset
+from videomae.training.finetune import finetune
+from videomae.training.pretrain import pretrain
+from videomae.training.report import read_log
+from videomae.training.settings import FinetuneSettings, PretrainSettings
+from videomae.video import Frames, probe, read_frames
+from videomae.visualize import save_gif, save_picture
+
+# How recipes/motion-tiny-pretrain.toml hides, and what else is tried here.
+MASK, TRAINED_RATIO = "random", 0.75
+RATIOS = (0.5, 0.75, 0.9)
+
+_FPS = 16  # of the rendered videos; the model looks at every second frame
+_MADE_BY = {"made_by": "videomae demo"}
+
+Curve = tuple[list[float], list[float]]  # steps, losses
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """One clip with a share hidden, in both renderings, and the mean loss over several clips."""
+
+    ratio: float
+    loss: float
+    plain: Reconstruction
+    paper: Reconstruction
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A live training: how long it took, how its loss went, and what came out."""
+
+    seconds: float
+    curve: Curve
+    model: Path
+    num_right: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Everything that the page tells."""
+
+    folder: Path
+    classifier: str
+    autoencoder: str
+    paths: list[Path]
+    predictions: list[Classification]
+    num_frozen_right: int
+    painted: list[_Painted]
+    train_clips: int
+    pretraining: _Run
+    painted_live: _Painted
+    finetunings: dict[str, _Run]
+    video: tuple[Classification, _Painted] | None
+
+    @property
+    def num_right(self) -> int:
+        return sum(_is_right(prediction) for prediction in self.predictions)
+
+
+def demo(
+    output_dir: PathLike = "demo",
+    *,
+    video: PathLike | None = None,
+    classifier: str = "motion-tiny",
+    autoencoder: str = "motion-tiny-pretrain",
+    clips: int = 48,
+    train_clips: int = 240,
+    pretrain_epochs: int = 16,
+    finetune_epochs: int = 6,
+    seed: int = 11,
+    workers: int | None = None,
+) -> Path:
+    """Show what the models do and how they come about: the path of a page to open in a browser.
+
+    Renders `clips` videos that no training has seen, classifies them, reconstructs hidden parts,
+    trains for about a minute on `train_clips` others, and does the first two to `video` as well,
+    if one is given. The page, `index.html`, needs no other file and no network. Clips and trained
+    models stay in `output_dir` to be played with; another call there does everything but the
+    rendering anew. Raises ConfigError for a folder that holds something else, VideoError for a
+    video that cannot be read, before any work is done.
+
+    ```python
+    demo("demo", video="holiday.mp4")  # demo/index.html
+    ```
+    """
+    started = time.perf_counter()
+    folder = Path(output_dir)
+    if video is not None:
+        probe(video)
+    _claim(folder)
+    console = Console(stderr=True, highlight=False)
+
+    console.print(f"[bold]1/4[/] rendering {clips} clips to look at, {train_clips} to learn from")
+    counts = {"clips": clips, "training": train_clips}
+    with _bar(console, "rendering", clips + train_clips) as advance:
+        sets = [
+            render_dataset(
+                folder / name,
+                clips=count,
+                seed=seed + number,  # the recipes use 1, 2 and 7
+                fps=_FPS,
+                workers=workers,
+                on_progress=lambda *_: advance(),
+            )
+            for number, (name, count) in enumerate(counts.items())
+        ]
+    paths = sets[0]
+
+    console.print(f"[bold]2/4[/] classifying {clips} clips, moving and frozen, with {classifier}")
+    with _bar(console, "classifying", 2 * clips) as advance:
+        predictions, num_frozen_right = [], 0
+        for prediction in classify(iter(paths), model=classifier, top_k=3):
+            predictions.append(prediction)
+            advance()
+        still = (_frozen(path) for path in paths)
+        for path, prediction in zip(paths, classify(still, model=classifier), strict=True):
+            num_frozen_right += prediction.labels[0] == path.parent.name
+            advance()
+
+    console.print(f"[bold]3/4[/] painting hidden parts with {autoencoder}")
+    shown, some = paths[MOTIONS.index("turn_left") % clips], paths[: len(MOTIONS)]
+    painted = [_paint(shown, some, model=autoencoder, ratio=ratio) for ratio in RATIOS]
+    about_video = None
+    if video is not None:
+        painted_video = _paint(Path(video), [Path(video)], model=autoencoder, ratio=TRAINED_RATIO)
+        about_video = classify(Path(video), model=classifier, top_k=3), painted_video
+
+    console.print("[bold]4/4[/] training for about a minute; press Ctrl-C to stop")
+    pretraining = _pretrain(folder, epochs=pretrain_epochs)
+    starts = {"the minute above": str(pretraining.model), autoencoder: autoencoder}
+    finetunings = {
+        name: _finetune(folder, init, number=number, epochs=finetune_epochs, num_clips=clips)
+        for number, (name, init) in enumerate(starts.items(), start=1)
+    }
+    live = _paint(shown, some, model=str(pretraining.model), ratio=TRAINED_RATIO)
+
+    found = _Found(
+        folder=folder,
+        classifier=classifier,
+        autoencoder=autoencoder,
+        paths=paths,
+        predictions=predictions,
+        num_frozen_right=num_frozen_right,
+        painted=painted,
+        train_clips=train_clips,
+        pretraining=pretraining,
+        painted_live=live,
+        finetunings=finetunings,
+        video=about_video,
+    )
+    page = folder / "index.html"
+    with atomic_path(page) as temporary:
+        temporary.write_text(_page(found, time.perf_counter() - started), encoding="utf-8")
+    _print_summary(found, page, time.perf_counter() - started)
+    return page
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder ours, or check that it is: nothing but our own is ever overwritten."""
+    record = folder / "demo.json"
+    if record.is_file() and read_json(record) == _MADE_BY:
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"{folder} is there already and was not made by the demo; name a new or empty folder"
+        )
+    write_json(record, _MADE_BY)
+
+
+@contextmanager
+def _bar(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar that goes when the work is done; gives what moves it by one."""
+    columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _frozen(path: Path) -> Frames:
+    """A clip that repeats its middle frame: the same look without the motion."""
+    num_frames = probe(path).num_frames
+    return read_frames(path, [num_frames // 2]).repeat(num_frames, axis=0)
+
+
+def _is_right(prediction: Classification) -> bool:
+    assert prediction.path is not None
+    return prediction.labels[0] == prediction.path.parent.name
+
+
+def _paint(shown: Path, some: list[Path], *, model: str, ratio: float) -> _Painted:
+    """Hide a share of a clip and reconstruct it; the loss is the mean over `some` clips."""
+    plain, paper = (
+        reconstruct(videos, model=model, mask=MASK, mask_ratio=ratio, rendering=rendering)
+        for videos, rendering in ((shown, "plain"), ([shown, *some], "paper"))
+    )
+    return _Painted(ratio, sum(each.loss for each in paper[1:]) / len(some), plain, paper[0])
+
+
+def _pretrain(folder: Path, *, epochs: int) -> _Run:
+    """The shipped recipe with fewer clips, epochs and clips per step."""
+    output = _fresh(folder / "runs" / "pretrain")
+    started = time.perf_counter()
+    model = pretrain(
+        PretrainSettings(
+            data=folder / "training",
+            output=output,
+            preset="tiny",
+            mask=MASK,
+            mask_ratio=TRAINED_RATIO,
+            epochs=epochs,
+            batch_size=32,
+            lr=1.2e-2,  # at its peak 1.5e-3, as in the recipe
+            crop_scales=(1.0, 0.875, 0.75),
+            log_every_steps=4,
+        )
+    )
+    return _Run(time.perf_counter() - started, _curve(output), model)
+
+
+def _finetune(folder: Path, init: str, *, number: int, epochs: int, num_clips: int) -> _Run:
+    output = _fresh(folder / "runs" / f"finetune_{number}")
+    started = time.perf_counter()
+    evaluation = finetune(
+        FinetuneSettings(
+            data=folder / "training",
+            eval_data=folder / "clips",
+            output=output,
+            init=init,
+            epochs=epochs,
+            batch_size=16,
+            lr=1.6e-2,  # at its peak 1e-3, as in the recipe
+            warmup_epochs=min(1, epochs),
+            layer_decay=0.85,
+            crop_scales=(1.0, 0.875, 0.75),
+            log_every_steps=5,
+        )
+    )
+    assert evaluation is not None  # for there is eval_data
+    num_right = round(evaluation.top1 / 100 * num_clips)
+    return _Run(time.perf_counter() - started, _curve(output), output / "model", num_right)
+
+
+def _fresh(run: Path) -> Path:
+    """The folder of a run, without what an earlier demo left there."""
+    if run.exists():
+        shutil.rmtree(run)
+    return run
+
+
+def _curve(run: Path) -> Curve:
+    rows = [row for row in read_log(run) if "loss" in row]
+    return [row["step"] for row in rows], [row["loss"] for row in rows]
+
+
+def _published(classifier: str) -> str:
+    """What the full recipe reached, in a sentence; empty where no figures come with the model."""
+    try:
+        path = fetch(classifier, "results.json", required=False)
+        figures = read_json(path) if path else {}
+    except WeightsError:
+        return ""
+    if not {"top1", "num_videos"} <= figures.keys():
+        return ""
+    text = f"its full recipe reached {figures['top1']:.1f} % on {figures['num_videos']} clips"
+    if scratch := figures.get("scratch_top1"):
+        mean = sum(scratch) / len(scratch)
+        text += f", and {mean:.1f} % without pre-training (mean of {len(scratch)} seeds)"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _print_summary(found: _Found, page: Path, seconds: float) -> None:
+    count = len(found.paths)
+    rows = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    rows.add_column()
+    rows.add_column(justify="right")
+    for name, num_right in _accuracies(found).items():
+        rows.add_row(f"{name}: clips named right", f"{num_right:.3g} of {count}")
+    for each in found.painted:
+        rows.add_row(f"{found.autoencoder}: loss, {each.ratio:.0%} hidden", f"{each.loss:.3f}")
+    rows.add_row("time", _duration(seconds))
+    console = Console(highlight=False)
+    console.print(rows)
+    console.print(f"open [bold]{page}[/]", soft_wrap=True)
+
+
+def _accuracies(found: _Found) -> dict[str, float]:
+    """Clips named right, by whom; the best known first."""
+    return {
+        found.classifier: found.num_right,
+        **{
+            f"fine-tuned just now from {name}": run.num_right
+            for name, run in reversed(found.finetunings.items())
+        },
+        f"{found.classifier}, clips frozen": found.num_frozen_right,
+        "guessing": len(found.paths) / len(MOTIONS),
+    }
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(151.2)
+    '2 min 31 s'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _page(found: _Found, seconds: float) -> str:
+    """The whole page; nothing in it is loaded from elsewhere, which the policy enforces."""
+    sections = (
+        _section_clips(found),
+        _section_painting(found),
+        _section_training(found),
+        _section_video(found),
+        _section_next(found),
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>videomae: masked autoencoders for video, at work</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+{"".join(sections)}
+<footer>Made by <code>videomae demo</code> on this computer in {_duration(seconds)}.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+def _section_clips(found: _Found) -> str:
+    count, name = len(found.paths), escape(found.classifier)
+    cards = "".join(_card(prediction) for prediction in found.predictions[: len(MOTIONS)])
+    rows = "".join(
+        f"<tr><td>{escape(str(each.path))}<td>{_words(each.labels[0])}<td>{each.scores[0]:.1%}"
+        f"<td>{'' if _is_right(each) else 'wrong'}"
+        for each in found.predictions
+    )
+    return f"""
+<header>
+<h1>A small model that sees motion</h1>
+<p class="lead"><b>{name}</b> names the motion of videos that it has never seen:
+{found.num_right} of {count} right. No single frame gives the answer away.</p>
+</header>
+<section aria-label="Predictions">
+<div class="cards">{cards}</div>
+<p>The first clip of each motion, not the best. Frozen at the middle frame, the same {count} clips
+leave the model {found.num_frozen_right} right answers; guessing gives
+{count / len(MOTIONS):.3g}.</p>
+<details><summary>All {count} predictions</summary>
+<div class="scroll"><table>
+<thead><tr><th scope="col">file<th scope="col">prediction<th scope="col">score<th scope="col">
+</thead><tbody>{rows}</tbody></table></div></details>
+</section>
+"""
+
+
+def _card(prediction: Classification) -> str:
+    """One clip with its three best guesses."""
+    assert prediction.path is not None
+    truth = prediction.path.parent.name
+    frames = read_frames(prediction.path, range(probe(prediction.path).num_frames))
+    alt = f"A textured scene that moves: {_words(truth)}"
+    wrong = "" if _is_right(prediction) else f'<p class="wrong">in truth {_words(truth)}</p>'
+    return (
+        f"<figure>{animation(frames, alt, fps=_FPS)}"
+        f"<figcaption>{_guesses(prediction)}{wrong}</figcaption></figure>"
+    )
+
+
+def _guesses(prediction: Classification) -> str:
+    """The best labels with their scores as bars."""
+    items = "".join(
+        f"<li><span>{_words(label)}</span><span>{score:.0%}</span>{meter(score)}"
+        for label, score in zip(prediction.labels, prediction.scores, strict=True)
+    )
+    return f'<ol class="guesses">{items}</ol>'
+
+
+def _section_painting(found: _Found) -> str:
+    rows = []
+    for each in found.painted:
+        how = "as in its training"
+        if each.ratio != TRAINED_RATIO:
+            harder = each.ratio > TRAINED_RATIO
+            how = "harder than it was trained for" if harder else "easier than in its training"
+        rows.append(
+            f"<h3>{each.ratio:.0%} hidden <small>{how}; loss {each.loss:.2f}</small></h3>"
+            + _painting(each)
+        )
+    return f"""
+<section>
+<h2>Painting what is hidden</h2>
+<p><b>{escape(found.autoencoder)}</b> learned without labels: it saw clips with
+{TRAINED_RATIO:.0%} of their tubelets hidden at random, and had to predict those. Where to see
+what went where, it must have understood the motion.</p>
+{"".join(rows)}
+<p class="note">The model predicts patterns without brightness and contrast.
+<b>Reconstructed</b> guesses both from visible neighbours and looks at no hidden pixel.
+<b>As in papers</b> borrows both from the hidden patches themselves: that <em>leaks the answer</em>
+and flatters the model. The loss is the mean over one clip of each motion; predicting nothing but
+flat patches costs 1.</p>
+</section>
+"""
+
+
+def _painting(painted: _Painted, *, paper: bool = True) -> str:
+    """A row of animations: as it is, as the model sees it, as it paints it."""
+    hidden = f"{painted.ratio:.0%} hidden"
+    panels = {
+        "Original": painted.plain.original,
+        hidden: painted.plain.masked,
+        "Reconstructed": painted.plain.reconstructed,
+    }
+    if paper:
+        panels["As in papers (leaks)"] = painted.paper.reconstructed
+    return _row({name: (frames, f"{name}, {hidden}") for name, frames in panels.items()})
+
+
+def _row(panels: Mapping[str, tuple[Frames, str]]) -> str:
+    """Small clips beside each other: caption -> (frames, what it shows)."""
+    figures = (
+        f"<figure>{animation(frames, alt, fps=_FPS / 2)}<figcaption>{escape(name)}</figcaption>"
+        "</figure>"
+        for name, (frames, alt) in panels.items()
+    )
+    return f'<div class="row">{"".join(figures)}</div>'
+
+
+def _section_training(found: _Found) -> str:
+    live, full = found.painted_live, next(p for p in found.painted if p.ratio == TRAINED_RATIO)
+    run, name = found.pretraining, escape(found.autoencoder)
+    hidden = f"{TRAINED_RATIO:.0%} hidden"
+    panels = {
+        "Original": (full.plain.original, "The original"),
+        hidden: (full.plain.masked, f"The same, {hidden}"),
+        "The minute": (live.plain.reconstructed, "Painted by the model trained just now"),
+        found.autoencoder: (full.plain.reconstructed, f"Painted by {found.autoencoder}"),
+    }
+    total = sum(each.seconds for each in (run, *found.finetunings.values()))
+    count = len(found.paths)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(who)}<td>{meter(num_right / count)}'
+        f"<td>{num_right / count:.0%}"
+        for who, num_right in _accuracies(found).items()
+    )
+    seconds = [f"{_duration(each.seconds)}" for each in found.finetunings.values()]
+    pretraining = chart({"pre-training": run.curve}, "predicting flat patches", 1.0)
+    finetuning = chart(
+        {f"from {start}": each.curve for start, each in found.finetunings.items()},
+        "guessing",
+        math.log(len(MOTIONS)),
+    )
+    return f"""
+<section>
+<h2>A minute of training</h2>
+<p>This computer has just trained for {_duration(total)} on {found.train_clips} clips.
+That is too short to learn much, and shows how it begins: {_duration(run.seconds)} of pre-training
+without labels, then fine-tuning with them, once from that start ({seconds[0]}) and once from
+{name} ({seconds[1]}).</p>
+<div class="charts">
+<figure>{pretraining}<figcaption>Pre-training: loss over steps</figcaption></figure>
+<figure>{finetuning}<figcaption>Fine-tuning: loss over steps</figcaption></figure>
+</div>
+<h3>What each paints <small>loss {live.loss:.2f} after the minute,
+{full.loss:.2f} for {name}</small></h3>
+{_row(panels)}
+<h3>What each names right</h3>
+<table class="bars"><tbody>{rows}</tbody></table>
+<p class="note">All on the same {count} clips. {escape(_published(found.classifier))}</p>
+</section>
+"""
+
+
+def _section_video(found: _Found) -> str:
+    if found.video is None:
+        return ""
+    prediction, painted = found.video
+    assert prediction.path is not None
+    return f"""
+<section>
+<h2>Your video</h2>
+<p><code>{escape(prediction.path.name)}</code>, as the model gets it: {len(painted.plain.original)}
+small frames from its middle. {escape(found.classifier)} knows only the {len(MOTIONS)} motions of
+drawn scenes, so take this as a curiosity.</p>
+{_painting(painted)}
+<div class="narrow">{_guesses(prediction)}</div>
+</section>
+"""
+
+
+def _section_next(found: _Found) -> str:
+    lines = "\n".join(escape(line) for line in next_commands(found.folder))
+    return f"""
+<section>
+<h2>What to try next</h2>
+<pre><code>{lines}</code></pre>
+<p class="note">The clips and the models trained here lie in
+<code>{escape(str(found.folder))}</code>. <code>videomae --help</code> lists all commands.</p>
+</section>
+"""
+
+
+def next_commands(folder: Path) -> list[str]:
+    """Lines for a shell, each of which works after the demo; `#` begins a remark."""
+    clips, runs = shlex.quote(str(folder / "clips")), shlex.quote(str(folder / "runs"))
+    return [
+        "# name the motions of other videos, one line of JSON each",
+        f"videomae classify {clips} --json",
+        "# hide three quarters of some clips and paint them",
+        f"videomae reconstruct {clips}/zoom_in --mask {MASK} --mask-ratio {TRAINED_RATIO}"
+        " --format gif",
+        "# go on from the model trained here",
+        f"videomae classify {clips} --model {runs}/finetune_2/model",
+        "# a larger data set, and the whole training",
+        "videomae motion data/unlabelled --clips 3000 --seed 1",
+        "videomae pretrain --data data/unlabelled --preset tiny --output runs/pretrain",
+        "# a published model on a video of yours (fetched once; weights are CC BY-NC)",
+        "videomae classify YOUR.mp4 --model MCG-NJU/videomae-base-finetuned-kinetics",
+    ]
+
+
+def _words(label: str) -> str:
+    return escape(label.replace("_", " "))

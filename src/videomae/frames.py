@@ -1,0 +1,307 @@
+"""From images to pixels, step by step and to the digit as transformers does (pure).
+
+A frame is a (1, C, H, W) tensor here: C channels, H height, W width. It keeps its type, uint8
+mostly, until the last step: resizing bytes is what transformers does, and by far the fastest.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from videomae.errors import ConfigError
+
+Frame = Any  # a PIL image, or an array or tensor of shape (H, W, C), (C, H, W) or (H, W)
+Video = list[Frame] | str | os.PathLike[str]
+
+# Pillow's number of a filter, which files store, and PyTorch's name of it. Pillow's box (4) and
+# Hamming (5) are missing: PyTorch has no such filters.
+RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+_MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# The numbers of these Pillow modes are brightness; those of a palette, or of CMYK, are not.
+_PIXEL_MODES = ("L", "I", "F", "I;16", "RGB", "RGBA")
+
+
+def as_videos(videos: Any) -> list[Video]:
+    """One video or several, nested in any usual way, to a list of videos.
+
+    A video is a list of frames, an array or tensor with the frames in front, or the path of a
+    file; a single image is a video of one frame. Several are a list of those, or an array with one
+    more axis in front. Raises ConfigError for anything else.
+
+    >>> [len(video) for video in as_videos(np.zeros((2, 16, 240, 320, 3)))]
+    [16, 16]
+    """
+    if _is_frame(videos):
+        return [[videos]]
+    if isinstance(videos, np.ndarray | Tensor) and videos.ndim == 5:
+        return [list(item) for item in videos]
+    if not isinstance(videos, list | tuple):
+        return [_as_video(videos)]
+    if not videos:
+        raise ConfigError("got an empty list; pass the frames of a video, or videos")
+    return [_as_video(videos)] if _is_frame(videos[0]) else [_as_video(item) for item in videos]
+
+
+def _as_video(item: Any) -> Video:
+    if isinstance(item, str | os.PathLike):
+        return item
+    odd = item
+    if isinstance(item, list | tuple):
+        strangers = [entry for entry in item if not _is_frame(entry)]
+        if not strangers:
+            return list(item)
+        odd = strangers[0]
+    elif isinstance(item, np.ndarray | Tensor) and item.ndim == 4:
+        return list(item)
+    got = repr(odd)[:80]
+    if isinstance(odd, np.ndarray | Tensor):
+        got = f"{type(odd).__name__} of shape {tuple(odd.shape)}"
+    raise ConfigError(
+        f"{got} is neither a frame nor a video; expected a list of frames (PIL images, or arrays "
+        "or tensors of 2 or 3 axes), an array or tensor of 4 axes, the frames first (of 5 for a "
+        "batch), or the path of a video"
+    )
+
+
+def _is_frame(item: Any) -> bool:
+    return isinstance(item, Image.Image) or (
+        isinstance(item, np.ndarray | Tensor) and item.ndim in (2, 3)
+    )
+
+
+def as_tensor(
+    frame: Frame, *, layout: str | None = None, to_rgb: bool = False, num_channels: int = 3
+) -> Tensor:
+    """An image as (1, C, H, W), uint8, int64 or floats; copied only where it must be.
+
+    `frame` is a PIL image or an array or tensor (H, W, C), (C, H, W) or (H, W). `layout` says
+    where the channels are, "channels_first" or "channels_last"; None sees it from the shape: 1, 3,
+    4 or `num_channels` of them. `to_rgb` lays what is transparent on white; grey stays one channel.
+
+    Raises ConfigError for an empty image, unreadable types, and channels that cannot be found.
+
+    >>> as_tensor(np.zeros((240, 320, 3), dtype=np.uint8)).shape
+    torch.Size([1, 3, 240, 320])
+    """
+    if isinstance(frame, Image.Image):
+        if to_rgb or frame.mode not in _PIXEL_MODES:
+            frame = _pil_to_rgb(frame)
+        frame, layout = np.array(frame), "channels_last"
+    if isinstance(frame, np.ndarray):
+        # PyTorch shares no array that is read-only or, as after [..., ::-1], runs backwards.
+        if not frame.flags.writeable or min(frame.strides) < 0:
+            frame = frame.copy()
+        try:
+            frame = torch.from_numpy(frame)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"frames of type {frame.dtype} cannot be read: {error}") from error
+    tensor: Tensor = frame
+    if not tensor.numel():
+        raise ConfigError(f"a frame of shape {tuple(tensor.shape)} has no pixels")
+    if tensor.ndim == 2:
+        tensor = tensor[None, None]
+    elif (layout or _layout(tuple(tensor.shape), num_channels)) == "channels_last":
+        # The batch axis before the turning: PyTorch knows this memory layout, and is fast in it.
+        tensor = tensor[None].permute(0, 3, 1, 2)
+    else:
+        tensor = tensor[None]
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        tensor = tensor.long()
+    return _rgba_to_rgb(tensor) if to_rgb and tensor.shape[1] == 4 else tensor
+
+
+def _layout(shape: tuple[int, ...], num_channels: int) -> str:
+    """Where transformers sees the channels; in doubt first."""
+    first, _, last = shape
+    for counts in ((1, 3), (4, num_channels)):
+        if first in counts and last in counts:
+            warnings.warn(
+                f"a frame of shape {shape} may have its channels first or last; first is taken. "
+                "Pass input_data_format to say which",
+                stacklevel=2,
+            )
+        if first in counts or last in counts:
+            return "channels_first" if first in counts else "channels_last"
+    raise ConfigError(
+        f"a frame of shape {shape} has 1, 3 or 4 channels at neither end; pass input_data_format="
+        "'channels_first' or 'channels_last', or a grey video (T, H, W) as video[..., None]"
+    )
+
+
+def _pil_to_rgb(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _rgba_to_rgb(frame: Tensor) -> Tensor:
+    """A (1, 4, H, W) frame laid on white; floats are 0..1, or 0..255 if any is above 1."""
+    floats = frame.is_floating_point()
+    top = 1.0 if floats and frame.max() <= 1 else 255.0
+    unit = frame.float() * (1.0 / top)
+    rgb = unit[:, :3] * unit[:, 3:] + (1 - unit[:, 3:])
+    # Integers as in transformers: nearly one more at the top, then cut off.
+    return rgb * top if floats else (rgb * (top + 1 - 1e-3)).to(frame.dtype)
+
+
+def output_size(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
+    """Height and width of a frame after resizing to `size`; fractions are cut off.
+
+    `size` in px: "shortest_edge", perhaps with "longest_edge" as its limit; or "height" and
+    "width"; or "max_height" and "max_width", of which one is reached.
+
+    >>> output_size(240, 320, {"shortest_edge": 224})
+    (224, 298)
+    """
+    if "height" in size:
+        return size["height"], size["width"]
+    if "max_height" in size:
+        factor = min(size["max_height"] / height, size["max_width"] / width)
+        return int(height * factor), int(width * factor)
+    short, long = sorted((height, width))
+    edge = size["shortest_edge"]
+    exact: float = edge
+    if "longest_edge" in size and long / short * edge > size["longest_edge"]:
+        exact = size["longest_edge"] * short / long
+        edge = round(exact)
+    if edge == short:
+        return height, width
+    far = int(exact * long / short)
+    return (far, edge) if width < height else (edge, far)
+
+
+def resize(frame: Tensor, size: Mapping[str, int], *, resample: int = 2) -> Tensor:
+    """A (1, C, H, W) frame in its new size and old type; integers are filtered and rounded as such.
+
+    `size` as in `output_size`; `resample` is Pillow's number, see RESAMPLE. Smaller frames are
+    smoothed (antialias) as Pillow does, except by "nearest". Raises ConfigError for a size of zero,
+    and for lanczos where PyTorch lacks it.
+    """
+    old, new = tuple(frame.shape[2:]), output_size(frame.shape[2], frame.shape[3], size)
+    if new == old:
+        return frame
+    if min(new) < 1:
+        raise ConfigError(f"size={size} makes {new} px of {old} px; give a height and a width")
+    mode, on_cpu = _MODES[resample], frame.device.type == "cpu"
+    smooth = mode != "nearest-exact"
+    if mode == "lanczos" and not (on_cpu and hasattr(torch._C._nn, "_upsample_lanczos2d_aa")):
+        raise ConfigError("resample='lanczos' needs PyTorch 2.12 and a CPU; take 'bicubic'")
+    if frame.dtype in (torch.float32, torch.float64) or (
+        frame.dtype == torch.uint8 and (on_cpu or not smooth)
+    ):
+        return F.interpolate(frame, new, mode=mode, antialias=smooth)
+    pixels = F.interpolate(frame.float(), new, mode=mode, antialias=smooth)
+    if frame.dtype == torch.uint8:
+        pixels = pixels.clamp(0, 255)  # bicubic swings beyond
+    return (pixels if frame.is_floating_point() else pixels.round()).to(frame.dtype)
+
+
+def center_crop(frame: Tensor, height: int, width: int) -> Tensor:
+    """The middle of a (1, C, H, W) frame, with zeros around where it is too small.
+
+    Of an odd number of rows or columns, the larger half is cut off, or added, at bottom and right.
+
+    >>> center_crop(torch.arange(5).view(1, 1, 1, 5), 1, 2).tolist()
+    [[[[1, 2]]]]
+    """
+    high, wide = max(height - frame.shape[2], 0), max(width - frame.shape[3], 0)
+    if high or wide:
+        frame = F.pad(frame, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+    top, left = (frame.shape[2] - height) // 2, (frame.shape[3] - width) // 2
+    return frame[:, :, top : top + height, left : left + width]
+
+
+def normalize(
+    frames: Sequence[Tensor],
+    *,
+    factor: float | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] = 1.0,
+    to_rgb: bool = False,
+) -> Tensor:
+    """Frames (1, C, H, W), all of one shape, to the pixels (T, C, H, W) of a clip.
+
+    Each number is multiplied by `factor`, then `mean` is subtracted, then it is divided by `std`:
+    one number, or one per channel. What is None is left out; with both None the frames keep their
+    type, else pixels are float32. Grey becomes three channels with `to_rgb` or three means.
+
+    Raises ConfigError if there are other numbers of channels, means and deviations.
+
+    >>> grey = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
+    >>> normalize([grey], factor=1 / 255, mean=(0.5, 0.5, 0.5), std=0.5).shape
+    torch.Size([1, 3, 2, 2])
+    """
+    _, channels, height, width = frames[0].shape
+    counts = set() if mean is None else {np.size(mean), np.size(std)}
+    if channels == 1 and (to_rgb or 3 in counts):
+        channels = 3
+    if not counts <= {1, channels}:
+        raise ConfigError(
+            f"frames have {channels} channels, but image_mean and image_std have "
+            f"{' and '.join(map(str, sorted(counts)))} values; give one value, or {channels}"
+            f"{', or pass do_convert_rgb=True' if channels == 4 else ''}"
+        )
+    kept = factor is None and mean is None
+    pixels = torch.empty(
+        (len(frames), channels, height, width),
+        dtype=frames[0].dtype if kept else torch.float32,
+        device=frames[0].device,
+    )
+    if mean is not None:
+        # The factor goes into mean and std, by the very operations of transformers: any others
+        # differ in the last digit.
+        scale = 1.0 / (factor or 1.0)
+        means = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1) * scale
+        stds = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1) * scale
+    for index, frame in enumerate(frames):  # all steps at once, while the frame is in fast memory
+        out = pixels[index].copy_(frame[0])  # repeats one grey channel into three
+        if mean is not None:
+            out.sub_(means).div_(stds)
+        elif factor is not None:
+            out.mul_(factor)
+    return pixels
+
+
+def check_range(
+    frames: Sequence[Tensor],
+    *,
+    factor: float | None = None,
+    mean: float | Sequence[float] | None = None,
+) -> None:
+    """Warn, once, if the numbers are not of the range that `factor` and `mean` are made for.
+
+    A `factor` below one expects 0..255, or up to 1 / factor if that is more; means within 0..1
+    and no factor expect 0..1. Bytes to be rescaled are not looked at: that would only cost time.
+    """
+    if factor is None and (mean is None or np.max(mean) > 1):
+        return
+    if factor is not None and (factor >= 1 or frames[0].dtype == torch.uint8):
+        return
+    low = min(frame.min().item() for frame in frames)
+    high = max(frame.max().item() for frame in frames)
+    if factor is None and (low < 0 or high > 1.001):
+        warnings.warn(
+            "the frames' numbers are not within 0..1, as do_rescale=False expects them; pass "
+            "do_rescale=True, unless another range is meant",
+            stacklevel=2,
+        )
+    elif factor is not None and low >= 0 and 0 < high <= 1:
+        warnings.warn(
+            "the frames' numbers are within 0..1 already, and do_rescale=True makes them "
+            "smaller still; pass do_rescale=False",
+            stacklevel=2,
+        )
+    elif factor is not None and (low < 0 or high > max(255.0, 1 / factor) * 1.001):
+        warnings.warn(
+            "the frames' numbers are not within 0..255, as do_rescale=True expects them; pass "
+            "frames that were not normalised before",
+            stacklevel=2,
+        )

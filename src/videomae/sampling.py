@@ -1,0 +1,260 @@
+"""Which frame indices and which crops make a clip or a view: numbers in, numbers out, no files.
+
+The pictures show the frames of a video as a row: `f` is taken, `x` is passed over, `F` is taken
+more than once.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from videomae.errors import ConfigError
+
+
+def clip_span(num_frames: int, frame_stride: int) -> int:
+    """Number of video frames from the first to the last frame of a dense clip, both counted.
+
+    Example: 4 frames at stride 3 span 10: `fxxfxxfxxf`.
+
+    >>> clip_span(16, 4)
+    61
+    """
+    _check_counts(num_frames=num_frames, frame_stride=frame_stride)
+    return (num_frames - 1) * frame_stride + 1
+
+
+def clip_indices(
+    num_video_frames: int,
+    *,
+    num_frames: int = 16,
+    frame_stride: int = 4,
+    start: int | None = None,
+) -> list[int]:
+    """Frame indices of one dense clip: `num_frames` frames, every `frame_stride`-th one.
+
+    Without `start` the clip is centred: `start = (num_video_frames - span) // 2`, not below 0.
+    Indices past the end become the last frame, so a short video ends in a still picture::
+
+        12 frames, 4 at stride 3 (span 10): xfxxfxxfxxfx   [1, 4, 7, 10]
+        10 frames, 4 at stride 3:           fxxfxxfxxf     [0, 3, 6, 9]
+         8 frames, 4 at stride 3:           fxxfxxfF       [0, 3, 6, 7]
+         5 frames, 4 at stride 3:           fxxfF          [0, 3, 4, 4]
+         1 frame,  4 at stride 3:           F              [0, 0, 0, 0]
+
+    The published pre-training code repeats the last *sampled* index instead (0, 3, 3, 3 in the
+    fourth row); taking the last frame keeps the whole of a short video in view.
+
+    Raises ConfigError where a count is below 1 or `start` lies outside the video.
+    """
+    span = clip_span(num_frames, frame_stride)
+    _check_counts(num_video_frames=num_video_frames)
+    if start is None:
+        start = max(0, num_video_frames - span) // 2
+    if not 0 <= start < num_video_frames:
+        raise ConfigError(
+            f"start={start} lies outside the video; expected 0 to {num_video_frames - 1}, "
+            f"as it has {num_video_frames} frames"
+        )
+    last = num_video_frames - 1
+    return [min(start + k * frame_stride, last) for k in range(num_frames)]
+
+
+def uniform_indices(
+    num_video_frames: int, *, num_frames: int = 16, offset: float = 0.5
+) -> list[int]:
+    """Frame indices spread over the whole video: one frame from each of `num_frames` equal parts.
+
+    `offset` is the place inside each part: 0 its beginning, 0.5 its middle (the default), below 1.
+    A video with fewer frames than parts gives frames more than once, in order::
+
+        12 frames, 4 parts: |xfx|xfx|xfx|xfx|        [1, 4, 7, 10]
+        10 frames, 4 parts: parts of 2.5: xfxfxxfxfx [1, 3, 6, 8]
+         2 frames, 4 parts: FF                       [0, 0, 1, 1]
+
+    Raises ConfigError where a count is below 1 or `offset` is not in [0, 1).
+    """
+    if not 0.0 <= offset < 1.0:
+        raise ConfigError(f"offset={offset} is not in [0, 1); use 0.5 for the middle of each part")
+    _check_counts(num_video_frames=num_video_frames, num_frames=num_frames)
+    return _part_indices(num_video_frames, [offset] * num_frames)
+
+
+def frame_indices(
+    num_video_frames: int, *, num_frames: int, frame_stride: int | None, start: int | None = None
+) -> list[int]:
+    """Frame indices as a model's config asks for them: dense for a stride, spread out for None.
+
+    `frame_stride=4` is `clip_indices` (the Kinetics models), `frame_stride=None` is
+    `uniform_indices` (the Something-Something models), where `start` has no meaning.
+
+    >>> frame_indices(12, num_frames=4, frame_stride=3)
+    [1, 4, 7, 10]
+    """
+    if frame_stride is not None:
+        return clip_indices(
+            num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=start
+        )
+    if start is not None:
+        raise ConfigError(
+            f"start={start} has no meaning with frame_stride=None, which spreads the frames over "
+            "the whole video; leave start out or give a frame_stride"
+        )
+    return uniform_indices(num_video_frames, num_frames=num_frames)
+
+
+def random_start(
+    num_video_frames: int, *, num_frames: int, frame_stride: int, generator: random.Random
+) -> int:
+    """Draw the start of a dense clip, each start that keeps the clip inside the video alike.
+
+    From 0 to `num_video_frames - span`, both included: 11 frames, 4 at stride 3 (span 10)::
+
+        start 0: fxxfxxfxxfx
+        start 1: xfxxfxxfxxf
+
+    A video no longer than the span always starts at 0. The published code leaves the last start
+    out, so that its models never saw the last frame of a video in fine-tuning.
+    """
+    span = clip_span(num_frames, frame_stride)
+    _check_counts(num_video_frames=num_video_frames)
+    return generator.randint(0, max(0, num_video_frames - span))
+
+
+def random_uniform_indices(
+    num_video_frames: int, *, num_frames: int, generator: random.Random
+) -> list[int]:
+    """Draw one frame from each of `num_frames` equal parts of the video (TSN sampling).
+
+    The training counterpart of `uniform_indices`: 12 frames, 4 parts could give
+    `|fxx|xxf|xfx|fxx|`, which is [0, 5, 7, 9]. Indices never decrease.
+    """
+    _check_counts(num_video_frames=num_video_frames, num_frames=num_frames)
+    return _part_indices(num_video_frames, [generator.random() for _ in range(num_frames)])
+
+
+@dataclass(frozen=True)
+class View:
+    """One (clip, crop) of a video in multi-view evaluation.
+
+    clip, crop: which clip and which crop this is, from 0. indices: frame indices of the clip.
+    box: (top, left, height, width) in pixels of the resized frames.
+    """
+
+    clip: int
+    crop: int
+    indices: tuple[int, ...]
+    box: tuple[int, int, int, int]
+
+
+def crop_boxes(
+    height: int, width: int, *, size: int | tuple[int, int], num_crops: int
+) -> list[tuple[int, int, int, int]]:
+    """Boxes (top, left, height, width) spread evenly along the longer side of a frame.
+
+    `height` and `width` are those of the frame after resizing (the recipes make its short side
+    equal to `size`), `size` is the side of the crop or its (height, width), all in pixels. One
+    crop is the centre; several go from one end to the other, three being both ends and the
+    middle. Along the other side every box is centred::
+
+        size 4, 3 crops of a 4 x 10 frame: left = 0, 3, 6
+        ####------  ---####---  ------####
+
+    Raises ConfigError where the crop does not fit into the frame.
+    """
+    crop_height, crop_width = (size, size) if isinstance(size, int) else size
+    _check_counts(
+        height=height, width=width, crop_height=crop_height, crop_width=crop_width,
+        num_crops=num_crops,
+    )  # fmt: skip
+    free_height, free_width = height - crop_height, width - crop_width
+    if min(free_height, free_width) < 0:
+        raise ConfigError(
+            f"a crop of {crop_height} x {crop_width} px does not fit into a frame of "
+            f"{height} x {width} px; resize the frame's short side to the crop first"
+        )
+    tops, lefts = [free_height // 2] * num_crops, [free_width // 2] * num_crops
+    if free_height > free_width:
+        tops = _spread(free_height, num_crops)
+    else:
+        lefts = _spread(free_width, num_crops)
+    return [(top, left, crop_height, crop_width) for top, left in zip(tops, lefts, strict=True)]
+
+
+def views(
+    num_video_frames: int,
+    height: int,
+    width: int,
+    *,
+    num_frames: int,
+    frame_stride: int | None,
+    size: int | tuple[int, int],
+    num_clips: int,
+    num_crops: int,
+) -> list[View]:
+    """All (clip, crop) pairs of the multi-view protocol, clip by clip: 5 x 3 in the paper.
+
+    Dense clips (`frame_stride` a number) start evenly from 0 to `num_video_frames - span`, both
+    included; one clip is centred. 14 frames, 3 clips of 4 frames at stride 2 (span 7)::
+
+        clip 0, start 0: fxfxfxfxxxxxxx
+        clip 1, start 3: xxxfxfxfxfxxxx
+        clip 2, start 7: xxxxxxxfxfxfxf
+
+    A video no longer than the span gives the same clip every time. Spread-out clips
+    (`frame_stride=None`) interleave: of the `num_clips` equal slots in each part of the video,
+    clip k takes the middle of slot k. 16 frames, 2 clips of 4 frames::
+
+        clip 0: xfxxxfxxxfxxxfxx
+        clip 1: xxxfxxxfxxxfxxxf
+
+    For the crops, `height`, `width` and `size` see `crop_boxes`.
+    """
+    _check_counts(num_clips=num_clips, num_video_frames=num_video_frames)
+    clips: list[list[int]]
+    if frame_stride is None:
+        clips = [
+            uniform_indices(
+                num_video_frames, num_frames=num_frames, offset=(clip + 0.5) / num_clips
+            )
+            for clip in range(num_clips)
+        ]
+    else:
+        free = max(0, num_video_frames - clip_span(num_frames, frame_stride))
+        clips = [
+            clip_indices(
+                num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=start
+            )
+            for start in _spread(free, num_clips)
+        ]
+    boxes = crop_boxes(height, width, size=size, num_crops=num_crops)
+    return [
+        View(clip=clip, crop=crop, indices=tuple(indices), box=box)
+        for clip, indices in enumerate(clips)
+        for crop, box in enumerate(boxes)
+    ]
+
+
+def _spread(free: int, count: int) -> list[int]:
+    """`count` whole numbers from 0 to `free`, both included and evenly apart; one is the middle.
+
+    >>> _spread(10, 3), _spread(10, 1)
+    ([0, 5, 10], [5])
+    """
+    if count == 1:
+        return [free // 2]
+    return [free * k // (count - 1) for k in range(count)]
+
+
+def _part_indices(num_video_frames: int, offsets: Sequence[float]) -> list[int]:
+    """The frame at place offsets[k] (0 to 1) of part k of len(offsets) equal parts."""
+    # min: an offset a hair below 1 can round up to the frame after the last
+    return [
+        min(int(num_video_frames * (part + offset) / len(offsets)), num_video_frames - 1)
+        for part, offset in enumerate(offsets)
+    ]
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name}={count} is too small; expected at least 1")

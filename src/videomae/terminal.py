@@ -1,0 +1,123 @@
+"""What the commands show: results on stdout, complaints on stderr, a bar while more is to come."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from videomae.video import BadVideo
+
+Result = TypeVar("Result")
+
+
+class Screen:
+    """Results on stdout, complaints on stderr, and below them a bar where there is a terminal."""
+
+    def __init__(self, what: str, total: int, *, as_json: bool) -> None:
+        self.out = Console(highlight=False)
+        if not self.out.is_terminal:
+            self.out.width = 1000  # a file has no edge at which to cut
+        self.error = Console(stderr=True, highlight=False, soft_wrap=True)
+        # Bar and results must share a console, or they write into each other. In a terminal that
+        # is stdout's; lines of JSON are not to be mixed with anything.
+        shared = self.out.is_terminal and not as_json
+        self.live = self.out if shared else self.error
+        hidden = not self.live.is_terminal or (as_json and self.out.is_terminal)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.live,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=hidden,
+        )
+        self.task = self.progress.add_task(what, total=total)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def advance(self, done: int) -> None:
+        self.progress.update(self.task, completed=done)
+
+    def complain(self, text: str) -> None:
+        """One line on stderr; above the bar where that is in the same terminal."""
+        if self.live.is_terminal and self.error.is_terminal:
+            self.live.print(f"[red]videomae:[/red] {escape(text)}", soft_wrap=True)
+        else:
+            complain(text)
+
+
+def report(
+    results: "Iterable[Result | BadVideo]",
+    files: list[Path],
+    what: str,
+    record: Callable[[Result], dict[str, Any]],
+    show: Callable[[Result], Table],
+    *,
+    as_json: bool,
+) -> int:
+    """Print each result as soon as it is there; 1 if any video could not be read."""
+    from videomae.video import BadVideo
+
+    failed = 0
+    with Screen(what, len(files), as_json=as_json) as screen:
+        for done, (path, result) in enumerate(zip(files, results, strict=True), start=1):
+            line: dict[str, Any] = {"path": str(path)}
+            if isinstance(result, BadVideo):
+                failed += 1
+                line["error"] = result.reason
+                screen.complain(result.reason)
+            elif as_json:
+                line |= record(result)
+            else:
+                screen.out.print(show(result))
+            if as_json:
+                print(json.dumps(line, ensure_ascii=False), flush=True)
+            screen.advance(done)
+    if failed and len(files) > 1:
+        complain(f"{failed} of {len(files)} videos could not be read")
+    return 1 if failed else 0
+
+
+def rows_for(files: list[Path], *widths: int | None) -> Table:
+    """A table without lines; the first column holds any of the files, the others are that wide."""
+    rows = Table.grid(padding=(0, 3, 0, 0))
+    rows.add_column(width=min(max(len(str(path)) for path in files), 60), overflow="fold")
+    for width in widths:
+        rows.add_column(min_width=width, no_wrap=True)
+    return rows
+
+
+def complain(text: str, *, code: int = 1) -> int:
+    print("videomae:", " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    complain(f"warning: {message}")

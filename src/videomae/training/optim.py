@@ -1,0 +1,63 @@
+"""How the weights move: groups, learning rate over time, learning rate over depth."""
+
+import math
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def lr_at(step: float, *, peak: float, floor: float, num_warmup: float, num_steps: float) -> float:
+    """Learning rate at a step: linear from 0 to `peak`, then half a cosine down to `floor`.
+
+    >>> [round(lr_at(s, peak=1, floor=0, num_warmup=2, num_steps=6), 2) for s in range(7)]
+    [0.0, 0.5, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    if step < num_warmup:
+        return peak * step / num_warmup
+    share = min((step - num_warmup) / max(num_steps - num_warmup, 1), 1)
+    return floor + (peak - floor) * (1 + math.cos(math.pi * share)) / 2
+
+
+def layer_of(name: str, num_layers: int) -> int:
+    """Depth of a parameter: 0 for the embedding, i + 1 for layer i, one more for what follows.
+
+    >>> layer_of("videomae.encoder.layer.3.output.dense.weight", 12)
+    4
+    """
+    if ".embeddings." in f".{name}":
+        return 0
+    found = re.search(r"encoder\.layer\.(\d+)\.", name)
+    return int(found.group(1)) + 1 if found else num_layers + 1
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, num_layers: int, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups for AdamW, each with `lr_scale` = layer_decay ** (layers above it).
+
+    Vectors (biases, norms) and the mask token are not decayed, as in the published code.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer = layer_of(name, num_layers)
+        decayed = parameter.ndim > 1 and not name.endswith("mask_token")
+        group = groups.setdefault(
+            (layer, decayed),
+            {
+                "params": [],
+                "weight_decay": weight_decay if decayed else 0.0,
+                "lr_scale": layer_decay ** (num_layers + 1 - layer),
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give each group its share of the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

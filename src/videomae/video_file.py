@@ -1,0 +1,458 @@
+"""One video file decoded and written with FFmpeg (PyAV), of which no other file knows.
+
+Files are taken for hostile: we open them and hand FFmpeg their bytes, so that it can open nothing
+by itself; the kinds of container are named, and limits are checked before anything is allocated.
+"""
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from videomae.errors import ConfigError, VideoError
+from videomae.hub import PathLike, atomic_path
+from videomae.video_bytes import VideoBytes
+from videomae.video_limits import DecodeClock, VideoInfo, VideoLimits
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+# Containers that hold pictures themselves. Not among them, on purpose: playlists and scripts that
+# name further files or addresses (hls, dash, concat, sdp, image2 patterns, asx, rtsp, ...).
+_CONTAINERS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "ogg", "asf", "mxf", "dv",
+    "ivf", "gif", "yuv4mpegpipe",
+)  # fmt: skip
+# Containers that store when each frame is shown, so that counting needs no decoding.
+_TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+# Of a file whose frames could only be counted by decoding them, so many bytes are kept for the
+# read that follows: a video of UCF101 (320 x 240 px, 7 seconds) has 20 MB.
+_KEPT_BYTES = 64 * 2**20
+# Decode on to a later key frame, rather than seek to it, where it is no more frames away than this.
+_SEEK_COST_FRAMES = 4
+
+
+class _LostError(Exception):
+    """The decoder did not show the frame that the packets promised."""
+
+
+class VideoFile:
+    """One video file: knows when each frame is shown, and decodes forward from key frames."""
+
+    def __init__(self, path: Path, limits: VideoLimits, num_threads: int) -> None:
+        self._path, self._limits, self._num_threads = path, limits, num_threads
+        self.clock = DecodeClock(path, limits)
+        self._reformatter = VideoReformatter()
+        # When each frame is shown, ascending, and at which of those times decoding can start.
+        # No times: frames are told apart by counting them from the beginning.
+        self._times: list[int] = []
+        self._key_times: list[int] = []
+        self._wanted: set[int] = set()  # the times asked for, empty is all; and their last
+        self._last = -(2**63)
+        self._frames: Iterator[av.VideoFrame] = iter(())  # what the decoder shows next
+        self._position = 0  # number of the first of them
+        self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
+        self._file = VideoBytes(path, self.clock)
+        try:
+            self._file.check_index(limits)
+            self._container = self._open_container()
+            self._start_at_beginning()
+            self.info = self._survey()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if hasattr(self, "_container"):
+            self._container.close()
+        self._file.close()
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+        """Yield (index, upright RGB (H, W, 3)) for ascending indices."""
+        done = 0
+        try:
+            for index, frame in self._find(wanted):
+                yield index, self._rgb(frame)
+                done += 1
+        except (_LostError, av.FFmpegError):
+            # Either the packets promised what the decoder does not show, or the file is damaged.
+            # A decode from the beginning tells, and is what frame numbers are defined by.
+            num_frames, intact = self._count_by_decoding()
+            if not intact or num_frames <= wanted[-1]:
+                raise self._damaged(num_frames, self.info.num_frames) from None
+            self._rewind()
+            for index, frame in self._find(wanted[done:]):
+                yield index, self._rgb(frame)
+
+    # Opening
+
+    def _open_container(self) -> InputContainer:
+        self._file.seek(0)
+        try:
+            return av.open(
+                self._file,
+                "r",
+                options={
+                    "format_whitelist": ",".join(_CONTAINERS),
+                    "protocol_whitelist": "none",
+                    "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
+                    "use_absolute_path": "0",
+                    **self._codec_options(),
+                },
+                metadata_errors="replace",  # titles are in any encoding
+                io_open=self._refuse_to_open,
+            )
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"{self._path}: cannot be opened as a video ({error.strerror}), 0 frames are "
+                "readable. Either its index is damaged or cut off, or it is no plain video: "
+                "playlists, scripts, stream descriptions and single images are refused. "
+                f"Expected one of: {' '.join(_CONTAINERS)}"
+            ) from error
+
+    def _refuse_to_open(self, url: str, _flags: int, _options: dict[str, str]) -> Any:
+        raise VideoError(f"{self._path}: refers to another file or address ({url}); refused")
+
+    def _codec_options(self) -> dict[str, str]:
+        # The decoder's guard acts before it allocates. It counts padding too, hence the room.
+        return {"max_pixels": str(2 * self._limits.max_pixels + 2**16)}
+
+    def _start_at_beginning(self) -> None:
+        videos = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic and stream.codec_context
+        ]
+        if not videos:
+            kinds = ", ".join(stream.type for stream in self._container.streams) or "no"
+            raise VideoError(
+                f"{self._path}: 0 frames are readable; expected a video stream, got {kinds} "
+                "streams. Either it is no video, or its beginning is damaged or cut off"
+            )
+        self._stream = videos[0]
+        for stream in self._container.streams:
+            if stream is not self._stream:
+                stream.discard = Discard.all
+        codec = self._stream.codec_context
+        self._limits.check(self._path, max_pixels=codec.width * codec.height)
+        codec.options = self._codec_options()
+        codec.thread_count = self._num_threads
+        codec.thread_type = "AUTO"
+        self._start(self._container.demux(self._stream), position=0)
+
+    def _rewind(self) -> None:
+        # Opening anew, as a seek to the beginning is not exact in every container.
+        self._container.close()
+        self._container = self._open_container()
+        self._start_at_beginning()
+
+    # Surveying: how many frames, and when
+
+    def _survey(self) -> VideoInfo:
+        stream = self._stream
+        unit = stream.time_base or Fraction(1, av.time_base)
+        rate = stream.average_rate or stream.guessed_rate
+        fps = float(rate) if rate else None
+        seconds = float(stream.duration * unit) if stream.duration else None
+        if seconds is None and self._container.duration:
+            seconds = self._container.duration / av.time_base
+        self._limits.check(self._path, max_duration_seconds=seconds, max_frames=stream.frames)
+        codec_name, promised = stream.codec_context.codec.canonical_name, stream.frames
+        whole = self._read_times() and not self._file.is_cut_off()
+        if whole and self._shows_first_frame():
+            num_frames = len(self._times)
+        else:
+            num_frames, intact = self._count_by_decoding()
+            # what is missing of an AVI may be no more than the index behind its frames
+            all_there = self._container.format.name == "avi" and num_frames == promised
+            if not intact or not num_frames or not (whole or all_there):
+                raise self._damaged(num_frames, promised)
+        if len(self._times) > 1:
+            first_to_last = float((self._times[-1] - self._times[0]) * unit)
+            mean_fps = (num_frames - 1) / first_to_last
+            if fps is None or abs(fps / mean_fps - 1) > 0.01:  # else the header is the more exact
+                fps = mean_fps
+            seconds = first_to_last + 1 / fps
+        elif seconds is None and fps:
+            seconds = num_frames / fps
+        self._limits.check(self._path, max_duration_seconds=seconds)
+        height, width = self._orientation.turned(self._stored_size)
+        return VideoInfo(
+            path=self._path,
+            num_frames=num_frames,
+            fps=fps,
+            duration_seconds=seconds,
+            height=height,
+            width=width,
+            codec=codec_name,
+            rotation_degrees=self._orientation.rotation_degrees,
+        )
+
+    def _read_times(self) -> bool:
+        """Learn from the packets when frames are shown; tell whether all packets are there."""
+        if self._container.format.name not in _TIMED_CONTAINERS:
+            return True
+        is_vp8 = self._stream.codec_context.name == "vp8"
+        packet_times: list[int | None] = []
+        times: list[int] = []
+        key_times: list[int] = []
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.dts is None and not packet.size:
+                    continue  # PyAV's own last packet, which empties the decoder
+                self.clock.check()
+                if packet.is_corrupt:
+                    return False
+                if is_vp8 and not memoryview(packet)[0] & 0x10:
+                    continue  # show_frame, RFC 6386 section 9.1: a picture for reference only
+                packet_times.append(packet.pts if packet.size else None)
+                self._limits.check(self._path, max_frames=len(packet_times))
+                if packet.pts is None:
+                    continue
+                if packet.is_keyframe:
+                    key_times.append(packet.pts)
+                if not packet.is_discard:  # outside the edit list
+                    times.append(packet.pts)
+        except av.FFmpegError:
+            return False
+        if None not in packet_times and len(set(packet_times)) == len(packet_times):
+            self._times, self._key_times = sorted(times), sorted(key_times)
+            self._number = {time: number for number, time in enumerate(self._times)}
+        return True
+
+    def _shows_first_frame(self) -> bool:
+        """Decode one frame, for its size; tell whether that went well, and times are known."""
+        if not self._times:
+            return False
+        self._position = len(self._times)  # all packets are behind us
+        self._approach(0)
+        try:
+            first = next(self._frames, None)
+        except (_LostError, av.FFmpegError):
+            return False
+        if first is None:
+            return False
+        self._learn_shape(first)
+        self._frames = itertools.chain([first], self._frames)
+        return True
+
+    def _count_by_decoding(self) -> tuple[int, bool]:
+        """Count the frames up to the first damage; tell whether there was none."""
+        self._times, self._key_times, self._wanted, self._kept = [], [], set(), []
+        self._rewind()
+        kept_bytes = 0
+        try:
+            for frame in self._frames:
+                self.clock.check()
+                if frame.is_corrupt:
+                    return self._position, False
+                if self._position == 0:
+                    self._learn_shape(frame)
+                self._position += 1
+                self._limits.check(self._path, max_frames=self._position)
+                kept_bytes += sum(plane.buffer_size for plane in frame.planes)
+                if kept_bytes <= _KEPT_BYTES:
+                    self._kept.append(frame)
+        except (_LostError, av.FFmpegError):
+            return self._position, False
+        return self._position, True
+
+    def _damaged(self, num_readable: int, num_promised: int) -> VideoError:
+        of = f" of {num_promised}" if num_promised > num_readable else ""
+        return VideoError(
+            f"{self._path}: is damaged or cut off; frames readable from its beginning on: "
+            f"{num_readable}{of}. Get the file anew, or re-encode what is left: "
+            "ffmpeg -i IN -c:v libx264 OUT.mp4"
+        )
+
+    # Decoding
+
+    def _find(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield the frames of these ascending numbers; _LostError where one does not come."""
+        if self._times and wanted:
+            if self._position < len(self._times) and self._times[self._position] <= self._last:
+                self._position = len(self._times)  # the last read was given up on its way
+            self._wanted, self._last = {self._times[k] for k in wanted}, self._times[wanted[-1]]
+        for index in wanted:
+            if index < len(self._kept):
+                yield index, self._kept[index]
+                continue
+            self._approach(index)
+            for frame in self._frames:
+                self.clock.check()
+                number = self._position
+                if self._times:
+                    number = self._number.get(-1 if frame.pts is None else frame.pts, -1)
+                    if number < self._position:
+                        continue  # shown before the key frame decoding began at: incomplete
+                self._position = number + 1
+                if frame.is_corrupt or number > index:
+                    raise _LostError
+                if number == index:
+                    yield index, frame
+                    break
+            else:
+                raise _LostError
+
+    def _approach(self, index: int) -> None:
+        """Make the decoder stand at or before a frame, as near as is worth while."""
+        ahead = self._position <= index
+        key = bisect_right(self._key_times, self._times[index]) - 1 if self._times else -1
+        if key < 0:
+            if not ahead:
+                self._rewind()
+            return
+        key_time = self._key_times[key]
+        gain = bisect_left(self._times, key_time) - self._position
+        if ahead and gain <= _SEEK_COST_FRAMES:
+            return
+        try:
+            self._container.seek(key_time, stream=self._stream)
+            packets = self._container.demux(self._stream)
+            first = next(packets)
+        except av.FFmpegError:
+            first = None
+        if first is None or not first.is_keyframe or first.pts is None or first.pts > key_time:
+            self._key_times = []  # this file cannot be sought in
+            self._rewind()
+        else:
+            position = bisect_left(self._times, first.pts)
+            self._start(itertools.chain([first], packets), position=position)
+
+    def _start(self, packets: Iterable["av.Packet[Any]"], *, position: int) -> None:
+        self._frames = self._decode(packets)
+        self._position = position
+
+    def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in packets:
+                if packet.is_corrupt:
+                    raise _LostError
+                if self._wanted:
+                    # Pictures that are neither asked for nor referred to by others need no
+                    # decoding. Past the last one asked for nothing is left out: the next read
+                    # may want it.
+                    time = packet.pts
+                    idle = time is not None and time < self._last and time not in self._wanted
+                    self._stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
+                yield from packet.decode()
+        except (_LostError, av.FFmpegError):
+            yield from self._stream.codec_context.decode(None)  # frames from before the damage
+            raise
+
+    def _learn_shape(self, first: av.VideoFrame) -> None:
+        self._orientation = _Orientation.of(first)
+        self._stored_size = first.height, first.width
+
+    def _rgb(self, frame: av.VideoFrame) -> Frames:
+        if (frame.height, frame.width) != self._stored_size:
+            raise VideoError(
+                f"{self._path}: its frames change size, from {self._stored_size[1]} x "
+                f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x height); "
+                "re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
+        # One reformatter for all frames: a new one each time costs 2 ms a frame at 340 x 256 px.
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        return self._orientation.apply(cast(Frames, picture.to_ndarray()))
+
+
+@dataclass(frozen=True)
+class _Orientation:
+    """How a stored picture is turned to be shown: first transposed, then flipped."""
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+    rotation_degrees: int = 0  # clockwise
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "_Orientation":
+        """Read the display matrix (a b u, c d v, x y w): x' = a x + c y, y' = b x + d y.
+
+        Angles between quarter turns, which no camera writes, count as the nearest.
+        """
+        try:
+            data: Any = cast(Any, frame.side_data)["DISPLAYMATRIX"]
+        except KeyError:
+            return cls()
+        matrix = np.frombuffer(data, np.int32)
+        a, b, c, d = (float(matrix[k]) for k in (0, 1, 3, 4))
+        degrees = round(np.degrees(np.arctan2(b, a)) / 90) * 90 % 360
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(True, b < 0, c < 0, degrees)
+        return cls(False, d < 0, a < 0, degrees)
+
+    def turned(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) shown of a picture stored as (height, width)."""
+        return size[::-1] if self.transposed else size
+
+    def apply(self, image: Frames) -> Frames:
+        """A turned view of an image (H, W, 3)."""
+        if self.transposed:
+            image = image.swapaxes(0, 1)
+        return image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def write_video(
+    path: PathLike,
+    frames: Frames,
+    *,
+    fps: float = 30.0,
+    crf: int = 18,
+    keyframe_distance: int | None = None,
+) -> Path:
+    """Write frames (T, H, W, 3), uint8 RGB, as an H.264 mp4 that every player opens, atomically.
+
+    fps: frames per second. crf: 0 (lossless) to 51, smaller is better and larger; 18 is about
+    invisible. keyframe_distance: a key frame at least every so many frames (x264's own choice, at
+    most 250, if None); short distances make seeking cheap. An odd height or width grows by one
+    repeated row or column, since players expect one colour per 2 x 2 pixels. The same frames give
+    the same bytes on every machine.
+
+    Raises VideoError for frames of another shape or type, ConfigError for other values.
+
+    >>> write_video("grey.mp4", np.full((16, 64, 64, 3), 128, np.uint8))  # doctest: +SKIP
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise VideoError(
+            f"cannot write frames of shape {frames.shape} and type {frames.dtype}; expected a "
+            "non-empty (frames, height, width, 3) array of uint8 RGB"
+        )
+    if fps <= 0 or not 0 <= crf <= 51 or (keyframe_distance is not None and keyframe_distance < 1):
+        raise ConfigError(
+            f"cannot write with fps={fps}, crf={crf}, keyframe_distance={keyframe_distance}; "
+            "expected fps above 0, crf from 0 to 51, keyframe_distance None or at least 1"
+        )
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    options = {"crf": str(crf)}
+    if keyframe_distance is not None:
+        options["g"] = str(keyframe_distance)
+    rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
+    # The index goes first: the file plays while it loads, and a part of it can still be read.
+    flags = {"movflags": "+faststart"}
+    with (
+        atomic_path(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options=flags) as container,
+    ):
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+        for image in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return Path(path)
