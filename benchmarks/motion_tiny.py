@@ -1,0 +1,119 @@
+"""The shipped model against the same network from scratch: three fine-tuning seeds of each.
+
+    python benchmarks/motion_tiny.py            # renders, trains, evaluates
+    python benchmarks/motion_tiny.py --jobs 2   # two fine-tunings at a time, a core each
+
+Everything lands in runs/motion-tiny; finished parts are not run again. Prints a table and writes
+runs/motion-tiny/results.json.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from videomae.motion import render_dataset
+from videomae.training.evaluate import evaluate
+from videomae.training.finetune import finetune
+from videomae.training.pretrain import pretrain
+from videomae.training.settings import (
+    EvaluateSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    load_recipe,
+)
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+# folder: clips, seed, whether each clip repeats its middle frame
+DATA = {
+    "unlabelled": (3000, 1, False),
+    "labelled": (1000, 2, False),
+    "heldout": (600, 7, False),
+    "still": (600, 7, True),
+}
+SEEDS = (0, 1, 2)
+
+
+def run_finetuning(folder: Path, start: str, seed: int, one_core: bool) -> dict[str, Any]:
+    """One fine-tuning from `start` (pretrained or scratch); from disk where it has been run."""
+    if one_core:
+        torch.set_num_threads(1)
+    output = folder / f"{start}-{seed}"
+    settings = dataclasses.replace(
+        load_recipe(RECIPES / "motion-tiny-finetune.toml", FinetuneSettings),
+        data=folder / "labelled",
+        eval_data=folder / "heldout",
+        init=str(folder / "pretrain" / "model") if start == "pretrained" else None,
+        output=output,
+        seed=seed,
+        resume=(output / "checkpoint.pt").exists(),
+    )
+    if not (output / "results.json").exists():
+        began = time.perf_counter()
+        finetune(settings)
+        (output / "seconds.json").write_text(json.dumps(time.perf_counter() - began))
+    figures = json.loads((output / "results.json").read_text())
+    seconds = json.loads((output / "seconds.json").read_text())
+    still = evaluate(EvaluateSettings(data=folder / "still", model=str(output / "model")))
+    return {
+        "start": start,
+        "seed": seed,
+        "top1": figures["top1"],
+        "top5": figures["top5"],
+        "still_top1": still.top1,
+        "seconds": round(seconds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/motion-tiny"))
+    parser.add_argument("--jobs", type=int, default=1, help="fine-tunings at a time")
+    arguments = parser.parse_args()
+    folder = arguments.folder
+    for name, (clips, seed, still) in DATA.items():
+        render_dataset(folder / name, clips=clips, seed=seed, still=still)
+    settings = load_recipe(RECIPES / "motion-tiny-pretrain.toml", PretrainSettings)
+    output = folder / "pretrain"
+    if not (output / "model").exists():
+        resume = (output / "checkpoint.pt").exists()
+        pretrain(
+            dataclasses.replace(settings, data=folder / "unlabelled", output=output, resume=resume)
+        )
+
+    work = [(start, seed) for start in ("pretrained", "scratch") for seed in SEEDS]
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+        tasks = [
+            pool.submit(run_finetuning, folder, start, seed, arguments.jobs > 1)
+            for start, seed in work
+        ]
+        rows = [task.result() for task in tasks]
+    (folder / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+    table = Table(title="600 held-out clips of 12 classes, top-1 in %; chance is 8.3")
+    for column in ("start", *(f"seed {seed}" for seed in SEEDS), "mean", "spread", "one frame"):
+        table.add_column(column, justify="left" if column == "start" else "right")
+    for start in ("pretrained", "scratch"):
+        top1 = [row["top1"] for row in rows if row["start"] == start]
+        still_top1 = [row["still_top1"] for row in rows if row["start"] == start]
+        table.add_row(
+            start,
+            *(f"{value:.1f}" for value in top1),
+            f"{statistics.mean(top1):.1f}",
+            f"{max(top1) - min(top1):.1f}",
+            f"{statistics.mean(still_top1):.1f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Rendered videos and settings small enough to train on in a second."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from videomae.motion import MOTIONS, render_clip
+from videomae.video import write_video
+
+# What makes a run tiny: 4 frames of 16 px, so 2 x 2 x 2 tubelets of the tiny preset.
+SMALL: dict[str, Any] = {
+    "preset": "tiny",
+    "image_size": 16,
+    "num_frames": 4,
+    "frame_stride": 2,
+    "batch_size": 4,
+    "log_every_steps": 1,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+@pytest.fixture(scope="session")
+def videos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten videos of 8 frames in two class folders, sway and zoom_in."""
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(10):
+        motion = ("sway", "zoom_in")[index % 2]
+        assert motion in MOTIONS
+        path = folder / motion / f"{index}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_video(path, render_clip(motion, seed=index, size=24, num_frames=8), fps=8)
+    return folder
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """Keyword arguments of settings for a tiny run."""
+    return dict(SMALL)

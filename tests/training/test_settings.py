@@ -1,0 +1,77 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from videomae.errors import ConfigError
+from videomae.training.settings import (
+    EvaluateSettings,
+    FinetuneSettings,
+    PretrainSettings,
+    load_recipe,
+    write_recipe,
+)
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    kind = PretrainSettings if "pretrain" in path.stem else FinetuneSettings
+    assert load_recipe(path, kind).preset == "tiny"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PretrainSettings(data=Path('a "b" c'), mask_ratio=0.75, clip_grad=0.02, num_frames=8),
+        FinetuneSettings(init="motion-tiny", eval_data=Path("held out"), crop_scales=(1.0, 0.5)),
+        EvaluateSettings(num_clips=5, num_crops=3, output=Path("äöü")),
+    ],
+    ids=lambda settings: type(settings).__name__,
+)
+def test_a_written_recipe_reads_back_the_same(
+    tmp_path: Path, settings: PretrainSettings | FinetuneSettings | EvaluateSettings
+) -> None:
+    write_recipe(settings, tmp_path / "recipe.toml")
+    assert load_recipe(tmp_path / "recipe.toml", type(settings)) == settings
+
+
+def test_the_about_table_is_for_people(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('epochs = 3\n[about]\nsource = "paper"\n')
+    assert load_recipe(tmp_path / "r.toml", PretrainSettings).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "PretrainSettings has no key 'epoch'; did you mean 'epochs'?"),
+        ('epochs = "3"', "epochs='3' should be int"),
+        ("epochs = true", "epochs=True should be int"),
+        ("epochs = ", "is not valid TOML"),
+        ("epochs = 0", "epochs=0 must be at least 1"),
+        ('preset = "bsae"', "no preset 'bsae'.*did you mean 'base'?"),
+        ("crop_scales = [1.5]", "must lie above 0 and up to 1"),
+        ("epochs = 100\nwarmup_epochs = 101", "warmup_epochs=101 is longer than epochs=100"),
+    ],
+)
+def test_bad_recipes_say_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(tmp_path / "r.toml", PretrainSettings)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no recipe .*nowhere\.toml"):
+        load_recipe(tmp_path / "nowhere.toml", PretrainSettings)
+
+
+def test_peak_lr_is_linear_in_the_batch() -> None:
+    # Kinetics-400, ViT-B: 1.5e-4 * 2048 / 256
+    assert PretrainSettings(batch_size=2048).peak_lr == pytest.approx(1.2e-3)
+
+
+def test_a_short_run_shortens_the_warm_up_of_the_recipe() -> None:
+    assert PretrainSettings(epochs=800).warmup_epochs == 40
+    assert PretrainSettings(epochs=20).warmup_epochs == 1
+    assert dataclasses.replace(PretrainSettings(epochs=20), epochs=800).warmup_epochs == 1
