@@ -19,9 +19,9 @@ PICTURE = """
 errors hub config
 tubelets masking attention outputs spellings weights matching pretrained modeling
 sampling video_limits video_bytes frame_folder video_file video frames processing pipeline
-engines visualize inference motion
+engines visualize webpage inference motion
 training.settings training.data training.optim training.setup training.checkpoint training.report
-training.pretrain training.evaluate training.finetune
+training.loop training.pretrain training.evaluate training.finetune
 apps.convert apps.demo
 terminal cli __main__
 """

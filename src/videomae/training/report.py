@@ -3,8 +3,6 @@
 import json
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,7 +67,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """One line above the progress bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def advance(self, step: int, state: str) -> None:
         """Move the bar to a step."""
@@ -144,14 +142,3 @@ def forget_after(output: Path, step: int) -> None:
     if path.exists():
         rows = [row for row in read_log(output) if row.get("step", 0) <= step]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@contextmanager
-def measured() -> Iterator[list[float]]:
-    """Seconds spent in the block, put into the list that it gives."""
-    taken: list[float] = []
-    start = time.perf_counter()
-    try:
-        yield taken
-    finally:
-        taken.append(time.perf_counter() - start)
