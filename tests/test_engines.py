@@ -116,6 +116,16 @@ def test_gradients_and_foreign_dtypes_stay_outside(model: VideoMAEForVideoClassi
     assert not engines.load(model)(clips).requires_grad
 
 
+def test_too_small_a_memory_is_explained(model: VideoMAEForVideoClassification) -> None:
+    def compute(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(
+        ConfigError, match="2 clips at once do not fit into the memory of cpu;"
+    ):
+        engines.load(model).run(compute, torch.zeros(2, 1))
+
+
 def test_an_untrained_head_is_refused_without_further_warnings(tmp_path: Path) -> None:
     config = VideoMAEConfig(**SIZES, use_mean_pooling=False)
     VideoMAEForPreTraining(config).save_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 """Folders of images, read as videos."""
 
+import os
 import shutil
 import struct
 import warnings
@@ -12,7 +13,7 @@ from PIL import Image
 
 from made_videos import numbers, scene
 from videomae.errors import VideoError
-from videomae.frame_folder import natural_key
+from videomae.frame_folder import FrameFolder, natural_key
 from videomae.video import VideoInfo, VideoLimits, VideoReader, probe, read_frames
 
 
@@ -58,6 +59,8 @@ def test_other_files_are_passed_over(tmp_path: Path) -> None:
     save(tmp_path, scene(3))
     for name in ("labels.txt", "Thumbs.db", "._img_0.png", ".DS_Store", "sound.wav"):
         (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
     assert probe(tmp_path).num_frames == 3
 
 
@@ -110,6 +113,12 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(VideoError, match="the folder holds no images; expected one file per frame"):
         probe(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(VideoError, match=r"x: cannot be opened \(Not a directory\)"):
+        FrameFolder(tmp_path / "x", VideoLimits())
 
 
 @pytest.mark.parametrize("damage", ["cut off", "garbage", "empty"])

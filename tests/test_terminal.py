@@ -1,9 +1,12 @@
+import io
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
 from videomae import terminal
@@ -89,18 +92,33 @@ def test_columns_line_up_from_table_to_table(capsys: pytest.CaptureFixture[str])
             rows.add_row(*cells)
             screen.out.print(rows)
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "a        bb     c",
-        "aaaaaa   b      ccc",
+        "a       bb    c",
+        "aaaaaa  b     ccc",
     ]
 
 
 def test_lines_for_programs_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    long = [Path("x" * 60)]
+    long = [Path("x" * 90)]
     with terminal.Screen("x", 1, as_json=False) as screen:
         rows = terminal.rows_for(long, 200)
         rows.add_row(str(long[0]), "y" * 200)
         screen.out.print(rows)
-    assert capsys.readouterr().out.strip() == "x" * 60 + "   " + "y" * 200
+    assert capsys.readouterr().out.strip() == "x" * 90 + "  " + "y" * 200
+
+
+def test_scores_become_bars_where_there_are_characters_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drawn(score: float) -> str:
+        console = Console(file=io.StringIO(), width=30)
+        with console.capture() as capture:
+            console.print(terminal.score_bar(score))
+        return capture.get().strip()
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    assert [drawn(score) for score in (-1, 0, 0.5, 7)] == ["", "", "█" * 10, "█" * 20]
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert terminal.score_bar(0.5) == ""
 
 
 def test_warnings_and_complaints_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:

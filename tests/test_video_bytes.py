@@ -1,6 +1,7 @@
 """What the bytes of a file tell before FFmpeg sees them."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from videomae.video import VideoLimits, probe
 from videomae.video_bytes import VideoBytes, _ebml_size, _promised_bytes
 from videomae.video_limits import DecodeClock
 
-CLOCK = DecodeClock(Path("x"), VideoLimits())
+
+def opened(path: Path) -> VideoBytes:
+    return VideoBytes(path, DecodeClock(path, VideoLimits()))
 
 
 def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"0123456789")
-    with VideoBytes(tmp_path / "x.mp4", CLOCK) as file:
+    with opened(tmp_path / "x.mp4") as file:
         assert file.name == "video"
         assert (file.read(3), file.read(3), file.read(), file.read(3)) == (
             b"012", b"345", b"6789", b"",
@@ -32,6 +35,25 @@ def test_reading_is_on_the_clock(tmp_path: Path) -> None:
         clock._seconds = -1.0
         clock.restart()
         with pytest.raises(VideoError, match="reading took more than"):
+            file.read(1)
+
+
+def test_seeking_before_the_beginning_fails_quietly(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    with opened(tmp_path / "x") as file:
+        assert file.seek(-5) == -1  # damaged files make FFmpeg try, and it wants a number
+        assert file.read(2) == b"01"
+
+
+def test_errors_of_the_disk_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r": cannot be opened \(Is a directory\)"):
+        opened(tmp_path)
+    (tmp_path / "x").write_bytes(b"0123456789")
+    with opened(tmp_path / "x") as file:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        os.dup2(folder, file.fileno())  # any reading fails from here on
+        os.close(folder)
+        with pytest.raises(VideoError, match=r"x: cannot be read \(Is a directory\)"):
             file.read(1)
 
 
@@ -65,13 +87,13 @@ def test_promised_bytes() -> None:
 @pytest.mark.parametrize("kind", ["vp9", "mpeg4-avi", "gif", "b-frames", "transport-stream"])
 def test_whole_files_are_not_cut_off(kind: str, tmp_path: Path) -> None:
     path = make(kind, tmp_path, num_frames=5)
-    with VideoBytes(path, CLOCK) as file:
+    with opened(path) as file:
         file.seek(7)
         assert not file.is_cut_off()
         assert file.tell() == 7
     if kind in ("vp9", "mpeg4-avi", "gif"):
         path.write_bytes(path.read_bytes()[:-1])
-        with VideoBytes(path, CLOCK) as file:
+        with opened(path) as file:
             assert file.is_cut_off()
 
 
@@ -152,6 +174,6 @@ def test_pictures_of_one_size_are_no_bomb(tmp_path: Path) -> None:
 
 def test_boxes_that_say_nonsense_end_the_search(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(struct.pack(">I4s", 4, b"moov") + bytes(100))
-    with VideoBytes(tmp_path / "x", CLOCK) as file:
+    with opened(tmp_path / "x") as file:
         file.check_index(VideoLimits())
         assert file.tell() == 0

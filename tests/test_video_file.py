@@ -121,6 +121,20 @@ def test_seeking_that_fails_falls_back_to_decoding_on(
         assert numbers(reader.read([30, 2])) == [30, 2]
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_file_that_calls_a_wrong_picture_a_key_frame(codec: str, tmp_path: Path) -> None:
+    options = {"g": "30", "bf": "0", "sc_threshold": "0"}
+    path = encode(tmp_path / "x.mp4", scene(60), codec=codec, codec_options=options)
+    expected = full_decode(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stss") + 8
+    assert struct.unpack(">III", data[at : at + 12]) == (2, 1, 31)  # two, the 1st and the 31st
+    data[at + 8 : at + 12] = struct.pack(">I", 20)
+    path.write_bytes(data)
+    for indices in ([50, 20, 40], [0, 59], [31]):
+        np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+
+
 # Edit lists beyond a late start
 
 
@@ -229,7 +243,7 @@ def test_odd_sizes(size: tuple[int, int], tmp_path: Path) -> None:
     ],
 )
 def test_interlaced_pictures_come_woven(
-    codec: str, options: dict[str, str], name: str, tmp_path: Path
+    codec: str, options: dict[str, str], name: str, work: dict[str, int], tmp_path: Path
 ) -> None:
     path = encode(tmp_path / name, scene(30), codec=codec, codec_options=options)
     with av.open(str(path)) as container:
@@ -238,6 +252,7 @@ def test_interlaced_pictures_come_woven(
     with VideoReader(path) as reader:
         assert reader.info.num_frames == 30
         np.testing.assert_array_equal(reader.read([29, 3, 11]), expected[[29, 3, 11]])
+    assert work["recounts"] == 1  # as a picture may be one packet or two
 
 
 @pytest.mark.parametrize("matrix", [1, 5, 6, 9])

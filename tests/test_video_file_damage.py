@@ -15,6 +15,7 @@ from made_videos import encode, full_decode, join, make, numbers, scene
 from videomae import video_file
 from videomae.errors import VideoError
 from videomae.video import VideoLimits, VideoReader, probe, read_frames
+from videomae.video_file import VideoFile
 
 DAMAGED = r"is damaged or cut off; frames readable from its beginning on: (\d+)( of \d+)?\. Get"
 
@@ -89,6 +90,23 @@ def test_damage_in_the_middle(tmp_path: Path) -> None:
         for indices in ([30], [33], [2, 35]):
             with pytest.raises(VideoError, match=r"from its beginning on: (29|30) of 60\."):
                 reader.read(indices)
+
+
+def test_a_frame_that_gets_lost_shifts_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("b-frames", tmp_path)
+    decode = VideoFile._decode
+    lost = 20 * 512  # the time of frame 20
+
+    def decode_all_but_one(self: VideoFile, packets: Any) -> Any:
+        return (frame for frame in decode(self, packets) if frame.pts != lost)
+
+    monkeypatch.setattr(VideoFile, "_decode", decode_all_but_one)
+    with VideoReader(path) as reader:
+        assert numbers(reader.read([19, 21, 40])) == [19, 21, 40]
+        with pytest.raises(VideoError, match=r"from its beginning on: 59 of 60\."):
+            reader.read([3, 20, 40])
 
 
 def test_damage_at_the_beginning(tmp_path: Path) -> None:

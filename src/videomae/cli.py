@@ -9,18 +9,17 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
-from rich.bar import Bar
 from rich.markup import escape
 from rich.table import Table
 
 from videomae import __version__
 from videomae.errors import ConfigError, VideoError, VideoMAEError
-from videomae.terminal import Screen, complain, report, rows_for, show_warning
+from videomae.terminal import Screen, complain, report, rows_for, score_bar, show_warning
 from videomae.training.settings import (
     Dtype,
     EvaluateSettings,
@@ -272,11 +271,10 @@ def _classify(command: Classify) -> int:
     files = _files(command)
 
     def show(result: "Classification") -> Table:
-        rows = rows_for(files, 24, 8, None)
+        rows = rows_for(files, 14, 6, None)
         for row, (label, score) in enumerate(zip(result.labels, result.scores, strict=True)):
             path = "" if row else escape(str(result.path))
-            bar = Bar(1, 0, min(max(score, 0), 1), width=20, color="cyan")
-            rows.add_row(path, escape(label), f"{score:6.1%}", bar)
+            rows.add_row(path, escape(label), f"{score:6.1%}", score_bar(score))
         return rows
 
     def record(result: "Classification") -> dict[str, Any]:
@@ -317,9 +315,8 @@ def _embed(command: Embed) -> int:
 
     def record(result: "Embedding") -> dict[str, Any]:
         keep(result)
-        return (
-            {"shape": result.features.shape} if output else {"features": result.features.tolist()}
-        )
+        shape, values = result.features.shape, result.features
+        return {"shape": shape} if output is not None else {"features": values.tolist()}
 
     results = inference.embed(iter(files), features=command.features, **_running(command))
     code = report(results, files, "embedding", record, show, as_json=command.json)
@@ -338,7 +335,7 @@ def _reconstruct(command: Reconstruct) -> int:
     from videomae import inference
 
     files, output = _files(command), command.output
-    if output.suffix in (".png", ".gif", ".mp4"):
+    if output.suffix.lower() in (".png", ".gif", ".mp4"):
         if len(files) > 1:
             raise ConfigError(
                 f"--output {output} is one file for {len(files)} videos; name a folder"
@@ -383,7 +380,7 @@ def _probe(command: Probe) -> int:
                 yield BadVideo(path, str(error))
 
     def show(info: "VideoInfo") -> Table:
-        rows = rows_for(files, 14, 12, 12, None)
+        rows = rows_for(files, 10, 8, 12, None)
         rate = f"{info.fps:.4g} fps" if info.fps else ""
         size = f"{info.width} x {info.height} px"
         rows.add_row(escape(str(info.path)), f"{info.num_frames} frames", rate, size, info.codec)
@@ -398,15 +395,8 @@ def _probe(command: Probe) -> int:
 def _convert(command: Convert) -> int:
     from videomae.apps.convert import convert
 
-    result = convert(
-        command.source,
-        command.destination,
-        to=command.to,
-        config=command.config,
-        num_attention_heads=command.num_attention_heads,
-        decoder_num_attention_heads=command.decoder_num_attention_heads,
-        revision=command.revision,
-    )
+    arguments = asdict(command)
+    result = convert(arguments.pop("source"), arguments.pop("destination"), **arguments)
     print(result.report)
     print(f"wrote {result.path}, a {result.model_class}")
     return 0
@@ -416,7 +406,7 @@ def _motion(command: Motion) -> int:
     from videomae.motion import render_dataset
 
     with Screen("rendering", command.clips, as_json=False) as screen:
-        arguments = {each.name: getattr(command, each.name) for each in fields(command)}
+        arguments = asdict(command)
         paths = render_dataset(
             arguments.pop("output"), **arguments, on_progress=lambda done, _: screen.advance(done)
         )
@@ -427,7 +417,7 @@ def _motion(command: Motion) -> int:
 def _demo(command: Demo) -> int:
     from videomae.apps.demo import demo
 
-    arguments = {each.name: getattr(command, each.name) for each in fields(command)}
+    arguments = asdict(command)
     demo(arguments.pop("output"), **arguments)
     return 0
 

@@ -49,12 +49,17 @@ class Engine:
     def run(self, compute: Callable[[Tensor], Tensor], pixel_values: Tensor) -> Tensor:
         """`compute` of clips that were brought to the device and dtype, without gradients.
 
-        Returns what `compute` returns, as float32 on the CPU.
+        Returns what `compute` returns, as float32 on the CPU. ConfigError where a GPU's memory is
+        too small.
         """
-        with torch.inference_mode():
-            # To the device first: half of the bytes would not pay for casting on the CPU.
-            result = compute(pixel_values.to(self.device).to(self.dtype))
-            return result.float().cpu()
+        try:
+            with torch.inference_mode():
+                return compute(pixel_values.to(self.device).to(self.dtype)).float().cpu()
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"{len(pixel_values)} clips at once do not fit into the memory of {self.device}; "
+                "lower batch_size, or choose dtype='float16' or a smaller model"
+            ) from error
 
     def describe(self) -> str:
         """One line on what runs where and how."""

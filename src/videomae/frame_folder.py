@@ -1,6 +1,5 @@
 """A folder of numbered images, read as a video."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,12 +33,16 @@ class FrameFolder:
     def __init__(self, path: Path, limits: VideoLimits) -> None:
         self._limits = limits
         self.clock = DecodeClock(path, limits)
-        with os.scandir(path) as entries:
+        try:
             names = [
-                entry.name
-                for entry in entries
-                if entry.name.lower().endswith(_IMAGE_SUFFIXES) and not entry.name.startswith(".")
+                file.name
+                for file in path.iterdir()
+                if file.suffix.lower() in _IMAGE_SUFFIXES
+                and not file.name.startswith(".")
+                and file.is_file()  # opening a pipe would wait for ever
             ]
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
         if not names:
             raise VideoError(
                 f"{path}: the folder holds no images; expected one file per frame "

@@ -25,11 +25,11 @@ from videomae.hub import PathLike, read_json, write_json
 from videomae.video import write_video
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
-# against the clock, in orbit_left it travels round a circle against the clock without turning.
-# Sorted, as a folder-per-class reader numbers them.
+# against the clock; sway goes to and fro sideways, bob up and down, and orbit travels round a
+# circle, either way, without turning. Sorted, as a folder-per-class reader numbers them.
 MOTIONS: tuple[str, ...] = (
-    "orbit_left",
-    "orbit_right",
+    "bob",
+    "orbit",
     "pulse",
     "slide_down",
     "slide_left",
@@ -76,9 +76,10 @@ def render_clip(
 
     Returns RGB uint8 of shape (num_frames, size, size, 3), a function of the arguments alone. The
     clip holds the whole motion whatever `num_frames` is: a slide covers 0.32 to 0.78 of the
-    picture's width, a zoom a ratio of 1.5 to 2.5, a turn 40 to 120 degrees; sway, orbit (0.1 to
-    0.21 of the width to each side) and pulse (15 to 30 %) swing 1.1 to 2 times. Raises ConfigError
-    for an unknown motion or an impossible shape.
+    picture's width, a zoom a ratio of 1.5 to 2.5, a turn 40 to 120 degrees; sway, bob, orbit (0.1
+    to 0.21 of the width to each side) and pulse (15 to 30 %) swing 1.1 to 2 times.
+
+    Raises ConfigError for an unknown motion or an impossible shape.
 
     ```python
     sway, zoom = (render_clip(motion, seed=3) for motion in ("sway", "zoom_in"))
@@ -130,8 +131,11 @@ def _draw_path(motion: str, num_frames: int, rng: np.random.Generator) -> _Path:
         shift = sign * (0.32 + 0.46 * amount) * time * along
     elif kind == "sway":
         shift = radius * np.sin(angle) * along
+    elif kind == "bob":
+        shift = radius * np.sin(angle) * along * 1j
     elif kind == "orbit":
-        shift = radius * np.exp(1j * angle)
+        # Either way round: telling which takes more than this many clips can teach.
+        shift = radius * np.exp(1j * angle * (1 if tilt < 0.5 else -1))
     elif kind == "turn":
         log_change = 1j * sign * math.radians(40 + 80 * amount) * time
     elif kind == "zoom":
@@ -329,7 +333,7 @@ def render_dataset(
     was made with others or holds something else.
 
     ```python
-    render_dataset("motion", clips=24)[13]  # motion/orbit_right/00013.mp4
+    render_dataset("motion", clips=24)[13]  # motion/orbit/00013.mp4
     ```
     """
     _check_shape(size, num_frames)

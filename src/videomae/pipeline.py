@@ -59,9 +59,9 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     """The processor stored beside a model's weights, else one that fits its config.
 
     `path` is a hub id, folder, weight file, shipped name, or None for a model without a place. The
-    processor that fits resizes the short side to the model's
-    frame and cuts out the centre (a frame that is not square is resized whole), with the mean and
-    std of ImageNet, which all published models were trained with.
+    processor that fits resizes the short side to the model's frame and cuts out the centre (for a
+    frame that is not square the whole picture is resized), with the mean and std of ImageNet, which
+    all published models were trained with.
     """
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -107,11 +108,19 @@ def report(
 
 def rows_for(files: list[Path], *widths: int | None) -> Table:
     """A table without lines; the first column holds any of the files, the others are that wide."""
-    rows = Table.grid(padding=(0, 3, 0, 0))
-    rows.add_column(width=min(max(len(str(path)) for path in files), 60), overflow="fold")
+    rows = Table.grid(padding=(0, 2, 0, 0))
+    longest = max(len(str(path)) for path in files)
+    rows.add_column(width=min(longest, 60) if sys.stdout.isatty() else longest, overflow="fold")
     for width in widths:
         rows.add_column(min_width=width, no_wrap=True)
     return rows
+
+
+def score_bar(score: float) -> Bar | str:
+    """A bar of up to 20 characters for 0 to 1; nothing where the output has no such characters."""
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        return ""
+    return Bar(1, 0, min(max(score, 0), 1), width=20, color="cyan")
 
 
 def complain(text: str, *, code: int = 1) -> int:

@@ -23,7 +23,10 @@ class VideoBytes(io.FileIO):
     """A video file as FFmpeg gets it: bytes without a name or a folder, read against the clock."""
 
     def __init__(self, path: Path, clock: DecodeClock) -> None:
-        super().__init__(path, "rb")
+        try:
+            super().__init__(path, "rb")
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
         self.name = "video"  # so that the content alone tells FFmpeg what it is
         self._path, self._clock = path, clock
         self._size = self.seek(0, io.SEEK_END)
@@ -33,7 +36,16 @@ class VideoBytes(io.FileIO):
 
     def read(self, size: int | None = -1) -> bytes:
         self._clock.check()
-        return super().read(size)
+        try:
+            return super().read(size)
+        except OSError as error:
+            raise VideoError(f"{self._path}: cannot be read ({error.strerror})") from error
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:  # before the beginning, as damaged files have it; FFmpeg's word for no
+            return -1
 
     def is_cut_off(self) -> bool:
         """Whether the file is shorter than its first bytes promise, or a GIF without its end mark.

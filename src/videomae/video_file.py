@@ -35,6 +35,7 @@ _CONTAINERS = (
 # Containers that store when each frame is shown, so that counting needs no decoding.
 _TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
+_PROGRESSIVE = 1  # AVFieldOrder; 0 is unknown
 # Of a file whose frames could only be counted by decoding them, so many bytes are kept for the
 # read that follows: a video of UCF101 (320 x 240 px, 7 seconds) has 20 MB.
 _KEPT_BYTES = 64 * 2**20
@@ -61,6 +62,7 @@ class VideoFile:
         self._last = -(2**63)
         self._frames: Iterator[av.VideoFrame] = iter(())  # what the decoder shows next
         self._position = 0  # number of the first of them
+        self._sought = False  # whether that one must be a key frame
         self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
         self._file = VideoBytes(path, self.clock)
         try:
@@ -85,10 +87,10 @@ class VideoFile:
                 yield index, self._rgb(frame)
                 done += 1
         except (_LostError, av.FFmpegError):
-            # Either the packets promised what the decoder does not show, or the file is damaged.
-            # A decode from the beginning tells, and is what frame numbers are defined by.
+            # Either decoding could not begin where the file said, or the file is damaged. A decode
+            # from the beginning tells, and is what frame numbers are defined by.
             num_frames, intact = self._count_by_decoding()
-            if not intact or num_frames <= wanted[-1]:
+            if not intact or num_frames != self.info.num_frames:
                 raise self._damaged(num_frames, self.info.num_frames) from None
             self._rewind()
             for index, frame in self._find(wanted[done:]):
@@ -200,9 +202,11 @@ class VideoFile:
 
     def _read_times(self) -> bool:
         """Learn from the packets when frames are shown; tell whether all packets are there."""
-        if self._container.format.name not in _TIMED_CONTAINERS:
+        codec = self._stream.codec_context
+        # An interlaced picture may be two packets, one for each field.
+        if self._container.format.name not in _TIMED_CONTAINERS or codec.field_order > _PROGRESSIVE:
             return True
-        is_vp8 = self._stream.codec_context.name == "vp8"
+        is_vp8 = codec.name == "vp8"
         packet_times: list[int | None] = []
         times: list[int] = []
         key_times: list[int] = []
@@ -219,10 +223,11 @@ class VideoFile:
                 self._limits.check(self._path, max_frames=len(packet_times))
                 if packet.pts is None:
                     continue
+                if packet.is_discard:  # outside the edit list
+                    continue
+                times.append(packet.pts)
                 if packet.is_keyframe:
                     key_times.append(packet.pts)
-                if not packet.is_discard:  # outside the edit list
-                    times.append(packet.pts)
         except av.FFmpegError:
             return False
         if None not in packet_times and len(set(packet_times)) == len(packet_times):
@@ -295,6 +300,10 @@ class VideoFile:
                     number = self._number.get(-1 if frame.pts is None else frame.pts, -1)
                     if number < self._position:
                         continue  # shown before the key frame decoding began at: incomplete
+                # Some files call every picture a key frame; decoding from a false one gives mush.
+                if self._sought and not (number == self._position and frame.key_frame):
+                    raise _LostError
+                self._sought = False
                 self._position = number + 1
                 if frame.is_corrupt or number > index:
                     raise _LostError
@@ -322,16 +331,18 @@ class VideoFile:
             first = next(packets)
         except av.FFmpegError:
             first = None
-        if first is None or not first.is_keyframe or first.pts is None or first.pts > key_time:
+        if first is None or first.is_discard or first.pts is None or first.pts > key_time:
             self._key_times = []  # this file cannot be sought in
             self._rewind()
         else:
             position = bisect_left(self._times, first.pts)
             self._start(itertools.chain([first], packets), position=position)
+            self._sought = True
 
     def _start(self, packets: Iterable["av.Packet[Any]"], *, position: int) -> None:
         self._frames = self._decode(packets)
         self._position = position
+        self._sought = False
 
     def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
         try:

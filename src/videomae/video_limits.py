@@ -26,7 +26,7 @@ class VideoLimits:
     max_pixels: int = 8192 * 4320  # 8K cinema
     max_duration_seconds: float = 6 * 3600.0
     max_frames: int = 6 * 3600 * 60  # six hours at 60 frames a second
-    max_decode_seconds: float = 120.0
+    max_decode_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

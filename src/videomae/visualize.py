@@ -29,7 +29,11 @@ _INK, _QUIET, _PAPER = (32, 33, 36), (218, 220, 224), (255, 255, 255)
 # Lines of a chart, told apart also by readers who see few colours (Okabe and Ito 2008).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
 _CAPTION_PX = 15
-_GUESS_WEIGHT = 0.1
+# Pull of the guessed mean and std against steps at the seams. The first is only to settle what
+# seams leave open; without the second, contrast fades where patterns do not fit. On clips of
+# `videomae motion` with 75 % hidden at random, the guess alone is off by 0.135 of 1 (root mean
+# square), with the seams by 0.114, with the true mean and std by 0.093.
+_GUESS_WEIGHTS = (0.03, 1.0)
 _MIN_FRAME_PX = 96  # smaller frames are enlarged, or nobody would see them
 
 
@@ -105,6 +109,7 @@ def _match_seams(drawn: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         drawn, guess = drawn.clone(), guess.clone()
         levels = guess.clone().requires_grad_()
+        pull = torch.tensor(_GUESS_WEIGHTS, device=guess.device).view(2, 1, 1)
         unchanged = torch.zeros(2, len(mask), guess.shape[-1], device=guess.device)
         unchanged[1] = 1  # visible pixels * 1 + 0
         # The last plane of each tubelet along time, height and width, and the first of the next.
@@ -116,9 +121,7 @@ def _match_seams(drawn: Tensor, mask: Tensor, guess: Tensor) -> Tensor:
             optimizer.zero_grad()
             every = torch.stack([unchanged[k].index_put((mask,), levels[k]) for k in range(2)])
             mean, std = every.view(2, *drawn.shape[:3], 1, 1, -1)
-            # A weak pull, only to settle what seams leave open: contrast would else fade to 0
-            # around patterns that do not fit.
-            loss = _GUESS_WEIGHT * (levels - guess).square().sum()
+            loss = (pull * (levels - guess).square()).sum()
             for axis in range(3):
                 here, there = _but(axis, last=True), _but(axis, last=False)
                 step = (ends[axis] * std[here] + mean[here]) - (

@@ -5,7 +5,7 @@ Functions return HTML as text. What they are given is escaped; nothing is loaded
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,89 +40,129 @@ def document(title: str, sections: Iterable[str]) -> str:
 """
 
 
-def meter(share: float) -> str:
-    """A bar; the number stands beside it, so readers of the page's text miss nothing."""
-    return f'<i class="meter" aria-hidden="true"><i style="width:{share:.1%}"></i></i>'
-
-
 def animation(frames: Frames, alt: str, *, fps: float) -> str:
-    """A clip as an inlined GIF, or its middle frame where the reader asked for less motion."""
+    """A clip as a GIF, or its middle frame for readers who asked their system for less motion."""
     height, width = frames.shape[1:3]
     with TemporaryDirectory() as folder:
-        moving = _data_uri(save_gif(Path(folder, "clip.gif"), frames, fps=fps), "image/gif")
-        middle = frames[len(frames) // 2]
-        still = _data_uri(save_picture(Path(folder, "clip.png"), middle), "image/png")
+        moving = _data_uri(save_gif(Path(folder, "clip.gif"), frames, fps=fps))
+        still = _data_uri(save_picture(Path(folder, "clip.png"), frames[len(frames) // 2]))
     return (
         f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
         f'<img src="{moving}" width="{width}" height="{height}" alt="{escape(alt)}"></picture>'
     )
 
 
-def _data_uri(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _data_uri(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f"data:image/{path.suffix.removeprefix('.')};base64,{data}"
 
 
-def chart(series: Mapping[str, Curve], mark: str, marked: float) -> str:
-    """Curves as an SVG that takes its colours from the page, with a dashed line at `marked`.
+def animation_row(panels: Mapping[str, tuple[Frames, str]], *, fps: float) -> str:
+    """Small clips beside each other: caption -> (frames, alternative text)."""
+    figures = (
+        f"<figure>{animation(frames, alt, fps=fps)}<figcaption>{escape(caption)}</figcaption>"
+        "</figure>"
+        for caption, (frames, alt) in panels.items()
+    )
+    return f'<div class="row">{"".join(figures)}</div>'
 
-    Not `visualize.plot_curve`, whose white ground and small print suit files and not a page that
-    is read on phones and in the dark.
+
+def bar(share: float) -> str:
+    """A bar, full at 1. Silent for screen readers: the number has to stand beside it."""
+    return f'<i class="bar" aria-hidden="true"><i style="width:{share:.1%}"></i></i>'
+
+
+def score_list(scores: Mapping[str, float]) -> str:
+    """Labels with their scores in 0..1 as bars, in the order given."""
+    items = (
+        f"<li><span>{escape(label)}</span><span>{score:.0%}</span>{bar(score)}</li>"
+        for label, score in scores.items()
+    )
+    return f'<ol class="scores">{"".join(items)}</ol>'
+
+
+def score_table(scores: Mapping[str, float]) -> str:
+    """The same as a table as wide as the page, for names of some length."""
+    rows = (
+        f'<tr><th scope="row">{escape(name)}</th><td>{bar(score)}</td><td>{score:.0%}</td></tr>'
+        for name, score in scores.items()
+    )
+    return f'<table class="bars"><tbody>{"".join(rows)}</tbody></table>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that scrolls where it is too long or too wide."""
+    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
+    )
+
+
+def chart(curves: Mapping[str, Curve], *, what: str, mark: tuple[str, float]) -> str:
+    """One or two curves, and a dashed line at a height to compare them with.
+
+    Not `visualize.plot_curve`: its white ground and small print suit a file of its own, not a page
+    that is also read at night and on telephones.
     """
-    left, top, width, height = 44, 14, 424, 196
-    values = [y for _, ys in series.values() for y in ys] + [marked]
-    step = _tick_step(max(values) - min(values))
-    low, high = math.floor(min(values) / step) * step, math.ceil(max(values) / step) * step
-    last = max(x for xs, _ in series.values() for x in xs)
+    mark_name, mark_y = mark
+    ys = [y for _, curve_ys in curves.values() for y in curve_ys] + [mark_y]
+    last_x = max(x for xs, _ in curves.values() for x in xs)
+    step = tick_step(max(ys) - min(ys))
+    low = math.floor(min(ys) / step)
+    high = max(math.ceil(max(ys) / step), low + 1)  # both counted in steps
 
-    def place(x: float, y: float) -> str:
-        return f"{left + width * x / last:.1f},{top + height * (high - y) / (high - low):.1f}"
+    def place(x: float, y: float) -> tuple[float, float]:
+        """Of a point in the picture of 480 x 244, margins left for the numbers."""
+        return 44 + 424 * x / last_x, 14 + 196 * (high - y / step) / (high - low)
 
-    def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-        return f'<polyline class="{kind}" points="{place(x1, y1)} {place(x2, y2)}"/>'
+    def line(points: Iterable[tuple[float, float]], kind: str) -> str:
+        places = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in points)
+        return f'<polyline class="{kind}" points="{places}"/>'
 
-    def text(x: float, y: float, shift: tuple[int, int], anchor: str, words: str) -> str:
-        where = " ".join(f'{a}="{v}"' for a, v in zip("xy", place(x, y).split(","), strict=True))
+    def text(x: float, y: float, words: str, *, shift: tuple[int, int], anchor: str) -> str:
+        left, top = place(x, y)
         return (
-            f'<text {where} dx="{shift[0]}" dy="{shift[1]}" text-anchor="{anchor}">'
+            f'<text x="{left + shift[0]:.1f}" y="{top + shift[1]:.1f}" text-anchor="{anchor}">'
             f"{escape(words)}</text>"
         )
 
     parts = []
-    for number in range(round((high - low) / step) + 1):
-        y = low + number * step
-        parts += [line(0, y, last, y, "grid"), text(0, y, (-8, 5), "end", f"{y:.3g}")]
-    for x, anchor in ((0, "start"), (last / 2, "middle"), (last, "end")):
-        parts.append(text(x, low, (0, 22), anchor, f"{x:.0f}"))
-    parts += [line(0, marked, last, marked, "mark"), text(last, marked, (0, -6), "end", mark)]
-    keys = []
-    for number, (name, (xs, ys)) in enumerate(series.items()):
-        points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
-        end = " ".join(
-            f'c{a}="{v}"' for a, v in zip("xy", place(xs[-1], ys[-1]).split(","), strict=True)
-        )
-        parts.append(
-            f'<g class="line{number}"><polyline points="{points}"/><circle r="3.5" {end}/>'
-        )
-        parts.append("</g>")
-        keys.append(f'<span class="key line{number}">{escape(name)}, at last {ys[-1]:.2f}</span>')
-    told = "; ".join(
-        f"{name}: from {ys[0]:.2f} to {ys[-1]:.2f}" for name, (_, ys) in series.items()
-    )
+    decimals = max(0, -math.floor(math.log10(step)))
+    for y in (number * step for number in range(low, high + 1)):
+        parts.append(line([(0, y), (last_x, y)], "grid"))
+        parts.append(text(0, y, f"{y:.{decimals}f}", shift=(-8, 5), anchor="end"))
+    for x, anchor in ((0, "start"), (last_x / 2, "middle"), (last_x, "end")):
+        parts.append(text(x, low * step, f"{x:.0f}", shift=(0, 22), anchor=anchor))
+    parts.append(line([(0, mark_y), (last_x, mark_y)], "mark"))
+    parts.append(text(last_x, mark_y, mark_name, shift=(0, -7), anchor="end"))
+    keys, told = [], []
+    for kind, (name, (xs, curve_ys)) in zip(("first", "second"), curves.items(), strict=False):
+        left, top = place(xs[-1], curve_ys[-1])
+        dot = f'<circle class="{kind}" cx="{left:.1f}" cy="{top:.1f}" r="3.5"/>'
+        parts.append(line(zip(xs, curve_ys, strict=True), f"curve {kind}") + dot)
+        keys.append(f'<span class="{kind}">{escape(name)}: {curve_ys[-1]:.2f} at the end</span>')
+        told.append(f"{name}: from {curve_ys[0]:.2f} to {curve_ys[-1]:.2f}")
+    label = escape(f"{what}. {'; '.join(told)}; {mark_name}: {mark_y:.2f}.")
     return (
-        f'<svg viewBox="0 0 480 244" role="img" aria-label="{escape(f"Loss, {told}")}">'
-        f'{"".join(parts)}</svg><p class="keys">{"".join(keys)}</p>'
+        f'<figure><figcaption>{escape(what)}</figcaption><svg viewBox="0 0 480 244" role="img" '
+        f'aria-label="{label}">{"".join(parts)}</svg><p class="keys">{"".join(keys)}</p></figure>'
     )
 
 
-def _tick_step(span: float) -> float:
-    """The least of 1, 2, 5 times a power of ten that cuts a span into at most five.
+def tick_step(span: float) -> float:
+    """The least of 1, 2 and 5 times a power of ten that cuts a span into at most five.
 
-    >>> _tick_step(0.37), _tick_step(2.4)
+    >>> tick_step(0.37), tick_step(2.4)
     (0.1, 0.5)
     """
     span = max(span, 1e-3)
-    power = 10.0 ** math.floor(math.log10(span / 5))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= span)
+    power = math.floor(math.log10(span / 5))
+    # Read from text, which rounds once: 0.2 and not something near it.
+    steps = (float(f"{factor}e{power}") for factor in (1, 2, 5, 10))
+    return next(step for step in steps if step * 5 >= span)
 
 
 _STYLE = """
@@ -141,7 +181,7 @@ h2 { font-size: clamp(1.5rem, 4vw, 1.9rem); margin: 0 0 .6rem }
 h3 { font-size: 1.1rem; margin: 2.2rem 0 .7rem; letter-spacing: -.01em }
 h3 small { font-weight: 400; font-size: .95rem; color: var(--quiet); letter-spacing: 0;
   margin-left: .35em }
-p { margin: 0 0 1.1rem; max-width: 66ch }
+p { margin: 0 0 1.1rem; max-width: 70ch }
 .lead { font-size: 1.15rem; margin-bottom: 1.8rem }
 .note, figcaption, footer, summary, details { color: var(--quiet); font-size: .92rem }
 .note { margin-top: 1.2rem }
@@ -150,32 +190,32 @@ figure { margin: 0 }
 img { display: block; width: 100%; height: auto; border-radius: 8px; background: var(--panel) }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(134px, 1fr));
   gap: 1.4rem 1.1rem; margin-bottom: 1.8rem }
-.guesses { list-style: none; margin: .55rem 0 0; padding: 0; font-size: .82rem; line-height: 1.35;
+.scores { list-style: none; margin: .55rem 0 0; padding: 0; font-size: .82rem; line-height: 1.35;
   font-variant-numeric: tabular-nums }
-.guesses li { display: flex; flex-wrap: wrap; justify-content: space-between; margin-top: .3rem }
-.guesses li:first-child { color: var(--ink); font-weight: 600; font-size: .92rem }
-.guesses li + li .meter i { opacity: .45 }
+.scores li { display: flex; flex-wrap: wrap; justify-content: space-between; margin-top: .3rem }
+.scores li:first-child { color: var(--ink); font-weight: 600; font-size: .92rem }
+.scores li + li .bar i { opacity: .45 }
 .narrow { max-width: 22rem; margin-top: 1.2rem }
-.meter { display: block; width: 100%; height: 5px; border-radius: 3px; background: var(--line);
+.bar { display: block; width: 100%; height: 5px; border-radius: 3px; background: var(--line);
   overflow: hidden; margin-top: 3px }
-.meter i { display: block; height: 100%; min-width: 1px; background: var(--first) }
+.bar i { display: block; height: 100%; min-width: 1px; background: var(--first) }
 .wrong { margin: .4rem 0 0; color: var(--second); font-size: .85rem }
 .row { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1.1rem }
 .row img { image-rendering: pixelated }
 .row figcaption { margin-top: .35rem; line-height: 1.35 }
 .charts { display: grid; grid-template-columns: 1fr 1fr; gap: 2rem; margin-top: 1.6rem }
-svg { display: block; width: 100%; height: auto; overflow: visible }
+svg { margin-top: .6rem; display: block; width: 100%; height: auto; overflow: visible }
 svg text { fill: var(--quiet); font-size: 13.5px; font-variant-numeric: tabular-nums }
 polyline { fill: none; stroke-linejoin: round; stroke-linecap: round }
 .grid { stroke: var(--line) }
 .mark { stroke: var(--quiet); stroke-dasharray: 4 5 }
-.line0 { --own: var(--first) } .line1 { --own: var(--second) }
-g polyline { stroke: var(--own); stroke-width: 2.25 }
+.first { --own: var(--first) } .second { --own: var(--second) }
+.curve { stroke: var(--own); stroke-width: 2.25 }
 circle { fill: var(--own) }
 .keys { margin: .3rem 0 .2rem; font-size: .88rem; line-height: 1.4 }
-.key { display: block }
-.key::before { content: ""; display: inline-block; width: 1.1em; height: 3px; margin-right: .5em;
-  vertical-align: .28em; border-radius: 2px; background: var(--own) }
+.keys span { display: block }
+.keys span::before { content: ""; display: inline-block; width: 1.1em; height: 3px;
+  margin-right: .5em; vertical-align: .28em; border-radius: 2px; background: var(--own) }
 table { border-collapse: collapse; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums }
 th, td { text-align: left; font-weight: 400; padding: .4rem 1rem .4rem 0;
@@ -183,7 +223,7 @@ th, td { text-align: left; font-weight: 400; padding: .4rem 1rem .4rem 0;
 thead th { color: var(--quiet) }
 .bars td:nth-child(2) { width: 45% }
 .bars td:last-child { text-align: right; padding-right: 0 }
-.bars .meter { height: 9px; border-radius: 5px; margin: 0 }
+.bars .bar { height: 9px; border-radius: 5px; margin: 0 }
 .scroll { overflow: auto; max-height: 26rem; margin-top: .8rem }
 summary { cursor: pointer }
 code, pre { font: .88em/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }

@@ -4,23 +4,24 @@ Every number on the page is measured while the page is made, but for what the fu
 that is read from `results.json` beside the classifier, where there is one.
 """
 
-import base64
 import math
 import shlex
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
+from videomae import webpage
 from videomae.errors import ConfigError, WeightsError
 from videomae.hub import PathLike, atomic_path, fetch, read_json, write_json
 from videomae.inference import Classification, Reconstruction, classify, reconstruct
@@ -30,16 +31,15 @@ from videomae.training.pretrain import pretrain
 from videomae.training.report import read_log
 from videomae.training.settings import FinetuneSettings, PretrainSettings
 from videomae.video import Frames, probe, read_frames
-from videomae.visualize import save_gif, save_picture
+from videomae.webpage import Curve
 
 # How recipes/motion-tiny-pretrain.toml hides, and what else is tried here.
-MASK, TRAINED_RATIO = "random", 0.75
+MASK: Literal["random"] = "random"
+TRAINED_RATIO = 0.75
 RATIOS = (0.5, 0.75, 0.9)
 
 _FPS = 16  # of the rendered videos; the model looks at every second frame
 _MADE_BY = {"made_by": "videomae demo"}
-
-Curve = tuple[list[float], list[float]]  # steps, losses
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class _Run:
 
     seconds: float
     curve: Curve
-    model: Path
     num_right: int = 0
 
 
@@ -71,6 +70,7 @@ class _Found:
     autoencoder: str
     paths: list[Path]
     predictions: list[Classification]
+    num_right: int
     num_frozen_right: int
     painted: list[_Painted]
     train_clips: int
@@ -78,10 +78,6 @@ class _Found:
     painted_live: _Painted
     finetunings: dict[str, _Run]
     video: tuple[Classification, _Painted] | None
-
-    @property
-    def num_right(self) -> int:
-        return sum(_is_right(prediction) for prediction in self.predictions)
 
 
 def demo(
@@ -115,25 +111,16 @@ def demo(
     if video is not None:
         probe(video)
     _claim(folder)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, markup=False, highlight=False)
 
-    console.print(f"[bold]1/4[/] rendering {clips} clips to look at, {train_clips} to learn from")
-    counts = {"clips": clips, "training": train_clips}
+    console.print(f"1/4 rendering {clips} clips to look at, {train_clips} to learn from")
     with _bar(console, "rendering", clips + train_clips) as advance:
-        sets = [
-            render_dataset(
-                folder / name,
-                clips=count,
-                seed=seed + number,  # the recipes use 1, 2 and 7
-                fps=_FPS,
-                workers=workers,
-                on_progress=lambda *_: advance(),
-            )
-            for number, (name, count) in enumerate(counts.items())
-        ]
-    paths = sets[0]
+        how: Any = {"fps": _FPS, "workers": workers, "on_progress": lambda *_: advance()}
+        # Not the seeds 1, 2 and 7 of the recipes.
+        render_dataset(folder / "training", clips=train_clips, seed=seed + 1, **how)
+        paths = render_dataset(folder / "clips", clips=clips, seed=seed, **how)
 
-    console.print(f"[bold]2/4[/] classifying {clips} clips, moving and frozen, with {classifier}")
+    console.print(f"2/4 classifying {clips} clips, moving and frozen, with {classifier}")
     with _bar(console, "classifying", 2 * clips) as advance:
         predictions, num_frozen_right = [], 0
         for prediction in classify(iter(paths), model=classifier, top_k=3):
@@ -144,7 +131,7 @@ def demo(
             num_frozen_right += prediction.labels[0] == path.parent.name
             advance()
 
-    console.print(f"[bold]3/4[/] painting hidden parts with {autoencoder}")
+    console.print(f"3/4 painting hidden parts with {autoencoder}")
     shown, some = paths[MOTIONS.index("turn_left") % clips], paths[: len(MOTIONS)]
     painted = [_paint(shown, some, model=autoencoder, ratio=ratio) for ratio in RATIOS]
     about_video = None
@@ -152,32 +139,32 @@ def demo(
         painted_video = _paint(Path(video), [Path(video)], model=autoencoder, ratio=TRAINED_RATIO)
         about_video = classify(Path(video), model=classifier, top_k=3), painted_video
 
-    console.print("[bold]4/4[/] training for about a minute; press Ctrl-C to stop")
+    console.print("4/4 training for about a minute")
     pretraining = _pretrain(folder, epochs=pretrain_epochs)
-    starts = {"the minute above": str(pretraining.model), autoencoder: autoencoder}
+    live = str(folder / "runs" / "pretrain" / "model")
+    starts = {"the live pre-training": live, autoencoder: autoencoder}
     finetunings = {
         name: _finetune(folder, init, number=number, epochs=finetune_epochs, num_clips=clips)
         for number, (name, init) in enumerate(starts.items(), start=1)
     }
-    live = _paint(shown, some, model=str(pretraining.model), ratio=TRAINED_RATIO)
-
     found = _Found(
         folder=folder,
         classifier=classifier,
         autoencoder=autoencoder,
         paths=paths,
         predictions=predictions,
+        num_right=sum(map(_is_right, predictions)),
         num_frozen_right=num_frozen_right,
         painted=painted,
         train_clips=train_clips,
         pretraining=pretraining,
-        painted_live=live,
+        painted_live=_paint(shown, some, model=live, ratio=TRAINED_RATIO),
         finetunings=finetunings,
         video=about_video,
     )
-    page = folder / "index.html"
+    html, page = _page(found, time.perf_counter() - started), folder / "index.html"
     with atomic_path(page) as temporary:
-        temporary.write_text(_page(found, time.perf_counter() - started), encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
     _print_summary(found, page, time.perf_counter() - started)
     return page
 
@@ -217,62 +204,57 @@ def _is_right(prediction: Classification) -> bool:
 
 def _paint(shown: Path, some: list[Path], *, model: str, ratio: float) -> _Painted:
     """Hide a share of a clip and reconstruct it; the loss is the mean over `some` clips."""
-    plain, paper = (
-        reconstruct(videos, model=model, mask=MASK, mask_ratio=ratio, rendering=rendering)
-        for videos, rendering in ((shown, "plain"), ([shown, *some], "paper"))
-    )
+    how: Any = {"model": model, "mask": MASK, "mask_ratio": ratio}
+    plain = reconstruct(shown, **how)
+    paper = reconstruct([shown, *some], rendering="paper", **how)
     return _Painted(ratio, sum(each.loss for each in paper[1:]) / len(some), plain, paper[0])
 
 
 def _pretrain(folder: Path, *, epochs: int) -> _Run:
     """The shipped recipe with fewer clips, epochs and clips per step."""
-    output = _fresh(folder / "runs" / "pretrain")
+    output = folder / "runs" / "pretrain"
+    shutil.rmtree(output, ignore_errors=True)  # an earlier demo's
     started = time.perf_counter()
-    model = pretrain(
-        PretrainSettings(
-            data=folder / "training",
-            output=output,
-            preset="tiny",
-            mask=MASK,
-            mask_ratio=TRAINED_RATIO,
-            epochs=epochs,
-            batch_size=32,
-            lr=1.2e-2,  # at its peak 1.5e-3, as in the recipe
-            crop_scales=(1.0, 0.875, 0.75),
-            log_every_steps=4,
-        )
+    settings = PretrainSettings(
+        data=folder / "training",
+        output=output,
+        preset="tiny",
+        mask=MASK,
+        mask_ratio=TRAINED_RATIO,
+        epochs=epochs,
+        batch_size=32,
+        lr=1.2e-2,  # at its peak 1.5e-3, as in the recipe
+        crop_scales=(1.0, 0.875, 0.75),
+        log_every_steps=4,
     )
-    return _Run(time.perf_counter() - started, _curve(output), model)
+    pretrain(settings)
+    return _Run(time.perf_counter() - started, _curve(output))
 
 
 def _finetune(folder: Path, init: str, *, number: int, epochs: int, num_clips: int) -> _Run:
-    output = _fresh(folder / "runs" / f"finetune_{number}")
+    output = folder / "runs" / f"finetune_{number}"
+    shutil.rmtree(output, ignore_errors=True)
     started = time.perf_counter()
-    evaluation = finetune(
-        FinetuneSettings(
-            data=folder / "training",
-            eval_data=folder / "clips",
-            output=output,
-            init=init,
-            epochs=epochs,
-            batch_size=16,
-            lr=1.6e-2,  # at its peak 1e-3, as in the recipe
-            warmup_epochs=min(1, epochs),
-            layer_decay=0.85,
-            crop_scales=(1.0, 0.875, 0.75),
-            log_every_steps=5,
-        )
+    settings = FinetuneSettings(
+        data=folder / "training",
+        eval_data=folder / "clips",
+        output=output,
+        init=init,
+        epochs=epochs,
+        batch_size=16,
+        lr=1.6e-2,  # at its peak 1e-3, as in the recipe
+        warmup_epochs=min(1, epochs),
+        layer_decay=0.85,
+        crop_scales=(1.0, 0.875, 0.75),
+        log_every_steps=5,
     )
+    with warnings.catch_warnings():
+        # To give a pre-training checkpoint a new head is what is meant here.
+        warnings.filterwarnings("ignore", ".*a pre-training checkpoint")
+        evaluation = finetune(settings)
     assert evaluation is not None  # for there is eval_data
     num_right = round(evaluation.top1 / 100 * num_clips)
-    return _Run(time.perf_counter() - started, _curve(output), output / "model", num_right)
-
-
-def _fresh(run: Path) -> Path:
-    """The folder of a run, without what an earlier demo left there."""
-    if run.exists():
-        shutil.rmtree(run)
-    return run
+    return _Run(time.perf_counter() - started, _curve(output), num_right)
 
 
 def _curve(run: Path) -> Curve:
@@ -298,17 +280,15 @@ def _published(classifier: str) -> str:
 
 def _print_summary(found: _Found, page: Path, seconds: float) -> None:
     count = len(found.paths)
-    rows = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
-    rows.add_column()
-    rows.add_column(justify="right")
+    rows = Table("", Column(justify="right"), box=None, show_header=False, padding=(0, 3, 0, 0))
     for name, num_right in _accuracies(found).items():
         rows.add_row(f"{name}: clips named right", f"{num_right:.3g} of {count}")
     for each in found.painted:
         rows.add_row(f"{found.autoencoder}: loss, {each.ratio:.0%} hidden", f"{each.loss:.3f}")
     rows.add_row("time", _duration(seconds))
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
     console.print(rows)
-    console.print(f"open [bold]{page}[/]", soft_wrap=True)
+    console.print(f"open {page}", style="bold", soft_wrap=True)
 
 
 def _accuracies(found: _Found) -> dict[str, float]:
@@ -334,82 +314,63 @@ def _duration(seconds: float) -> str:
 
 
 def _page(found: _Found, seconds: float) -> str:
-    """The whole page; nothing in it is loaded from elsewhere, which the policy enforces."""
-    sections = (
-        _section_clips(found),
-        _section_painting(found),
-        _section_training(found),
-        _section_video(found),
-        _section_next(found),
+    return webpage.document(
+        "videomae: masked autoencoders for video, at work",
+        [
+            _section_clips(found),
+            _section_painting(found),
+            _section_training(found),
+            _section_video(found),
+            _section_next(found),
+            f"<footer>Made by <code>videomae demo</code> on this computer in {_duration(seconds)}."
+            "</footer>",
+        ],
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>videomae: masked autoencoders for video, at work</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-{"".join(sections)}
-<footer>Made by <code>videomae demo</code> on this computer in {_duration(seconds)}.</footer>
-</main>
-</body>
-</html>
-"""
 
 
 def _section_clips(found: _Found) -> str:
-    count, name = len(found.paths), escape(found.classifier)
+    count = len(found.paths)
     cards = "".join(_card(prediction) for prediction in found.predictions[: len(MOTIONS)])
-    rows = "".join(
-        f"<tr><td>{escape(str(each.path))}<td>{_words(each.labels[0])}<td>{each.scores[0]:.1%}"
-        f"<td>{'' if _is_right(each) else 'wrong'}"
-        for each in found.predictions
-    )
+    rows = [
+        (str(p.path), _words(p.labels[0]), f"{p.scores[0]:.1%}", "" if _is_right(p) else "wrong")
+        for p in found.predictions
+    ]
     return f"""
 <header>
 <h1>A small model that sees motion</h1>
-<p class="lead"><b>{name}</b> names the motion of videos that it has never seen:
+<p class="lead"><b>{escape(found.classifier)}</b> names the motion of videos it has never seen:
 {found.num_right} of {count} right. No single frame gives the answer away.</p>
 </header>
 <section aria-label="Predictions">
 <div class="cards">{cards}</div>
-<p>The first clip of each motion, not the best. Frozen at the middle frame, the same {count} clips
-leave the model {found.num_frozen_right} right answers; guessing gives
+<p>The first clip of each motion, not the best. Frozen at their middle frames, the same {count}
+clips leave the model with {found.num_frozen_right} right answers; guessing gives
 {count / len(MOTIONS):.3g}.</p>
 <details><summary>All {count} predictions</summary>
-<div class="scroll"><table>
-<thead><tr><th scope="col">file<th scope="col">prediction<th scope="col">score<th scope="col">
-</thead><tbody>{rows}</tbody></table></div></details>
+{webpage.table(("file", "prediction", "score", "verdict"), rows)}</details>
 </section>
 """
 
 
 def _card(prediction: Classification) -> str:
-    """One clip with its three best guesses."""
+    """One clip with its best guesses."""
     assert prediction.path is not None
-    truth = prediction.path.parent.name
+    truth = _words(prediction.path.parent.name)
     frames = read_frames(prediction.path, range(probe(prediction.path).num_frames))
-    alt = f"A textured scene that moves: {_words(truth)}"
-    wrong = "" if _is_right(prediction) else f'<p class="wrong">in truth {_words(truth)}</p>'
+    wrong = "" if _is_right(prediction) else f'<p class="wrong">in truth: {escape(truth)}</p>'
     return (
-        f"<figure>{animation(frames, alt, fps=_FPS)}"
+        f"<figure>{webpage.animation(frames, f'A textured scene in motion: {truth}', fps=_FPS)}"
         f"<figcaption>{_guesses(prediction)}{wrong}</figcaption></figure>"
     )
 
 
 def _guesses(prediction: Classification) -> str:
-    """The best labels with their scores as bars."""
-    items = "".join(
-        f"<li><span>{_words(label)}</span><span>{score:.0%}</span>{meter(score)}"
-        for label, score in zip(prediction.labels, prediction.scores, strict=True)
-    )
-    return f'<ol class="guesses">{items}</ol>'
+    pairs = zip(prediction.labels, prediction.scores, strict=True)
+    return webpage.score_list({_words(label): score for label, score in pairs})
+
+
+def _words(label: str) -> str:
+    return label.replace("_", " ")
 
 
 def _section_painting(found: _Found) -> str:
@@ -417,92 +378,72 @@ def _section_painting(found: _Found) -> str:
     for each in found.painted:
         how = "as in its training"
         if each.ratio != TRAINED_RATIO:
-            harder = each.ratio > TRAINED_RATIO
-            how = "harder than it was trained for" if harder else "easier than in its training"
-        rows.append(
-            f"<h3>{each.ratio:.0%} hidden <small>{how}; loss {each.loss:.2f}</small></h3>"
-            + _painting(each)
-        )
+            how = f"{'harder' if each.ratio > TRAINED_RATIO else 'easier'} than in its training"
+        title = f"{each.ratio:.0%} hidden <small>{how}; loss {each.loss:.2f}</small>"
+        rows.append(f"<h3>{title}</h3>{_painting(each)}")
     return f"""
 <section>
 <h2>Painting what is hidden</h2>
-<p><b>{escape(found.autoencoder)}</b> learned without labels: it saw clips with
-{TRAINED_RATIO:.0%} of their tubelets hidden at random, and had to predict those. Where to see
-what went where, it must have understood the motion.</p>
+<p><b>{escape(found.autoencoder)}</b> learned from clips without labels. It saw them with
+{TRAINED_RATIO:.0%} hidden at random, and had to predict what it could not see. To know what was
+where, it had to follow the motion.</p>
 {"".join(rows)}
 <p class="note">The model predicts patterns without brightness and contrast.
 <b>Reconstructed</b> guesses both from visible neighbours and looks at no hidden pixel.
-<b>As in papers</b> borrows both from the hidden patches themselves: that <em>leaks the answer</em>
-and flatters the model. The loss is the mean over one clip of each motion; predicting nothing but
-flat patches costs 1.</p>
+<b>As in papers</b> takes both from the hidden pixels themselves: that <b>leaks the answer</b> and
+flatters the model. The loss is the mean over one clip of each motion; to predict nothing at all
+costs 1.</p>
 </section>
 """
 
 
-def _painting(painted: _Painted, *, paper: bool = True) -> str:
-    """A row of animations: as it is, as the model sees it, as it paints it."""
+def _painting(painted: _Painted) -> str:
+    """A row of animations: as it is, as the model sees it, as it paints it, twice."""
     hidden = f"{painted.ratio:.0%} hidden"
     panels = {
         "Original": painted.plain.original,
-        hidden: painted.plain.masked,
+        hidden.capitalize(): painted.plain.masked,
         "Reconstructed": painted.plain.reconstructed,
+        "As in papers (leaks)": painted.paper.reconstructed,
     }
-    if paper:
-        panels["As in papers (leaks)"] = painted.paper.reconstructed
-    return _row({name: (frames, f"{name}, {hidden}") for name, frames in panels.items()})
-
-
-def _row(panels: Mapping[str, tuple[Frames, str]]) -> str:
-    """Small clips beside each other: caption -> (frames, what it shows)."""
-    figures = (
-        f"<figure>{animation(frames, alt, fps=_FPS / 2)}<figcaption>{escape(name)}</figcaption>"
-        "</figure>"
-        for name, (frames, alt) in panels.items()
-    )
-    return f'<div class="row">{"".join(figures)}</div>'
+    rows = {name: (frames, f"{name}, {hidden}") for name, frames in panels.items()}
+    return webpage.animation_row(rows, fps=_FPS / 2)
 
 
 def _section_training(found: _Found) -> str:
     live, full = found.painted_live, next(p for p in found.painted if p.ratio == TRAINED_RATIO)
-    run, name = found.pretraining, escape(found.autoencoder)
+    run, name, count = found.pretraining, found.autoencoder, len(found.paths)
     hidden = f"{TRAINED_RATIO:.0%} hidden"
     panels = {
         "Original": (full.plain.original, "The original"),
         hidden: (full.plain.masked, f"The same, {hidden}"),
-        "The minute": (live.plain.reconstructed, "Painted by the model trained just now"),
-        found.autoencoder: (full.plain.reconstructed, f"Painted by {found.autoencoder}"),
+        "Trained just now": (live.plain.reconstructed, "Painted by the model trained just now"),
+        name: (full.plain.reconstructed, f"Painted by {name}"),
     }
-    total = sum(each.seconds for each in (run, *found.finetunings.values()))
-    count = len(found.paths)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(who)}<td>{meter(num_right / count)}'
-        f"<td>{num_right / count:.0%}"
-        for who, num_right in _accuracies(found).items()
+    total = _duration(run.seconds + sum(each.seconds for each in found.finetunings.values()))
+    pretraining = webpage.chart(
+        {"trained just now": run.curve},
+        what="Pre-training: loss over steps",
+        mark=("predicting nothing", 1.0),
     )
-    seconds = [f"{_duration(each.seconds)}" for each in found.finetunings.values()]
-    pretraining = chart({"pre-training": run.curve}, "predicting flat patches", 1.0)
-    finetuning = chart(
+    finetuning = webpage.chart(
         {f"from {start}": each.curve for start, each in found.finetunings.items()},
-        "guessing",
-        math.log(len(MOTIONS)),
+        what="Fine-tuning: loss over steps",
+        mark=("guessing", math.log(len(MOTIONS))),
     )
     return f"""
 <section>
 <h2>A minute of training</h2>
-<p>This computer has just trained for {_duration(total)} on {found.train_clips} clips.
-That is too short to learn much, and shows how it begins: {_duration(run.seconds)} of pre-training
-without labels, then fine-tuning with them, once from that start ({seconds[0]}) and once from
-{name} ({seconds[1]}).</p>
-<div class="charts">
-<figure>{pretraining}<figcaption>Pre-training: loss over steps</figcaption></figure>
-<figure>{finetuning}<figcaption>Fine-tuning: loss over steps</figcaption></figure>
-</div>
-<h3>What each paints <small>loss {live.loss:.2f} after the minute,
-{full.loss:.2f} for {name}</small></h3>
-{_row(panels)}
-<h3>What each names right</h3>
-<table class="bars"><tbody>{rows}</tbody></table>
-<p class="note">All on the same {count} clips. {escape(_published(found.classifier))}</p>
+<p>This computer has just trained for {total} on {found.train_clips} clips. That is too short to
+learn much, but shows how it begins: {_duration(run.seconds)} of pre-training without labels, then a
+little fine-tuning with them, once from there and once from {escape(name)}.</p>
+<div class="charts">{pretraining}{finetuning}</div>
+<h3>What each paints <small>loss {live.loss:.2f} trained just now, {full.loss:.2f} for
+{escape(name)}</small></h3>
+{webpage.animation_row(panels, fps=_FPS / 2)}
+<h3>What each names right <small>of the {count} clips above</small></h3>
+{webpage.score_table({who: right / count for who, right in _accuracies(found).items()})}
+<p class="note">{escape(_published(found.classifier))}</p>
 </section>
 """
 
@@ -515,9 +456,9 @@ def _section_video(found: _Found) -> str:
     return f"""
 <section>
 <h2>Your video</h2>
-<p><code>{escape(prediction.path.name)}</code>, as the model gets it: {len(painted.plain.original)}
-small frames from its middle. {escape(found.classifier)} knows only the {len(MOTIONS)} motions of
-drawn scenes, so take this as a curiosity.</p>
+<p><code>{escape(prediction.path.name)}</code> as the model gets it: {len(painted.plain.original)}
+small frames from its middle. It was trained on drawn scenes and knows {len(MOTIONS)} motions, so
+take this as a curiosity.</p>
 {_painting(painted)}
 <div class="narrow">{_guesses(prediction)}</div>
 </section>
@@ -525,11 +466,14 @@ drawn scenes, so take this as a curiosity.</p>
 
 
 def _section_next(found: _Found) -> str:
-    lines = "\n".join(escape(line) for line in next_commands(found.folder))
+    lines = next_commands(found.folder)
+    activate = Path(sys.prefix, "bin", "activate")
+    if shutil.which("videomae") is None and activate.exists():
+        lines = ["# let this shell find videomae", f". {shlex.quote(str(activate))}", *lines]
     return f"""
 <section>
 <h2>What to try next</h2>
-<pre><code>{lines}</code></pre>
+<pre><code>{escape(chr(10).join(lines))}</code></pre>
 <p class="note">The clips and the models trained here lie in
 <code>{escape(str(found.folder))}</code>. <code>videomae --help</code> lists all commands.</p>
 </section>
@@ -537,23 +481,19 @@ def _section_next(found: _Found) -> str:
 
 
 def next_commands(folder: Path) -> list[str]:
-    """Lines for a shell, each of which works after the demo; `#` begins a remark."""
+    """Lines for a shell that work after the demo; `#` begins a remark."""
     clips, runs = shlex.quote(str(folder / "clips")), shlex.quote(str(folder / "runs"))
     return [
-        "# name the motions of other videos, one line of JSON each",
+        "# one line of JSON per video",
         f"videomae classify {clips} --json",
         "# hide three quarters of some clips and paint them",
         f"videomae reconstruct {clips}/zoom_in --mask {MASK} --mask-ratio {TRAINED_RATIO}"
         " --format gif",
-        "# go on from the model trained here",
+        "# the model that was fine-tuned here",
         f"videomae classify {clips} --model {runs}/finetune_2/model",
-        "# a larger data set, and the whole training",
+        "# a larger data set, and a longer training",
         "videomae motion data/unlabelled --clips 3000 --seed 1",
         "videomae pretrain --data data/unlabelled --preset tiny --output runs/pretrain",
-        "# a published model on a video of yours (fetched once; weights are CC BY-NC)",
+        "# a published model on your own video (fetched once; its weights are CC BY-NC)",
         "videomae classify YOUR.mp4 --model MCG-NJU/videomae-base-finetuned-kinetics",
     ]
-
-
-def _words(label: str) -> str:
-    return escape(label.replace("_", " "))
