@@ -120,9 +120,7 @@ def test_too_small_a_memory_is_explained(model: VideoMAEForVideoClassification) 
     def compute(_: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(
-        ConfigError, match="2 clips at once do not fit into the memory of cpu;"
-    ):
+    with pytest.raises(ConfigError, match="2 clips at once do not fit into the memory of cpu;"):
         engines.load(model).run(compute, torch.zeros(2, 1))
 
 

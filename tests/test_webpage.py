@@ -52,7 +52,7 @@ def test_a_table_escapes_its_cells() -> None:
 
 def test_a_chart_puts_points_where_they_belong() -> None:
     # The y axis runs from 1 to 3, in the picture from 210 up to 14; x from 44 to 468.
-    text = chart({"<loss>": ([5, 10], [3.0, 1.0])}, what="Loss", mark=("middle", 2.0))
+    text = chart({"<loss>": ([5, 10], [3.0, 1.0])}, what="Loss", marks={"middle": 2.0})
     assert '<polyline class="curve first" points="256.0,14.0 468.0,210.0"/>' in text
     assert '<polyline class="mark" points="44.0,112.0 468.0,112.0"/>' in text
     assert 'aria-label="Loss. &lt;loss&gt;: from 3.00 to 1.00; middle: 2.00."' in text
@@ -69,7 +69,7 @@ def test_a_chart_puts_points_where_they_belong() -> None:
 
 
 def test_a_chart_of_a_single_point_shows_a_dot() -> None:
-    text = chart({"a": ([1], [2.0])}, what="Loss", mark=("same", 2.0))
+    text = chart({"a": ([1], [2.0])}, what="Loss", marks={"same": 2.0})
     assert '<circle class="first" cx="468.0"' in text
     assert "nan" not in text
 

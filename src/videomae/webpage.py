@@ -101,14 +101,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def chart(curves: Mapping[str, Curve], *, what: str, mark: tuple[str, float]) -> str:
-    """One or two curves, and a dashed line at a height to compare them with.
+def chart(curves: Mapping[str, Curve], *, what: str, marks: Mapping[str, float]) -> str:
+    """One or two curves, and dashed lines at heights to compare them with.
 
     Not `visualize.plot_curve`: its white ground and small print suit a file of its own, not a page
     that is also read at night and on telephones.
     """
-    mark_name, mark_y = mark
-    ys = [y for _, curve_ys in curves.values() for y in curve_ys] + [mark_y]
+    ys = [y for _, curve_ys in curves.values() for y in curve_ys] + list(marks.values())
     last_x = max(x for xs, _ in curves.values() for x in xs)
     step = tick_step(max(ys) - min(ys))
     low = math.floor(min(ys) / step)
@@ -136,8 +135,11 @@ def chart(curves: Mapping[str, Curve], *, what: str, mark: tuple[str, float]) ->
         parts.append(text(0, y, f"{y:.{decimals}f}", shift=(-8, 5), anchor="end"))
     for x, anchor in ((0, "start"), (last_x / 2, "middle"), (last_x, "end")):
         parts.append(text(x, low * step, f"{x:.0f}", shift=(0, 22), anchor=anchor))
-    parts.append(line([(0, mark_y), (last_x, mark_y)], "mark"))
-    parts.append(text(last_x, mark_y, mark_name, shift=(0, -7), anchor="end"))
+    for name, y in marks.items():
+        # The name stands on the side from which no curve comes down to its line.
+        above = all(curve_ys[-1] < y for _, curve_ys in curves.values())
+        parts.append(line([(0, y), (last_x, y)], "mark"))
+        parts.append(text(last_x, y, name, shift=(0, -7 if above else 17), anchor="end"))
     keys, told = [], []
     for kind, (name, (xs, curve_ys)) in zip(("first", "second"), curves.items(), strict=False):
         left, top = place(xs[-1], curve_ys[-1])
@@ -145,7 +147,8 @@ def chart(curves: Mapping[str, Curve], *, what: str, mark: tuple[str, float]) ->
         parts.append(line(zip(xs, curve_ys, strict=True), f"curve {kind}") + dot)
         keys.append(f'<span class="{kind}">{escape(name)}: {curve_ys[-1]:.2f} at the end</span>')
         told.append(f"{name}: from {curve_ys[0]:.2f} to {curve_ys[-1]:.2f}")
-    label = escape(f"{what}. {'; '.join(told)}; {mark_name}: {mark_y:.2f}.")
+    told += [f"{name}: {y:.2f}" for name, y in marks.items()]
+    label = escape(f"{what}. {'; '.join(told)}.")
     return (
         f'<figure><figcaption>{escape(what)}</figcaption><svg viewBox="0 0 480 244" role="img" '
         f'aria-label="{label}">{"".join(parts)}</svg><p class="keys">{"".join(keys)}</p></figure>'

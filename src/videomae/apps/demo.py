@@ -39,6 +39,8 @@ TRAINED_RATIO = 0.75
 RATIOS = (0.5, 0.75, 0.9)
 
 _FPS = 16  # of the rendered videos; the model looks at every second frame
+# The loss of an even grey: the mean square of 2 x 8 x 8 pixels whose unbiased variance is 1.
+_NOTHING = 1 - 1 / 128
 _MADE_BY = {"made_by": "videomae demo"}
 
 
@@ -162,9 +164,9 @@ def demo(
         finetunings=finetunings,
         video=about_video,
     )
-    html, page = _page(found, time.perf_counter() - started), folder / "index.html"
+    page = folder / "index.html"
     with atomic_path(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(_page(found, time.perf_counter() - started), encoding="utf-8")
     _print_summary(found, page, time.perf_counter() - started)
     return page
 
@@ -314,18 +316,15 @@ def _duration(seconds: float) -> str:
 
 
 def _page(found: _Found, seconds: float) -> str:
-    return webpage.document(
-        "videomae: masked autoencoders for video, at work",
-        [
-            _section_clips(found),
-            _section_painting(found),
-            _section_training(found),
-            _section_video(found),
-            _section_next(found),
-            f"<footer>Made by <code>videomae demo</code> on this computer in {_duration(seconds)}."
-            "</footer>",
-        ],
+    sections = (
+        _section_clips(found),
+        _section_painting(found),
+        _section_training(found),
+        _section_video(found),
+        _section_next(found),
+        f"<footer>Made by <code>videomae demo</code> in {_duration(seconds)}.</footer>",
     )
+    return webpage.document("videomae: masked autoencoders for video, at work", sections)
 
 
 def _section_clips(found: _Found) -> str:
@@ -392,7 +391,7 @@ where, it had to follow the motion.</p>
 <b>Reconstructed</b> guesses both from visible neighbours and looks at no hidden pixel.
 <b>As in papers</b> takes both from the hidden pixels themselves: that <b>leaks the answer</b> and
 flatters the model. The loss is the mean over one clip of each motion; to predict nothing at all
-costs 1.</p>
+costs {_NOTHING:.2f}.</p>
 </section>
 """
 
@@ -424,19 +423,20 @@ def _section_training(found: _Found) -> str:
     pretraining = webpage.chart(
         {"trained just now": run.curve},
         what="Pre-training: loss over steps",
-        mark=("predicting nothing", 1.0),
+        marks={"predicting nothing": _NOTHING, name: full.loss},
     )
     finetuning = webpage.chart(
         {f"from {start}": each.curve for start, each in found.finetunings.items()},
         what="Fine-tuning: loss over steps",
-        mark=("guessing", math.log(len(MOTIONS))),
+        marks={"guessing": math.log(len(MOTIONS))},
     )
     return f"""
 <section>
 <h2>A minute of training</h2>
-<p>This computer has just trained for {total} on {found.train_clips} clips. That is too short to
-learn much, but shows how it begins: {_duration(run.seconds)} of pre-training without labels, then a
-little fine-tuning with them, once from there and once from {escape(name)}.</p>
+<p>This computer has just trained for {total} on {found.train_clips} clips:
+{_duration(run.seconds)} of pre-training without labels, then a little fine-tuning with them, once
+from there and once from {escape(name)}. That is too short to learn much. Pre-training first
+learns to answer nothing in particular; its loss falls on only after hundreds of steps more.</p>
 <div class="charts">{pretraining}{finetuning}</div>
 <h3>What each paints <small>loss {live.loss:.2f} trained just now, {full.loss:.2f} for
 {escape(name)}</small></h3>
@@ -467,9 +467,9 @@ take this as a curiosity.</p>
 
 def _section_next(found: _Found) -> str:
     lines = next_commands(found.folder)
-    activate = Path(sys.prefix, "bin", "activate")
-    if shutil.which("videomae") is None and activate.exists():
-        lines = ["# let this shell find videomae", f". {shlex.quote(str(activate))}", *lines]
+    if shutil.which("videomae") is None:
+        activate = shlex.quote(str(Path(sys.prefix, "bin", "activate")))
+        lines = ["# let this shell find videomae", f". {activate}", *lines]
     return f"""
 <section>
 <h2>What to try next</h2>
