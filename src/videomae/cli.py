@@ -425,14 +425,17 @@ def _demo(command: Demo) -> int:
 def _pretrain(command: Pretrain) -> int:
     from videomae.training.pretrain import pretrain
 
-    pretrain(command.settings)
+    print(f"wrote {pretrain(command.settings)}")
     return 0
 
 
 def _finetune(command: Finetune) -> int:
     from videomae.training.finetune import finetune
 
-    finetune(command.settings)
+    evaluation = finetune(command.settings)
+    print(f"wrote {command.settings.output / 'model'}")
+    if evaluation is not None:
+        print(evaluation)
     return 0
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -72,6 +71,7 @@ def test_peak_lr_is_linear_in_the_batch() -> None:
 
 
 def test_a_short_run_shortens_the_warm_up_of_the_recipe() -> None:
-    assert PretrainSettings(epochs=800).warmup_epochs == 40
-    assert PretrainSettings(epochs=20).warmup_epochs == 1
-    assert dataclasses.replace(PretrainSettings(epochs=20), epochs=800).warmup_epochs == 1
+    assert PretrainSettings(epochs=800).num_warmup_epochs == 40
+    assert PretrainSettings(epochs=20).num_warmup_epochs == 2
+    assert FinetuneSettings(epochs=75).num_warmup_epochs == 5
+    assert FinetuneSettings(epochs=75, warmup_epochs=0.0).num_warmup_epochs == 0

@@ -88,7 +88,7 @@ def run_epochs(
                     step,
                     peak=settings.peak_lr,
                     floor=settings.min_lr * settings.batch_size / 256,
-                    num_warmup=settings.warmup_epochs * steps_per_epoch,
+                    num_warmup=settings.num_warmup_epochs * steps_per_epoch,
                     num_steps=total,
                 )
                 set_lr(optimizer, lr)

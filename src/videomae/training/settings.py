@@ -9,7 +9,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from videomae.config import PRESETS, nearest
 from videomae.errors import ConfigError
@@ -23,6 +23,8 @@ Preset = Literal["tiny", "small", "base", "large", "huge", "giant"]
 @dataclass(frozen=True)
 class TrainSettings:
     """What pre-training and fine-tuning share."""
+
+    published_warmup_epochs: ClassVar[float] = 5.0
 
     data: Path = Path("data")
     """Folder of videos, with a folder per class where there are classes."""
@@ -46,8 +48,9 @@ class TrainSettings:
     """Base learning rate; the peak is lr * batch_size / 256, as in the published recipes."""
     min_lr: float = 1e-6
     """Where the cosine ends, scaled like lr."""
-    warmup_epochs: float = 5.0
-    """Epochs of linear warm-up from 0."""
+    warmup_epochs: float | None = None
+    """Epochs of linear warm-up from 0; by default the published 5 (pre-training: 40), at most a
+    tenth of all."""
     weight_decay: float = 0.05
     """Of AdamW; biases, norms and the mask token have none."""
     beta2: float = 0.999
@@ -86,10 +89,17 @@ class TrainSettings:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if not all(0 < scale <= 1 for scale in self.crop_scales) or not self.crop_scales:
             raise ConfigError(f"crop_scales={self.crop_scales} must lie above 0 and up to 1")
-        if self.warmup_epochs > self.epochs:
+        if self.num_warmup_epochs > self.epochs:
             raise ConfigError(
                 f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}; lower it"
             )
+
+    @property
+    def num_warmup_epochs(self) -> float:
+        """`warmup_epochs`, or what stands for it where it is None."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return min(self.published_warmup_epochs, self.epochs / 10)
 
     @property
     def peak_lr(self) -> float:
@@ -101,11 +111,12 @@ class TrainSettings:
 class PretrainSettings(TrainSettings):
     """Masked pre-training; the defaults are those of the published Kinetics-400 recipe."""
 
+    published_warmup_epochs: ClassVar[float] = 40.0
+
     epochs: int = 800
     batch_size: int = 64
     lr: float = 1.5e-4
     min_lr: float = 1e-5
-    warmup_epochs: float = 40.0
     beta2: float = 0.95
     mask: Mask = "tube"
     """What is hidden: tube, random, frame or running_cell."""
@@ -115,12 +126,6 @@ class PretrainSettings(TrainSettings):
     """Predict each tubelet's pattern, without its mean and contrast."""
     draw_every_epochs: int = 10
     """Epochs from one picture of reconstructions to the next."""
-
-    def __post_init__(self) -> None:
-        if self.warmup_epochs == 40.0 and self.epochs < 80:
-            # The published warm-up is a twentieth of 800 epochs; a short run keeps the share.
-            object.__setattr__(self, "warmup_epochs", self.epochs / 20)
-        super().__post_init__()
 
 
 @dataclass(frozen=True)
