@@ -103,11 +103,11 @@ def test_the_page_tells_of_clips_reconstructions_training_and_what_is_next(made:
     assert headings == [
         "A small model that sees motion",
         "Painting what is hidden",
-        "A minute of training",
+        "Training, live",
         "Your video",
         "What to try next",
     ]
-    assert "too short to" in made.page.text
+    assert "too short to learn much" in made.page.text
     assert "leaks the answer" in made.page.text
     assert all(f"{share} hidden" in made.page.text for share in ("50%", "75%", "90%"))
     assert len(made.page.all("svg")) == 2

@@ -173,7 +173,7 @@ class Demo:
     """Videos to classify."""
     train_clips: int = 240
     """Videos to learn from."""
-    pretrain_epochs: int = 16
+    pretrain_epochs: int = 10
     """Times that pre-training sees each of those."""
     finetune_epochs: int = 6
     """Times that fine-tuning sees each of those."""

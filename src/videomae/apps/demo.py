@@ -90,7 +90,7 @@ def demo(
     autoencoder: str = "motion-tiny-pretrain",
     clips: int = 48,
     train_clips: int = 240,
-    pretrain_epochs: int = 16,
+    pretrain_epochs: int = 10,
     finetune_epochs: int = 6,
     seed: int = 11,
     workers: int | None = None,
@@ -432,11 +432,12 @@ def _section_training(found: _Found) -> str:
     )
     return f"""
 <section>
-<h2>A minute of training</h2>
+<h2>Training, live</h2>
 <p>This computer has just trained for {total} on {found.train_clips} clips:
 {_duration(run.seconds)} of pre-training without labels, then a little fine-tuning with them, once
-from there and once from {escape(name)}. That is too short to learn much. Pre-training first
-learns to answer nothing in particular; its loss falls on only after hundreds of steps more.</p>
+from there and once from {escape(name)}. A minute is too short to learn much: pre-training
+first learns to answer nothing in particular, and its loss falls on only after hundreds of steps
+more.</p>
 <div class="charts">{pretraining}{finetuning}</div>
 <h3>What each paints <small>loss {live.loss:.2f} trained just now, {full.loss:.2f} for
 {escape(name)}</small></h3>
@@ -491,9 +492,10 @@ def next_commands(folder: Path) -> list[str]:
         " --format gif",
         "# the model that was fine-tuned here",
         f"videomae classify {clips} --model {runs}/finetune_2/model",
-        "# a larger data set, and a longer training",
+        "# a larger data set, and the whole pre-training: about half an hour on two cores",
         "videomae motion data/unlabelled --clips 3000 --seed 1",
-        "videomae pretrain --data data/unlabelled --preset tiny --output runs/pretrain",
+        "videomae pretrain --data data/unlabelled --output runs/pretrain --preset tiny"
+        f" --mask {MASK} --mask-ratio {TRAINED_RATIO} --epochs 100 --warmup-epochs 8 --lr 6e-3",
         "# a published model on your own video (fetched once; its weights are CC BY-NC)",
         "videomae classify YOUR.mp4 --model MCG-NJU/videomae-base-finetuned-kinetics",
     ]
