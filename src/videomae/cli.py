@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import tyro
 from rich.markup import escape
 from rich.table import Table
+from tyro import conf
 
 from videomae import __version__
 from videomae.errors import ConfigError, VideoError, VideoMAEError
@@ -39,8 +40,8 @@ class _Videos:
     """What all commands on videos have."""
 
     files: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="FILE [FILE ...]", help_behavior_hint=""),
+        conf.Positional[tuple[Path, ...]],
+        conf.arg(metavar="FILE [FILE ...]", help_behavior_hint=""),
     ]
     """Videos, GIFs, folders of frames; any other folder stands for all videos in it."""
 
@@ -123,9 +124,9 @@ class Probe(_Videos):
 class Convert:
     """Bring weights from any known spelling to that of transformers or of the original code."""
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
+    source: Annotated[conf.Positional[str], conf.arg(metavar="SRC")]
     """Hub id, folder, or weight file."""
-    destination: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
+    destination: Annotated[conf.Positional[Path], conf.arg(metavar="DST")]
     """The folder (hf) or .pth file (v1) to write."""
     to: Literal["hf", "v1"] = "hf"
     """hf: a folder for transformers and this package; v1: a .pth for the original code."""
@@ -143,7 +144,7 @@ class Convert:
 class Motion:
     """Render the built-in data set: short videos, labelled by how the view moves."""
 
-    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
     """The folder to write: a folder per class."""
     clips: int = 600
     """Videos in all; the 12 classes take turns."""
@@ -193,21 +194,21 @@ class _Recipe:
 class Pretrain(_Recipe):
     """Pre-train a model on videos, by hiding most of them."""
 
-    settings: tyro.conf.OmitArgPrefixes[PretrainSettings] = field(default_factory=PretrainSettings)
+    settings: conf.OmitArgPrefixes[PretrainSettings] = field(default_factory=PretrainSettings)
 
 
 @dataclass(frozen=True)
 class Finetune(_Recipe):
     """Train a classifier on a folder of videos per class."""
 
-    settings: tyro.conf.OmitArgPrefixes[FinetuneSettings] = field(default_factory=FinetuneSettings)
+    settings: conf.OmitArgPrefixes[FinetuneSettings] = field(default_factory=FinetuneSettings)
 
 
 @dataclass(frozen=True)
 class Evaluate(_Recipe):
     """Measure a classifier's accuracy on a folder of videos per class."""
 
-    settings: tyro.conf.OmitArgPrefixes[EvaluateSettings] = field(default_factory=EvaluateSettings)
+    settings: conf.OmitArgPrefixes[EvaluateSettings] = field(default_factory=EvaluateSettings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,14 +236,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Any:
     """The chosen command as an instance of its class; SystemExit for --help and wrong usage."""
-    options: dict[str, Any] = {
-        "config": (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    }
+    options: dict[str, Any] = {"config": (conf.OmitSubcommandPrefixes, conf.FlagCreatePairsOff)}
     names = {kind.__name__.lower(): kind for kind in RUN}
     kind: Any = names.get(arguments[0])
     if kind is None:
         every: Any = Union[  # noqa: UP007
-            tuple(Annotated[each, tyro.conf.subcommand(name)] for name, each in names.items())
+            tuple(Annotated[each, conf.subcommand(name)] for name, each in names.items())
         ]
         about = f"videomae {__version__}: masked autoencoders for video. `videomae COMMAND --help`"
         return tyro.cli(every, prog="videomae", description=about, args=arguments, **options)
@@ -315,8 +314,8 @@ def _embed(command: Embed) -> int:
 
     def record(result: "Embedding") -> dict[str, Any]:
         keep(result)
-        shape, values = result.features.shape, result.features
-        return {"shape": shape} if output is not None else {"features": values.tolist()}
+        found = result.features
+        return {"features": found.tolist()} if output is None else {"shape": found.shape}
 
     results = inference.embed(iter(files), features=command.features, **_running(command))
     code = report(results, files, "embedding", record, show, as_json=command.json)
@@ -337,9 +336,7 @@ def _reconstruct(command: Reconstruct) -> int:
     files, output = _files(command), command.output
     if output.suffix.lower() in (".png", ".gif", ".mp4"):
         if len(files) > 1:
-            raise ConfigError(
-                f"--output {output} is one file for {len(files)} videos; name a folder"
-            )
+            raise ConfigError(f"{output} is one file for {len(files)} videos; name a folder")
         places = {files[0]: output}
     else:
         places = _mirrored(files, output, f".{command.format}")

@@ -488,8 +488,7 @@ def next_commands(folder: Path) -> list[str]:
         "# one line of JSON per video",
         f"videomae classify {clips} --json",
         "# hide three quarters of some clips and paint them",
-        f"videomae reconstruct {clips}/zoom_in --mask {MASK} --mask-ratio {TRAINED_RATIO}"
-        " --format gif",
+        f"videomae reconstruct {clips}/bob --mask {MASK} --mask-ratio {TRAINED_RATIO} --format gif",
         "# the model that was fine-tuned here",
         f"videomae classify {clips} --model {runs}/finetune_2/model",
         "# a larger data set, and the whole pre-training: about half an hour on two cores",

@@ -59,9 +59,9 @@ def updater(
     """Gives `update(loss_of, batch_size)`: forward, backward, clip, step; it returns the loss.
 
     `loss_of(rows)` is the mean loss of these rows of the batch. On a CPU each core takes its own
-    rows, because small products gain little from being split over cores (1.8 times as fast on two,
-    see benchmarks/training.md). A model with random layers is not split: all cores would draw from
-    one generator, in an order that no second run repeats. Raises ConfigError when the loss is no
+    rows, because small products gain little from being split over cores. A model with random
+    layers is not split: all cores would draw from one generator, in an order that no second run
+    repeats. Raises ConfigError when the loss is no
     longer a number.
     """
     cores = torch.get_num_threads()
