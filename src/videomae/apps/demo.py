@@ -273,11 +273,11 @@ def _published(classifier: str) -> str:
         return ""
     if not {"top1", "num_videos"} <= figures.keys():
         return ""
-    text = f"its full recipe reached {figures['top1']:.1f} % on {figures['num_videos']} clips"
+    text = f"The full recipe reached {figures['top1']:.1f} % on {figures['num_videos']} other clips"
     if scratch := figures.get("scratch_top1"):
         mean = sum(scratch) / len(scratch)
         text += f", and {mean:.1f} % without pre-training (mean of {len(scratch)} seeds)"
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{text}."
 
 
 def _print_summary(found: _Found, page: Path, seconds: float) -> None:
