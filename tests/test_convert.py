@@ -1,6 +1,7 @@
 """Conversion: what comes out is what went in, for transformers and for the original code."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,35 @@ def test_a_bare_encoder(reference_dir: Path, tmp_path: Path) -> None:
     back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
     assert back.keys() == raw.keys()
     assert all(torch.equal(back[key], raw[key]) for key in raw)
+
+
+def test_an_image_model_becomes_an_encoder_of_videos(tmp_path: Path) -> None:
+    config = transformers.ViTMAEConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=48,
+    )
+    transformers.ViTMAEModel(config).save_pretrained(tmp_path / "image")
+    (tmp_path / "image" / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "ViTImageProcessor"}'
+    )
+    with pytest.warns(UserWarning, match="an image model"):
+        result = convert(tmp_path / "image", tmp_path / "hf")
+    assert result.model_class == "VideoMAEModel"
+    assert "embeddings.cls_token" in result.report.left_out
+    stored = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert stored["image_processor_type"] == "VideoMAEImageProcessor"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = VideoMAEModel.from_pretrained(tmp_path / "hf")
+    theirs = transformers.VideoMAEModel.from_pretrained(tmp_path / "hf").eval()
+    clip = torch.randn(1, 16, 3, 32, 32)
+    with torch.no_grad():
+        expected = theirs(clip).last_hidden_state
+        torch.testing.assert_close(ours(clip).last_hidden_state, expected, atol=1e-5, rtol=0)
 
 
 def test_the_dtype_stays(reference_dir: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every way in which a checkpoint and a model can differ is told, and the bad ones refused."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -176,6 +177,25 @@ def test_no_decoder() -> None:
         WeightsError, match=r"x\.pth has no decoder .* take a pre-training checkpoint, such as MCG"
     ):
         matched(VideoMAEForPreTraining, CLASSIFIER)
+
+
+def test_after_images_a_decoder_starts_afresh() -> None:
+    patches = "videomae.embeddings.patch_embeddings.projection.weight"
+    video = read(VideoMAEModel, **ONE_TOKEN)
+    checkpoint = dataclasses.replace(
+        video, state={**video.state, patches: torch.zeros(12, 3, 8, 8)}, left_out=("cls_token",)
+    )
+    options: dict[str, Any] = {"overrides": ONE_TOKEN, "state": video.state}  # inflated
+    report = matched(VideoMAEForPreTraining, checkpoint, **options)
+    wanted = shapes(VideoMAEForPreTraining, **ONE_TOKEN)
+    assert set(report.missing) == {key for key in wanted if not key.startswith("videomae.")}
+    assert {"mask_token", "encoder_to_decoder.weight", "decoder.head.bias"} <= set(report.missing)
+    assert report["unexpected_keys"] == ["cls_token"]
+    assert "  of images, left out (1): cls_token" in str(report).splitlines()
+    # but nothing of the encoder may be lost
+    layer = {key: value for key, value in video.state.items() if ".layer.1.output" not in key}
+    with pytest.raises(WeightsError, match="lacks 2 tensors"):
+        matched(VideoMAEForPreTraining, checkpoint, overrides=ONE_TOKEN, state=layer)
 
 
 @pytest.mark.parametrize(

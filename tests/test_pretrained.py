@@ -16,6 +16,7 @@ from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
 from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 from videomae.spellings import to_hf_file_keys, to_v1
+from videomae.tubelets import sincos_positions
 from videomae.weights import read_checkpoint, save_pth, save_safetensors
 
 SIZES: dict[str, Any] = {
@@ -203,6 +204,190 @@ def test_to_the_original_spelling_and_back(kind: Any, tmp_path: Path) -> None:
     save_pth(tmp_path / "x.pth", to_v1(model.state_dict()))
     again = kind.from_pretrained(tmp_path / "x.pth", config=model.config)
     assert_same_parameters(model, again)
+
+
+# From images to videos
+
+
+IMAGE_SIZES = {key: value for key, value in SIZES.items() if key != "num_frames"}
+
+
+def image_mae(kind: str = "ViTMAEModel") -> Any:
+    config = transformers.ViTMAEConfig(**IMAGE_SIZES)
+    return randomise(getattr(transformers, kind)(config))
+
+
+def spelled_as_original(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a saved ViTMAEModel as the original code spells them."""
+    raw = {}
+    parts = {
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+        "attention.output.dense": "attn.proj",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    }
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for key, tensor in tensors.items():
+        name = key.replace("encoder.layer.", "blocks.").removeprefix("embeddings.")
+        name = name.replace("patch_embeddings.projection", "patch_embed.proj")
+        name = name.replace("position_embeddings", "pos_embed")
+        if "attention.query" in name:
+            three = [tensors[key.replace("query", part)] for part in ("query", "key", "value")]
+            name, tensor = name.replace("attention.attention.query", "attn.qkv"), torch.cat(three)
+        elif "attention.key" in name or "attention.value" in name:
+            continue
+        if name.startswith("layernorm."):
+            name = name.replace("layernorm", "norm")
+        for ours, theirs in parts.items():
+            name = name.replace(ours, theirs)
+        raw[name] = tensor
+    return raw
+
+
+@pytest.fixture
+def image_dir(tmp_path: Path) -> Path:
+    image_mae().save_pretrained(tmp_path / "image")
+    return tmp_path / "image"
+
+
+@pytest.fixture
+def image_pth(image_dir: Path, tmp_path: Path) -> Path:
+    decoder = {"mask_token": torch.zeros(1, 1, 16), "decoder_embed.weight": torch.zeros(16, 24)}
+    save_pth(tmp_path / "image.pth", {**spelled_as_original(image_dir), **decoder})
+    return tmp_path / "image.pth"
+
+
+@pytest.mark.parametrize("tubelet_size", [1, 2, 4])
+def test_on_a_still_clip_an_inflated_image_model_is_the_image_model(
+    tubelet_size: int, image_dir: Path
+) -> None:
+    """Without class token and positions, which differ, the numbers of transformers come out.
+
+    Every slice of a still clip holds the same tokens then, and attention over several copies of
+    them is that over one.
+    """
+    theirs = image_mae()
+    with pytest.warns(UserWarning, match="an image model, to be trained on videos") as caught:
+        model = VideoMAEModel.from_pretrained(image_dir, num_frames=8, tubelet_size=tubelet_size)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    image = torch.randn(2, 3, 32, 32)
+    clip = image[:, None].expand(-1, 8, -1, -1, -1)
+    with torch.no_grad():
+        expected = theirs.embeddings.patch_embeddings(image)
+        patches = model.embeddings.patch_embeddings(clip).unflatten(1, (-1, 16))
+        assert patches.shape[1] == 8 // tubelet_size
+        torch.testing.assert_close(patches, expected[:, None].expand_as(patches))
+        for layer in theirs.layers:
+            expected = layer(expected)
+        expected = theirs.layernorm(expected)
+        model.embeddings.position_embeddings.table.zero_()
+        got = model(clip).last_hidden_state.unflatten(1, (-1, 16))
+    torch.testing.assert_close(got, expected[:, None].expand_as(got), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_both_spellings_of_an_image_model_give_the_same(image_dir: Path, image_pth: Path) -> None:
+    image_mae("ViTMAEForPreTraining").save_pretrained(image_dir / "whole")
+    models = {}
+    for name, path, options in (
+        ("encoder", image_dir, {}),
+        ("whole", image_dir / "whole", {}),
+        ("pth", image_pth, {"num_attention_heads": 3}),
+    ):
+        models[name], report = VideoMAEModel.from_pretrained(
+            path, output_loading_info=True, **options
+        )
+        assert "cls_token" in {key.split(".")[-1] for key in report.left_out}
+        assert (report.unexpected, report.newly_initialised, report.unused) == ((), (), ())
+    assert_same_parameters(models["encoder"], models["pth"])
+    assert models["whole"].state_dict().keys() == models["pth"].state_dict().keys()
+    config = models["encoder"].config
+    assert (config.layer_norm_eps, models["pth"].config.layer_norm_eps) == (1e-12, 1e-6)
+    assert (config.grid, config.num_attention_heads) == ((8, 4, 4), 3)
+    assert config.use_mean_pooling is False
+    assert config.decoder_hidden_size == 384  # ours: that of the image model is left out
+    assert models["pth"].config.grid == config.grid
+
+
+@pytest.mark.parametrize("kind", [VideoMAEForPreTraining, VideoMAEForVideoClassification])
+def test_training_on_videos_starts_from_an_image_model(kind: Any, image_pth: Path) -> None:
+    of_decoder = {key: value for key, value in SIZES.items() if key.startswith("decoder_")}
+    with pytest.warns(UserWarning, match=r"left out: .*newly initialised, to be trained") as caught:
+        model, report = kind.from_pretrained(
+            image_pth, num_attention_heads=3, output_loading_info=True, **of_decoder
+        )
+    assert len(caught) == 1
+    assert {name.split(".")[0] for name in report.newly_initialised} == (
+        {"fc_norm", "classifier"}
+        if kind is VideoMAEForVideoClassification
+        else {"decoder", "mask_token", "encoder_to_decoder"}
+    )
+    assert all(parameter.device.type == "cpu" for parameter in model.parameters())
+    assert run(model).isfinite().all()
+    if kind is VideoMAEForPreTraining:
+        assert 0 < model.mask_token.abs().max() <= 0.02
+        limit = (6 / (12 + 24)) ** 0.5  # Xavier, as pre-training starts
+        drawn = model.decoder.decoder_layers[0].intermediate.dense.weight.abs().max().item()
+        assert drawn == pytest.approx(limit, rel=0.05)
+        assert torch.equal(model.decoder.norm.weight, torch.ones(12))
+    raw = torch.load(image_pth, weights_only=True)["model"]
+    kept = model.videomae.encoder.layer[1].output.dense.weight
+    assert torch.equal(kept, raw["blocks.1.mlp.fc2.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_a_finetuned_image_model_keeps_its_pooled_norm_and_not_its_head(image_pth: Path) -> None:
+    raw = torch.load(image_pth, weights_only=True)["model"]
+    head = {"head.weight": torch.ones(9, 24), "head.bias": torch.ones(9)}
+    raw = {
+        key.replace("norm.", "fc_norm.", 1) if key.startswith("norm.") else key: value
+        for key, value in raw.items()
+    }
+    save_pth(image_pth, {**raw, **head})
+    model, report = VideoMAEForVideoClassification.from_pretrained(
+        image_pth, num_attention_heads=3, num_labels=4, output_loading_info=True
+    )
+    assert report.newly_initialised == ("classifier.weight", "classifier.bias")
+    assert torch.equal(model.fc_norm.weight, raw["fc_norm.weight"])
+    assert {"head.weight", "head.bias"} < set(report.left_out)
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_the_final_norm_of_an_image_model_can_be_kept(image_dir: Path) -> None:
+    model = VideoMAEForVideoClassification.from_pretrained(image_dir, keep_final_norm=True)
+    kept = safetensors.torch.load_file(image_dir / "model.safetensors")["layernorm.weight"]
+    assert torch.equal(model.fc_norm.weight, kept)
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_positions_after_images_are_those_of_the_grid_asked_for(image_dir: Path) -> None:
+    for options in ({}, {"interpolate_pos_encoding": False}):
+        model = VideoMAEModel.from_pretrained(image_dir, num_frames=4, image_size=48, **options)
+        assert (model.config.grid, model.config.position_grid) == ((2, 6, 6), None)
+        table = model.embeddings.position_embeddings.table
+        torch.testing.assert_close(table, sincos_positions(72, 24))
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_an_image_model_lacks_and_adds_nothing_in_silence(image_dir: Path) -> None:
+    path = image_dir / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    save_safetensors(path, {**tensors, "encoder.layer.0.lambda": torch.zeros(24)})
+    with pytest.raises(WeightsError, match=r"no image MAE has: encoder\.layer\.0\.lambda"):
+        VideoMAEModel.from_pretrained(image_dir)
+    for lost, message in (
+        ("encoder.layer.1.output.dense.bias", "lacks 1 tensors"),
+        ("encoder.layer.0.attention.attention.value.bias", "lacks 1 tensors"),
+        ("patch_embeddings.projection.bias", "lacks 1 tensors"),
+        ("layernorm.bias", "lacks the final norm"),
+    ):
+        fewer = {key: value for key, value in tensors.items() if not key.endswith(lost)}
+        assert len(fewer) == len(tensors) - 1
+        save_safetensors(path, fewer)
+        with pytest.raises(WeightsError, match=message):
+            VideoMAEForPreTraining.from_pretrained(image_dir)
 
 
 # From one kind of checkpoint to another kind of model

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.spellings import facts_of, rename, scheme_of, some, to_hf_file_keys, to_v1
+from videomae.spellings import (
+    facts_of,
+    inflate,
+    of_images,
+    rename,
+    scheme_of,
+    some,
+    to_hf_file_keys,
+    to_v1,
+    without_image_parts,
+)
 from videomae.tubelets import sincos_positions
 
 Raw = dict[str, Tensor]
@@ -298,10 +308,79 @@ def test_a_layer_lost_in_the_middle(pretrained: Raw) -> None:
         facts_of(renamed(raw), raw, source="x.pth")
 
 
-def test_an_image_model_is_refused(finetuned: Raw) -> None:
-    raw = {**finetuned, "patch_embed.proj.weight": torch.zeros(48, 3, 8, 8)}
-    with pytest.raises(WeightsError, match=r"shape \(48, 3, 8, 8\), expected 5 axes.*image model"):
+def test_a_patch_embedding_of_another_kind_is_refused(finetuned: Raw) -> None:
+    raw = {**finetuned, "patch_embed.proj.weight": torch.zeros(48, 192)}
+    with pytest.raises(WeightsError, match=r"shape \(48, 192\), expected 5 axes.*or 4 of an image"):
         facts_of(renamed(raw), raw, source="x.pth")
+
+
+# Image MAEs
+
+
+def of_original(finetuned: Raw) -> Raw:
+    """An image MAE as the original code spells it: 9 patches of 8x8 pixels and a class token."""
+    raw = respelled(finetuned, ("^fc_norm", "norm"))
+    raw["patch_embed.proj.weight"] = raw["patch_embed.proj.weight"][:, :, 0]
+    others = ("cls_token", "mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight")
+    return {"pos_embed": torch.randn(1, 10, 48), **dict.fromkeys(others, torch.zeros(1)), **raw}
+
+
+def of_transformers(finetuned: Raw) -> Raw:
+    kept, _ = without_image_parts(of_original(finetuned))
+    raw = respelled(renamed(kept), (r"^videomae\.", "vit."))
+    raw["vit.encoder.layer.1.attention.attention.key.bias"] = torch.ones(48)
+    raw["vit.embeddings.position_embeddings"] = torch.randn(1, 10, 48)
+    others = ("vit.embeddings.cls_token", "decoder.mask_token", "decoder.decoder_layers.0.x.bias")
+    return {**raw, **dict.fromkeys(others, torch.zeros(1))}
+
+
+def test_image_parts_are_left_out_by_name(finetuned: Raw) -> None:
+    raw = of_original(finetuned)
+    kept, left_out = without_image_parts(raw)
+    assert set(left_out) == {
+        *("pos_embed", "cls_token", "mask_token", "head.weight", "head.bias"),
+        *("decoder_pos_embed", "decoder_blocks.0.norm1.weight"),
+    }
+    assert kept.keys() == raw.keys() - set(left_out)
+    raw = of_transformers(finetuned)
+    kept_too, left_out = without_image_parts(raw)
+    assert set(left_out) == {
+        *("vit.embeddings.cls_token", "vit.embeddings.position_embeddings"),
+        *("decoder.mask_token", "decoder.decoder_layers.0.x.bias"),
+    }
+    assert_same(renamed(kept_too), renamed(kept))
+    without_prefix = respelled(kept_too, (r"^vit\.", ""))
+    assert_same(renamed(without_prefix), renamed(kept))
+
+
+def test_video_models_keep_all_their_parts(original: Raw) -> None:
+    assert not of_images(original)
+    kept, left_out = without_image_parts(original)
+    assert left_out == ()
+    assert_same(kept, dict(original))
+
+
+def test_facts_of_image_models(finetuned: Raw) -> None:
+    expected = {key: value for key, value in ENCODER_FACTS.items() if key != "tubelet_size"}
+    for make, scheme in ((of_original, "original"), (of_transformers, "transformers")):
+        raw = make(finetuned)
+        assert of_images(raw)
+        assert scheme_of(raw) == f"{scheme} image MAE"
+        state = renamed(without_image_parts(raw)[0])
+        facts = facts_of(state, raw, source="x.pth")
+        assert facts == {**expected, "use_mean_pooling": False, "image_size": 24}
+
+
+def test_inflated_patches_add_up_to_the_images(finetuned: Raw) -> None:
+    state = renamed(without_image_parts(of_original(finetuned))[0])
+    name = "videomae.embeddings.patch_embeddings.projection.weight"
+    for tubelet_size in (1, 2, 3):
+        inflated = inflate(state, tubelet_size)
+        assert inflated[name].shape == (48, 3, tubelet_size, 8, 8)
+        torch.testing.assert_close(inflated[name].sum(2), state[name])
+        assert (inflated[name] == inflated[name][:, :, :1]).all()
+        assert_same({**inflated, name: state[name]}, state)
+        assert inflate(inflated, 5) is inflated
 
 
 def test_some_shortens() -> None:

@@ -1,6 +1,7 @@
 """Files of every kind are read, hostile and damaged ones refused, and configs worked out."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -20,6 +21,7 @@ from videomae.errors import WeightsError
 from videomae.spellings import to_hf_file_keys
 from videomae.weights import (
     Checkpoint,
+    _published_config,
     describe,
     read_checkpoint,
     save_pth,
@@ -281,6 +283,24 @@ def test_another_model_is_refused_by_name(state: State, tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+def test_an_image_model_with_parts_of_its_own_is_refused(raw: State, tmp_path: Path) -> None:
+    image = {**raw, "patch_embed.proj.weight": torch.zeros(48, 3, 8, 8)}
+    save_pth(tmp_path / "x.pth", {**image, "cls_token": torch.zeros(1, 1, 48)})
+    checkpoint = read_checkpoint(tmp_path / "x.pth")
+    assert checkpoint.of_images
+    assert not checkpoint.has_classifier
+    assert set(checkpoint.left_out) == {"cls_token", "head.weight", "head.bias"}
+    odd = {
+        "blocks.0.attn.relative_position_bias_table": torch.zeros(3),
+        "dist_token": image["head.bias"],
+    }
+    save_pth(tmp_path / "x.pth", {**image, **odd})
+    with pytest.raises(
+        WeightsError, match=r"is an image model with 2 tensors that no.*: blocks\.0"
+    ):
+        read_checkpoint(tmp_path / "x.pth")
+
+
 # Writing
 
 
@@ -386,6 +406,45 @@ def test_another_size_than_a_silent_file_may_have_is_announced() -> None:
     assert "positions resized from there to the image_size and num_frames asked for" in notes[0]
     told = checkpoint(facts={"hidden_size": 768, "image_size": 224, "num_frames": 16})
     assert described(told, image_size=112)[1] == []
+
+
+IMAGES = {"videomae.embeddings.patch_embeddings.projection.weight": torch.zeros(768, 3, 14, 14)}
+
+
+def test_an_image_model_takes_the_grid_that_is_asked_for() -> None:
+    facts = {"hidden_size": 768, "patch_size": 14, "image_size": 224, "use_mean_pooling": False}
+    read = dataclasses.replace(
+        checkpoint(facts=facts, scheme="original image MAE"), state=IMAGES, left_out=("cls_token",)
+    )
+    config, notes = described(read)
+    assert (config.grid, config.num_attention_heads) == ((8, 16, 16), 12)
+    assert (config.layer_norm_eps, config.pooled_norm_eps) == (1e-6, 1e-6)
+    assert len(notes) == 1
+    assert (
+        "tubelets of 2 frames, positions are those of (8, 16, 16) tubelets; left out: cls_token"
+        in (notes[0])
+    )
+    config, _ = described(read, image_size=112, num_frames=12, tubelet_size=3)
+    assert (config.grid, config.position_grid) == ((4, 8, 8), None)
+    given = VideoMAEConfig(num_frames=8, tubelet_size=4, patch_size=14)
+    config, notes = described(read, given, num_frames=4)
+    assert (config.grid, config.position_grid) == ((1, 16, 16), None)
+    assert config.use_mean_pooling is False
+
+
+def test_the_config_of_an_image_model_tells_of_its_encoder_alone() -> None:
+    published = {
+        "model_type": "vit_mae",
+        "architectures": ["ViTMAEForPreTraining"],
+        "hidden_size": 96,
+        "num_attention_heads": 4,
+        "layer_norm_eps": 1e-12,
+        "decoder_hidden_size": 512,
+        "norm_pix_loss": False,
+        "mask_ratio": 0.75,
+    }
+    fields = _published_config(published, source="x")
+    assert fields == {"hidden_size": 96, "num_attention_heads": 4, "layer_norm_eps": 1e-12}
 
 
 SMALL: dict[str, Any] = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 16}

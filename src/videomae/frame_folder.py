@@ -13,7 +13,7 @@ from videomae.video_limits import DecodeClock, VideoInfo, VideoLimits
 
 # Raster formats only: Pillow's other readers include ones that start programs (EPS, Ghostscript).
 _IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
@@ -37,7 +37,7 @@ class FrameFolder:
             names = [
                 file.name
                 for file in path.iterdir()
-                if file.suffix.lower() in _IMAGE_SUFFIXES
+                if file.suffix.lower() in IMAGE_SUFFIXES
                 and not file.name.startswith(".")
                 and file.is_file()  # opening a pipe would wait for ever
             ]
@@ -46,7 +46,7 @@ class FrameFolder:
         if not names:
             raise VideoError(
                 f"{path}: the folder holds no images; expected one file per frame "
-                f"({' '.join(_IMAGE_SUFFIXES)}), for example img_00001.jpg"
+                f"({' '.join(IMAGE_SUFFIXES)}), for example img_00001.jpg"
             )
         limits.check(path, max_frames=len(names))
         self._files = [path / name for name in sorted(names, key=natural_key)]

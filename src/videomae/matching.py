@@ -21,8 +21,8 @@ class LoadReport:
     `missing` are tensors of the model that the checkpoint lacks, `reshaped` those it has in another
     shape, as (name, its shape, the model's shape); both together are `newly_initialised`. `unused`
     are tensors this class of model has no place for (a decoder, for a classifier), `unexpected`
-    those no VideoMAE has. The keys of transformers' loading info work too:
-    `report["missing_keys"]`.
+    those no VideoMAE has, `left_out` those of an image MAE that mean nothing to a VideoMAE. The
+    keys of transformers' loading info work too: `report["missing_keys"]`.
     """
 
     source: str
@@ -33,6 +33,7 @@ class LoadReport:
     reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     unused: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def newly_initialised(self) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ class LoadReport:
     def __getitem__(self, key: str) -> list[Any]:
         of_transformers: dict[str, list[Any]] = {
             "missing_keys": list(self.missing),
-            "unexpected_keys": [*self.unused, *self.unexpected],
+            "unexpected_keys": [*self.unused, *self.unexpected, *self.left_out],
             "mismatched_keys": list(self.reshaped),
             "error_msgs": [],
         }
@@ -53,6 +54,7 @@ class LoadReport:
             ("newly initialised", self.newly_initialised),
             ("not used by this model", self.unused),
             ("unexpected", self.unexpected),
+            ("of images, left out", self.left_out),
         ):
             if names:
                 lines.append(f"  {what} ({len(names)}): {some(names)}")
@@ -97,10 +99,13 @@ class _Pairing:
 
     @property
     def starts_fresh(self) -> list[str]:
-        """A head that is nowhere in the checkpoint, and its norm with it."""
-        if self.checkpoint.has_classifier:
-            return []
-        return _matching(r"(classifier|fc_norm)\.", self.missing)
+        """A head that is nowhere in the checkpoint, its norm with it; a decoder, after images."""
+        fresh = []
+        if not self.checkpoint.has_classifier:
+            fresh += _matching(r"(classifier|fc_norm)\.", self.missing)
+        if self.checkpoint.of_images:
+            fresh += _matching(r"decoder\.|mask_token|encoder_to_decoder", self.missing)
+        return fresh
 
     def refuse(self, problem: str, keys: list[str], mend: str) -> None:
         """Raise WeightsError if there are any such keys, with what explains them."""
@@ -173,13 +178,15 @@ def match(
         reshaped=tuple(reshaped),
         unused=tuple(pairing.surplus),
         notes=tuple(notes),
+        left_out=checkpoint.left_out,
     )
 
 
 def _refuse_lost_decoder(pairing: _Pairing) -> None:
-    if pairing.has_decoder and not pairing.checkpoint.has_decoder:
+    checkpoint = pairing.checkpoint
+    if pairing.has_decoder and not (checkpoint.has_decoder or checkpoint.of_images):
         raise WeightsError(
-            f"{pairing.checkpoint.source} has no decoder (encoder_to_decoder, mask_token, "
+            f"{checkpoint.source} has no decoder (encoder_to_decoder, mask_token, "
             f"decoder.*), and {pairing.model_name} needs one; take a pre-training "
             "checkpoint, such as MCG-NJU/videomae-base or a .pth of the original pre-training code"
         )

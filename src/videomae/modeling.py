@@ -11,23 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from videomae.attention import attend, check_implementation
+from videomae.attention import check_implementation
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
+from videomae.layers import VideoMAELayer, run_layer
 from videomae.masking import split_mask
 from videomae.outputs import BaseModelOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
 from videomae.pretrained import PretrainedModel
 from videomae.tubelets import grid_of, grid_positions, pick_tubelets, pixel_targets
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-}
 
 
 class Positions(nn.Module):
@@ -42,10 +34,6 @@ class Positions(nn.Module):
 
     def build(self, grid: Grid) -> Tensor:
         return grid_positions(grid, self.trained_grid or self.grid, self.dim)
-
-    def reset_buffers(self) -> None:
-        """Fill the table anew after the module was made on the meta device."""
-        self.table = self.build(self.grid)
 
     def forward(self, grid: Grid, like: Tensor) -> Tensor:
         table = self.table if grid == self.grid else self.build(grid)
@@ -98,7 +86,7 @@ class VideoMAEEmbeddings(nn.Module):
             mend = (
                 "swap axes 1 and 2: this looks like (B, C, T, H, W)"
                 if swapped
-                else (f"or make the model with num_channels={shape[2]}")
+                else f"or make the model with num_channels={shape[2]}"
             )
             raise ConfigError(
                 f"pixel_values has shape {shape} (B, T, C, H, W) with {shape[2]} channels, "
@@ -122,97 +110,6 @@ class VideoMAEEmbeddings(nn.Module):
         tokens: Tensor = self.patch_embeddings(pixel_values, visible)
         positions: Tensor = self.position_embeddings(grid, tokens)
         return tokens + (positions if visible is None else positions[visible])  # (B, V, D)
-
-
-class VideoMAESelfAttention(nn.Module):
-    def __init__(self, config: VideoMAEConfig, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.config, self.num_heads = config, num_heads
-        self.query = nn.Linear(dim, dim, bias=config.qv_bias)
-        self.key = nn.Linear(dim, dim, bias=False)  # a key bias would cancel in the softmax
-        self.value = nn.Linear(dim, dim, bias=config.qv_bias)
-
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        heads = (*x.shape[:2], self.num_heads, -1)
-        return attend(
-            self.query(x).view(heads).transpose(1, 2),  # (B, heads, N, d)
-            self.key(x).view(heads).transpose(1, 2),
-            self.value(x).view(heads).transpose(1, 2),
-            implementation=self.config.attn_implementation,
-            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
-            need_weights=need_weights,
-        )
-
-
-class Projection(nn.Module):
-    """A linear map with dropout behind it; called `output` in the checkpoints."""
-
-    def __init__(self, dim_in: int, dim_out: int, dropout: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(dim_in, dim_out)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.dropout(self.dense(x))
-        return projected
-
-
-class VideoMAEAttention(nn.Module):
-    def __init__(self, config: VideoMAEConfig, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.attention = VideoMAESelfAttention(config, dim, num_heads)
-        self.output = Projection(dim, dim, config.hidden_dropout_prob)
-
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        context, weights = self.attention(x, need_weights)
-        return self.output(context), weights
-
-
-class VideoMAEIntermediate(nn.Module):
-    def __init__(self, dim: int, dim_hidden: int, activation: str) -> None:
-        super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ConfigError(
-                f"hidden_act={activation!r} is not known; use one of {', '.join(ACTIVATIONS)}"
-            )
-        self.dense = nn.Linear(dim, dim_hidden)
-        self.activation = ACTIVATIONS[activation]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.dense(x))
-
-
-class VideoMAELayer(nn.Module):
-    """One pre-norm transformer layer. In training its two branches are dropped per clip."""
-
-    def __init__(
-        self,
-        config: VideoMAEConfig,
-        dim: int,
-        num_heads: int,
-        dim_hidden: int,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.attention = VideoMAEAttention(config, dim, num_heads)
-        self.intermediate = VideoMAEIntermediate(dim, dim_hidden, config.hidden_act)
-        self.output = Projection(dim_hidden, dim, config.hidden_dropout_prob)
-        self.layernorm_before = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.layernorm_after = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.drop_path_rate = drop_path_rate
-
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        branch, weights = self.attention(self.layernorm_before(x), need_weights)
-        x = x + self.drop_path(branch)
-        x = x + self.drop_path(self.output(self.intermediate(self.layernorm_after(x))))
-        return x, weights
-
-    def drop_path(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop_path_rate == 0:
-            return branch
-        keep = 1 - self.drop_path_rate
-        kept = torch.empty(len(branch), 1, 1, dtype=branch.dtype, device=branch.device)
-        return branch * kept.bernoulli_(keep).div_(keep)
 
 
 class VideoMAEEncoder(nn.Module):
@@ -263,18 +160,6 @@ class VideoMAEDecoder(nn.Module):
             x, _ = run_layer(layer, x, save_memory=self.gradient_checkpointing)
         prediction: Tensor = self.head(self.norm(x[:, -num_predicted:]))  # (B, M, t*p*q*C)
         return prediction
-
-
-def run_layer(
-    layer: nn.Module, x: Tensor, need_weights: bool = False, *, save_memory: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Call a layer; to save memory, forget what happens inside and compute it again backwards."""
-    result: tuple[Tensor, Tensor | None]
-    if save_memory and layer.training and torch.is_grad_enabled():
-        result = checkpoint(layer, x, need_weights, use_reentrant=False)
-    else:
-        result = layer(x, need_weights)
-    return result
 
 
 class VideoMAEPreTrainedModel(PretrainedModel):

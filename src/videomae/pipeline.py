@@ -20,7 +20,7 @@ from torch import Tensor
 from videomae import hub
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
-from videomae.frame_folder import _IMAGE_SUFFIXES
+from videomae.frame_folder import IMAGE_SUFFIXES
 from videomae.hub import PathLike
 from videomae.processing import VideoMAEImageProcessor
 from videomae.sampling import crop_boxes, views
@@ -49,7 +49,7 @@ def find_videos(path: Path) -> list[Path]:
         suffixes = {name: Path(name).suffix.lower() for name in names if not name.startswith(".")}
         videos = sorted(name for name in suffixes if suffixes[name] in VIDEO_SUFFIXES)
         found += [Path(folder, name) for name in videos]
-        if not videos and any(suffix in _IMAGE_SUFFIXES for suffix in suffixes.values()):
+        if not videos and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
             found.append(Path(folder))
             subfolders.clear()
     return found or [path]

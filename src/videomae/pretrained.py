@@ -12,7 +12,7 @@ from videomae import hub
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.matching import LoadReport, match
-from videomae.spellings import State, some, to_hf_file_keys
+from videomae.spellings import State, inflate, some, to_hf_file_keys
 from videomae.weights import (
     SAFETENSORS_NAME,
     Checkpoint,
@@ -28,8 +28,8 @@ _IGNORED_ARGUMENTS = ("low_cpu_mem_usage", "weights_only", "_from_auto", "_from_
 class PretrainedModel(nn.Module):
     """What makes a network loadable: `from_pretrained`, `save_pretrained`, and small questions.
 
-    A subclass takes a config alone, keeps it as `self.config`, and has `init_weights()`; modules
-    with tables that are not saved fill them in `reset_buffers()`.
+    A subclass takes a config alone, keeps it as `self.config`, and has `init_weights()`. It makes
+    tables that are not saved on the CPU by name, so that they are filled in a blank model too.
     """
 
     config: VideoMAEConfig
@@ -87,6 +87,10 @@ class PretrainedModel(nn.Module):
         from the first patch alone); `use_mean_pooling=False` keeps to that. Both are announced by
         a warning.
 
+        An image MAE (of transformers, or a .pth of the original code) is a start for training on
+        videos: its patches are inflated to tubelets, its class token, positions, decoder and head
+        are left out, and a warning says so. A decoder starts fresh, of the sizes in `overrides`.
+
         Raises WeightsError where tensors are lacking, surplus or of another shape, and where a
         head count is neither published nor given; ConfigError for wrong arguments.
 
@@ -120,7 +124,7 @@ class PretrainedModel(nn.Module):
                 )
             wanted.position_grid = described.position_grid or described.grid
 
-        model, state = cls._blank(wanted), checkpoint.state
+        model, state = cls._blank(wanted), inflate(checkpoint.state, wanted.tubelet_size)
         starts_fresh = hasattr(model, "classifier") and not checkpoint.has_classifier
         if starts_fresh and "use_mean_pooling" not in overrides and not wanted.use_mean_pooling:
             told.append(
@@ -131,7 +135,7 @@ class PretrainedModel(nn.Module):
             wanted.use_mean_pooling = True
             model = cls._blank(wanted)
         if keep_final_norm:
-            state = _final_norm_kept(model, checkpoint)
+            state = _final_norm_kept(model, state, checkpoint.source)
         prefix = model.checkpoint_prefix
         report = match(
             {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()},
@@ -180,7 +184,8 @@ class PretrainedModel(nn.Module):
         for name in fresh:
             module: Any = self.get_submodule(name)
             module.to_empty(device="cpu", recurse=False)
-            module.reset_parameters()
+            if name:  # the model itself has the mask token, which init_weights starts
+                module.reset_parameters()
         if fresh:
             self.init_weights()  # the rest is still without memory, so this reaches those alone
         # Copied out of the mapped file: it may be replaced while the model lives on.
@@ -191,9 +196,6 @@ class PretrainedModel(nn.Module):
             for name in report.loaded
         }
         self.load_state_dict(tensors, strict=False, assign=True)
-        for part in self.modules():
-            if any(table.is_meta for table in part.buffers(recurse=False)):
-                part.reset_buffers()  # type: ignore[operator]
         self.to(device=device, dtype=dtype)
         self.eval()
 
@@ -327,16 +329,15 @@ def _device(device_map: Any) -> torch.device:
     )
 
 
-def _final_norm_kept(model: PretrainedModel, checkpoint: Checkpoint) -> State:
+def _final_norm_kept(model: PretrainedModel, state: State, source: str) -> State:
     norm = {
-        f"fc_norm.{part}": checkpoint.state.get(f"videomae.layernorm.{part}")
-        for part in ("weight", "bias")
+        f"fc_norm.{part}": state.get(f"videomae.layernorm.{part}") for part in ("weight", "bias")
     }
-    if getattr(model, "fc_norm", None) is None or "fc_norm.weight" in checkpoint.state:
+    if getattr(model, "fc_norm", None) is None or "fc_norm.weight" in state:
         raise ConfigError(
             "keep_final_norm=True is for a classifier with mean pooling made from a pre-training "
             "checkpoint; leave it out"
         )
     if None in norm.values():
-        raise ConfigError(f"keep_final_norm=True, but {checkpoint.source} has no final norm")
-    return {**checkpoint.state, **norm}  # type: ignore[dict-item]
+        raise ConfigError(f"keep_final_norm=True, but {source} has no final norm")
+    return {**state, **norm}  # type: ignore[dict-item]

@@ -1,8 +1,9 @@
 """The names of weights: every published spelling -> ours, ours -> theirs, and what they tell.
 
 Ours are those a model has in memory, here and in transformers 5.23, always with the `videomae.`
-prefix on the encoder: `videomae.encoder.layer.0.attention.attention.query.bias`. Pure functions of
-names and shapes: which tensors a model needs is decided in `pretrained.py`.
+prefix on the encoder: `videomae.encoder.layer.0.attention.attention.query.bias`. Image MAEs are
+read too, for their layers are the same. Pure functions of names and shapes: which tensors a model
+needs is decided in `pretrained.py`.
 """
 
 import math
@@ -18,8 +19,11 @@ from videomae.tubelets import sincos_positions
 
 State = dict[str, Tensor]
 
-# Around the whole model: torch.compile, DataParallel, MMAction2, the V2 hub files.
-_WRAPPER = re.compile(r"(?:(?:module|backbone|model)\.)+")
+_PATCHES = "videomae.embeddings.patch_embeddings.projection.weight"
+
+# Around the whole model: torch.compile, DataParallel, MMAction2, the V2 hub files, transformers'
+# image MAEs.
+_WRAPPER = re.compile(r"(?:(?:module|backbone|model|vit)\.)+")
 
 # Where a name starts -> how ours starts. `encoder.` is only ever a prefix of these parts, so that
 # `encoder_to_decoder` is safe.
@@ -61,7 +65,14 @@ _IN_LAYER = re.compile(
     r"|(?:attention\.output\.dense|intermediate\.dense|output\.dense"
     r"|layernorm_before|layernorm_after)\.(?:weight|bias))$"
 )
-_POSITIONS = re.compile(r"(?:encoder\.)?pos_embed$")
+_POSITIONS = re.compile(r"(?:encoder\.)?pos_embed$|embeddings\.position_embeddings$")
+
+# What an image MAE has and a VideoMAE does not: a class token, positions over two axes, a decoder
+# of single patches. A head was trained with the first two, so that it would answer wrongly.
+_IMAGES_ONLY = re.compile(
+    rf"{_POSITIONS.pattern}|(?:embeddings\.)?cls_token$|mask_token$|decoder[._]"
+    r"|(?:head|classifier)\."
+)
 
 
 def _bare(key: str) -> str:
@@ -85,6 +96,32 @@ def _our_name(key: str) -> str | None:
                     return layer[1] + ours + layer[2].removeprefix(theirs)
             return name
     return None
+
+
+def of_images(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of an image model, under any known names: 2-D patches."""
+    return any(tensor.ndim == 4 and _our_name(key) == _PATCHES for key, tensor in state.items())
+
+
+def without_image_parts(raw: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
+    """Of an image model what a VideoMAE begins with, and the names left out; others stay whole."""
+    if not of_images(raw):
+        return dict(raw), ()
+    left_out = tuple(key for key in raw if _IMAGES_ONLY.match(_bare(key)))
+    return {key: tensor for key, tensor in raw.items() if key not in left_out}, left_out
+
+
+def inflate(state: State, tubelet_size: int) -> State:
+    """2-D patches (D, C, p, q) -> tubelets (D, C, t, p, q); other tensors, and 3-D ones, stay.
+
+    Each frame gets the image's weight divided by t, so that a tubelet of a still clip has the
+    features of its patch in the image (Carreira & Zisserman 2017, section 2.2).
+    """
+    patches = state[_PATCHES]
+    if patches.ndim != 4:
+        return state
+    tubelets = patches[:, :, None].expand(-1, -1, tubelet_size, -1, -1) / tubelet_size
+    return {**state, _PATCHES: tubelets}
 
 
 def rename(
@@ -124,6 +161,8 @@ def rename(
             query, _, value = tensor.chunk(3)  # that of k adds the same to all scores of a query
             put(f"{layer[1]}attention.attention.query.bias", query, key)
             put(f"{layer[1]}attention.attention.value.bias", value, key)
+        elif layer[2] == "attention.attention.key.bias":
+            continue  # as with k's third above: the softmax does not see it, so nothing is lost
         elif layer[2] == "attn.scale":
             raise WeightsError(
                 f"{source} was made with cosine attention ({key}), which no published model has "
@@ -145,7 +184,7 @@ def rename(
                 state[tensor_name] = state[tensor_name] * factor
     if scales:
         notes.append("layer scale was multiplied into the linear maps in front of it")
-    if "videomae.embeddings.patch_embeddings.projection.weight" not in state:
+    if _PATCHES not in state:
         raise WeightsError(
             f"{source} is not a VideoMAE: it has no patch embedding under any known name; "
             f"it holds: {some(raw)}"
@@ -221,9 +260,12 @@ def to_v1(state: Mapping[str, Tensor]) -> State:
     return result
 
 
-def scheme_of(raw: Iterable[str]) -> str:
+def scheme_of(raw: Mapping[str, Tensor]) -> str:
     keys = list(raw)
     bare = [_bare(key) for key in keys]
+    if of_images(raw):
+        of_original = any("blocks." in key for key in bare)
+        return f"{'original' if of_original else 'transformers'} image MAE"
     if any(".mlp.layers." in key for key in bare) or any(k.startswith("cls_head.") for k in keys):
         return "MMAction2"
     if not any("blocks." in key for key in bare):
@@ -236,24 +278,25 @@ def scheme_of(raw: Iterable[str]) -> str:
 
 def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[str, Any]:
     """The config fields that follow from names and shapes."""
-    patch = state["videomae.embeddings.patch_embeddings.projection.weight"]
-    if patch.ndim != 5:
+    patch = state[_PATCHES]
+    if patch.ndim not in (4, 5):
         raise WeightsError(
             f"{source}: the patch embedding has shape {tuple(patch.shape)}, expected 5 axes "
-            "(hidden, channels, tubelet, height, width); this is an image model"
+            "(hidden, channels, tubelet, height, width), or 4 of an image MAE; get the file anew"
         )
-    hidden, channels, tubelet, height, width = patch.shape
+    hidden, channels, *frames, height, width = patch.shape
     layer = "videomae.encoder.layer."
     facts: dict[str, Any] = {
         "hidden_size": hidden,
         "num_channels": channels,
-        "tubelet_size": tubelet,
         "patch_size": height if height == width else (height, width),
         "num_hidden_layers": _count_layers(state, layer, source),
         "qv_bias": f"{layer}0.attention.attention.query.bias" in state,
         # Without either norm (an encoder cut out of a classifier) there is none to lose.
         "use_mean_pooling": "fc_norm.weight" in state or "videomae.layernorm.weight" not in state,
     }
+    if frames:
+        facts["tubelet_size"] = frames[0]
     _put(facts, "intermediate_size", state, f"{layer}0.intermediate.dense.weight")
     _put(facts, "num_labels", state, "classifier.weight")
     if "encoder_to_decoder.weight" in state:
@@ -261,12 +304,17 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
         _put(facts, "decoder_hidden_size", state, "encoder_to_decoder.weight")
         _put(facts, "decoder_intermediate_size", state, f"{layer}0.intermediate.dense.weight")
         facts["decoder_num_hidden_layers"] = _count_layers(state, layer, source)
+    # A stored table tells the number of tokens. VideoMAEs were made with 16 square frames, image
+    # MAEs with one and a class token.
+    num_frames, tubelet, num_extra = (16, frames[0], 0) if frames else (1, 1, 1)
     for key, table in raw.items():
-        # A stored table tells the number of tokens; 16 frames in square form is how they were made.
-        if _POSITIONS.fullmatch(_bare(key)) and height == width and 16 % tubelet == 0:
-            side = math.isqrt(table.shape[-2] // (16 // tubelet))
-            if side * side * (16 // tubelet) == table.shape[-2]:
-                facts |= {"num_frames": 16, "image_size": side * height}
+        if _POSITIONS.fullmatch(_bare(key)) and height == width and num_frames % tubelet == 0:
+            num_slices, num_cells = num_frames // tubelet, table.shape[-2] - num_extra
+            side = math.isqrt(num_cells // num_slices)
+            if side * side * num_slices == num_cells:
+                facts["image_size"] = side * height
+                if frames:
+                    facts["num_frames"] = num_frames
     return facts
 
 

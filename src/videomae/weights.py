@@ -23,7 +23,15 @@ from torch.serialization import safe_globals
 from videomae import hub
 from videomae.config import VideoMAEConfig
 from videomae.errors import WeightsError
-from videomae.spellings import State, facts_of, rename, scheme_of, some
+from videomae.spellings import (
+    State,
+    facts_of,
+    of_images,
+    rename,
+    scheme_of,
+    some,
+    without_image_parts,
+)
 
 SAFETENSORS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
@@ -36,7 +44,9 @@ class Checkpoint:
 
     `scheme` says in words whose spelling it was. `facts` are the config fields that follow from
     names and shapes (head counts never do). `config` is its config.json in the same fields, or None
-    where there is none. `unexpected` are tensors that no VideoMAE has, in the file's spelling.
+    where there is none. `unexpected` are tensors that no VideoMAE has, in the file's spelling, and
+    `left_out` those of an image MAE that mean nothing here. The state of an image MAE has 2-D
+    patches, to be inflated once the tubelet size is known.
     """
 
     source: str
@@ -46,6 +56,11 @@ class Checkpoint:
     config: dict[str, Any] | None
     unexpected: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def of_images(self) -> bool:
+        return of_images(self.state)
 
     @property
     def has_decoder(self) -> bool:
@@ -63,11 +78,12 @@ def read_checkpoint(
 
     Known are the files of transformers 4 and 5 (whole or sharded), of the original VideoMAE and
     VideoMAE V2 code (pre-training and fine-tuning, all wrappers), of the V2 hub repositories, and
-    of MMAction2. Tensors are mapped from the file where its format allows, not copied. Pickles are
-    opened without running anything in them. `where` are `hub.fetch`'s arguments.
+    of MMAction2; and, to start from, image MAEs of transformers and of the original code. Tensors
+    are mapped from the file where its format allows, not copied. Pickles are opened without running
+    anything in them. `where` are `hub.fetch`'s arguments.
 
-    Raises WeightsError: nothing found, damaged, not a VideoMAE, or a VideoMAE of a kind that was
-    never published (cosine attention, learned positions).
+    Raises WeightsError: nothing found, damaged, not a VideoMAE, a VideoMAE of a kind that was never
+    published (cosine attention, learned positions), or an image model with parts of its own.
 
     ```python
     read_checkpoint("vit_b_k710_dl_from_giant.pth").facts["hidden_size"]  # 768
@@ -82,10 +98,17 @@ def read_checkpoint(
         source = str(id_or_path)
         raw = _read_model_files(id_or_path, use_safetensors, where)
         config_path = hub.fetch(id_or_path, "config.json", required=False, **where)
-    state, unexpected, notes = rename(raw, source=source)
+    kept, left_out = without_image_parts(raw)
+    state, unexpected, notes = rename(kept, source=source)
     config = None
     if config_path is not None:
         config = _published_config(hub.read_json(config_path), source=source)
+    if unexpected and of_images(state):
+        raise WeightsError(
+            f"{source} is an image model with {len(unexpected)} tensors that no image MAE has: "
+            f"{some(unexpected)}; without them it would be another model, so use a plain ViT as "
+            "facebookresearch/mae and transformers' ViTMAE write it"
+        )
     return Checkpoint(
         source=source,
         scheme=scheme_of(raw),
@@ -94,6 +117,7 @@ def read_checkpoint(
         config=config,
         unexpected=unexpected,
         notes=notes,
+        left_out=left_out,
     )
 
 
@@ -260,13 +284,15 @@ def describe(
 
     From `config` if there is one, else config.json, else from shapes and the table of published
     head counts. `name` is the id or path, `given` the caller's overrides, which may hold the heads.
+    An image model has no grid of tubelets, so that the one asked for is its first, not resized.
     """
     facts, notes = checkpoint.facts, []
     heads = {key: given[key] for key in given if key.endswith("num_attention_heads")}
     if config is not None:
         described = config.copy()
         pooling = facts["use_mean_pooling"]
-        if checkpoint.config is None and described.use_mean_pooling != pooling:
+        unsaid = checkpoint.config is None or checkpoint.of_images
+        if unsaid and described.use_mean_pooling != pooling:
             described.use_mean_pooling = pooling
             notes.append(
                 f"use_mean_pooling is taken as {pooling}, for the file has "
@@ -274,12 +300,13 @@ def describe(
             )
     else:
         if checkpoint.config is None:
-            notes += _unsaid(facts, given)
-            eps = {} if checkpoint.scheme == "transformers" else _ORIGINAL_EPS
+            if not checkpoint.of_images:
+                notes += _unsaid(facts, given)
+            eps = {} if checkpoint.scheme.startswith("transformers") else _ORIGINAL_EPS
             values = {**facts, **_known_heads(checkpoint, heads), **eps}
         else:
-            nested = checkpoint.scheme != "transformers"  # which leaves out what shapes tell
-            values = {**(facts if nested else {}), **checkpoint.config}
+            partial = checkpoint.scheme != "transformers"  # leaves out what shapes tell
+            values = {**(facts if partial else {}), **checkpoint.config}
         # The published SSv2 models: trained at stride 2, tested on frames spread over the video.
         ssv2 = re.search(r"videomae-\w[\w-]*?(-finetuned)?-ssv2/?$", name)
         if ssv2 and "frame_stride" not in values:
@@ -292,10 +319,18 @@ def describe(
             "weights were trained with 6, and 6 are used; pass num_attention_heads=16 if they are "
             "truly meant"
         )
+    if checkpoint.of_images:
+        described = described.copy(**{key: given[key] for key in _GRID_FIELDS if key in given})
+        notes.append(
+            "an image model, to be trained on videos: its patches are inflated to tubelets of "
+            f"{described.tubelet_size} frames, positions are those of {tuple(described.grid)} "
+            f"tubelets; left out: {some(checkpoint.left_out) or 'nothing'}"
+        )
     return described, notes
 
 
 _ORIGINAL_EPS = {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
+_GRID_FIELDS = ("image_size", "num_frames", "tubelet_size")
 
 
 def _unsaid(facts: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
@@ -348,8 +383,17 @@ _V2_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
+# What the config.json of an image MAE says of its encoder; the decoder it describes is left out.
+_IMAGE_MAE_FIELDS = (
+    *("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers"),
+    *("num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"),
+    *("dtype", "torch_dtype"),
+)
+
+
 def _published_config(values: dict[str, Any], *, source: str) -> dict[str, Any]:
-    """A config.json in our fields; WeightsError if it is not a VideoMAE's."""
+    """A config.json in our fields; WeightsError if it is not a VideoMAE's or an image MAE's."""
     nested = values.get("model_config")
     if isinstance(nested, dict):
         config = {
@@ -359,8 +403,12 @@ def _published_config(values: dict[str, Any], *, source: str) -> dict[str, Any]:
             config["intermediate_size"] = int(nested["embed_dim"] * nested["mlp_ratio"])
         eps = config.get("layer_norm_eps", 1e-6)
         return {**config, "layer_norm_eps": eps, "pooled_norm_eps": eps}
-    if values.get("model_type", "videomae") != "videomae":
+    model_type = values.get("model_type", "videomae")
+    if model_type == "vit_mae":
+        return {key: values[key] for key in _IMAGE_MAE_FIELDS if key in values}
+    if model_type != "videomae":
         raise WeightsError(
-            f"{source} is a {values['model_type']!r} model by its config.json, expected 'videomae'"
+            f"{source} is a {model_type!r} model by its config.json, expected 'videomae', or "
+            "'vit_mae' to start from images"
         )
     return values

@@ -44,8 +44,9 @@ def convert(
     writes a .pth in the spelling of the original code. What the model is follows from its tensors:
     with a decoder a VideoMAEForPreTraining, with a pooled norm or a head a
     VideoMAEForVideoClassification (which without a head returns the pooled features), else a
-    VideoMAEModel. `config` describes a source that does not do so itself; head counts of
-    unpublished widths can be given alone. `where` are `hub.fetch`'s arguments.
+    VideoMAEModel. An image MAE becomes an encoder of videos that is yet to be trained on them.
+    `config` describes a source that does not do so itself; head counts of unpublished widths can be
+    given alone. `where` are `hub.fetch`'s arguments.
 
     Raises WeightsError and ConfigError as `from_pretrained` does, before anything is written.
 
@@ -69,7 +70,8 @@ def convert(
     model, report = _load(checkpoint, source, config=config, **heads, **where)
     if to == "hf":
         model.save_pretrained(destination)
-        _write_processor(source, destination, model.config, where)
+        beside = None if checkpoint.of_images else source  # that of images is no video processor
+        _write_processor(beside, destination, model.config, where)
     else:
         grid = model.config.grid
         if model.config.position_grid not in (None, grid):
@@ -96,11 +98,11 @@ def _load(checkpoint: Checkpoint, source: hub.PathLike, **arguments: Any) -> Any
 
 
 def _write_processor(
-    source: hub.PathLike, folder: Path, config: VideoMAEConfig, where: dict[str, Any]
+    source: hub.PathLike | None, folder: Path, config: VideoMAEConfig, where: dict[str, Any]
 ) -> None:
     """The source's own, or one that does what the published training did."""
     own = None
-    if not Path(source).expanduser().is_file():
+    if source is not None and not Path(source).expanduser().is_file():
         own = hub.fetch(source, _PROCESSOR_NAME, required=False, **where)
     target = folder / _PROCESSOR_NAME
     if own is None:
