@@ -348,3 +348,12 @@ def test_pipes_and_devices_are_refused_without_waiting(tmp_path: Path) -> None:
 def test_limits_reach_the_source(mp4: Path) -> None:
     with pytest.raises(VideoError, match="above the limit of 59"):
         read_frames(mp4, [0], limits=VideoLimits(max_frames=59))
+
+
+def test_bytes_in_memory_read_as_the_file_does(tmp_path: Path) -> None:
+    path = make("b-frames", tmp_path, num_frames=20)
+    with VideoReader(path) as from_disk, VideoReader("a.tar/x", data=path.read_bytes()) as reader:
+        assert reader.info.num_frames == 20
+        np.testing.assert_array_equal(reader.read([3, 17]), from_disk.read([3, 17]))
+    with pytest.raises(VideoError, match=r"a\.tar/x: cannot be opened as a video"):
+        VideoReader("a.tar/x", data=b"no video")

@@ -51,7 +51,7 @@ def test_errors_of_the_disk_are_explained(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     with opened(tmp_path / "x") as file:
         folder = os.open(tmp_path, os.O_RDONLY)
-        os.dup2(folder, file.fileno())  # any reading fails from here on
+        os.dup2(folder, file._raw.fileno())  # any reading fails from here on
         os.close(folder)
         with pytest.raises(VideoError, match=r"x: cannot be read \(Is a directory\)"):
             file.read(1)

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from videomae.errors import VideoError
@@ -19,16 +20,20 @@ _INDEX_BOXES = re.compile(
 _KNOWN_NOT_MP4 = re.compile(rb"RIFF|\x1aE\xdf\xa3|GIF8|FLV|OggS|\x30\x26\xb2\x75|DKIF|YUV4MPEG2")
 
 
-class VideoBytes(io.FileIO):
-    """A video file as FFmpeg gets it: bytes without a name or a folder, read against the clock."""
+class VideoBytes(AbstractContextManager["VideoBytes"]):
+    """A video file as FFmpeg gets it: bytes without a name or a folder, read against the clock.
 
-    def __init__(self, path: Path, clock: DecodeClock) -> None:
+    `data` are the bytes where they are in memory already; `path` then only names them.
+    """
+
+    name = "video"  # so that the content alone tells FFmpeg what it is
+
+    def __init__(self, path: Path, clock: DecodeClock, data: bytes | None = None) -> None:
+        self._path, self._clock = path, clock
         try:
-            super().__init__(path, "rb")
+            self._raw = io.FileIO(path, "rb") if data is None else io.BytesIO(data)
         except OSError as error:
             raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
-        self.name = "video"  # so that the content alone tells FFmpeg what it is
-        self._path, self._clock = path, clock
         self._size = self.seek(0, io.SEEK_END)
         self.seek(0)
         self._head = self.read(64)
@@ -37,15 +42,24 @@ class VideoBytes(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         self._clock.check()
         try:
-            return super().read(size)
+            return self._raw.read(size)
         except OSError as error:
             raise VideoError(f"{self._path}: cannot be read ({error.strerror})") from error
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
-            return super().seek(offset, whence)
-        except OSError:  # before the beginning, as damaged files have it; FFmpeg's word for no
-            return -1
+            return self._raw.seek(offset, whence)
+        except (OSError, ValueError):  # before the beginning, as damaged files have it
+            return -1  # FFmpeg's word for no
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def is_cut_off(self) -> bool:
         """Whether the file is shorter than its first bytes promise, or a GIF without its end mark.

@@ -1,4 +1,4 @@
-"""One video file decoded and written with FFmpeg (PyAV), of which no other file knows.
+"""One video file decoded with FFmpeg (PyAV); `video_write` writes with it, no other file knows it.
 
 Files are taken for hostile: we open them and hand FFmpeg their bytes, so that it can open nothing
 by itself; the kinds of container are named, and limits are checked before anything is allocated.
@@ -19,8 +19,7 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from videomae.errors import ConfigError, VideoError
-from videomae.hub import PathLike, atomic_path
+from videomae.errors import VideoError
 from videomae.video_bytes import VideoBytes
 from videomae.video_limits import DecodeClock, VideoInfo, VideoLimits
 
@@ -50,7 +49,9 @@ class _LostError(Exception):
 class VideoFile:
     """One video file: knows when each frame is shown, and decodes forward from key frames."""
 
-    def __init__(self, path: Path, limits: VideoLimits, num_threads: int) -> None:
+    def __init__(
+        self, path: Path, limits: VideoLimits, num_threads: int, data: bytes | None = None
+    ) -> None:
         self._path, self._limits, self._num_threads = path, limits, num_threads
         self.clock = DecodeClock(path, limits)
         self._reformatter = VideoReformatter()
@@ -64,7 +65,7 @@ class VideoFile:
         self._position = 0  # number of the first of them
         self._sought = False  # whether that one must be a key frame
         self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
-        self._file = VideoBytes(path, self.clock)
+        self._file = VideoBytes(path, self.clock, data)
         try:
             self._file.check_index(limits)
             self._container = self._open_container()
@@ -81,10 +82,16 @@ class VideoFile:
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
         """Yield (index, upright RGB (H, W, 3)) for ascending indices."""
+        for index, frame in self.pictures(wanted):
+            yield index, self._rgb(frame)
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (index, frame as it is stored, not turned) for ascending indices."""
         done = 0
         try:
             for index, frame in self._find(wanted):
-                yield index, self._rgb(frame)
+                self._check_size(frame)
+                yield index, frame
                 done += 1
         except (_LostError, av.FFmpegError):
             # Either decoding could not begin where the file said, or the file is damaged. A decode
@@ -94,7 +101,13 @@ class VideoFile:
                 raise self._damaged(num_frames, self.info.num_frames) from None
             self._rewind()
             for index, frame in self._find(wanted[done:]):
-                yield index, self._rgb(frame)
+                self._check_size(frame)
+                yield index, frame
+
+    def times(self) -> tuple[list[int], Fraction] | None:
+        """When each frame is shown, and the seconds in one unit of that; None where unknown."""
+        unit = self._stream.time_base
+        return (self._times, unit) if self._times and unit else None
 
     # Opening
 
@@ -188,7 +201,7 @@ class VideoFile:
         elif seconds is None and fps:
             seconds = num_frames / fps
         self._limits.check(self._path, max_duration_seconds=seconds)
-        height, width = self._orientation.turned(self._stored_size)
+        height, width = self.orientation.turned(self._stored_size)
         return VideoInfo(
             path=self._path,
             num_frames=num_frames,
@@ -197,7 +210,7 @@ class VideoFile:
             height=height,
             width=width,
             codec=codec_name,
-            rotation_degrees=self._orientation.rotation_degrees,
+            rotation_degrees=self.orientation.rotation_degrees,
         )
 
     def _read_times(self) -> bool:
@@ -362,23 +375,25 @@ class VideoFile:
             raise
 
     def _learn_shape(self, first: av.VideoFrame) -> None:
-        self._orientation = _Orientation.of(first)
+        self.orientation = Orientation.of(first)
         self._stored_size = first.height, first.width
 
     def _rgb(self, frame: av.VideoFrame) -> Frames:
+        # One reformatter for all frames: a new one each time costs 2 ms a frame at 340 x 256 px.
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        return self.orientation.apply(cast(Frames, picture.to_ndarray()))
+
+    def _check_size(self, frame: av.VideoFrame) -> None:
         if (frame.height, frame.width) != self._stored_size:
             raise VideoError(
                 f"{self._path}: its frames change size, from {self._stored_size[1]} x "
                 f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x height); "
                 "re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
-        # One reformatter for all frames: a new one each time costs 2 ms a frame at 340 x 256 px.
-        picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        return self._orientation.apply(cast(Frames, picture.to_ndarray()))
 
 
 @dataclass(frozen=True)
-class _Orientation:
+class Orientation:
     """How a stored picture is turned to be shown: first transposed, then flipped."""
 
     transposed: bool = False
@@ -387,7 +402,7 @@ class _Orientation:
     rotation_degrees: int = 0  # clockwise
 
     @classmethod
-    def of(cls, frame: av.VideoFrame) -> "_Orientation":
+    def of(cls, frame: av.VideoFrame) -> "Orientation":
         """Read the display matrix (a b u, c d v, x y w): x' = a x + c y, y' = b x + d y.
 
         Angles between quarter turns, which no camera writes, count as the nearest.
@@ -408,62 +423,7 @@ class _Orientation:
         return size[::-1] if self.transposed else size
 
     def apply(self, image: Frames) -> Frames:
-        """A turned view of an image (H, W, 3)."""
+        """A turned view of an image (H, W, 3) or of one of its planes (H, W)."""
         if self.transposed:
             image = image.swapaxes(0, 1)
         return image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
-
-
-def write_video(
-    path: PathLike,
-    frames: Frames,
-    *,
-    fps: float = 30.0,
-    crf: int = 18,
-    keyframe_distance: int | None = None,
-) -> Path:
-    """Write frames (T, H, W, 3), uint8 RGB, as an H.264 mp4 that every player opens, atomically.
-
-    fps: frames per second. crf: 0 (lossless) to 51, smaller is better and larger; 18 is about
-    invisible. keyframe_distance: a key frame at least every so many frames (x264's own choice, at
-    most 250, if None); short distances make seeking cheap. An odd height or width grows by one
-    repeated row or column, since players expect one colour per 2 x 2 pixels. The same frames give
-    the same bytes on every machine.
-
-    Raises VideoError for frames of another shape or type, ConfigError for other values.
-
-    >>> write_video("grey.mp4", np.full((16, 64, 64, 3), 128, np.uint8))  # doctest: +SKIP
-    """
-    frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
-        raise VideoError(
-            f"cannot write frames of shape {frames.shape} and type {frames.dtype}; expected a "
-            "non-empty (frames, height, width, 3) array of uint8 RGB"
-        )
-    if fps <= 0 or not 0 <= crf <= 51 or (keyframe_distance is not None and keyframe_distance < 1):
-        raise ConfigError(
-            f"cannot write with fps={fps}, crf={crf}, keyframe_distance={keyframe_distance}; "
-            "expected fps above 0, crf from 0 to 51, keyframe_distance None or at least 1"
-        )
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    options = {"crf": str(crf)}
-    if keyframe_distance is not None:
-        options["g"] = str(keyframe_distance)
-    rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
-    # The index goes first: the file plays while it loads, and a part of it can still be read.
-    flags = {"movflags": "+faststart"}
-    with (
-        atomic_path(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", options=flags) as container,
-    ):
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
-        for image in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return Path(path)
