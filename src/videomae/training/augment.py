@@ -1,0 +1,449 @@
+"""Augmentations of the published recipes: crops, flips, RandAugment, erasing, mixup and cutmix.
+
+Whatever is drawn comes from the `random.Random` that is passed in, and holds for all frames of a
+clip: what moves in it stays what moved. torchvision draws from torch's global generator, which
+threads share, so that draws are made here and only the pixels are left to it. Clips are uint8
+(T, C, H, W), boxes (top, left, height, width) in pixels. docs/augmentation.md lists what differs
+from the published code. B clips of T frames, C channels, H x W pixels, K classes.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD, nearest
+from videomae.errors import ConfigError
+from videomae.video import Frames
+
+Box = tuple[int, int, int, int]
+Crop = Literal["multi_scale", "random_resized"]
+
+# What an operation of RandAugment is told at magnitude 10, and whether either sign is as likely:
+# (start, reach, signed) gives start ± reach * magnitude / 10, a whole number where unsigned. Names
+# and numbers are those of the increasing operations of timm, "inc1" in the published recipes.
+_OPS: dict[str, tuple[float, float, bool]] = {
+    "auto_contrast": (0, 0, False),
+    "equalize": (0, 0, False),
+    "invert": (0, 0, False),
+    "rotate": (0, 30, True),  # degrees
+    "posterize": (4, -4, False),  # bits kept
+    "solarize": (256, -256, False),  # inverted from this value on
+    "solarize_add": (0, 110, False),  # added to values below 128
+    "color": (1, 0.9, True),  # 0 grey, 1 unchanged
+    "contrast": (1, 0.9, True),
+    "brightness": (1, 0.9, True),
+    "sharpness": (1, 0.9, True),
+    "shear_x": (0, 0.3, True),  # pixels to the left per pixel down
+    "shear_y": (0, 0.3, True),
+    "translate_x": (0, 0.45, True),  # share of the width, to the left
+    "translate_y": (0, 0.45, True),
+}
+_MAX_MAGNITUDE = 10.0
+_OP_PROB = 0.5
+# What comes into view from outside. The published code never hands the mean colour of ImageNet on
+# to its RandAugment, which then fills with this grey.
+_FILL = [128.0, 128.0, 128.0]
+# The published code runs RandAugment on whole frames, which its Kinetics has stored with a short
+# side of 320 px for crops of 224 px (its DATASET.md). Larger frames are reduced to that first, so
+# that large videos take no more time.
+_SHORT_SIDE = 320 / 224
+# A whole clip at a time makes tensors so large that they go back to the system after each operation
+# (320 x 427 px, 16 frames, 4 operations: 128 ms of CPU time on average, against 75 ms by fours).
+_FRAMES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """From the frames of a clip to what a model sees in training.
+
+    The defaults are the crops of the published pre-training; fine-tuning adds the rest. What is
+    switched off draws nothing, so that a run does not depend on it.
+
+    crop: "multi_scale" (sides from `crop_scales`, one shape) or "random_resized" (area and shape
+    from `crop_area` and `crop_ratio`). flip: mirror half of the clips. rand_augment_ops,
+    _magnitude (0 to 10) and _std: see `draw_ops`. erase_prob: chance of a box of noise. Raises
+    ConfigError where a field is out of its range.
+
+    ```python
+    augment = Augmentation(crop="random_resized", flip=True, rand_augment_ops=4, erase_prob=0.25)
+    clip = augment(frames, (224, 224), random.Random(f"{seed} {epoch} {index}"))
+    ```
+    """
+
+    crop: Crop = "multi_scale"
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False
+    rand_augment_ops: int = 0
+    rand_augment_magnitude: float = 7.0
+    rand_augment_std: float = 0.5
+    erase_prob: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop not in get_args(Crop):
+            raise ConfigError(f"crop={self.crop!r} is not one of {', '.join(get_args(Crop))}")
+        if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
+            raise ConfigError(
+                f"crop_scales={self.crop_scales} must be one or more shares above 0 and up to 1; "
+                "use (1.0,) for the largest crop that fits"
+            )
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ConfigError(
+                f"crop_area={self.crop_area} must be a least and a largest share of the frame, "
+                "above 0 and up to 1; published: (0.08, 1.0)"
+            )
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ConfigError(
+                f"crop_ratio={self.crop_ratio} must be a least and a largest width / height above "
+                "0; published: (0.75, 1.3333)"
+            )
+        _check(math.inf, rand_augment_ops=self.rand_augment_ops)
+        _check(math.inf, rand_augment_std=self.rand_augment_std)
+        _check(_MAX_MAGNITUDE, rand_augment_magnitude=self.rand_augment_magnitude)
+        _check(1, erase_prob=self.erase_prob)
+        if self.rand_augment_ops and find_spec("torchvision") is None:
+            raise ConfigError(
+                f"rand_augment_ops={self.rand_augment_ops} needs torchvision, which is not "
+                "installed; run `pip install 'videomae[train]'`, or set rand_augment_ops=0"
+            )
+
+    def __call__(self, frames: Frames, target_hw: tuple[int, int], draw: random.Random) -> Tensor:
+        """Frames uint8 (T, H, W, 3) -> clip uint8 (T, 3, height, width) of the target.
+
+        In the published order: RandAugment on the whole frames, then crop, flip and erase.
+        """
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, C, H, W)
+        ops = draw_ops(
+            self.rand_augment_ops,
+            magnitude=self.rand_augment_magnitude,
+            std=self.rand_augment_std,
+            draw=draw,
+        )
+        if ops:
+            clip = apply_ops(_reduced(clip, target_hw), ops)
+        height, width = clip.shape[-2:]
+        if self.crop == "multi_scale":
+            box = random_crop_box(height, width, target_hw, self.crop_scales, draw)
+        else:
+            box = random_resized_box(
+                height, width, area=self.crop_area, ratio=self.crop_ratio, draw=draw
+            )
+        clip = _cut_and_resize(clip, box, target_hw)
+        if self.flip and draw.random() < 0.5:
+            clip = clip.flip(-1)
+        if self.erase_prob and draw.random() < self.erase_prob:
+            hole = draw_erase_box(*target_hw, draw=draw)
+            if hole is not None:
+                clip = erase(clip, hole, draw=draw)
+        return clip
+
+
+def random_crop_box(
+    height: int,
+    width: int,
+    target_hw: tuple[int, int],
+    scales: Sequence[float],
+    draw: random.Random,
+) -> Box:
+    """A box with the target's shape, its side drawn from `scales`; 1 is the largest that fits.
+
+    The crops of the published pre-training, but for two things. There height and width are drawn
+    apart, one step of `scales` between them at the most, and the box lies at one of 13 fixed
+    points; here the shape is kept and every place is as likely.
+
+    60 x 100 px, target 32 x 64: scale 1 is 50 x 100 (as wide as the frame), scale 0.5 is 25 x 50.
+    """
+    unit = min(height / target_hw[0], width / target_hw[1]) * draw.choice(scales)
+    crop_height = max(min(round(target_hw[0] * unit), height), 1)
+    crop_width = max(min(round(target_hw[1] * unit), width), 1)
+    top = draw.randint(0, height - crop_height)
+    return top, draw.randint(0, width - crop_width), crop_height, crop_width
+
+
+def random_resized_box(
+    height: int,
+    width: int,
+    *,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    draw: random.Random,
+) -> Box:
+    """A box of some share of the frame's area and some width / height, anywhere in the frame.
+
+    The area is uniform, the ratio log-uniform: 1/2 is as likely as 2. A box that does not fit is
+    drawn again; after ten of them it is the largest central one with an allowed ratio::
+
+        10 x 40 px, area (1, 1), ratio (1, 2): nothing fits but 10 x 20 from left = 10
+    """
+    for _ in range(10):
+        crop_height, crop_width = _draw_shape(height, width, area, ratio, draw)
+        if 0 < crop_height <= height and 0 < crop_width <= width:
+            top = draw.randint(0, height - crop_height)
+            return top, draw.randint(0, width - crop_width), crop_height, crop_width
+    allowed = min(max(width / height, ratio[0]), ratio[1])
+    crop_height = max(min(round(width / allowed), height), 1)
+    crop_width = max(min(round(height * allowed), width), 1)
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _draw_shape(
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    draw: random.Random,
+) -> tuple[int, int]:
+    """Height and width of a box by its share of the area and its width / height; may not fit."""
+    size = draw.uniform(*area) * height * width
+    shape = math.exp(draw.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    return round(math.sqrt(size / shape)), round(math.sqrt(size * shape))
+
+
+def crop_and_resize(frames: Frames, box: Box, target_hw: tuple[int, int]) -> Tensor:
+    """Frames uint8 (T, H, W, C) cut to a box and resized with antialiasing: (T, C, H, W)."""
+    return _cut_and_resize(torch.from_numpy(frames).permute(0, 3, 1, 2), box, target_hw)
+
+
+def _cut_and_resize(clip: Tensor, box: Box, target_hw: tuple[int, int]) -> Tensor:
+    top, left, height, width = box
+    cut = clip[..., top : top + height, left : left + width]  # (T, C, H, W)
+    if (height, width) == target_hw:
+        return cut.contiguous()
+    return F.interpolate(cut, size=target_hw, mode="bilinear", antialias=True).contiguous()
+
+
+def _reduced(clip: Tensor, target_hw: tuple[int, int]) -> Tensor:
+    """The whole clip at no more than the size that RandAugment is worth the time for."""
+    height, width = clip.shape[-2:]
+    share = _SHORT_SIDE * max(target_hw[0] / height, target_hw[1] / width)
+    if share >= 1:
+        return clip.contiguous()
+    smaller = round(height * share), round(width * share)
+    return _cut_and_resize(clip, (0, 0, height, width), smaller)
+
+
+def draw_ops(
+    count: int, *, magnitude: float = 7.0, std: float = 0.5, draw: random.Random
+) -> list[tuple[str, float]]:
+    """Draw RandAugment's operations and what each is told; `rand-m7-n4-mstd0.5-inc1` of timm.
+
+    `count` times one of 15 operations, the same ones possibly again, each left out with chance 1/2.
+    The magnitude, 0 to 10, is normal around `magnitude`, and anew for each. At 7 exactly::
+
+        rotate ±21 degrees    solarize values from 77    shear_x, shear_y ±0.21
+        posterize to 2 bits   solarize_add 77            translate_x, translate_y ±0.315
+        color, contrast, brightness, sharpness 0.37 or 1.63
+        auto_contrast, equalize, invert are told nothing, which is written as 0
+    """
+    ops = []
+    for name in (draw.choice(tuple(_OPS)) for _ in range(count)):
+        if draw.random() < _OP_PROB:
+            start, reach, signed = _OPS[name]
+            level = min(max(draw.gauss(magnitude, std), 0.0), _MAX_MAGNITUDE) / _MAX_MAGNITUDE
+            sign = draw.choice((-1, 1)) if signed else 1
+            ops.append((name, start + (sign * reach * level if signed else int(reach * level))))
+    return ops
+
+
+def apply_ops(clip: Tensor, ops: Sequence[tuple[str, float]]) -> Tensor:
+    """A clip uint8 (T, 3, H, W) after the operations of `draw_ops`, all frames treated alike.
+
+    auto_contrast, equalize and contrast look at the values of each frame by itself, as published.
+    Raises ConfigError for an unknown operation, and for a clip of another kind.
+    """
+    # Here, as importing it takes two seconds, which nothing else in training needs.
+    from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
+    from torchvision.transforms.v2 import functional as VF  # type: ignore[import-untyped]
+
+    if clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[1] != 3:
+        raise ConfigError(
+            f"clip {tuple(clip.shape)} of {clip.dtype} cannot be augmented; expected uint8 "
+            "(T, 3, H, W), before it is normalised"
+        )
+    height, width = clip.shape[-2:]
+    look = {"interpolation": InterpolationMode.BILINEAR, "fill": _FILL}
+
+    def move(clip: Tensor, slant: list[float], by: list[float]) -> Tensor:
+        angles = [math.degrees(math.atan(slope)) for slope in slant]
+        # Sheared about the top left corner, as published.
+        still = {"angle": 0.0, "scale": 1.0, "center": [0, 0]}
+        moved: Tensor = VF.affine(clip, translate=by, shear=angles, **still, **look)
+        return moved
+
+    pixels: dict[str, Callable[[Tensor, float], Tensor]] = {
+        "auto_contrast": lambda clip, _: VF.autocontrast(clip),
+        "equalize": lambda clip, _: VF.equalize(clip),
+        "invert": lambda clip, _: VF.invert(clip),
+        "rotate": lambda clip, degrees: VF.rotate(clip, degrees, **look),
+        "posterize": lambda clip, bits: VF.posterize(clip, int(bits)),
+        # torchvision refuses 256, above which there is nothing to invert.
+        "solarize": lambda clip, least: clip if least > 255 else VF.solarize(clip, least),
+        "solarize_add": lambda clip, add: torch.where(clip < 128, clip + int(add), clip),
+        "color": VF.adjust_saturation,
+        "contrast": VF.adjust_contrast,
+        "brightness": VF.adjust_brightness,
+        "sharpness": VF.adjust_sharpness,
+        "shear_x": lambda clip, slant: move(clip, [slant, 0.0], [0.0, 0.0]),
+        "shear_y": lambda clip, slant: move(clip, [0.0, slant], [0.0, 0.0]),
+        "translate_x": lambda clip, share: move(clip, [0.0, 0.0], [-share * width, 0.0]),
+        "translate_y": lambda clip, share: move(clip, [0.0, 0.0], [0.0, -share * height]),
+    }
+
+    def treat(clip: Tensor) -> Tensor:
+        for name, argument in ops:
+            clip = pixels[name](clip, argument)
+        return clip
+
+    for name in {name for name, _ in ops} - set(pixels):
+        known = ", ".join(pixels)
+        raise ConfigError(f"no operation {name!r}; known: {known}{nearest(name, pixels)}")
+    return torch.cat([treat(frames) for frames in torch.split(clip, _FRAMES_AT_ONCE)])
+
+
+def draw_erase_box(
+    height: int,
+    width: int,
+    *,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+    draw: random.Random,
+) -> Box | None:
+    """A box to be erased, smaller than the frame both ways; None where a hundred did not fit.
+
+    Area and ratio are drawn as in `random_resized_box`.
+    """
+    for _ in range(100):
+        box_height, box_width = _draw_shape(height, width, area, ratio, draw)
+        if box_height < height and box_width < width:
+            top = draw.randint(0, height - box_height)
+            return top, draw.randint(0, width - box_width), box_height, box_width
+    return None
+
+
+def erase(clip: Tensor, box: Box, *, draw: random.Random) -> Tensor:
+    """A clip uint8 (T, 3, H, W) with a box of all frames filled with noise, anew in each frame.
+
+    The noise is what N(0, 1) after normalisation is before it: 255 * (mean + std * noise) of
+    ImageNet, cut off at 0 and 255, where 3 % of the red and green and 4 % of the blue values lie
+    beyond. The published code erases after normalisation and cuts nothing off.
+    """
+    top, left, height, width = box
+    generator = torch.Generator().manual_seed(draw.getrandbits(63))
+    noise = torch.randn(len(clip), 3, height, width, generator=generator)
+    mean, std = (torch.tensor(of).view(3, 1, 1) * 255 for of in (IMAGENET_MEAN, IMAGENET_STD))
+    erased = clip.clone()
+    erased[..., top : top + height, left : left + width] = (
+        noise.mul_(std).add_(mean).round_().clamp_(0, 255)
+    )
+    return erased
+
+
+def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Class numbers (B) as float targets (B, K): `smoothing` of each spread over all K classes.
+
+    >>> smooth_one_hot(torch.tensor([1]), 4, 0.2)
+    tensor([[0.0500, 0.8500, 0.0500, 0.0500]])
+
+    Raises ConfigError where a label is not in 0 .. K-1, or `smoothing` not in 0 to 1.
+    """
+    if labels.ndim != 1 or not bool(((labels >= 0) & (labels < num_classes)).all()):
+        raise ConfigError(
+            f"labels {labels.tolist()} must be a list of class numbers from 0 to "
+            f"{num_classes - 1}; videos without a class have -1 and cannot be learned from"
+        )
+    _check(1, smoothing=smoothing)
+    return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+
+
+def mix(
+    pixels: Tensor,
+    targets: Tensor,
+    partner: Tensor,
+    *,
+    draw: random.Random,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    mixup_prob: float,
+    switch_prob: float,
+) -> tuple[Tensor, Tensor]:
+    """Mix each clip of a batch with another, or paste a box of another into it.
+
+    Args:
+        pixels: (B, T, C, H, W) float, normalised; anything is done alike to all B clips.
+        targets: (B, K) soft targets.
+        partner: (B) int64, the row that each row is mixed with.
+        mixup_alpha: mixup keeps a share of the clip drawn from Beta(alpha, alpha); 0 is off.
+        cutmix_alpha: cutmix draws the share of the frame that it keeps likewise; 0 is off. The box
+            is the same in all frames; near the edge it is cut off, and targets follow what is left.
+        mixup_prob: chance that anything is done. switch_prob: chance of cutmix where both are on.
+
+    Returns pixels and targets; the given ones are left as they were. With a share of 0.75, a clip
+    of class 0 and its partner of class 1 give the target (0.75, 0.25). Raises ConfigError where
+    shapes do not belong together or a number is out of its range.
+
+    The published code pairs row i with B-1-i, and its cutmix indexes (B, C, T, H, W) as if there
+    were no time: it swaps rows of some frames, or nothing at all, and mixes the targets regardless.
+    """
+    count = len(pixels)
+    if pixels.ndim != 5 or not pixels.is_floating_point():
+        raise ConfigError(
+            f"pixels {tuple(pixels.shape)} of {pixels.dtype} cannot be mixed; expected float "
+            "(B, T, C, H, W), after they are normalised"
+        )
+    if targets.ndim != 2 or len(targets) != count or not targets.is_floating_point():
+        raise ConfigError(
+            f"targets {tuple(targets.shape)} of {targets.dtype} cannot be mixed; expected float "
+            f"({count}, K), as smooth_one_hot makes them"
+        )
+    if partner.shape != (count,) or partner.dtype != torch.int64:
+        raise ConfigError(
+            f"partner {tuple(partner.shape)} of {partner.dtype} must name a row for each clip: "
+            f"int64 ({count},)"
+        )
+    _check(math.inf, mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
+    _check(1, mixup_prob=mixup_prob, switch_prob=switch_prob)
+    if not (mixup_alpha or cutmix_alpha) or draw.random() >= mixup_prob:
+        return pixels, targets
+    pastes = cutmix_alpha > 0 and (mixup_alpha == 0 or draw.random() < switch_prob)
+    alpha = cutmix_alpha if pastes else mixup_alpha
+    kept = draw.betavariate(alpha, alpha)
+    if pastes:
+        height, width = pixels.shape[-2:]
+        top, left, box_height, box_width = draw_paste_box(height, width, kept=kept, draw=draw)
+        inside = (..., slice(top, top + box_height), slice(left, left + box_width))
+        mixed = pixels.clone()
+        mixed[inside] = pixels[inside][partner]
+        kept = 1 - box_height * box_width / (height * width)
+    else:
+        mixed = torch.lerp(pixels[partner], pixels, kept)
+    return mixed, torch.lerp(targets[partner], targets, kept)
+
+
+def draw_paste_box(height: int, width: int, *, kept: float, draw: random.Random) -> Box:
+    """The box of cutmix: a frame's shape, all but a share of its area, centred anywhere.
+
+    What lies outside the frame is cut off: 8 x 8 px, kept=0.75 is a box of 4 x 4 px, of which
+    2 x 2 px are left where its centre is the frame's corner.
+    """
+    side = math.sqrt(1 - kept)
+    edges = []
+    for length in (height, width):
+        centre, reach = draw.randrange(length), int(length * side) // 2
+        edges.append((max(centre - reach, 0), min(centre + reach, length)))
+    (top, bottom), (left, right) = edges
+    return top, left, bottom - top, right - left
+
+
+def _check(most: float, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= most:
+            expected = "be at least 0" if most == math.inf else f"lie in 0 to {most:g}"
+            raise ConfigError(f"{name}={value} must {expected}; 0 switches it off")
