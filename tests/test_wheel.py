@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import videomae
+from videomae.training.settings import recipe_names
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel_path: Path) -> None:
     for model in ("motion-tiny", "motion-tiny-pretrain"):
         assert f"videomae/assets/{model}/config.json" in names
         assert f"videomae/assets/{model}/model.safetensors" in names
+    assert {f"videomae/recipes/{name}.toml" for name in recipe_names()} < names
+    assert "videomae/recipes/kinetics400-base-pretrain.toml" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
