@@ -265,3 +265,32 @@ plot_curve({{"a": ([0, 1], [1, 0])}}, {str(tmp_path / "a.svg")!r})
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 100, 101, 700])
+def test_confusions_are_readable_for_few_and_many_classes(count: int, tmp_path: Path) -> None:
+    matrix = np.diag(np.full(count, 9))
+    matrix[0, -1] = 1
+    names = [f"a rather long name, costing $ {k}" + "!" * k for k in range(count)]
+    path = visualize.plot_confusion(matrix, names, tmp_path / "new" / "c.png", title="top-1 $9")
+    with Image.open(path) as image:
+        assert max(300, 4 * count) < image.width < 6000
+        picture = np.asarray(image.convert("RGB")).astype(int)
+    blue = picture[..., 2] - picture[..., 0]
+    assert (blue > 90).sum() > 9 * count  # the diagonal, at least three pixels each way
+    assert [entry.name for entry in path.parent.iterdir()] == ["c.png"]
+
+
+def test_confusions_are_drawn_the_same_each_time_and_refused_where_they_do_not_fit(
+    tmp_path: Path,
+) -> None:
+    matrix = np.array([[9, 1], [0, 0]])
+    drawn = [
+        visualize.plot_confusion(matrix, ["a", "b"], tmp_path / f"{k}.svg").read_bytes()
+        for k in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    with pytest.raises(ConfigError, match=r"matrix \(2, 2\) does not fit 1 classes"):
+        visualize.plot_confusion(matrix, ["a"], tmp_path / "c.png")
+    with pytest.raises(ConfigError, match=r"ends in '.gif'"):
+        visualize.plot_confusion(matrix, ["a", "b"], tmp_path / "c.gif")

@@ -1,4 +1,4 @@
-"""Pictures: reconstructions pasted back into their clip, film strips, animations and curves.
+"""Pictures: reconstructions in their clip, film strips, animations, curves, confusion matrices.
 
 The only door to matplotlib, and to writing pictures. Clips are uint8 (T, H, W, 3) RGB; inside the
 model's domain they are float (T, C, H, W) in 0..1. T frames, C channels, H x W pixels, N tubelets,
@@ -347,6 +347,59 @@ def plot_curve(
                 name, place, xycoords="axes fraction", color=colour, fontsize=8, va="center"
             )
     # Neither a date nor random names: the same curve gives the same file.
+    metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+    with rc_context({"svg.hashsalt": "videomae"}), atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata=metadata)
+    return path
+
+
+def plot_confusion(
+    matrix: NDArray[np.int64], classes: Sequence[str], path: PathLike, *, title: str = ""
+) -> Path:
+    """Draw how often each class was taken for each, as shares of its row; atomically, .svg or .png.
+
+    `matrix` (K, K) counts videos, rows the true class, columns the answer. Up to 20 classes have
+    their percents written in, up to 100 their names at the sides, and more their numbers.
+
+    ```python
+    plot_confusion(np.array([[9, 1], [0, 8]]), ["run", "sit"], "confusion.png")
+    ```
+    """
+    from matplotlib import rc_context
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    path, count = Path(path), len(classes)
+    _check_suffix(path, (".svg", ".png"))
+    if matrix.shape != (count, count) or not count:
+        raise ConfigError(f"matrix {matrix.shape} does not fit {count} classes; give (K, K) counts")
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K, K)
+    named, written = count <= 100, count <= 20
+    # Inches: room for three digits, for a small name, or four points of the screen.
+    cell = 0.42 if written else 0.16 if named else 0.04
+    names = [name if len(name) <= 32 else f"{name[:31]}…" for name in classes]
+    margin = 1.0 + (0.075 * max(map(len, names)) if named else 0.3)
+    side = max(cell * count, 2.0) + margin
+    figure = Figure(figsize=(side, side), dpi=160 if named else 100, layout="constrained")
+    axes = figure.add_subplot()
+    # By the root of the share, or a mistake in 1 of 50 could not be seen.
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    size = 8 if written else 6.5
+    if named:
+        axes.set_xticks(range(count), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
+    axes.tick_params(labelsize=size, width=0.6, length=2, bottom=not written, left=not written)
+    for row, column in np.argwhere(matrix > 0) if written else ():
+        share = shares[row, column]
+        text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
+        colour = "white" if share > 0.35 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+    number = "" if named else ", by number"
+    axes.set_xlabel(f"answer{number}", fontsize=9)
+    axes.set_ylabel(f"class{number}", fontsize=9)
+    axes.set_title(f"{title}\nin % of the class" if written else title, loc="left", fontsize=9)
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.6)
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     with rc_context({"svg.hashsalt": "videomae"}), atomic_path(path) as temporary:
         figure.savefig(temporary, metadata=metadata)
