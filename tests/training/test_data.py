@@ -1,151 +1,249 @@
-import random
+import io
 import shutil
+import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import fsspec
 import pytest
 import torch
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
+from videomae.datasets.manifest import Video, Videos, load_videos
+from videomae.datasets.opening import open_video
 from videomae.errors import ConfigError, VideoError
+from videomae.training.augment import Augmentation, crop_and_resize
 from videomae.training.data import (
     Batch,
     ClipSource,
+    Plan,
     covering_size,
-    crop_and_resize,
-    list_videos,
     normalize,
-    num_steps,
-    random_crop_box,
-    split_folder,
     train_batches,
 )
 from videomae.training.settings import TrainSettings
-from videomae.video import read_frames
+from videomae.video import probe, read_frames
 
 CONFIG = VideoMAEConfig.preset("tiny", image_size=16, num_frames=4, frame_stride=2)
 
 
 def source(folder: Path, **settings: Any) -> ClipSource:
-    return ClipSource(list_videos(folder), CONFIG, TrainSettings(**settings))
+    return ClipSource(load_videos(folder), CONFIG, TrainSettings(**settings))
+
+
+def batches(clips: ClipSource, plan: Plan, first: int = 0, **options: Any) -> list[Batch]:
+    last = options.pop("last", plan.steps_per_epoch)
+    return list(train_batches(clips, plan, first_step=first, num_steps=last, **options))
 
 
 def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
     return len(one) == len(other) and all(
-        a.index == b.index and torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels)
+        a.index == b.index and a.rows == b.rows and torch.equal(a.pixels, b.pixels)
         for a, b in zip(one, other, strict=True)
     )
 
 
-def test_class_folders_are_numbered_by_name(videos_dir: Path) -> None:
-    videos = list_videos(videos_dir)
-    assert videos.classes == ("sway", "zoom_in")
-    assert videos.labels == (0,) * 5 + (1,) * 5
-    assert len(videos) == 10
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 3), (2, 3), (3, 2)])
+def test_processes_and_parts_share_each_step_without_repeats_or_losses(
+    world: int, accumulate: int
+) -> None:
+    whole = Plan(num_videos=50, batch_size=12, seed=3)
+    assert whole.steps_per_epoch == 4
+    for step in range(9):
+        dealt = []
+        for rank in range(world):
+            plan = Plan(50, 12, 3, rank=rank, world=world, accumulate=accumulate)
+            parts = plan.parts(step)
+            assert len(parts) == accumulate
+            dealt += [pair for p in parts for pair in zip(p.places, p.index, strict=True)]
+        (only,) = whole.parts(step)
+        assert sorted(dealt) == list(zip(only.places, only.index, strict=True))
+        assert only.epoch == step // 4
 
 
-def test_equal_names_in_two_classes_stay_apart(videos_dir: Path, tmp_path: Path) -> None:
-    for name in ("a [1] #", "b"):
-        (tmp_path / name).mkdir()
-        shutil.copy(videos_dir / "sway" / "0.mp4", tmp_path / name / "0.mp4")
-    videos = list_videos(tmp_path)
-    assert [path.parent.name for path in videos.paths] == ["a [1] #", "b"]
-    assert videos.labels == (0, 1)
+def test_an_epoch_shows_each_video_once_in_a_new_order() -> None:
+    plan = Plan(num_videos=12, batch_size=3)
+    orders = [
+        [i for step in range(4 * epoch, 4 * epoch + 4) for i in plan.parts(step)[0].index]
+        for epoch in range(3)
+    ]
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert orders[0] != [i for s in range(4) for i in Plan(12, 3, seed=1).parts(s)[0].index]
 
 
-def test_a_flat_folder_has_no_classes(videos_dir: Path) -> None:
-    videos = list_videos(videos_dir / "sway")
-    assert videos.classes == ()
-    assert set(videos.labels) == {-1}
+def test_the_last_incomplete_batch_is_left_out() -> None:
+    assert Plan(10, 4).steps_per_epoch == 2
+    assert Plan(10, 64).videos_per_step == 10
+    assert Plan(10, 64, world=2, accumulate=2).videos_per_step == 8
 
 
-def test_labels_follow_the_model_where_it_has_classes(videos_dir: Path) -> None:
-    videos = list_videos(videos_dir, classes=["zoom_in", "other", "sway"])
-    assert set(videos.labels[:5]) == {2}
-    assert set(videos.labels[5:]) == {0}
-    with pytest.raises(ConfigError, match=r"class folders \['zoom_in'\], which the model does not"):
-        list_videos(videos_dir, classes=["sway"])
+def test_batches_that_cannot_be_shared_are_refused() -> None:
+    with pytest.raises(ConfigError, match="batch_size=10 cannot be split evenly over 2"):
+        Plan(100, 10, world=2, accumulate=2)
+    with pytest.raises(ConfigError, match="3 videos are too few for 4 processes of 1 parts"):
+        Plan(3, 8, world=4)
 
 
-def test_folders_without_videos_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no videos"):
-        list_videos(tmp_path)
-    with pytest.raises(ConfigError, match="does not exist"):
-        list_videos(tmp_path / "nowhere")
+def test_videos_of_shards_stay_near_each_other() -> None:
+    shards = tuple(i // 10 for i in range(400))  # 40 shards of 10, mixed 8 at a time
+    plan = Plan(400, 80, seed=1, shards=shards)
+    assert plan.steps_per_epoch == 5
+    seen = []
+    for step in range(5):
+        index = plan.parts(step)[0].index
+        seen += index
+        assert len({shards[i] for i in index}) == 8
+        assert list(index) != sorted(index)
+    assert sorted(seen) == list(range(400))
 
 
-def test_split_folders(tmp_path: Path) -> None:
-    assert split_folder(tmp_path) == (tmp_path, None)
-    (tmp_path / "train").mkdir()
-    (tmp_path / "test").mkdir()
-    assert split_folder(tmp_path) == (tmp_path / "train", tmp_path / "test")
-    (tmp_path / "val").mkdir()
-    assert split_folder(tmp_path)[1] == tmp_path / "val"
-    assert split_folder(tmp_path, Path("x"))[1] == Path("x")
-
-
-def test_an_epoch_shows_each_video_once_in_a_new_order(videos_dir: Path) -> None:
-    clips = source(videos_dir)
-    orders = []
-    for epoch in range(2):
-        batches = list(train_batches(clips, batch_size=5, epoch=epoch))
-        order = [index for batch in batches for index in batch.index]
-        assert sorted(order) == list(range(10))
-        orders.append(order)
-    assert orders[0] != orders[1]
-
-
-def test_the_last_incomplete_batch_is_left_out(videos_dir: Path) -> None:
-    batches = list(train_batches(source(videos_dir), batch_size=4, epoch=0))
-    assert [len(batch.pixels) for batch in batches] == [4, 4]
-    assert num_steps(10, 4) == 2
-    (only,) = train_batches(source(videos_dir), batch_size=64, epoch=0)
-    assert len(only.pixels) == 10
-    assert num_steps(10, 64) == 1
-
-
-def test_threads_cache_and_resume_do_not_change_a_batch(videos_dir: Path) -> None:
-    plain = list(train_batches(source(videos_dir, cache_gb=0), batch_size=4, epoch=3))
+def test_workers_cache_and_resume_do_not_change_a_batch(videos_dir: Path) -> None:
+    plan = Plan(10, 4, seed=0)
+    plain = batches(source(videos_dir, cache_gb=0), plan, last=4)
     assert plain[0].pixels.shape == (4, 4, 3, 16, 16)
     assert plain[0].pixels.dtype == torch.uint8
+    assert [batch.step for batch in plain] == [0, 1, 2, 3]
     cached = source(videos_dir, cache_gb=1)
     for _ in range(2):  # decoded, then from memory
-        assert same(plain, list(train_batches(cached, batch_size=4, epoch=3, num_workers=4)))
-    later = list(train_batches(source(videos_dir), batch_size=4, epoch=3, start_step=1))
-    assert same(plain[1:], later)
+        assert same(plain, batches(cached, plan, last=4, num_workers=4))
+    assert same(plain[1:], batches(source(videos_dir), plan, first=1, last=4))
+
+
+def test_worker_processes_give_the_batches_of_threads(videos_dir: Path) -> None:
+    plan = Plan(10, 4, seed=0)
+    threads = batches(source(videos_dir), plan, last=3)
+    assert same(threads, batches(source(videos_dir), plan, last=3, workers="processes"))
+
+
+def test_repeats_are_other_clips_of_one_decoding(videos_dir: Path, monkeypatch: Any) -> None:
+    opened: list[str] = []
+
+    def counting(video: Video) -> Any:
+        opened.append(video.path)
+        return open_video(video)
+
+    monkeypatch.setattr("videomae.training.data.open_video", counting)
+    clips = source(videos_dir, num_repeats=3, cache_gb=0)
+    (batch,) = batches(clips, Plan(10, 4), last=1)
+    assert len(opened) == 4
+    assert batch.pixels.shape[0] == 12
+    assert batch.index == batch.index[:4] * 3
+    assert batch.rows == tuple(range(12))
+    once = source(videos_dir).train_clips(0, batch.index[0])
+    assert torch.equal(batch.pixels[0], once[0])  # the first repeat is the clip without repeats
+    assert len({batch.pixels[row].numpy().tobytes() for row in (0, 4, 8)}) == 3
+    cached = source(videos_dir, num_repeats=3, cache_gb=1)
+    for _ in range(2):
+        assert same([batch], batches(cached, Plan(10, 4), last=1))
 
 
 def test_other_seeds_and_epochs_draw_other_clips(videos_dir: Path) -> None:
-    first = source(videos_dir).train_clip(0, 0)
-    assert torch.equal(first, source(videos_dir).train_clip(0, 0))
-    others = [source(videos_dir).train_clip(epoch, 0) for epoch in range(1, 5)]
-    others += [source(videos_dir, seed=seed).train_clip(0, 0) for seed in range(1, 5)]
+    first = source(videos_dir).train_clips(0, 0)
+    assert torch.equal(first, source(videos_dir).train_clips(0, 0))
+    others = [source(videos_dir).train_clips(epoch, 0) for epoch in range(1, 5)]
+    others += [source(videos_dir, seed=seed).train_clips(0, 0) for seed in range(1, 5)]
     assert any(not torch.equal(first, other) for other in others[:4])
     assert any(not torch.equal(first, other) for other in others[4:])
 
 
-def test_unreadable_videos_are_skipped_counted_and_limited(
-    videos_dir: Path, tmp_path: Path
-) -> None:
+def test_unreadable_videos_leave_gaps_that_are_told(videos_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(videos_dir, tmp_path / "v")
-    bad = tmp_path / "v" / "sway" / "bad.mp4"
-    bad.write_bytes(b"not a video")
-    clips = source(tmp_path / "v", max_bad_fraction=0.1)
-    batches = list(train_batches(clips, batch_size=11, epoch=0))
-    assert [len(batch.pixels) for batch in batches] == [10]
-    assert list(clips.bad) == [bad]
-    strict = source(tmp_path / "v", max_bad_fraction=0.05)
-    with pytest.raises(VideoError, match=r"1 of 11 videos cannot be read.*bad\.mp4"):
-        list(train_batches(strict, batch_size=11, epoch=0))
+    (tmp_path / "v" / "sway" / "bad.mp4").write_bytes(b"not a video")
+    clips = source(tmp_path / "v", num_repeats=2)
+    (batch,) = batches(clips, Plan(11, 11))
+    (bad,) = batch.bad
+    assert clips.videos.items[bad].path.endswith("bad.mp4")
+    assert "bad.mp4: " in batch.bad[bad]
+    assert Counter(batch.index) == {index: 2 for index in range(11) if index != bad}
+    (part,) = Plan(11, 11).parts(0)
+    place = part.index.index(bad)
+    assert set(range(22)) - set(batch.rows) == {place, 11 + place}
+    # 11 places in a ring: whoever would meet the lost one stays alone
+    met = [batch.rows[partner] for partner in batch.partner]
+    for row, other in zip(batch.rows, met, strict=True):
+        repeat, at = divmod(row, 11)
+        after = (at + 1) % 11
+        assert other == (row if after == place else 11 * repeat + after)
+
+
+def test_a_step_without_any_readable_video_is_still_a_step(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"not a video")
+    made = batches(source(tmp_path), Plan(2, 1))
+    assert [batch.pixels.shape for batch in made] == [(0, 4, 3, 16, 16)] * 2
+    assert {next(iter(batch.bad)) for batch in made} == {0, 1}
+
+
+def test_a_stumble_is_forgiven_once(videos_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: Counter[str] = Counter()
+
+    def stumbling(video: Video) -> Any:
+        tries[video.path] += 1
+        if tries[video.path] == 1:
+            raise VideoError(f"{video}: the disk was asleep")
+        return open_video(video)
+
+    monkeypatch.setattr("videomae.training.data.open_video", stumbling)
+    (batch,) = batches(source(videos_dir), Plan(10, 10))
+    assert not batch.bad
+    assert set(tries.values()) == {2}
+
+
+def shard_of(paths: Sequence[Path], place: Path) -> Videos:
+    """A tar of video files, and the rows that find them in it."""
+    with tarfile.open(place, "w") as tar:
+        for number, path in enumerate(paths):
+            info = tarfile.TarInfo(f"{number}.mp4")
+            info.size = path.stat().st_size
+            tar.addfile(info, io.BytesIO(path.read_bytes()))
+    with tarfile.open(place) as tar:
+        members = tar.getmembers()
+    return Videos(tuple(Video(str(place), offset=m.offset_data, num_bytes=m.size) for m in members))
+
+
+def test_shards_and_addresses_give_the_clips_of_files(videos_dir: Path, tmp_path: Path) -> None:
+    paths = sorted((videos_dir / "sway").glob("*.mp4"))
+    plain = ClipSource(Videos(tuple(Video(str(p)) for p in paths)), CONFIG)
+    sharded = ClipSource(shard_of(paths, tmp_path / "0.tar"), CONFIG)
+    memory = fsspec.filesystem("memory")
+    for path in paths:
+        memory.pipe_file(f"/test/{path.name}", path.read_bytes())
+    memory.pipe_file("/test/0.tar", (tmp_path / "0.tar").read_bytes())
+    remote = ClipSource(
+        Videos(tuple(Video(f"memory://test/{path.name}") for path in paths)), CONFIG
+    )
+    rows = [
+        Video("memory://test/0.tar", offset=item.offset, num_bytes=item.num_bytes)
+        for item in sharded.videos.items
+    ]
+    both = ClipSource(Videos(tuple(rows)), CONFIG)
+    for index in range(len(paths)):
+        expected = plain.train_clips(1, index)
+        for other in (sharded, remote, both):
+            assert torch.equal(expected, other.train_clips(1, index))
+
+
+def test_clips_come_from_their_part_alone(videos_dir: Path) -> None:
+    path = sorted((videos_dir / "sway").glob("*.mp4"))[0]
+    assert probe(path).fps == 8
+    last = read_frames(path, [7])
+    rows = (Video(str(path), start_seconds=7 / 8),)
+    clips = ClipSource(Videos(rows), CONFIG, augmentation=Augmentation(crop_scales=(1.0,)))
+    (view,) = clips.view_clips(0)
+    expected = crop_and_resize(last, (0, 0, 24, 24), (16, 16))
+    assert torch.equal(view, expected.expand(4, -1, -1, -1))
+    (clip,) = clips.train_clips(0, 0)
+    assert torch.equal(clip, view)
 
 
 def test_the_centred_view_is_the_middle_of_the_video(videos_dir: Path) -> None:
     clips = source(videos_dir)
     (view,) = clips.view_clips(0)
     # 8 frames, span 7: starts at (8 - 7) // 2 = 0
-    frames = read_frames(clips.videos.paths[0], [0, 2, 4, 6])
+    frames = read_frames(clips.videos.items[0].path, [0, 2, 4, 6])
     whole = crop_and_resize(frames, (0, 0, *frames.shape[1:3]), (16, 16))
     assert torch.equal(view, whole)
 
@@ -156,26 +254,11 @@ def test_views_are_clips_times_crops(videos_dir: Path) -> None:
     assert not torch.equal(views[0], views[3])  # clips start at frames 0 and 1
 
 
-def test_crop_boxes_keep_the_shape_and_stay_inside() -> None:
-    draw = random.Random(0)
-    for _ in range(200):
-        top, left, height, width = random_crop_box(60, 100, (32, 64), (1.0, 0.5), draw)
-        assert (height, width) in [(50, 100), (25, 50)]
-        assert 0 <= top <= 60 - height
-        assert 0 <= left <= 100 - width
-
-
 def test_covering_size_rounds_down_the_longer_side() -> None:
     assert covering_size(240, 320, (224, 224)) == (224, 298)
     assert covering_size(320, 240, (224, 224)) == (298, 224)
     assert covering_size(32, 32, (32, 32)) == (32, 32)
     assert covering_size(100, 100, (32, 64)) == (64, 64)
-
-
-def test_crop_cuts_the_box() -> None:
-    frames = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
-    cut = crop_and_resize(frames, (1, 2, 2, 3), (2, 3))
-    assert torch.equal(cut, torch.from_numpy(frames[:, 1:3, 2:5]).permute(0, 3, 1, 2))
 
 
 def test_normalize_uses_the_training_statistics() -> None:

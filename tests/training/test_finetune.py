@@ -1,16 +1,28 @@
 import dataclasses
 import json
+import math
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from videomae.datasets.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError
-from videomae.modeling import VideoMAEForVideoClassification
-from videomae.training.data import list_videos
-from videomae.training.finetune import finetune, make_model
+from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.training.checkpoint import checkpoint_paths
+from videomae.training.data import Batch
+from videomae.training.finetune import (
+    class_weights,
+    finetune,
+    make_model,
+    make_targets,
+    mixed,
+    problem_loss,
+)
 from videomae.training.pretrain import pretrain
 from videomae.training.report import read_log
 from videomae.training.settings import FinetuneSettings, PretrainSettings
@@ -38,7 +50,10 @@ def test_a_run_leaves_a_model_that_knows_its_classes(settings: FinetuneSettings)
     assert model.config.use_mean_pooling
     results = json.loads((settings.output / "results.json").read_text())
     assert results["top1"] == evaluation.top1
-    assert len((settings.output / "predictions.jsonl").read_text().splitlines()) == 10
+    assert pq.read_table(settings.output / "predictions.parquet").num_rows == 10
+    assert (settings.output / "confusion.png").is_file()
+    assert (settings.output / "index.html").is_file()
+    assert not (settings.output / "best").exists()  # nothing to choose from
 
 
 def test_ten_videos_can_be_learned_by_heart(settings: FinetuneSettings) -> None:
@@ -53,7 +68,10 @@ def test_ten_videos_can_be_learned_by_heart(settings: FinetuneSettings) -> None:
 
 def test_evaluation_in_between_is_logged(settings: FinetuneSettings) -> None:
     finetune(dataclasses.replace(settings, eval_every_epochs=1))
-    assert [row["epoch"] for row in read_log(settings.output) if "top1" in row] == [1]
+    rows = [row for row in read_log(settings.output) if "top1" in row]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    best = VideoMAEForVideoClassification.from_pretrained(settings.output / "best")
+    assert best.num_labels == 2
 
 
 def test_a_resumed_run_ends_the_same(settings: FinetuneSettings, tmp_path: Path) -> None:
@@ -79,13 +97,134 @@ def test_the_encoder_comes_from_pre_training(
             data=videos_dir, output=tmp_path / "pre", epochs=1, mask_ratio=0.5, **small
         )
     )
-    with pytest.warns(UserWarning, match="mean"):
-        model = make_model(dataclasses.replace(settings, init=str(folder)), list_videos(videos_dir))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a fresh head is no news
+        model = make_model(dataclasses.replace(settings, init=str(folder)), load_videos(videos_dir))
     assert model.config.drop_path_rate == 0.1
     assert model.fc_norm is not None
     assert model.num_labels == 2
+    kept = make_model(
+        dataclasses.replace(settings, init=str(folder), keep_final_norm=True),
+        load_videos(videos_dir),
+    )
+    norm = VideoMAEForPreTraining.from_pretrained(folder).videomae.layernorm
+    assert kept.fc_norm is not None
+    assert norm is not None
+    assert torch.equal(kept.fc_norm.bias, norm.bias)
 
 
 def test_one_class_is_not_enough(settings: FinetuneSettings, videos_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="has 0 class folders, and fine-tuning needs at least 2"):
+    with pytest.raises(ConfigError, match="has 0 classes, and fine-tuning needs at least 2"):
         finetune(dataclasses.replace(settings, data=videos_dir / "sway"))
+
+
+def test_a_frozen_backbone_stays_as_it_was(settings: FinetuneSettings) -> None:
+    frozen = dataclasses.replace(settings, train_only="head", init="motion-tiny")
+    videos = load_videos(settings.data)
+    before = make_model(frozen, videos)
+    assert before.config.drop_path_rate == 0
+    with pytest.warns(UserWarning, match="positions of this model are resized"):
+        finetune(frozen)
+    after = VideoMAEForVideoClassification.from_pretrained(settings.output / "model")
+    moved = {
+        name
+        for name, value in after.state_dict().items()
+        if not torch.equal(value, before.state_dict()[name])
+    }
+    assert moved <= {"classifier.weight", "classifier.bias", "fc_norm.weight", "fc_norm.bias"}
+    assert "classifier.weight" in moved
+
+
+def test_the_mean_of_the_weights_is_what_is_saved(
+    settings: FinetuneSettings, tmp_path: Path
+) -> None:
+    finetune(settings)
+    averaged = dataclasses.replace(settings, output=tmp_path / "ema", ema_decay=0.5)
+    finetune(averaged)
+    (*_, last) = checkpoint_paths(averaged.output)
+    state = torch.load(last, weights_only=True)
+    model = VideoMAEForVideoClassification.from_pretrained(averaged.output / "model").state_dict()
+    plain = VideoMAEForVideoClassification.from_pretrained(settings.output / "model").state_dict()
+    name = "classifier.weight"
+    assert torch.equal(model[name], state["ema"][name])
+    assert torch.equal(plain[name], state["model"][name])
+    assert not torch.equal(model[name], plain[name])
+
+
+def test_all_augmentations_together_run_and_repeat(
+    settings: FinetuneSettings, tmp_path: Path
+) -> None:
+    strong = dataclasses.replace(
+        settings, crop="random_resized", flip=True, rand_augment_ops=4, erase_prob=0.5,
+        mixup_alpha=0.8, cutmix_alpha=1.0, num_repeats=2, class_weights="balanced", ema_decay=0.9,
+        drop_path_rate=0.2, classifier_dropout=0.3, accumulate=2,
+    )  # fmt: skip
+    finetune(strong)
+    again = dataclasses.replace(strong, output=tmp_path / "again")
+    finetune(again)
+    losses = [[row["loss"] for row in read_log(s.output) if "loss" in row] for s in (strong, again)]
+    assert losses[0] == losses[1]
+
+
+def manifest(folder: Path, videos_dir: Path, labels: list[str]) -> Path:
+    """A data set of the rendered videos with labels of our choice, the last four for testing."""
+    paths = sorted(videos_dir.rglob("*.mp4"))
+    rows = tuple(
+        Video(str(path), label, "train" if number < 6 else "test")
+        for number, (path, label) in enumerate(zip(paths, labels, strict=True))
+    )
+    names = sorted({name for label in labels for name in label.split("|")} - {""})
+    folder.mkdir()
+    write_manifest(folder, Videos(rows, tuple(names)))
+    return folder
+
+
+def test_several_labels_are_learned_and_measured_by_map(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    data = manifest(tmp_path / "m", videos_dir, ["a|b", "a", "b", "c", "a|c", "b|c"] + ["a|b"] * 4)
+    evaluation = finetune(
+        dataclasses.replace(settings, data=data, eval_data=None, problem="multi_label")
+    )
+    assert evaluation is not None
+    assert set(evaluation.figures()) == {"mean_ap"}
+    model = VideoMAEForVideoClassification.from_pretrained(settings.output / "model")
+    assert model.config.problem_type == "multi_label_classification"
+    assert model.num_labels == 3
+
+
+def test_numbers_are_learned_from_their_mean_on(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    data = manifest(tmp_path / "m", videos_dir, [str(60 + k / 2) for k in range(10)])
+    regression = dataclasses.replace(settings, data=data, eval_data=None, problem="regression")
+    model = make_model(regression, load_videos(data))
+    assert model.classifier.bias.tolist() == [pytest.approx(61.25)]
+    evaluation = finetune(regression)
+    assert evaluation is not None
+    assert evaluation.figures()["mae"] < 5
+
+
+def test_targets_weights_and_losses_by_hand() -> None:
+    settings = FinetuneSettings(label_smoothing=0.2, class_weights="balanced")
+    videos = Videos(tuple(Video("x", label) for label in "aaab"), ("a", "b"))
+    targets = make_targets(settings, videos)
+    torch.testing.assert_close(targets[[0, 3]], torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
+    plain = make_targets(dataclasses.replace(settings, label_smoothing=0.0), videos)
+    weights = class_weights(settings, plain)
+    assert weights.tolist() == pytest.approx([4 / 6, 2.0])
+    # even logits: each clip costs ln 2 times the weight of its class; the mean weight is 1
+    loss = problem_loss(settings, torch.zeros(4, 2), plain, weights)
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_clips_are_mixed_with_their_partners() -> None:
+    settings = FinetuneSettings(mixup_alpha=0.8)
+    pixels = torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1, 1).expand(3, 1, 3, 2, 2).contiguous()
+    batch = Batch(0, pixels, (0, 1, 2), (0, 1, 2), (1, 0, 2))
+    mixed_pixels, targets = mixed(settings, batch, pixels, torch.eye(3))
+    kept = targets[0, 0].item()
+    assert 0 < kept < 1
+    assert targets[0].tolist() == pytest.approx([kept, 1 - kept, 0])
+    assert targets[2].tolist() == pytest.approx([0, 0, 1])  # alone: its neighbour is missing
+    assert mixed_pixels[:, 0, 0, 0, 0].tolist() == pytest.approx([1 - kept, kept, 5])

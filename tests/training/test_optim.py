@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from videomae.config import VideoMAEConfig
+from videomae.errors import ConfigError
 from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
-from videomae.training.optim import layer_of, lr_at, parameter_groups, set_lr
+from videomae.training.optim import Ema, layer_of, lr_at, parameter_groups, set_lr
 
 
 def test_lr_rises_linearly_then_falls_as_half_a_cosine() -> None:
@@ -64,3 +65,22 @@ def test_set_lr_gives_each_group_its_share() -> None:
     )
     set_lr(optimizer, 0.2)
     assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.2]
+
+
+def test_the_running_mean_follows_the_weights() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    ema = Ema(model, 0.75)
+    model.weight.data.fill_(2.0)
+    ema.update(model)  # 0.75 * 1 + 0.25 * 2
+    with ema.swapped_in(model):
+        assert model.weight.item() == 1.25
+    assert model.weight.item() == 2.0
+    other = Ema(model, 0.75)
+    other.load(ema.state())
+    assert other.means["weight"].item() == 1.25
+
+
+def test_a_running_mean_needs_a_decay_between_0_and_1() -> None:
+    with pytest.raises(ConfigError, match=r"ema_decay=1\.0 must lie between 0 and 1"):
+        Ema(torch.nn.Linear(1, 1), 1.0)

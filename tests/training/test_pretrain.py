@@ -1,8 +1,11 @@
 import dataclasses
+import itertools
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +13,11 @@ import torch
 from PIL import Image
 
 from videomae.config import VideoMAEConfig
-from videomae.errors import ConfigError, WeightsError
+from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.modeling import VideoMAEForPreTraining
-from videomae.training.pretrain import draw_mask, make_model, pretrain
+from videomae.training.checkpoint import checkpoint_paths
+from videomae.training.data import normalize
+from videomae.training.pretrain import draw_masks, make_model, pretrain
 from videomae.training.report import read_log
 from videomae.training.settings import PretrainSettings, load_recipe
 
@@ -40,10 +45,14 @@ def test_a_run_leaves_all_that_is_promised(settings: PretrainSettings) -> None:
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[0]["lr"] == 0  # warm-up begins at 0
     assert all(row["num_bad_videos"] == 0 for row in rows)
-    for name in ("curve.png", "reconstructions/epoch_0003.png"):
+    for name in ("loss.png", "lr.png", "reconstructions/epoch_0003.png"):
         with Image.open(output / name) as picture:
             assert min(picture.size) > 90
-    assert json.loads((output / "environment.json").read_text())["torch"] == torch.__version__
+    environment = json.loads((output / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert (output / "index.html").is_file()
+    assert list((output / "tensorboard").glob("events*"))
+    assert {"data_ms", "forward_ms", "backward_ms", "optimizer_ms"} <= set(rows[-1])
 
 
 def test_the_written_settings_repeat_the_run(settings: PretrainSettings, tmp_path: Path) -> None:
@@ -76,12 +85,13 @@ def test_a_resumed_run_ends_with_the_same_weights(
     def killing(settings: PretrainSettings, config: VideoMAEConfig, size: int, step: int) -> Any:
         if step == killed_at:
             raise _KilledError
-        return draw_mask(settings, config, size, step)
+        return draw_masks(settings, config, size, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr("videomae.training.pretrain.draw_mask", killing)
+        patch.setattr("videomae.training.pretrain.draw_masks", killing)
         with pytest.raises(_KilledError):
             pretrain(broken)
+    assert len(checkpoint_paths(broken.output)) == min(killed_at, 2)
     resumed = weights_of(pretrain(dataclasses.replace(broken, resume=True)))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert [row["step"] for row in read_log(broken.output)] == [1, 2, 3, 4, 5, 6]
@@ -93,17 +103,70 @@ def test_a_signal_saves_before_it_stops(
     def stopping(settings: PretrainSettings, config: VideoMAEConfig, size: int, step: int) -> Any:
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return draw_mask(settings, config, size, step)
+        return draw_masks(settings, config, size, step)
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr("videomae.training.pretrain.draw_mask", stopping)
+        patch.setattr("videomae.training.pretrain.draw_masks", stopping)
         with pytest.raises(KeyboardInterrupt):
             pretrain(settings)
     assert signal.getsignal(signal.SIGTERM) is before
-    saved = torch.load(settings.output / "checkpoint.pt", weights_only=True)
-    assert saved["step"] in (2, 3)
+    (saved,) = checkpoint_paths(settings.output)
+    assert saved.name in ("step_00000002.pt", "step_00000003.pt")
     pretrain(dataclasses.replace(settings, resume=True))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    settings: PretrainSettings,
+) -> None:
+    whole = weights_of(pretrain(dataclasses.replace(settings, save_every_steps=5)))
+    *_, last = checkpoint_paths(settings.output)
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"step_00000006\.pt cannot be read.*; trying the one"):
+        resumed = weights_of(pretrain(dataclasses.replace(settings, resume=True)))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    for path in checkpoint_paths(settings.output):
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="trying"), pytest.raises(WeightsError, match="cannot be"):
+        pretrain(dataclasses.replace(settings, resume=True))
+
+
+def test_a_step_without_a_number_is_skipped_and_many_stop_the_run(
+    settings: PretrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(pixels: Any, device: Any) -> Any:
+        return normalize(pixels, device) * (float("nan") if next(steps) in bad else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("videomae.training.pretrain.normalize", poisoned)
+        patch.setattr("videomae.training.step.torch.get_num_threads", lambda: 1)
+        patch.setattr("videomae.training.pretrain.draw", lambda *_: None)
+        steps, bad = itertools.count(), {1, 3}
+        pretrain(settings)
+        rows = read_log(settings.output)
+        assert [row["num_skipped_steps"] for row in rows] == [0, 1, 1, 2, 2, 2]
+        assert [row["loss"] is None for row in rows] == [False, True, False, True, False, False]
+        steps, bad = itertools.count(), {2, 3}
+        strict = dataclasses.replace(
+            settings, max_nonfinite_steps=2, output=settings.output / "strict"
+        )
+        with pytest.raises(ConfigError, match=r"no number in 2 steps in a row, to step 4.*\.mp4"):
+            pretrain(strict)
+
+
+def test_unreadable_videos_are_listed_or_stop_the_run(
+    settings: PretrainSettings, tmp_path: Path
+) -> None:
+    shutil.copytree(settings.data, tmp_path / "v")
+    (tmp_path / "v" / "sway" / "bad.mp4").write_bytes(b"not a video")
+    few = dataclasses.replace(settings, data=tmp_path / "v", max_bad_fraction=0.1, batch_size=11)
+    pretrain(few)
+    listed = json.loads((few.output / "bad_videos.json").read_text())
+    assert list(listed) == [str(tmp_path / "v" / "sway" / "bad.mp4")]
+    assert read_log(few.output)[-1]["num_bad_videos"] == 1
+    strict = dataclasses.replace(few, output=tmp_path / "strict", max_bad_fraction=0.05)
+    with pytest.raises(VideoError, match=r"1 of 11 videos cannot be read.*bad\.mp4"):
+        pretrain(strict)
 
 
 def test_resuming_with_other_settings_is_refused(settings: PretrainSettings) -> None:
@@ -115,9 +178,21 @@ def test_resuming_with_other_settings_is_refused(settings: PretrainSettings) -> 
         pretrain(changed)
 
 
-def test_resuming_nothing_says_so(settings: PretrainSettings) -> None:
-    with pytest.raises(WeightsError, match="nothing to resume"):
-        pretrain(dataclasses.replace(settings, resume=True))
+def test_resuming_nothing_begins(
+    settings: PretrainSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(dataclasses.replace(settings, resume=True))
+    assert "nothing to resume in" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_known_at_once(
+    settings: PretrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "videomae.training.checkpoint.shutil.disk_usage", lambda _: SimpleNamespace(free=10**6)
+    )
+    with pytest.raises(ConfigError, match=r"this run need 0\.0 GB and .* has 0\.0 GB"):
+        pretrain(settings)
 
 
 def test_a_finished_run_is_not_overwritten(settings: PretrainSettings) -> None:
@@ -144,8 +219,40 @@ def test_a_run_can_start_from_other_weights(settings: PretrainSettings) -> None:
 
 def test_masks_follow_from_seed_and_step(settings: PretrainSettings) -> None:
     config = VideoMAEConfig.preset("tiny")
-    one = draw_mask(settings, config, 4, step=7)
-    assert torch.equal(one, draw_mask(settings, config, 4, step=7))
-    assert not torch.equal(one, draw_mask(settings, config, 4, step=8))
+    one, nothing = draw_masks(settings, config, 4, step=7)
+    assert nothing is None
+    assert torch.equal(one, draw_masks(settings, config, 4, step=7)[0])
+    assert not torch.equal(one, draw_masks(settings, config, 4, step=8)[0])
     other = dataclasses.replace(settings, seed=1)
-    assert not torch.equal(one, draw_mask(other, config, 4, step=7))
+    assert not torch.equal(one, draw_masks(other, config, 4, step=7)[0])
+
+
+def test_dual_masking_hides_half_of_the_decoder_too(settings: PretrainSettings) -> None:
+    dual = dataclasses.replace(settings, decoder_mask_ratio=0.5)
+    config = VideoMAEConfig.preset("tiny")
+    hidden, undecoded = draw_masks(dual, config, 4, step=7)
+    assert undecoded is not None
+    assert undecoded.float().mean() == 0.5
+    assert torch.equal(hidden, draw_masks(settings, config, 4, step=7)[0])
+    pretrain(dual)
+    assert read_log(dual.output)[-1]["loss"] > 0
+
+
+def test_the_decoder_has_the_depth_and_width_that_are_asked_for(settings: PretrainSettings) -> None:
+    model = make_model(dataclasses.replace(settings, decoder_depth=3, decoder_width=128))
+    assert len(model.decoder.decoder_layers) == 3
+    config = model.config
+    assert (config.decoder_hidden_size, config.decoder_num_attention_heads) == (128, 2)
+    assert config.decoder_intermediate_size == 512
+
+
+def test_saving_memory_and_compiling_change_no_number(
+    settings: PretrainSettings, tmp_path: Path
+) -> None:
+    pretrain(settings)
+    losses = [row["loss"] for row in read_log(settings.output)]
+    thrifty = dataclasses.replace(
+        settings, output=tmp_path / "thrifty", activation_checkpointing=True, accumulate=2
+    )
+    pretrain(thrifty)
+    assert [row["loss"] for row in read_log(thrifty.output)] == pytest.approx(losses, abs=1e-5)

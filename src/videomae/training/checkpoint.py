@@ -1,72 +1,99 @@
 """A run on disk: where it stands, so that it can go on as if it had never stopped."""
 
 import dataclasses
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 
 from videomae.errors import ConfigError, WeightsError
 from videomae.hub import atomic_path
+from videomae.training.machine import Machine
 from videomae.training.settings import TrainSettings
 
 # What may differ when a run goes on: none of these changes what a step computes.
 _FREE_TO_CHANGE = frozenset(
     {
-        "resume",
-        "output",
-        "num_workers",
-        "cache_gb",
-        "max_bad_fraction",
-        "log_every_steps",
-        "save_every_steps",
-        "draw_every_epochs",
-        "eval_every_epochs",
-        "eval_data",
-        "device",
-        "init",
+        "resume", "output", "num_workers", "workers", "cache_gb", "max_bad_fraction",
+        "log_every_steps", "save_every_steps", "keep_checkpoints", "tracker", "draw_every_epochs",
+        "eval_every_epochs", "eval_data", "device", "init", "max_nonfinite_steps", "parallel",
+        "compile", "activation_checkpointing", "accumulate",
     }
-)
+)  # fmt: skip
+_STEP = re.compile(r"step_(\d+)\.pt")
+# The whole state on the CPU of each process, whatever it was split over: a run can go on with
+# another number of processes.
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def checkpoint_path(output: Path) -> Path:
-    """The one checkpoint of a run."""
-    return Path(output) / "checkpoint.pt"
+def checkpoint_paths(output: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    found = (Path(output) / "checkpoints").glob("step_*.pt")
+    return sorted(path for path in found if _STEP.fullmatch(path.name))
 
 
 def save_checkpoint(
-    settings: TrainSettings, model: nn.Module, optimizer: torch.optim.Optimizer, step: int
+    settings: TrainSettings,
+    machine: Machine,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights, optimiser, step and random state; the old file stays whole until the end."""
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "settings": _comparable(settings),
-    }
-    if torch.cuda.is_available():
-        state["cuda_rng"] = torch.cuda.get_rng_state_all()
-    with atomic_path(checkpoint_path(settings.output)) as temporary:
-        torch.save(state, temporary)
+    """Write weights, optimiser and step, then remove all but the last few checkpoints.
+
+    All processes take part, the first one writes. The file is whole or not there at all; no older
+    one is removed before it is. Random state is none: each step seeds its own.
+    """
+    model_state, optimizer_state = get_state_dict(network, optimizer, options=_WHOLE)
+    if machine.is_main:
+        folder = Path(settings.output) / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": step,
+            "model": model_state,
+            "optimizer": optimizer_state,
+            "settings": _comparable(settings),
+            **(extra or {}),
+        }
+        with atomic_path(folder / f"step_{step:08d}.pt") as temporary:
+            torch.save(state, temporary)
+        for old in checkpoint_paths(settings.output)[: -settings.keep_checkpoints]:
+            old.unlink()
+    machine.wait()
 
 
 def load_checkpoint(
-    settings: TrainSettings, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
-    """Take up a run where it stopped; returns the steps done.
+    settings: TrainSettings, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Take up a run where it stopped: what `save_checkpoint` wrote, or None where nothing is.
 
-    Raises WeightsError where there is no readable checkpoint, and ConfigError where a setting
-    that changes the result is not the one the run began with.
+    A last checkpoint that cannot be read gives way, with a warning, to the one before. Raises
+    WeightsError where none can be read, and ConfigError where a setting that changes the result is
+    not the one the run began with.
     """
-    path = checkpoint_path(settings.output)
-    if not path.is_file():
-        raise WeightsError(f"nothing to resume: {path} does not exist; leave --resume out")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"checkpoint {path} cannot be read: {error}") from error
+    reasons = []
+    for path in reversed(checkpoint_paths(settings.output)):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            break
+        except Exception as error:  # of a damaged file, torch raises all kinds
+            reasons.append(f"{path} cannot be read: {error}")
+            warnings.warn(f"{reasons[-1]}; trying the one before", stacklevel=2)
+    else:
+        if reasons:
+            raise WeightsError("; ".join(reasons))
+        return None
     before, now = state["settings"], _comparable(settings)
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
@@ -78,12 +105,29 @@ def load_checkpoint(
             f"cannot resume {settings.output}: {'; '.join(changed)}; "
             "use the first settings (settings.toml there), or begin in another folder"
         )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    if torch.cuda.is_available() and "cuda_rng" in state:
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return int(state["step"])
+    set_state_dict(
+        network,
+        optimizer,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=_WHOLE,
+    )
+    return dict(state)
+
+
+def check_room(settings: TrainSettings, model: nn.Module) -> None:
+    """ConfigError where the disk cannot hold the checkpoints of a run, before hours are lost."""
+    parameters: list[Tensor] = list(model.parameters())
+    # weights, and two moments of AdamW; one more file while the new one is written
+    per_file = sum(4 * p.numel() * (3 if p.requires_grad else 1) for p in parameters)
+    needed = per_file * (settings.keep_checkpoints + 1)
+    free = shutil.disk_usage(settings.output).free
+    if free < needed:
+        raise ConfigError(
+            f"the checkpoints of this run need {needed / 1e9:.1f} GB and {settings.output} has "
+            f"{free / 1e9:.1f} GB free; make room, choose another output, or lower "
+            f"keep_checkpoints={settings.keep_checkpoints}"
+        )
 
 
 def _comparable(settings: TrainSettings) -> dict[str, Any]:

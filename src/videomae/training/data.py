@@ -1,124 +1,251 @@
-"""From a folder of videos to batches of clips, in an order that follows from the seed alone.
+"""From a list of videos to batches of clips, in an order that follows from the seed alone.
 
-Which clip is drawn from a video, and how it is cropped, is a function of (seed, epoch, index), so
-that neither the number of threads nor a resumed run changes what a step sees.
+Which videos a step sees, which clips are drawn from them and how those are cropped are functions of
+(seed, epoch, index), so that neither the number of workers nor of processes nor a resumed run
+changes what a step learns from.
 """
 
 import random
+import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
+from videomae.datasets.manifest import Videos
+from videomae.datasets.opening import open_video, part_of
 from videomae.errors import ConfigError, VideoError
 from videomae.sampling import frame_indices, random_start, random_uniform_indices, views
+from videomae.training.augment import Augmentation, crop_and_resize
 from videomae.training.settings import TrainSettings
-from videomae.video import Frames, VideoReader
-from videomae.video_limits import VIDEO_SUFFIXES
+from videomae.video import Frames
 
 # A video is kept decoded only up to this size, so that one long file cannot fill the cache.
 _CACHED_VIDEO_BYTES = 16 << 20
-_BATCHES_AHEAD = 2
+_PARTS_AHEAD = 2
+# Videos in shards are shuffled among so many shards at a time: near each other on disk, and yet
+# of many classes and sources.
+_SHARDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Videos:
-    """A list of video files with their class numbers; -1 where a file has none."""
+class Part:
+    """The share of one step that one process computes at once: which clips, and of which videos.
 
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-def list_videos(folder: Path, *, classes: Sequence[str] | None = None) -> Videos:
-    """The videos of a folder: one class per sub-folder, numbered by name; or no classes at all.
-
-        data/zoom_in/1.mp4  data/zoom_out/7.mp4   ->  classes ("zoom_in", "zoom_out")
-        data/1.mp4          data/2.mp4            ->  classes ()
-
-    With `classes` (those of a trained model) the numbers are theirs, and a folder that is not
-    among them raises ConfigError, as does a folder without videos.
+    places: of these videos in the step's whole batch; index: their numbers in the list.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ConfigError(f"data folder {folder} does not exist or is not a folder")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    if not found:
-        raise ConfigError(
-            f"data folder {folder} holds no videos (looked for {' '.join(sorted(VIDEO_SUFFIXES))})"
-        )
-    names = [path.relative_to(folder).parts[0] for path in found]
-    if any(folder / name == path for name, path in zip(names, found, strict=True)):
-        return Videos(tuple(found), (-1,) * len(found), ())
-    known = tuple(classes) if classes is not None else tuple(sorted(set(names)))
-    strange = sorted(set(names) - set(known))
-    if strange:
-        raise ConfigError(
-            f"{folder} has the class folders {strange[:5]}, which the model does not know; "
-            f"it knows {list(known[:12])}"
-        )
-    return Videos(tuple(found), tuple(known.index(name) for name in names), known)
+
+    step: int
+    epoch: int
+    places: tuple[int, ...]
+    index: tuple[int, ...]
 
 
-def split_folder(data: Path, eval_data: Path | None = None) -> tuple[Path, Path | None]:
-    """Where the training videos are, and the ones for evaluation: train/ and val/ (or test/)."""
-    train = data / "train" if (data / "train").is_dir() else data
-    if eval_data is None and train != data:
-        eval_data = next((data / n for n in ("val", "test") if (data / n).is_dir()), None)
-    return train, eval_data
+@dataclass(frozen=True)
+class Plan:
+    """What each step of a run looks at, worked out from numbers alone.
+
+    A step takes `batch_size` videos, fewer if there are not so many, of which process `rank` of
+    `world` takes an even share, in `accumulate` parts. The last incomplete batch of an epoch is
+    left out, as in the published recipes.
+    """
+
+    num_videos: int
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    accumulate: int = 1
+    shards: tuple[int, ...] = ()  # the number of each video's shard; empty for plain files
+
+    def __post_init__(self) -> None:
+        pieces = self.world * self.accumulate
+        if self.batch_size % pieces:
+            raise ConfigError(
+                f"batch_size={self.batch_size} cannot be split evenly over {self.world} processes "
+                f"in {self.accumulate} parts each; use a multiple of {pieces}"
+            )
+        if self.num_videos < pieces:
+            raise ConfigError(
+                f"{self.num_videos} videos are too few for {self.world} processes of "
+                f"{self.accumulate} parts; use fewer of them"
+            )
+
+    @property
+    def videos_per_step(self) -> int:
+        """The batch size, or less where there are not so many videos."""
+        pieces = self.world * self.accumulate
+        return min(self.batch_size, self.num_videos // pieces * pieces)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_videos // self.videos_per_step
+
+    def parts(self, step: int) -> list[Part]:
+        """What this process computes in a step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _epoch_order(self.num_videos, self.shards, self.seed, epoch)
+        first = position * self.videos_per_step
+        size = self.videos_per_step // (self.world * self.accumulate)
+        starts = range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
+        return [
+            Part(
+                step,
+                epoch,
+                tuple(range(start * size, (start + 1) * size)),
+                order[first + start * size : first + (start + 1) * size],
+            )
+            for start in starts
+        ]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(
+    num_videos: int, shards: tuple[int, ...], seed: int, epoch: int
+) -> tuple[int, ...]:
+    """The order of the videos in one epoch; those in shards stay near their neighbours."""
+    draw = random.Random(f"{seed} {epoch} order")
+    order = list(range(num_videos))
+    if not shards:
+        draw.shuffle(order)
+        return tuple(order)
+    members: dict[int, list[int]] = {}
+    for index, shard in enumerate(shards):
+        members.setdefault(shard, []).append(index)
+    sequence = sorted(members)
+    draw.shuffle(sequence)
+    order = []
+    for start in range(0, len(sequence), _SHARDS_AT_ONCE):
+        group = [i for shard in sequence[start : start + _SHARDS_AT_ONCE] for i in members[shard]]
+        draw.shuffle(group)
+        order += group
+    return tuple(order)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips as uint8 (B, T, C, H, W) with class numbers (B), and which videos they are."""
+    """The clips of one part.
 
+    pixels: uint8 (B, T, C, H, W), for each repeat the videos in turn. index: the numbers of the
+    videos (B). rows: where each clip stands among all clips of the step (B): repeat * videos per
+    step + place, so that what is drawn for a step can be dealt out. partner: the clip of this batch
+    that each is mixed with, where clips are mixed; itself where that one is missing (B). bad:
+    videos that could not be read, with the reason; they make the batch smaller and are never
+    replaced by others.
+    """
+
+    step: int
     pixels: Tensor
-    labels: Tensor
     index: tuple[int, ...]
+    rows: tuple[int, ...]
+    partner: tuple[int, ...]
+    bad: dict[int, str] = field(default_factory=dict)
 
 
 class ClipSource:
-    """Draws clips from videos, keeping small ones decoded, and counting those that do not open."""
+    """Draws clips from videos, keeping small ones decoded."""
 
     def __init__(
-        self, videos: Videos, config: VideoMAEConfig, settings: TrainSettings | None = None
+        self,
+        videos: Videos,
+        config: VideoMAEConfig,
+        settings: TrainSettings | None = None,
+        *,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        settings = settings or TrainSettings(cache_gb=0)
         self.videos, self.config = videos, config
-        self.seed, self.crop_scales = settings.seed, settings.crop_scales
-        self.max_bad_fraction = settings.max_bad_fraction
-        self.bad: dict[Path, str] = {}
+        self.seed = settings.seed if settings else 0
+        self.num_repeats = settings.num_repeats if settings else 1
+        self.augmentation = augmentation or Augmentation()
         self._cache: dict[int, Frames] = {}
-        self._cache_left = int(settings.cache_gb * 2**30)
+        self._cache_left = int(settings.cache_gb * 2**30) if settings else 0
         self._lock = threading.Lock()
 
-    def train_clip(self, epoch: int, index: int) -> Tensor:
-        """A random clip and crop of video `index`: uint8 (T, C, H, W)."""
-        draw = random.Random(f"{self.seed} {epoch} {index}")
-        path = self.videos.paths[index]
+    def __getstate__(self) -> dict[str, Any]:
+        # For worker processes, each of which meets a video again only by chance: no cache there.
+        return self.__dict__ | {"_cache": {}, "_cache_left": 0, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def batch(self, part: Part, videos_per_step: int, clips: Sequence[Any]) -> Batch:
+        """Put together what `try_clips` gave for the videos of a part."""
+        good = [place for place, made in enumerate(clips) if isinstance(made, Tensor)]
+        order = [(repeat, place) for repeat in range(self.num_repeats) for place in good]
+        shape = (0, self.config.num_frames, 3, *self.config.image_hw)
+        row_of = {pair: row for row, pair in enumerate(order)}
+        count = len(part.index)
+        return Batch(
+            part.step,
+            torch.stack([clips[place][repeat] for repeat, place in order])
+            if order
+            else torch.zeros(shape, dtype=torch.uint8),
+            tuple(part.index[place] for _, place in order),
+            tuple(repeat * videos_per_step + part.places[place] for repeat, place in order),
+            tuple(
+                row_of.get((repeat, neighbour(place, count)), row)
+                for row, (repeat, place) in enumerate(order)
+            ),
+            {
+                part.index[place]: str(made)
+                for place, made in enumerate(clips)
+                if not isinstance(made, Tensor)
+            },
+        )
+
+    def try_clips(self, epoch: int, index: int) -> Tensor | str:
+        """As `train_clips`, tried twice, as disks and networks stumble; else the reason."""
+        try:
+            return self.train_clips(epoch, index)
+        except VideoError:
+            try:
+                return self.train_clips(epoch, index)
+            except VideoError as error:
+                return str(error)
+
+    def train_clips(self, epoch: int, index: int) -> Tensor:
+        """Random clips and crops of video `index`, decoded once: uint8 (repeats, T, C, H, W)."""
+        draws = [
+            random.Random(f"{self.seed} {epoch} {index}" + (f" {repeat}" if repeat else ""))
+            for repeat in range(self.num_repeats)
+        ]
+        video = self.videos.items[index]
         cached = self._cache.get(index)
         if cached is not None:
-            return self._cropped(cached[self._random_indices(len(cached), draw)], draw)
-        with VideoReader(path) as reader:
-            info = reader.info
-            if self._keeps(info.num_frames * info.width * info.height * 3):
-                frames = reader.read(range(info.num_frames))
+            return self._drawn(cached, range(len(cached)), draws)
+        with open_video(video) as reader:
+            info, part = reader.info, part_of(video, reader.info)
+            if self._keeps(len(part) * info.width * info.height * 3):
+                frames = reader.read(part)
                 with self._lock:
                     self._cache[index] = frames
-                frames = frames[self._random_indices(len(frames), draw)]
-            else:
-                frames = reader.read(self._random_indices(info.num_frames, draw))
-        return self._cropped(frames, draw)
+                return self._drawn(frames, range(len(frames)), draws)
+            chosen = [[part[i] for i in self._random_indices(len(part), draw)] for draw in draws]
+            needed = sorted(set(chain.from_iterable(chosen)))
+            frames = reader.read(needed)
+        place = {number: row for row, number in enumerate(needed)}
+        return torch.stack(
+            [
+                self._augmented(frames[[place[i] for i in indices]], draw)
+                for indices, draw in zip(chosen, draws, strict=True)
+            ]
+        )
+
+    def _drawn(self, frames: Frames, part: range, draws: list[random.Random]) -> Tensor:
+        clips = [frames[self._random_indices(len(part), draw)] for draw in draws]
+        return torch.stack(
+            [self._augmented(clip, draw) for clip, draw in zip(clips, draws, strict=True)]
+        )
 
     def _keeps(self, num_bytes: int) -> bool:
         """Whether a video of that size is to be kept, reserving the room for it."""
@@ -139,20 +266,17 @@ class ClipSource:
             num_video_frames, num_frames=num_frames, frame_stride=stride, start=start
         )
 
-    def _cropped(self, frames: Frames, draw: random.Random) -> Tensor:
-        box = random_crop_box(
-            frames.shape[1], frames.shape[2], self.config.image_hw, self.crop_scales, draw
-        )
-        return crop_and_resize(frames, box, self.config.image_hw)
+    def _augmented(self, frames: Frames, draw: random.Random) -> Tensor:
+        return self.augmentation(frames, self.config.image_hw, draw)
 
     def view_clips(self, index: int, *, num_clips: int = 1, num_crops: int = 1) -> Tensor:
         """The evaluation views of video `index`, each frame decoded once: (V, T, C, H, W)."""
-        config, path = self.config, self.videos.paths[index]
-        with VideoReader(path) as reader:
-            info = reader.info
+        config, video = self.config, self.videos.items[index]
+        with open_video(video) as reader:
+            info, part = reader.info, part_of(video, reader.info)
             height, width = covering_size(info.height, info.width, config.image_hw)
             chosen = views(
-                info.num_frames,
+                len(part),
                 height,
                 width,
                 num_frames=config.num_frames,
@@ -161,96 +285,95 @@ class ClipSource:
                 num_clips=num_clips,
                 num_crops=num_crops,
             )
-            needed = sorted({i for view in chosen for i in view.indices})
+            needed = sorted({part[i] for view in chosen for i in view.indices})
             whole = (0, 0, info.height, info.width)
             frames = crop_and_resize(reader.read(needed), whole, (height, width))
         place = {number: row for row, number in enumerate(needed)}
         clips = []
         for view in chosen:
             top, left, view_height, view_width = view.box
-            clip = frames[[place[i] for i in view.indices]]
+            clip = frames[[place[part[i]] for i in view.indices]]
             clips.append(clip[:, :, top : top + view_height, left : left + view_width])
         return torch.stack(clips)
 
-    def note_bad(self, index: int, error: VideoError) -> None:
-        """Remember an unreadable video; VideoError with the list when there are too many."""
-        self.bad.setdefault(self.videos.paths[index], str(error))
-        allowed = self.max_bad_fraction * len(self.videos)
-        if len(self.bad) > allowed:
-            listed = "; ".join(self.bad.values())
-            raise VideoError(
-                f"{len(self.bad)} of {len(self.videos)} videos cannot be read, more than "
-                f"max_bad_fraction={self.max_bad_fraction} allows: {listed}"
-            )
-
 
 def train_batches(
-    source: ClipSource, *, batch_size: int, epoch: int, start_step: int = 0, num_workers: int = 2
-) -> Iterator[Batch]:
-    """The batches of one epoch from `start_step` on, each video once, prepared ahead by threads.
+    source: ClipSource,
+    plan: Plan,
+    *,
+    first_step: int,
+    num_steps: int,
+    num_workers: int = 2,
+    workers: str = "threads",
+) -> Generator[Batch]:
+    """The parts of the steps from `first_step` up to `num_steps`, prepared ahead by workers.
 
-    The last incomplete batch is left out, as in the published recipes, unless it is the only one.
-    An unreadable video makes its batch smaller; it is never replaced by another.
+    Exactly one Batch for every part, an empty one where no video of it could be read: the count of
+    steps never depends on what is on the disk.
     """
-    order = list(range(len(source.videos)))
-    random.Random(f"{source.seed} {epoch} order").shuffle(order)
-    size = min(batch_size, len(order))
-    rows = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][start_step:]
-    ahead: deque[tuple[list[int], list[Future[Tensor]]]] = deque()
-    with ThreadPoolExecutor(num_workers) as pool:
-        try:
-            for row in [*rows, *([None] * _BATCHES_AHEAD)]:
-                if row is not None:
-                    tasks = [pool.submit(source.train_clip, epoch, index) for index in row]
-                    ahead.append((row, tasks))
-                if ahead and (row is None or len(ahead) > _BATCHES_AHEAD):
-                    batch = _gather(source, *ahead.popleft())
-                    if batch is not None:
-                        yield batch
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    parts = (part for step in range(first_step, num_steps) for part in plan.parts(step))
+    made = _by_threads if workers == "threads" else _by_processes
+    with closing(made(source, parts, num_workers)) as results:
+        for part, clips in results:
+            yield source.batch(part, plan.videos_per_step, clips)
 
 
-def _gather(source: ClipSource, row: list[int], tasks: list[Future[Tensor]]) -> Batch | None:
-    clips, kept = [], []
-    for index, task in zip(row, tasks, strict=True):
-        try:
-            clips.append(task.result())
-            kept.append(index)
-        except VideoError as error:
-            source.note_bad(index, error)
-    if not clips:
-        return None
-    labels = torch.tensor([source.videos.labels[index] for index in kept])
-    return Batch(torch.stack(clips), labels, tuple(kept))
+def _by_threads(
+    source: ClipSource, parts: Iterator[Part], num_workers: int
+) -> Generator[tuple[Part, list[Tensor | str]]]:
+    ahead: deque[tuple[Part, list[Future[Tensor | str]]]] = deque()
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="videomae-data")
+    try:
+        for part in chain(parts, [None] * _PARTS_AHEAD):
+            if part is not None:
+                tasks = [pool.submit(source.try_clips, part.epoch, i) for i in part.index]
+                ahead.append((part, tasks))
+            if ahead and (part is None or len(ahead) > _PARTS_AHEAD):
+                first, tasks = ahead.popleft()
+                yield first, [task.result() for task in tasks]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def num_steps(num_videos: int, batch_size: int) -> int:
-    """Steps of one epoch.
+class _PartDataset(torch.utils.data.Dataset[Any]):
+    """What a worker process makes of a part."""
 
-    >>> num_steps(100, 32), num_steps(10, 32)
-    (3, 1)
+    def __init__(self, source: ClipSource) -> None:
+        self.source = source
+
+    def __getitem__(self, part: Any) -> Any:
+        return part, [self.source.try_clips(part.epoch, index) for index in part.index]
+
+
+def _by_processes(
+    source: ClipSource, parts: Iterator[Part], num_workers: int
+) -> Generator[tuple[Part, list[Tensor | str]]]:
+    loader: Any = torch.utils.data.DataLoader(
+        _PartDataset(source),
+        batch_size=None,
+        sampler=parts,
+        num_workers=num_workers,
+        multiprocessing_context="spawn",  # forks of a process with threads may hang
+        worker_init_fn=_ignore_interrupts,
+        prefetch_factor=_PARTS_AHEAD,
+    )
+    yield from loader
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the run itself ends them
+
+
+def neighbour(place: int, count: int) -> int:
+    """The place in a part whose clip a clip is mixed with: in pairs, or in a ring if they are odd.
+
+    Pairs are the same on any number of processes. The published code pairs row i with row B-1-i,
+    where a clip may meet itself or, with repeats, another of its own video.
+
+    >>> [neighbour(place, 4) for place in range(4)], [neighbour(place, 3) for place in range(3)]
+    ([1, 0, 3, 2], [1, 2, 0])
     """
-    return max(num_videos // batch_size, 1)
-
-
-def random_crop_box(
-    height: int,
-    width: int,
-    target_hw: tuple[int, int],
-    scales: Sequence[float],
-    draw: random.Random,
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a crop with the target's shape, its side drawn from `scales`.
-
-    Scale 1 is the largest crop that fits. The published code draws height and width apart and
-    places the box at 13 fixed points; here the shape is kept and every place is as likely.
-    """
-    unit = min(height / target_hw[0], width / target_hw[1]) * draw.choice(scales)
-    crop_height = max(min(round(target_hw[0] * unit), height), 1)
-    crop_width = max(min(round(target_hw[1] * unit), width), 1)
-    top = draw.randint(0, height - crop_height)
-    return top, draw.randint(0, width - crop_width), crop_height, crop_width
+    return place ^ 1 if count % 2 == 0 else (place + 1) % count
 
 
 def covering_size(height: int, width: int, target_hw: tuple[int, int]) -> tuple[int, int]:
@@ -262,18 +385,6 @@ def covering_size(height: int, width: int, target_hw: tuple[int, int]) -> tuple[
     if height * target_hw[1] <= width * target_hw[0]:
         return target_hw[0], int(width * target_hw[0] / height)
     return int(height * target_hw[1] / width), target_hw[1]
-
-
-def crop_and_resize(
-    frames: Frames, box: tuple[int, int, int, int], target_hw: tuple[int, int]
-) -> Tensor:
-    """Frames uint8 (T, H, W, C) cut to a box and resized with antialiasing: (T, C, H, W)."""
-    top, left, height, width = box
-    cut = torch.from_numpy(frames[:, top : top + height, left : left + width])
-    cut = cut.permute(0, 3, 1, 2)  # (T, C, H, W)
-    if (height, width) == target_hw:
-        return cut.contiguous()
-    return F.interpolate(cut, size=target_hw, mode="bilinear", antialias=True).contiguous()
 
 
 def normalize(pixels: Tensor, device: torch.device) -> Tensor:

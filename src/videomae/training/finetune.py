@@ -1,54 +1,90 @@
 """Supervised fine-tuning: a pre-trained encoder, or one from scratch, learns to name classes."""
 
+import contextlib
+import math
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae.config import VideoMAEConfig
+from videomae.datasets.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.modeling import VideoMAEForVideoClassification
-from videomae.training.data import Batch, ClipSource, Videos, list_videos, normalize, split_folder
+from videomae.training.augment import Augmentation, mix, smooth_one_hot
+from videomae.training.card import finetuning_card
+from videomae.training.data import Batch, ClipSource, normalize
 from videomae.training.evaluate import Evaluation, evaluate_model
-from videomae.training.loop import run_epochs
-from videomae.training.report import open_output
+from videomae.training.loop import EpochEnd, run_epochs
+from videomae.training.machine import Machine
+from videomae.training.page import write_page
+from videomae.training.report import open_output, read_log
 from videomae.training.settings import FinetuneSettings
-from videomae.training.setup import Machine, save_model, sizes_of
+from videomae.training.start import save_model, sizes_of
+
+_PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def finetune(settings: FinetuneSettings) -> Evaluation | None:
-    """Fine-tune on a folder per class; returns the evaluation where there is data for one.
+    """Fine-tune on labelled videos; returns the evaluation where there is data for one.
 
     Writes into `settings.output`: the model (`model/`, opened by `from_pretrained`, with class
-    names), `checkpoint.pt`, `log.jsonl`, `curve.png` and `results.json`. Videos for evaluation are
-    taken from `settings.eval_data`, or from val/ or test/ beside train/ in `settings.data`; each
-    counts once, with one centred clip, and an unreadable one counts as wrong.
+    names), the one of the best evaluation (`best/`, where there are several), `checkpoints/`,
+    `log.jsonl`, `index.html`, and what `Evaluation.write` leaves. Evaluated is on
+    `settings.eval_data`, or split val or test of `settings.data`: each video counts once, with one
+    centred clip, and an unreadable one counts as wrong.
     """
-    machine = Machine.choose(settings.device, settings.dtype)
-    train_folder, eval_folder = split_folder(settings.data, settings.eval_data)
-    videos = list_videos(train_folder)
-    if len(videos.classes) < 2:
+    machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
+    videos = load_videos(settings.data, settings.split)
+    if settings.problem != "regression" and len(videos.classes) < 2:
         raise ConfigError(
-            f"{train_folder} has {len(videos.classes)} class folders, and fine-tuning needs at "
+            f"{settings.data} has {len(videos.classes)} classes, and fine-tuning needs at "
             "least 2: put the videos of each class into a folder of its name"
         )
-    held_out = list_videos(eval_folder, classes=videos.classes) if eval_folder else None
-    open_output(settings)
+    targets = make_targets(settings, videos)
+    held_out = held_out_videos(settings, videos)
+    open_output(settings, machine)
     torch.manual_seed(settings.seed)
-    model = make_model(settings, videos).to(machine.device).train()
-    source = ClipSource(videos, model.config, settings)
+    model = make_model(settings, videos).train()
+    source = ClipSource(videos, model.config, settings, augmentation=make_augmentation(settings))
+    weights = class_weights(settings, targets).to(machine.device)
 
-    def batch_loss(batch: Batch, rows: slice, _step: int) -> Tensor:
-        with machine.autocast():
-            logits = model(normalize(batch.pixels[rows], machine.device)).logits
-        labels = batch.labels[rows].to(machine.device)
-        return F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+    def batch_loss(network: nn.Module, batch: Batch, rows: slice) -> Tensor:
+        pixels = normalize(batch.pixels[rows], machine.device)
+        wanted = targets[list(batch.index[rows])].to(machine.device)
+        if settings.mixes:  # then rows are all of them, see may_split
+            pixels, wanted = mixed(settings, batch, pixels, wanted)
+        return problem_loss(settings, network(pixels).logits.float(), wanted, weights)
 
     def evaluate() -> Evaluation | None:
         if held_out is None:
             return None
-        return evaluate_model(model, held_out, machine=machine, num_workers=settings.num_workers)
+        with ema.swapped_in(model) if ema else contextlib.nullcontext():
+            return evaluate_model(
+                model,
+                held_out,
+                machine=machine,
+                problem=settings.problem,
+                num_workers=settings.num_workers,
+            )
 
-    every = settings.eval_every_epochs
+    def save(folder: Path, evaluation: Evaluation | None) -> None:
+        with ema.swapped_in(model) if ema else contextlib.nullcontext():
+            card = finetuning_card(settings, model.config, evaluation)
+            save_model(model, machine, folder, card)
+
+    rows = read_log(settings.output)
+    best = max((row["score"] for row in rows if row.get("score") is not None), default=-math.inf)
+    ema = None
+    evaluation: Evaluation | None = None
     for end in run_epochs(
         settings,
         model,
@@ -57,29 +93,148 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
         batch_loss,
         title="finetune",
         layer_decay=settings.layer_decay,
+        ema_decay=settings.ema_decay,
+        may_split=not settings.mixes,
     ):
-        if every and end.epoch % every == 0 and end.epoch < settings.epochs:
+        ema = end.ema
+        last = end.epoch == settings.epochs
+        if last or (settings.eval_every_epochs and end.epoch % settings.eval_every_epochs == 0):
             evaluation = evaluate()
-            if evaluation is not None:
-                end.log.record(step=end.step, epoch=end.epoch, top1=evaluation.top1)
-    save_model(model, settings.output)
-    evaluation = evaluate()
-    if evaluation is not None:
-        evaluation.write(settings.output)
+            best = keep_best(settings, end, evaluation, best, save)
+            if machine.is_main and not last:
+                write_page(settings.output)
+    if evaluation is None:  # resumed after the last step
+        evaluation = evaluate()
+    save(settings.output / "model", evaluation)
+    if machine.is_main:
+        if evaluation is not None:
+            evaluation.write(settings.output)
+        write_page(settings.output)
+    machine.finish()
     return evaluation
+
+
+def keep_best(
+    settings: FinetuneSettings,
+    end: EpochEnd,
+    evaluation: Evaluation | None,
+    best: float,
+    save: Any,
+) -> float:
+    """Log an evaluation, and save the model where it is the best so far; the best score."""
+    if evaluation is None:
+        return best
+    end.log.record(step=end.step, epoch=end.epoch, score=evaluation.score, **evaluation.figures())
+    if evaluation.score > best and settings.eval_every_epochs:
+        save(settings.output / "best", evaluation)
+    return max(best, evaluation.score)
+
+
+def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None:
+    """What is evaluated on, or None where there is nothing."""
+    classes = None if settings.problem == "regression" else videos.classes
+    data = settings.eval_data or settings.data
+    split = next((name for name in ("val", "test") if has_split(data, name)), None)
+    if settings.eval_data is None and split is None:
+        return None
+    return load_videos(data, split, classes=classes)
+
+
+def make_targets(settings: FinetuneSettings, videos: Videos) -> Tensor:
+    """What is to be learned of each video: shares of the classes (N, K), or values (N, 1)."""
+    if settings.problem == "regression":
+        return torch.tensor(videos.values())[:, None]
+    if settings.problem == "single_label":
+        numbers = torch.tensor(videos.class_numbers())
+        return smooth_one_hot(numbers, len(videos.classes), settings.label_smoothing)
+    targets = torch.zeros(len(videos), len(videos.classes))
+    for row, several in enumerate(videos.class_sets()):
+        targets[row, list(several)] = 1
+    return targets
+
+
+def make_augmentation(settings: FinetuneSettings) -> Augmentation:
+    """What is done to the pixels of each clip."""
+    return Augmentation(
+        crop=settings.crop,
+        crop_scales=settings.crop_scales,
+        crop_area=settings.crop_area,
+        crop_ratio=settings.crop_ratio,
+        flip=settings.flip,
+        rand_augment_ops=settings.rand_augment_ops,
+        rand_augment_magnitude=settings.rand_augment_magnitude,
+        erase_prob=settings.erase_prob,
+    )
+
+
+def class_weights(settings: FinetuneSettings, targets: Tensor) -> Tensor:
+    """How much each class counts (K): 1 for all, or mean videos of a class / videos of this class.
+
+    >>> class_weights(FinetuneSettings(class_weights="balanced"), torch.eye(2)[[0, 0, 0, 1]])
+    tensor([0.6667, 2.0000])
+    """
+    counts = targets.sum(0)
+    if settings.class_weights == "none":
+        return torch.ones_like(counts)
+    return counts.mean() / counts.clamp(min=1)
+
+
+def problem_loss(
+    settings: FinetuneSettings, logits: Tensor, targets: Tensor, weights: Tensor
+) -> Tensor:
+    """The mean loss of logits (B, K) against targets (B, K)."""
+    if settings.problem == "regression":
+        return F.mse_loss(logits, targets)
+    if settings.problem == "multi_label":
+        return F.binary_cross_entropy_with_logits(logits, targets, weight=weights)
+    return F.cross_entropy(logits, targets, weight=weights)
+
+
+def mixed(
+    settings: FinetuneSettings, batch: Batch, pixels: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Clips and targets mixed with those of their partners; one draw for the whole step."""
+    return mix(
+        pixels,
+        targets,
+        torch.tensor(batch.partner, device=pixels.device),
+        draw=random.Random(f"{settings.seed} {batch.step} mix"),
+        mixup_alpha=settings.mixup_alpha,
+        cutmix_alpha=settings.cutmix_alpha,
+        mixup_prob=settings.mix_prob,
+        switch_prob=settings.mix_switch_prob,
+    )
 
 
 def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoClassification:
     """The classifier at its start: fresh, or the encoder of `settings.init` with a fresh head."""
+    classes = ("value",) if settings.problem == "regression" else videos.classes
+    only_head = settings.train_only == "head"
     values = sizes_of(settings) | {
-        "id2label": dict(enumerate(videos.classes)),
-        "num_labels": len(videos.classes),
-        "problem_type": "single_label_classification",
-        "drop_path_rate": settings.drop_path_rate,
+        "id2label": dict(enumerate(classes)),
+        "num_labels": len(classes),
+        "problem_type": _PROBLEM_TYPES[settings.problem],
+        "drop_path_rate": 0.0 if only_head else settings.drop_path_rate,
         "classifier_dropout_prob": settings.classifier_dropout,
     }
     if settings.init is not None:
-        return VideoMAEForVideoClassification.from_pretrained(
-            settings.init, dtype="float32", ignore_mismatched_sizes=True, **values
-        )
-    return VideoMAEForVideoClassification(VideoMAEConfig.preset(settings.preset, **values))
+        with warnings.catch_warnings():
+            # A fresh head is what fine-tuning is for; anything else that is new is told.
+            fresh = r"[^;]*newly initialised, to be trained: ((, )?(fc_norm|classifier)\.\w+)+$"
+            warnings.filterwarnings("ignore", message=fresh)
+            model = VideoMAEForVideoClassification.from_pretrained(
+                settings.init,
+                dtype="float32",
+                ignore_mismatched_sizes=True,
+                keep_final_norm=settings.keep_final_norm,
+                use_mean_pooling=True,
+                **values,
+            )
+    else:
+        model = VideoMAEForVideoClassification(VideoMAEConfig.preset(settings.preset, **values))
+    if settings.problem == "regression":  # to begin at the mean, not at a far-off zero
+        assert isinstance(model.classifier, nn.Linear)
+        model.classifier.bias.data.fill_(sum(videos.values()) / len(videos))
+    if only_head:
+        model.videomae.requires_grad_(False)
+    return model

@@ -4,22 +4,21 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
-from torch import Tensor
 
+from videomae.errors import ConfigError, VideoError
 from videomae.modeling import VideoMAEPreTrainedModel
-from videomae.training.checkpoint import load_checkpoint, save_checkpoint
-from videomae.training.data import Batch, ClipSource, num_steps, train_batches
-from videomae.training.optim import lr_at, parameter_groups, set_lr
-from videomae.training.report import RunLog, forget_after
+from videomae.training.checkpoint import check_room, load_checkpoint, save_checkpoint
+from videomae.training.data import ClipSource, Plan, train_batches
+from videomae.training.machine import Machine, step_seed
+from videomae.training.optim import Ema, lr_at, parameter_groups, set_lr
+from videomae.training.report import RunLog
 from videomae.training.settings import TrainSettings
-from videomae.training.setup import Machine, updater
-
-# (batch, rows of it, step) -> mean loss of these rows
-BatchLoss = Callable[[Batch, slice, int], Tensor]
+from videomae.training.step import BatchLoss, StepResult, Timer, stepper
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,24 @@ class EpochEnd:
     epoch: int  # finished, counted from 1
     step: int
     log: RunLog
+    ema: Ema | None
+    bad: dict[int, str]  # unreadable videos of all processes so far
+
+
+def make_plan(settings: TrainSettings, source: ClipSource, machine: Machine) -> Plan:
+    """What each step of a run looks at."""
+    items = source.videos.items
+    places: dict[str, int] = {}
+    shards = tuple(places.setdefault(video.path, len(places)) for video in items)
+    return Plan(
+        num_videos=len(items),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        rank=machine.rank,
+        world=machine.world,
+        accumulate=settings.accumulate,
+        shards=shards if any(video.offset is not None for video in items) else (),
+    )
 
 
 def run_epochs(
@@ -40,13 +57,19 @@ def run_epochs(
     *,
     title: str,
     layer_decay: float = 1.0,
+    ema_decay: float = 0.0,
+    may_split: bool = True,
 ) -> Iterator[EpochEnd]:
     """Train `model` in place, stopping at each end of an epoch to let the caller act.
 
-    Takes up the checkpoint where `settings.resume` says so, saves one every `save_every_steps` and
-    at the end. On SIGINT or SIGTERM the step is finished, a checkpoint saved, and KeyboardInterrupt
-    raised.
+    With `settings.resume` the run goes on from its last checkpoint, if there is one; it saves one
+    every `save_every_steps` and at the end. On SIGINT or SIGTERM, to any process, the step is
+    finished, a checkpoint saved, and KeyboardInterrupt raised. `may_split`: see `stepper`.
     """
+    plan = make_plan(settings, source, machine)
+    total = plan.steps_per_epoch * settings.epochs
+    num_parameters = model.num_parameters()
+    check_room(settings, model)
     optimizer = torch.optim.AdamW(
         parameter_groups(
             model,
@@ -56,73 +79,192 @@ def run_epochs(
         ),
         betas=(0.9, settings.beta2),
     )
-    steps_per_epoch = num_steps(len(source.videos), settings.batch_size)
-    total = steps_per_epoch * settings.epochs
-    step = 0
-    if settings.resume:
-        step = load_checkpoint(settings, model, optimizer)
-        forget_after(settings.output, step)
+    if settings.activation_checkpointing:
+        model.gradient_checkpointing_enable()
+    if settings.compile:
+        model.compile()
+    network, moved = machine.place(model, optimizer)
+    inner = getattr(moved, "optimizer", moved)
+    ema = Ema(model, ema_decay) if ema_decay else None
+    state = load_checkpoint(settings, network, inner) if settings.resume else None
+    first = int(state["step"]) if state else 0
+    if state and ema:
+        ema.load(state["ema"])
+    timer = Timer()
 
     with (
-        RunLog(settings, num_steps=total, title=title) as log,
-        updater(machine, model, optimizer, clip_grad=settings.clip_grad) as update,
+        RunLog(settings, machine, num_steps=total, title=title, first_step=first) as log,
+        stepper(
+            machine,
+            model,
+            network,
+            moved,
+            batch_loss,
+            clip_grad=settings.clip_grad,
+            num_parts=settings.accumulate,
+            clips_per_step=plan.videos_per_step * settings.num_repeats,
+            timer=timer,
+            may_split=may_split,
+        ) as take_step,
         _stop_signals() as stop,
-    ):
-        log.say(
-            f"{title}: {len(source.videos)} videos, "
-            f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {total} steps "
-            f"of {settings.batch_size} clips, peak lr {settings.peak_lr:.2e}, {machine}"
-        )
-        losses: list[Tensor] = []
-        num_clips, since = 0, time.perf_counter()
-        for epoch in range(step // steps_per_epoch, settings.epochs):
-            batches = train_batches(
+        contextlib.closing(
+            train_batches(
                 source,
-                batch_size=settings.batch_size,
-                epoch=epoch,
-                start_step=step % steps_per_epoch,
+                plan,
+                first_step=first,
+                num_steps=total,
                 num_workers=settings.num_workers,
+                workers=settings.workers,
             )
-            for batch in batches:
-                lr = lr_at(
-                    step,
-                    peak=settings.peak_lr,
-                    floor=settings.min_lr * settings.batch_size / 256,
-                    num_warmup=settings.num_warmup_epochs * steps_per_epoch,
-                    num_steps=total,
+        ) as batches,
+    ):
+        if settings.resume and not state:
+            log.say(f"nothing to resume in {settings.output}: starting from the beginning")
+        log.say(
+            f"{title}: {len(source.videos)} videos, {num_parameters / 1e6:.1f} M parameters, "
+            f"{total} steps of {plan.videos_per_step * settings.num_repeats} clips, peak lr "
+            f"{settings.peak_lr:.2e}, {machine}" + (f"; from step {first}" if first else "")
+        )
+
+        def save(step: int) -> None:
+            extra = {"ema": ema.state()} if ema else {}
+            save_checkpoint(settings, machine, network, inner, step, extra)
+
+        watch = _Watch(settings, source, machine)
+        meter = _Meter(timer)
+        for step in range(first, total):
+            lr = lr_at(
+                step,
+                peak=settings.peak_lr,
+                floor=settings.min_lr * settings.batch_size / 256,
+                num_warmup=settings.num_warmup_epochs * plan.steps_per_epoch,
+                num_steps=total,
+            )
+            set_lr(inner, lr)
+            torch.manual_seed(step_seed(settings.seed, step, machine.rank))
+            result = take_step(islice(batches, settings.accumulate), stop.is_set)
+            watch.look(step, result)
+            if ema and not result.skipped:
+                ema.update(model)
+            meter.add(result)
+            done = step + 1
+            if done % settings.log_every_steps == 0 or done == total:
+                bad = watch.count_bad()
+                figures = meter.take()
+                log.record(
+                    step=done,
+                    epoch=done / plan.steps_per_epoch,
+                    lr=lr,
+                    **figures,
+                    num_bad_videos=bad,
+                    num_skipped_steps=watch.num_skipped,
                 )
-                set_lr(optimizer, lr)
-                losses.append(update(_bound(batch_loss, batch, step), len(batch.pixels)))
-                num_clips += len(batch.pixels)
-                step += 1
-                if step % settings.log_every_steps == 0 or step == total:
-                    mean = torch.stack(losses).mean().item()
-                    speed = num_clips / (time.perf_counter() - since)
-                    log.record(
-                        step=step,
-                        epoch=step / steps_per_epoch,
-                        loss=mean,
-                        lr=lr,
-                        clips_per_second=speed,
-                        num_bad_videos=len(source.bad),
-                    )
-                    log.advance(step, f"loss {mean:.3f}  {speed:.0f} clips/s")
-                    losses, num_clips, since = [], 0, time.perf_counter()
-                if step % settings.save_every_steps == 0 or step == total or stop.is_set():
-                    save_checkpoint(settings, model, optimizer, step)
-                if stop.is_set():
-                    log.say(f"stopped after step {step}; go on with --resume")
-                    raise KeyboardInterrupt
-            paused = time.perf_counter()
-            yield EpochEnd(epoch + 1, step, log)
-            since += time.perf_counter() - paused
-        log.draw_curve()
-        for path, reason in source.bad.items():
-            log.say(f"skipped {path}: {reason}")
+                log.advance(
+                    done,
+                    f"loss {figures['loss']:.3f}  {figures['clips_per_second']:.0f} clips/s  "
+                    f"data {figures['data_share']:.0%}",
+                )
+            if done % settings.save_every_steps == 0 or done == total or result.stop:
+                save(done)
+            if result.stop:
+                log.say(f"stopped after step {done}; go on with --resume")
+                raise KeyboardInterrupt
+            if done % plan.steps_per_epoch == 0:
+                with meter.paused():
+                    yield EpochEnd(done // plan.steps_per_epoch, done, log, ema, watch.bad)
+        watch.count_bad()
+        log.list_bad(source.videos, watch.bad)
 
 
-def _bound(batch_loss: BatchLoss, batch: Batch, step: int) -> Callable[[slice], Tensor]:
-    return lambda rows: batch_loss(batch, rows, step)
+class _Watch:
+    """Counts what must not become too much: unreadable videos, and steps without a number."""
+
+    def __init__(self, settings: TrainSettings, source: ClipSource, machine: Machine) -> None:
+        self.settings, self.source, self.machine = settings, source, machine
+        self.bad: dict[int, str] = {}
+        self.num_skipped = self._in_a_row = 0
+
+    def look(self, step: int, result: StepResult) -> None:
+        """Take note of a step; ConfigError or VideoError where it is the one too many."""
+        self.bad |= result.bad
+        if result.bad:
+            self._check_bad()
+        if not result.skipped:
+            self._in_a_row = 0
+            return
+        self.num_skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row < self.settings.max_nonfinite_steps:
+            return
+        items = self.source.videos.items
+        seen = self.machine.gather(str(items[index]) for index in result.index)
+        raise ConfigError(
+            f"the loss was no number in {self._in_a_row} steps in a row, to step {step + 1}; "
+            "resume from the last checkpoint with a lower lr, with clip_grad=1.0, or in float32. "
+            f"The last of these steps had the videos {', '.join(dict.fromkeys(seen))}"
+        )
+
+    def count_bad(self) -> int:
+        """How many videos all processes found unreadable; their lists become one."""
+        for found in self.machine.gather([self.bad]):
+            self.bad |= found
+        self._check_bad()
+        return len(self.bad)
+
+    def _check_bad(self) -> None:
+        allowed, count = self.settings.max_bad_fraction, len(self.source.videos)
+        if len(self.bad) > allowed * count:
+            listed = "; ".join(list(self.bad.values())[:50])
+            raise VideoError(
+                f"{len(self.bad)} of {count} videos cannot be read, more than max_bad_fraction="
+                f"{allowed} allows: {listed}"
+            )
+
+
+class _Meter:
+    """Means over the steps since the last line of the log."""
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer = timer
+        self._start()
+
+    def _start(self) -> None:
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.num_clips = self.num_steps = 0
+        self.since = time.perf_counter()
+
+    def add(self, result: StepResult) -> None:
+        self.num_steps += 1
+        self.num_clips += result.num_clips
+        if not result.skipped:
+            self.losses.append(result.loss)
+            self.norms.append(result.grad_norm)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside counts for no speed."""
+        began = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - began
+
+    def take(self) -> dict[str, float]:
+        """Figures for the log; ms of each kind are those of one step."""
+        spent = time.perf_counter() - self.since
+        kinds = self.timer.take()
+        figures = {
+            "loss": _mean(self.losses),
+            "grad_norm": _mean(self.norms),
+            "clips_per_second": self.num_clips / spent,
+            "data_share": kinds.get("data", 0.0) / spent,
+            **{f"{kind}_ms": 1000 * kinds[kind] / self.num_steps for kind in sorted(kinds)},
+        }
+        self._start()
+        return figures
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
 
 
 @contextlib.contextmanager

@@ -1,11 +1,16 @@
 """How the weights move: groups, learning rate over time, learning rate over depth."""
 
+import contextlib
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from videomae.errors import ConfigError
 
 
 def lr_at(step: float, *, peak: float, floor: float, num_warmup: float, num_steps: float) -> float:
@@ -61,3 +66,46 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give each group its share of the learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+
+
+class Ema:
+    """A running mean of the weights: mean = decay * mean + (1 - decay) * weights, after each step.
+
+    It begins as the weights themselves. Costs the memory of one more model.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ConfigError(f"ema_decay={decay} must lie between 0 and 1, say 0.9999")
+        if any(isinstance(p, DTensor) for p in model.parameters()):
+            raise ConfigError("ema_decay does not go with parallel='fsdp'; use parallel='ddp'")
+        self.decay = decay
+        self.means = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move each mean a little towards its weight."""
+        for name, parameter in model.named_parameters():
+            self.means[name].lerp_(parameter, 1 - self.decay)
+
+    @contextlib.contextmanager
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the model has the means for its weights."""
+        own = dict(model.named_parameters())
+        kept = {name: parameter.detach().clone() for name, parameter in own.items()}
+        try:
+            for name, parameter in own.items():
+                parameter.data.copy_(self.means[name])
+            yield
+        finally:
+            for name, parameter in own.items():
+                parameter.data.copy_(kept[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The means, to be saved."""
+        return {name: mean.cpu() for name, mean in self.means.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up saved means."""
+        for name, mean in self.means.items():
+            mean.copy_(state[name])

@@ -4,66 +4,98 @@ import random
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from videomae.config import VideoMAEConfig
+from videomae.datasets.manifest import load_videos
 from videomae.errors import VideoError
-from videomae.masking import MASKS
+from videomae.masking import MASKS, running_cell_mask
 from videomae.modeling import VideoMAEForPreTraining
-from videomae.training.data import Batch, ClipSource, list_videos, normalize
-from videomae.training.loop import run_epochs
+from videomae.training.augment import Augmentation
+from videomae.training.card import pretraining_card
+from videomae.training.data import Batch, ClipSource, normalize
+from videomae.training.loop import make_plan, run_epochs
+from videomae.training.machine import Machine
+from videomae.training.page import write_page
 from videomae.training.report import open_output
 from videomae.training.settings import PretrainSettings
-from videomae.training.setup import Machine, save_model, sizes_of
+from videomae.training.start import save_model, sizes_of
 from videomae.visualize import film_strip, hide, paste_reconstruction, save_picture, to_frames
 
 
 def pretrain(settings: PretrainSettings) -> Path:
-    """Pre-train on a folder of videos and return the folder of the finished model.
+    """Pre-train on videos and return the folder of the finished model.
 
-    Class folders are read but their names are not used. Writes into `settings.output`: the model
-    (`model/`, opened by `from_pretrained`), `checkpoint.pt`, `log.jsonl`, `curve.png` and pictures
-    of reconstructions. The method and its defaults are those of the paper, section 3 and appendix.
+    Labels are not used. Writes into `settings.output`: the model (`model/`, opened by
+    `from_pretrained`), `checkpoints/`, `log.jsonl`, `index.html` with curves and pictures of
+    reconstructions, and what the run was made of (see `open_output`). The method and its defaults
+    are those of the paper, section 3 and appendix; `decoder_mask_ratio` adds the dual masking of
+    VideoMAE V2.
     """
-    machine = Machine.choose(settings.device, settings.dtype)
-    videos = list_videos(settings.data)
-    open_output(settings)
+    machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
+    videos = load_videos(settings.data, settings.split)
+    open_output(settings, machine)
     torch.manual_seed(settings.seed)
-    model = make_model(settings).to(machine.device).train()
-    source = ClipSource(videos, model.config, settings)
+    model = make_model(settings).train()
+    augmentation = Augmentation(crop_scales=settings.crop_scales, flip=settings.flip)
+    source = ClipSource(videos, model.config, settings, augmentation=augmentation)
+    clips_per_step = make_plan(settings, source, machine).videos_per_step * settings.num_repeats
 
-    def batch_loss(batch: Batch, rows: slice, step: int) -> Tensor:
-        mask = draw_mask(settings, model.config, len(batch.pixels), step)[rows]
-        with machine.autocast():
-            loss: Tensor = model(normalize(batch.pixels[rows], machine.device), mask).loss
+    def batch_loss(network: nn.Module, batch: Batch, rows: slice) -> Tensor:
+        chosen = list(batch.rows[rows])
+        masks = [
+            mask if mask is None else mask[chosen]
+            for mask in draw_masks(settings, model.config, clips_per_step, batch.step)
+        ]
+        loss: Tensor = network(normalize(batch.pixels[rows], machine.device), *masks).loss
         return loss
 
     for end in run_epochs(settings, model, source, machine, batch_loss, title="pretrain"):
         if end.epoch % settings.draw_every_epochs == 0 or end.epoch == settings.epochs:
             draw(settings, model, source, machine, end.epoch)
-            end.log.draw_curve()
-    return save_model(model, settings.output)
+            if machine.is_main and end.epoch < settings.epochs:
+                write_page(settings.output)
+    card = pretraining_card(settings, model.config)
+    folder = save_model(model, machine, settings.output / "model", card)
+    if machine.is_main:
+        write_page(settings.output)
+    machine.finish()
+    return folder
 
 
 def make_model(settings: PretrainSettings) -> VideoMAEForPreTraining:
     """The model at its start: a preset with fresh weights, or `settings.init`."""
-    sizes = sizes_of(settings) | {"norm_pix_loss": settings.norm_pix_loss}
+    values = sizes_of(settings) | {"norm_pix_loss": settings.norm_pix_loss}
+    if settings.decoder_depth is not None:
+        values["decoder_num_hidden_layers"] = settings.decoder_depth
+    if settings.decoder_width is not None:
+        values["decoder_hidden_size"] = settings.decoder_width
+        values["decoder_intermediate_size"] = 4 * settings.decoder_width
+        values["decoder_num_attention_heads"] = max(settings.decoder_width // 64, 1)
     if settings.init is not None:
-        return VideoMAEForPreTraining.from_pretrained(settings.init, dtype="float32", **sizes)
+        return VideoMAEForPreTraining.from_pretrained(settings.init, dtype="float32", **values)
     # The published encoder ends in a norm while it is pre-trained; the config calls that
     # "no mean pooling".
-    config = VideoMAEConfig.preset(settings.preset, use_mean_pooling=False, **sizes)
+    config = VideoMAEConfig.preset(settings.preset, use_mean_pooling=False, **values)
     return VideoMAEForPreTraining(config)
 
 
-def draw_mask(
-    settings: PretrainSettings, config: VideoMAEConfig, batch_size: int, step: int
-) -> Tensor:
-    """The masks of one step: a function of the seed and the step alone."""
+def draw_masks(
+    settings: PretrainSettings, config: VideoMAEConfig, num_clips: int, step: int
+) -> tuple[Tensor, Tensor | None]:
+    """What is hidden from the encoder, and what is not decoded either, for all clips of a step.
+
+    A function of the seed and the step alone: each process takes the rows of its own clips.
+    """
     seed = random.Random(f"{settings.seed} {step} mask").getrandbits(63)
     generator = torch.Generator().manual_seed(seed)
-    return MASKS[settings.mask](
-        config.grid, settings.mask_ratio, batch_size=batch_size, generator=generator
+    hidden = MASKS[settings.mask](
+        config.grid, settings.mask_ratio, batch_size=num_clips, generator=generator
+    )
+    if settings.decoder_mask_ratio is None:
+        return hidden, None
+    return hidden, running_cell_mask(
+        config.grid, settings.decoder_mask_ratio, batch_size=num_clips, generator=generator
     )
 
 
@@ -75,18 +107,25 @@ def draw(
     machine: Machine,
     epoch: int,
 ) -> None:
-    """A picture of the first readable video: as it is, as the model sees it, as it paints it."""
-    for index in range(len(source.videos)):
+    """A picture of the first readable video: as it is, as the model sees it, as it paints it.
+
+    All processes compute it, since each may hold a piece of the model; the first one draws.
+    """
+    for index in range(min(len(source.videos), 100)):
         try:
             pixels = source.view_clips(index)
             break
-        except VideoError as error:
-            source.note_bad(index, error)
-    mask = draw_mask(settings, model.config, batch_size=1, step=-1)
+        except VideoError:  # counted where it is trained on
+            continue
+    else:
+        return
+    mask, _ = draw_masks(settings, model.config, 1, step=-1)
     model.eval()
     with machine.autocast():
         predictions = model(normalize(pixels, machine.device), mask).logits[0].float().cpu()
     model.train()
+    if not machine.is_main:
+        return
     clip = pixels[0].float() / 255  # (T, C, H, W)
     painted = paste_reconstruction(clip, mask[0], predictions, model.config)
     strip = film_strip(

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from videomae.config import VideoMAEConfig
+from videomae.modeling import VideoMAEForPreTraining
+from videomae.processing import VideoMAEVideoProcessor
+from videomae.training.machine import Machine
+from videomae.training.settings import PretrainSettings
+from videomae.training.start import save_model, sizes_of
+
+
+def test_the_saved_model_comes_with_its_processor_and_card(tmp_path: Path) -> None:
+    config = VideoMAEConfig.preset(
+        "tiny", image_size=(16, 24), num_frames=4, num_hidden_layers=2, use_mean_pooling=False
+    )
+    model = VideoMAEForPreTraining(config).train()
+    machine = Machine.start("cpu", "float32")
+    folder = save_model(model, machine, tmp_path / "model", "# What it is\n")
+    processor = VideoMAEVideoProcessor.from_pretrained(folder)
+    assert dict(processor.crop_size) == {"height": 16, "width": 24}
+    assert (folder / "README.md").read_text() == "# What it is\n"
+    saved = VideoMAEForPreTraining.from_pretrained(folder).state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    assert model.training  # goes on as it was
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(None, {}), (2, 2), ("uniform", None)])
+def test_sizes_are_those_that_are_named(stride: object, expected: object) -> None:
+    settings = PretrainSettings(frame_stride=stride, num_frames=8)  # type: ignore[arg-type]
+    sizes = {"num_frames": 8} if stride is None else {"num_frames": 8, "frame_stride": expected}
+    assert sizes_of(settings) == sizes
