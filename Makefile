@@ -33,7 +33,7 @@ bench: .venv/dev.stamp
 	sys.version.split()[0] + "; name another: make PYTHON=python3.12" \
 	if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[train]'
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp

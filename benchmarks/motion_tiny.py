@@ -39,7 +39,7 @@ from videomae.training.settings import (
 from videomae.weights import read_checkpoint, save_safetensors
 
 ROOT = Path(__file__).parents[1]
-RECIPES, ASSETS = ROOT / "recipes", ROOT / "src" / "videomae" / "assets"
+ASSETS = ROOT / "src" / "videomae" / "assets"
 # folder: clips, seed, whether each clip repeats its middle frame
 DATA = {
     "unlabelled": (3000, 1, False),
@@ -56,7 +56,7 @@ def run_finetuning(folder: Path, start: str, seed: int, one_core: bool) -> dict[
         torch.set_num_threads(1)
     output = folder / f"{start}-{seed}"
     settings = dataclasses.replace(
-        load_recipe(RECIPES / "motion-tiny-finetune.toml", FinetuneSettings),
+        load_recipe("motion-tiny-finetune", FinetuneSettings),
         data=folder / "labelled",
         eval_data=folder / "heldout",
         init=str(folder / "pretrain" / "model") if start == "pretrained" else None,
@@ -90,7 +90,7 @@ def main() -> None:
     folder = arguments.folder
     for name, (clips, seed, still) in DATA.items():
         render_dataset(folder / name, clips=clips, seed=seed, still=still)
-    settings = load_recipe(RECIPES / "motion-tiny-pretrain.toml", PretrainSettings)
+    settings = load_recipe("motion-tiny-pretrain", PretrainSettings)
     output = folder / "pretrain"
     if not (output / "model").exists():
         resume = (output / "checkpoint.pt").exists()

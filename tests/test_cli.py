@@ -16,6 +16,7 @@ from PIL import Image
 import videomae
 from videomae import cli
 from videomae.config import VideoMAEConfig
+from videomae.datasets.manifest import Video, Videos
 from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.motion import render_clip
 from videomae.training.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -319,31 +320,64 @@ def test_evaluate_prints_the_figures_and_what_it_could_not_read(
 ) -> None:
     from videomae.training import evaluate
 
-    class Figures:
-        def __init__(self, bad: dict[str, str]) -> None:
-            self.bad = bad
-
-        def __str__(self) -> str:
-            return "top-1 50.0 %"
-
     asked: list[EvaluateSettings] = []
 
-    def stand_in(settings: EvaluateSettings) -> Figures:
+    def stand_in(settings: EvaluateSettings, *, on_progress: Any, **_: Any) -> evaluate.Evaluation:
         asked.append(settings)
-        return Figures({"x.mp4": "x.mp4: broken"} if settings.num_crops > 1 else {})
+        on_progress(2, 2)
+        videos = Videos((Video("x.mp4", "a"), Video("y.mp4", "b")), ("a", "b"))
+        scores = torch.tensor([[1.0, 0.0], [0.75, 0.25]])
+        bad = {1: "y.mp4: broken"} if settings.num_crops > 1 else {}
+        return evaluate.Evaluation("single_label", videos, 1, settings.num_crops, scores, bad)
 
     monkeypatch.setattr(evaluate, "evaluate", stand_in)
-    assert run("evaluate", "--data", "d") == (0, "top-1 50.0 %\n", "")
-    assert run("evaluate", "--num-crops", "3") == (1, "top-1 50.0 %\n", "videomae: x.mp4: broken\n")
+    code, out, err = run("evaluate", "--data", "d")
+    assert [" ".join(line.split()) for line in out.splitlines()] == [
+        "top-1 50.00 %",
+        "top-5 100.00 %",
+        "mean class accuracy 50.00 %",
+        "videos 2",
+        "views of each 1 (1 x 1)",
+        "unreadable 0",
+        "lowest classes",
+        "b 0.00 %",
+        "a 100.00 %",
+    ]
+    assert (code, err) == (0, "")
+    code, out, err = run("evaluate", "--num-crops", "3")
+    assert "3 (1 x 3)" in out
+    assert (code, err) == (1, "videomae: y.mp4: broken\n")
     assert asked == [EvaluateSettings(data=Path("d")), EvaluateSettings(num_crops=3)]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_linear_probe_prints_the_figures_and_what_it_could_not_read(
+    run: Run, tmp_path: Path, broken: bool
+) -> None:
+    for split in ("train", "val"):
+        for index in range(6):
+            path = tmp_path / "v" / split / ("sway", "spin")[index % 2] / f"{index}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, render_clip("sway", seed=index, size=24, num_frames=8), fps=8)
+    if broken:
+        (tmp_path / "v" / "val" / "sway" / "0.mp4").write_bytes(b"junk")
+    flags = ("--data", tmp_path / "v", "--output", tmp_path / "out", "--device", "cpu")
+    code, out, err = run("linear-probe", *flags)
+    assert code == broken
+    assert out.startswith("k-NN top-1")
+    assert "linear probe top-1" in out
+    assert "features.npz" not in out
+    assert err.count("videomae: ") == broken
+    code, out, _ = run("linear-probe", *flags)
+    assert out.splitlines()[-1].endswith("out/features.npz")
 
 
 def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     for kind in cli.RUN:
-        assert kind.__name__.lower() in out
-        code, text, _ = run(kind.__name__.lower(), "--help")
+        assert cli.command_name(kind) in out
+        code, text, _ = run(cli.command_name(kind), "--help")
         assert code == 0
         assert (kind.__doc__ or "").split("\n")[0] in " ".join(text.split())
     assert run() == (0, out, "")

@@ -143,8 +143,7 @@ def test_what_the_recipe_reached_is_read_from_beside_the_model(made: Made, tmp_p
 
 
 def test_it_hides_as_the_recipe_does() -> None:
-    recipe = Path(__file__).parent.parent / "recipes" / "motion-tiny-pretrain.toml"
-    settings = load_recipe(recipe, PretrainSettings)
+    settings = load_recipe("motion-tiny-pretrain", PretrainSettings)
     assert (settings.mask, settings.mask_ratio) == (MASK, TRAINED_RATIO)
 
 

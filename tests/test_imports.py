@@ -17,13 +17,19 @@ SOURCE = Path(videomae.__file__).parent
 # A file imports only files above it. New files get a place here.
 PICTURE = """
 errors hub config
-tubelets masking attention outputs spellings weights matching pretrained modeling
-sampling video_limits video_bytes frame_folder video_file video frames processing pipeline
+tubelets masking attention outputs spellings weights matching pretrained layers modeling
+sampling video_limits video_bytes frame_folder video_file video_write video frames processing
+pipeline
 engines visualize webpage inference motion
-training.settings training.data training.optim training.setup training.checkpoint training.report
-training.loop training.pretrain training.evaluate training.finetune
-apps.convert apps.demo
-terminal cli __main__
+datasets.manifest datasets.opening datasets.lists datasets.published datasets.checking
+datasets.survey
+training.settings training.augment training.data training.machine training.optim training.step
+training.checkpoint training.report training.card training.record training.page training.start
+training.loop training.pretrain
+training.metrics training.predictions training.views training.evaluate training.frozen
+training.finetune
+apps.convert apps.demo apps.prepare
+terminal commands cli __main__
 """
 ORDER = PICTURE.split()
 
@@ -32,13 +38,17 @@ DOORS = {
     "torch": ["*"],
     "numpy": ["*"],
     "PIL": ["*"],
-    "av": ["video_file"],
+    "av": ["video_file", "video_write"],
     "safetensors": ["weights"],
     "huggingface_hub": ["hub"],
     "matplotlib": ["visualize"],
-    "tyro": ["cli"],
+    "tyro": ["cli", "commands"],
     "rich": ["terminal", "cli", "training.report", "apps.*"],
-    "torchvision": ["training.*"],
+    "torchvision": ["training.augment"],
+    "accelerate": ["training.machine"],
+    "fsspec": ["datasets.opening"],
+    "torchmetrics": ["training.metrics"],
+    "pyarrow": ["training.predictions"],
     "flash_attn": ["attention"],
 }
 

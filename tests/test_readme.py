@@ -26,7 +26,7 @@ def commands() -> list[str]:
     ]
     recipes = [
         command
-        for recipe in sorted(ROOT.glob("recipes/*.toml"))
+        for recipe in sorted(ROOT.glob("src/videomae/recipes/*.toml"))
         for command in re.findall(r'"(videomae [^"]+)"', recipe.read_text())
     ]
     typed = [line.partition("#")[0].strip() for line in lines] + recipes
@@ -35,7 +35,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)  # recipes are named from there
+    monkeypatch.chdir(ROOT)  # files are named from there
     assert cli._parse(shlex.split(command)[1:]) is not None
 
 

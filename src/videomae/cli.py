@@ -9,9 +9,9 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
 from rich.markup import escape
@@ -19,196 +19,44 @@ from rich.table import Table
 from tyro import conf
 
 from videomae import __version__
+from videomae.commands import (
+    Classify,
+    Convert,
+    Demo,
+    Embed,
+    Evaluate,
+    Finetune,
+    LinearProbe,
+    ModelCommand,
+    Motion,
+    Prepare,
+    Pretrain,
+    Probe,
+    RecipeCommand,
+    Recipes,
+    Reconstruct,
+    VideoCommand,
+    ViewsCommand,
+)
+from videomae.config import nearest
 from videomae.errors import ConfigError, VideoError, VideoMAEError
-from videomae.terminal import Screen, complain, report, rows_for, score_bar, show_warning
+from videomae.terminal import (
+    Screen,
+    complain,
+    report,
+    rows_for,
+    score_bar,
+    show_recipes,
+    show_warning,
+)
 from videomae.training.settings import (
-    Dtype,
-    EvaluateSettings,
-    FinetuneSettings,
-    Mask,
-    PretrainSettings,
+    find_recipe,
     load_recipe,
 )
 
 if TYPE_CHECKING:
     from videomae.inference import Classification, Embedding, Reconstruction
     from videomae.video import BadVideo, VideoInfo
-
-
-@dataclass(frozen=True)
-class _Videos:
-    """What all commands on videos have."""
-
-    files: Annotated[
-        conf.Positional[tuple[Path, ...]],
-        conf.arg(metavar="FILE [FILE ...]", help_behavior_hint=""),
-    ]
-    """Videos, GIFs, folders of frames; any other folder stands for all videos in it."""
-
-
-@dataclass(frozen=True)
-class _Inference(_Videos):
-    """What all commands that run a model have."""
-
-    model: str = "motion-tiny"
-    """Hub id, folder, weight file, or a model that comes with the package."""
-    frame_stride: int | Literal["config", "uniform"] = "config"
-    """Video frames between two sampled ones; uniform: spread out; config: as it was trained."""
-    dtype: Dtype = "auto"
-    """Precision; auto is the fastest that keeps the accuracy here."""
-    engine: Literal["auto", "torch"] = "auto"
-    """What runs the model."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto is the best that is there."""
-    json: bool = False
-    """Print one line of JSON per video and nothing else."""
-
-
-@dataclass(frozen=True)
-class _Views(_Inference):
-    num_clips: int = 1
-    """Clips along time, averaged; the paper tests Kinetics with 5."""
-    num_crops: int = 1
-    """Crops across each clip, averaged; the paper tests with 3."""
-    batch_size: int = 8
-    """Views that go through the model at once."""
-
-
-@dataclass(frozen=True)
-class Classify(_Views):
-    """Tell what happens in videos."""
-
-    top_k: int = 5
-    """Labels per video."""
-
-
-@dataclass(frozen=True)
-class Embed(_Views):
-    """Describe videos by vectors."""
-
-    features: Literal["pooled", "per_time", "tokens"] = "pooled"
-    """One vector per video, per time slice, or per tubelet."""
-    output: Path | None = None
-    """features.npz for one file with `paths` and `features`, or a folder for one .npy per video."""
-
-
-@dataclass(frozen=True)
-class Reconstruct(_Inference):
-    """Hide most of a video and let a pre-trained model paint it."""
-
-    model: str = "motion-tiny-pretrain"
-    """A pre-trained model with its decoder: hub id, folder, weight file, or a shipped one."""
-    mask: Mask = "tube"
-    """What is hidden."""
-    mask_ratio: float = 0.9
-    """Share that is hidden."""
-    seed: int = 0
-    """Of the mask."""
-    rendering: Literal["plain", "paper"] = "plain"
-    """plain: what the model knows; paper: borrows each hidden patch's brightness and contrast."""
-    output: Path = Path("reconstructions")
-    """A file .png, .gif or .mp4 for one video, else a folder."""
-    format: Literal["png", "gif", "mp4"] = "png"
-    """What to write into a folder."""
-
-
-@dataclass(frozen=True)
-class Probe(_Videos):
-    """Tell frames, size, rate and codec of videos."""
-
-    json: bool = False
-    """Print one line of JSON per video and nothing else."""
-
-
-@dataclass(frozen=True)
-class Convert:
-    """Bring weights from any known spelling to that of transformers or of the original code."""
-
-    source: Annotated[conf.Positional[str], conf.arg(metavar="SRC")]
-    """Hub id, folder, or weight file."""
-    destination: Annotated[conf.Positional[Path], conf.arg(metavar="DST")]
-    """The folder (hf) or .pth file (v1) to write."""
-    to: Literal["hf", "v1"] = "hf"
-    """hf: a folder for transformers and this package; v1: a .pth for the original code."""
-    config: Path | None = None
-    """A config.json, where the source has none and cannot be told by its shapes."""
-    num_attention_heads: int | None = None
-    """For widths that were never published: heads of the encoder."""
-    decoder_num_attention_heads: int | None = None
-    """For widths that were never published: heads of the decoder."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-
-
-@dataclass(frozen=True)
-class Motion:
-    """Render the built-in data set: short videos, labelled by how the view moves."""
-
-    output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
-    """The folder to write: a folder per class."""
-    clips: int = 600
-    """Videos in all; the 12 classes take turns."""
-    seed: int = 7
-    """Other seeds give other scenes."""
-    size: int = 64
-    """Height and width in pixels."""
-    num_frames: int = 32
-    """Frames per video."""
-    fps: int = 16
-    """Frames per second."""
-    workers: int | None = None
-    """Videos rendered at once; by default one per core."""
-    still: bool = False
-    """Repeat each clip's middle frame, which tells no class: a check on the models."""
-
-
-@dataclass(frozen=True)
-class Demo:
-    """See it all in a few minutes: videos classified, painted, learned from, on one page."""
-
-    output: Path = Path("demo")
-    """The folder to write; open index.html in it."""
-    video: Path | None = None
-    """Show what the models make of this video, too."""
-    clips: int = 48
-    """Videos to classify."""
-    train_clips: int = 240
-    """Videos to learn from."""
-    pretrain_epochs: int = 10
-    """Times that pre-training sees each of those."""
-    finetune_epochs: int = 6
-    """Times that fine-tuning sees each of those."""
-    seed: int = 11
-    """Other seeds give other scenes."""
-    workers: int | None = None
-    """Videos rendered at once; by default one per core."""
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    recipe: Path | None = None
-    """A TOML file whose values take the place of the defaults below; flags override both."""
-
-
-@dataclass(frozen=True)
-class Pretrain(_Recipe):
-    """Pre-train a model on videos, by hiding most of them."""
-
-    settings: conf.OmitArgPrefixes[PretrainSettings] = field(default_factory=PretrainSettings)
-
-
-@dataclass(frozen=True)
-class Finetune(_Recipe):
-    """Train a classifier on a folder of videos per class."""
-
-    settings: conf.OmitArgPrefixes[FinetuneSettings] = field(default_factory=FinetuneSettings)
-
-
-@dataclass(frozen=True)
-class Evaluate(_Recipe):
-    """Measure a classifier's accuracy on a folder of videos per class."""
-
-    settings: conf.OmitArgPrefixes[EvaluateSettings] = field(default_factory=EvaluateSettings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -237,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> Any:
     """The chosen command as an instance of its class; SystemExit for --help and wrong usage."""
     options: dict[str, Any] = {"config": (conf.OmitSubcommandPrefixes, conf.FlagCreatePairsOff)}
-    names = {kind.__name__.lower(): kind for kind in RUN}
+    names = {command_name(kind): kind for kind in RUN}
     kind: Any = names.get(arguments[0])
     if kind is None:
         every: Any = Union[  # noqa: UP007
@@ -245,22 +93,49 @@ def _parse(arguments: list[str]) -> Any:
         ]
         about = f"videomae {__version__}: masked autoencoders for video. `videomae COMMAND --help`"
         return tyro.cli(every, prog="videomae", description=about, args=arguments, **options)
-    if issubclass(kind, _Recipe) and (recipe := _recipe_of(arguments)):
+    if issubclass(kind, RecipeCommand):
         settings = kind.__dataclass_fields__["settings"].default_factory
-        options["default"] = kind(recipe=recipe, settings=load_recipe(recipe, settings))
+        arguments = _as_flags(arguments, {each.name for each in fields(settings)} | {"recipe"})
+        if recipe := _recipe_of(arguments):
+            options["default"] = kind(recipe=recipe, settings=load_recipe(recipe, settings))
     command: Any = tyro.cli(kind, prog=f"videomae {arguments[0]}", args=arguments[1:], **options)
-    if isinstance(command, _Videos) and not command.files:
+    if isinstance(command, VideoCommand) and not command.files:
         print(f"videomae {arguments[0]}: name at least one video", file=sys.stderr)
         raise SystemExit(2)
     return command
 
 
-def _recipe_of(arguments: list[str]) -> Path | None:
+def command_name(kind: type) -> str:
+    """How a command is called.
+
+    >>> command_name(LinearProbe)
+    'linear-probe'
+    """
+    words = "".join(f"-{letter}" if letter.isupper() else letter for letter in kind.__name__)
+    return words[1:].lower()
+
+
+def _as_flags(arguments: list[str], known: set[str]) -> list[str]:
+    """Words such as epochs=100 become --epochs=100, as a recipe's lines are often copied."""
+    flags = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or argument.startswith("-") or not name.isidentifier():
+            flags.append(argument)
+            continue
+        if name not in known:
+            raise ConfigError(f"there is no setting {name!r}{nearest(name, known)}")
+        switch = {"true": f"--{name}", "false": f"--no-{name}"}.get(value.lower())
+        flags.append((switch or f"--{name}={value}").replace("_", "-", name.count("_")))
+    return flags
+
+
+def _recipe_of(arguments: list[str]) -> str | None:
     """The value of --recipe, which must be known before the other flags have their defaults."""
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--recipe" and (equals or index + 1 < len(arguments)):
-            return Path(value if equals else arguments[index + 1])
+            return value if equals else arguments[index + 1]
     return None
 
 
@@ -399,6 +274,30 @@ def _convert(command: Convert) -> int:
     return 0
 
 
+def _prepare(command: Prepare) -> int:
+    from videomae.apps.prepare import prepare
+
+    arguments = asdict(command)
+    arguments["check_how"] = arguments.pop("check")
+    with Screen("reading lists", 0, as_json=False) as screen:
+        result = prepare(
+            arguments.pop("source"),
+            arguments.pop("output"),
+            **arguments,
+            on_progress=lambda what, done, of: screen.progress.update(
+                screen.task, description=what, completed=done, total=of
+            ),
+        )
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        for name, text in result.survey.summary():
+            rows.add_row(escape(name), escape(text))
+        screen.out.print(rows)
+    for text in [*result.survey.left_out(), *result.survey.warnings()]:
+        complain(text)
+    print(f"wrote {', '.join(str(path) for path in (result.manifest, result.report) if path)}")
+    return 0 if result.manifest else complain("no video is usable")
+
+
 def _motion(command: Motion) -> int:
     from videomae.motion import render_dataset
 
@@ -438,12 +337,67 @@ def _finetune(command: Finetune) -> int:
 
 def _evaluate(command: Evaluate) -> int:
     from videomae.training.evaluate import evaluate
+    from videomae.training.machine import Machine
 
-    evaluation = evaluate(command.settings)
-    print(evaluation)
-    for path, reason in evaluation.bad.items():
+    machine = Machine.start(command.settings.device, command.settings.dtype)
+    if not machine.is_main:
+        return 1 if evaluate(command.settings, machine=machine).bad else 0
+    with Screen("evaluating", 0, as_json=False) as screen:
+        evaluation = evaluate(
+            command.settings,
+            machine=machine,
+            on_progress=lambda done, of: screen.progress.update(
+                screen.task, completed=done, total=of
+            ),
+        )
+    worst = [(f"  {name}", f"{value:.2f} %") for name, value in evaluation.worst_classes()]
+    titled = [("lowest classes", ""), *worst] if worst else []
+    screen.out.print(_figures([*evaluation.rows(), *titled]))
+    for row, reason in evaluation.bad.items():
+        path = str(evaluation.videos.items[row])
         complain(reason if path in reason else f"{path}: {reason}")
     return 1 if evaluation.bad else 0
+
+
+def _linear_probe(command: LinearProbe) -> int:
+    from videomae.training.frozen import FEATURES_NAME, linear_probe
+    from videomae.training.machine import Machine
+
+    machine = Machine.start(command.settings.device, command.settings.dtype)
+    if not machine.is_main:
+        return 1 if linear_probe(command.settings, machine=machine).unreadable() else 0
+    with Screen("learning", 0, as_json=False) as screen:
+        result = linear_probe(
+            command.settings,
+            machine=machine,
+            on_progress=lambda what, done, of: screen.progress.update(
+                screen.task, description=what, completed=done, total=of
+            ),
+        )
+    screen.out.print(_figures(result.rows()))
+    if result.reused:
+        print(f"the features were those of {command.settings.output / FEATURES_NAME}")
+    for reason in result.unreadable():
+        complain(reason)
+    return 1 if result.unreadable() else 0
+
+
+def _figures(rows: list[tuple[str, str]]) -> Table:
+    """Names and, aligned to the right, what they stand for."""
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
+    return table
+
+
+def _recipes(command: Recipes) -> int:
+    if command.name is None:
+        show_recipes()
+    else:
+        print(find_recipe(command.name).read_text(encoding="utf-8"), end="")
+    return 0
 
 
 RUN: dict[type, Callable[[Any], int]] = {
@@ -452,21 +406,24 @@ RUN: dict[type, Callable[[Any], int]] = {
     Reconstruct: _reconstruct,
     Probe: _probe,
     Convert: _convert,
+    Prepare: _prepare,
     Motion: _motion,
     Demo: _demo,
     Pretrain: _pretrain,
     Finetune: _finetune,
     Evaluate: _evaluate,
+    LinearProbe: _linear_probe,
+    Recipes: _recipes,
 }
 
 
-def _files(command: _Videos) -> list[Path]:
+def _files(command: VideoCommand) -> list[Path]:
     from videomae.pipeline import find_videos
 
     return [video for path in command.files for video in find_videos(path)]
 
 
-def _running(command: _Inference) -> dict[str, Any]:
+def _running(command: ModelCommand) -> dict[str, Any]:
     """The arguments that the functions of `videomae.inference` have in common."""
     arguments: dict[str, Any] = {
         "model": command.model,
@@ -476,7 +433,7 @@ def _running(command: _Inference) -> dict[str, Any]:
         "device": command.device,
         "on_error": "skip",
     }
-    if isinstance(command, _Views):
+    if isinstance(command, ViewsCommand):
         for name in ("num_clips", "num_crops", "batch_size"):
             arguments[name] = getattr(command, name)
     return arguments

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rich import box
 from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
@@ -19,10 +20,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from videomae.training.settings import read_recipe, recipe_names
+
 if TYPE_CHECKING:
     from videomae.video import BadVideo
 
 Result = TypeVar("Result")
+
+RECIPE_COLUMNS = ("recipe", "data", "model", "epochs", "batch", "hardware", "hours", "top-1")
+_NUMBERS = ("epochs", "batch", "hours", "top-1")
 
 
 class Screen:
@@ -121,6 +127,45 @@ def score_bar(score: float) -> Bar | str:
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
         return ""
     return Bar(1, 0, min(max(score, 0), 1), width=20, color="cyan")
+
+
+def recipe_rows() -> list[tuple[str, ...]]:
+    """What the package's recipes say of themselves: a row each, under RECIPE_COLUMNS.
+
+    Hours that nobody measured have a ~; where no top-1 was published, nothing is said.
+    """
+    rows: list[tuple[str, ...]] = []
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        about = recipe["about"]
+        known = about["hours_are"].startswith(("published", "measured"))
+        hours = f"{'' if known else '~'}{about['estimated_hours']:g}"
+        top1 = about.get("expected_top1")
+        rows.append(
+            (
+                name,
+                about["data"],
+                recipe["preset"],
+                f"{recipe['epochs']:,}",
+                f"{recipe['batch_size']:,}",
+                about["hardware"],
+                hours,
+                "" if top1 is None else f"{top1:.1f} %",
+            )
+        )
+    return rows
+
+
+def show_recipes() -> None:
+    """The package's recipes as a table on stdout."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in RECIPE_COLUMNS:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left")
+    for row in recipe_rows():
+        table.add_row(*row)
+    out = Screen("listing", 0, as_json=False).out
+    out.width = 1000  # a narrow terminal breaks the ends of rows, never the names to be copied
+    out.print(table)
 
 
 def complain(text: str, *, code: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""One web page in one file: animated clips, bars and charts, in light and dark, without scripts.
+"""One web page in one file: pictures, clips, bars and charts, in light and dark, without scripts.
 
 Functions return HTML as text. What they are given is escaped; nothing is loaded from elsewhere.
 """
@@ -7,13 +7,22 @@ import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from PIL import Image
 
 from videomae.video import Frames
 from videomae.visualize import save_gif, save_picture
 
 Curve = tuple[list[float], list[float]]  # steps, losses
+
+# How large a picture may be to be embedded as it is: four of them leave a page below 3 MB.
+_PICTURE_PX, _PICTURE_BYTES = 1600, 250_000
+# Classes of colours, in the order in which they are given to curves and parts.
+_COLOURS = ("first", "second", "third", "fourth")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def document(title: str, sections: Iterable[str]) -> str:
@@ -57,6 +66,23 @@ def _data_uri(path: Path) -> str:
     return f"data:image/{path.suffix.removeprefix('.')};base64,{data}"
 
 
+def picture(path: Path, alt: str) -> str:
+    """A picture file, made smaller and lossy where it is too large for a page.
+
+    Raises OSError or SyntaxError (Pillow's own) for a file that is no whole picture.
+    """
+    with Image.open(path) as image:
+        image.load()
+        large = max(image.size) > _PICTURE_PX or path.stat().st_size > _PICTURE_BYTES
+        image.thumbnail((_PICTURE_PX, _PICTURE_PX))
+        (width, height), source = image.size, "" if large else _data_uri(path)
+        if large:
+            packed = BytesIO()
+            image.convert("RGB").save(packed, "WEBP", quality=80)
+            source = f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return f'<img src="{source}" width="{width}" height="{height}" alt="{escape(alt)}">'
+
+
 def animation_row(panels: Mapping[str, tuple[Frames, str]], *, fps: float) -> str:
     """Small clips beside each other: caption -> (frames, alternative text)."""
     figures = (
@@ -90,6 +116,31 @@ def score_table(scores: Mapping[str, float]) -> str:
     return f'<table class="bars"><tbody>{"".join(rows)}</tbody></table>'
 
 
+def split_bar(parts: Mapping[str, float], *, unit: str) -> str:
+    """One bar cut into at most four parts, as long as their shares, with their figures below."""
+    named = list(zip(_COLOURS, parts.items(), strict=False))
+    pieces = "".join(f'<i class="{kind}" style="flex:{part:.4f}"></i>' for kind, (_, part) in named)
+    keys = "".join(
+        f'<span class="{kind}">{escape(name)} <b>{part:.3g} {escape(unit)}</b></span>'
+        for kind, (name, part) in named
+    )
+    return f'<div class="split" aria-hidden="true">{pieces}</div><p class="keys inline">{keys}</p>'
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """A few figures in large print, each with its name."""
+    items = (
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in values.items()
+    )
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML that shows when its title is clicked."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table that scrolls where it is too long or too wide."""
     titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
@@ -102,12 +153,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def chart(curves: Mapping[str, Curve], *, what: str, marks: Mapping[str, float]) -> str:
-    """One or two curves, and dashed lines at heights to compare them with.
+    """Up to four curves, and dashed lines at heights to compare them with. One may be unnamed.
 
-    Not `visualize.plot_curve`: its white ground and small print suit a file of its own, not a page
-    that is also read at night and on telephones.
+    Numbers far from 1, such as learning rates, are shown in powers of ten. Not
+    `visualize.plot_curve`: its white ground and small print suit a file of its own, not a page that
+    is also read at night and on telephones.
     """
     ys = [y for _, curve_ys in curves.values() for y in curve_ys] + list(marks.values())
+    power = _power_of_ten(max(map(abs, ys)))
+    if power:
+        what += f", in 10{str(power).translate(_SUPERSCRIPTS)}"
+        unit = 10.0**power
+        ys = [y / unit for y in ys]
+        marks = {name: y / unit for name, y in marks.items()}
+        curves = {name: (xs, [y / unit for y in own]) for name, (xs, own) in curves.items()}
     last_x = max(x for xs, _ in curves.values() for x in xs)
     step = tick_step(max(ys) - min(ys))
     low = math.floor(min(ys) / step)
@@ -133,26 +192,40 @@ def chart(curves: Mapping[str, Curve], *, what: str, marks: Mapping[str, float])
     for y in (number * step for number in range(low, high + 1)):
         parts.append(line([(0, y), (last_x, y)], "grid"))
         parts.append(text(0, y, f"{y:.{decimals}f}", shift=(-8, 5), anchor="end"))
-    for x, anchor in ((0, "start"), (last_x / 2, "middle"), (last_x, "end")):
-        parts.append(text(x, low * step, f"{x:.0f}", shift=(0, 22), anchor=anchor))
+    # Steps and epochs are whole: the number in the middle stands where it belongs, not at a half.
+    for x, anchor in sorted({last_x // 2: "middle", 0: "start", last_x: "end"}.items()):
+        parts.append(text(x, low * step, f"{x:,.0f}", shift=(0, 22), anchor=anchor))
     for name, y in marks.items():
         # The name stands on the side from which no curve comes down to its line.
         above = all(curve_ys[-1] < y for _, curve_ys in curves.values())
         parts.append(line([(0, y), (last_x, y)], "mark"))
         parts.append(text(last_x, y, name, shift=(0, -7 if above else 17), anchor="end"))
     keys, told = [], []
-    for kind, (name, (xs, curve_ys)) in zip(("first", "second"), curves.items(), strict=False):
+    for kind, (name, (xs, curve_ys)) in zip(_COLOURS, curves.items(), strict=False):
         left, top = place(xs[-1], curve_ys[-1])
         dot = f'<circle class="{kind}" cx="{left:.1f}" cy="{top:.1f}" r="3.5"/>'
         parts.append(line(zip(xs, curve_ys, strict=True), f"curve {kind}") + dot)
-        keys.append(f'<span class="{kind}">{escape(name)}: {curve_ys[-1]:.2f} at the end</span>')
-        told.append(f"{name}: from {curve_ys[0]:.2f} to {curve_ys[-1]:.2f}")
+        if name:
+            keys.append(
+                f'<span class="{kind}">{escape(name)}: {curve_ys[-1]:.2f} at the end</span>'
+            )
+        told.append(f"{name}{name and ': '}from {curve_ys[0]:.2f} to {curve_ys[-1]:.2f}")
     told += [f"{name}: {y:.2f}" for name, y in marks.items()]
     label = escape(f"{what}. {'; '.join(told)}.")
     return (
         f'<figure><figcaption>{escape(what)}</figcaption><svg viewBox="0 0 480 244" role="img" '
         f'aria-label="{label}">{"".join(parts)}</svg><p class="keys">{"".join(keys)}</p></figure>'
     )
+
+
+def _power_of_ten(largest: float) -> int:
+    """By which numbers up to this one are best divided; 0 where they are good as they are.
+
+    >>> _power_of_ten(2.5e-4), _power_of_ten(0.3), _power_of_ten(250), _power_of_ten(25_000)
+    (-4, 0, 0, 4)
+    """
+    power = math.floor(math.log10(largest)) if largest else 0
+    return 0 if -1 <= power < 3 else power
 
 
 def tick_step(span: float) -> float:
@@ -170,9 +243,11 @@ def tick_step(span: float) -> float:
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --quiet: #66666d; --line: #e3e3e8;
-  --paper: #fff; --panel: #f5f5f7; --first: #0068b5; --second: #c2410c }
+  --paper: #fff; --panel: #f5f5f7; --first: #0068b5; --second: #c2410c;
+  --third: #0f8a6d; --fourth: #9061c2 }
 @media (prefers-color-scheme: dark) { :root { --ink: #ededf0; --quiet: #a0a0a9; --line: #303038;
-  --paper: #131316; --panel: #1d1d22; --first: #5cb3ff; --second: #ff9d5c } }
+  --paper: #131316; --panel: #1d1d22; --first: #5cb3ff; --second: #ff9d5c;
+  --third: #4fcfaa; --fourth: #c9a4f2 } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 17px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, Ubuntu, sans-serif }
@@ -213,12 +288,27 @@ polyline { fill: none; stroke-linejoin: round; stroke-linecap: round }
 .grid { stroke: var(--line) }
 .mark { stroke: var(--quiet); stroke-dasharray: 4 5 }
 .first { --own: var(--first) } .second { --own: var(--second) }
+.third { --own: var(--third) } .fourth { --own: var(--fourth) }
 .curve { stroke: var(--own); stroke-width: 2.25 }
 circle { fill: var(--own) }
 .keys { margin: .3rem 0 .2rem; font-size: .88rem; line-height: 1.4 }
 .keys span { display: block }
 .keys span::before { content: ""; display: inline-block; width: 1.1em; height: 3px;
   margin-right: .5em; vertical-align: .28em; border-radius: 2px; background: var(--own) }
+.keys.inline { max-width: none; display: flex; flex-wrap: wrap; gap: .2rem 1.6rem;
+  margin-top: .6rem }
+.split { display: flex; gap: 2px; height: 22px; border-radius: 6px; overflow: hidden;
+  margin-top: .8rem }
+.split i { background: var(--own); min-width: 1px }
+.facts { display: flex; flex-wrap: wrap; gap: 1.1rem 3rem; margin: 0 }
+.facts dt { color: var(--quiet); font-size: .85rem }
+.facts dd { margin: 0; font-size: 1.5rem; line-height: 1.25; letter-spacing: -.01em;
+  font-variant-numeric: tabular-nums }
+.listed { padding-left: 1.1rem; font-size: .92rem; overflow-wrap: anywhere }
+.listed li { margin-bottom: .5rem }
+.column { max-width: 720px }
+.strip { overflow-x: auto; margin-bottom: .5rem }
+.strip img { min-width: 620px }
 table { border-collapse: collapse; width: 100%; font-size: .92rem;
   font-variant-numeric: tabular-nums }
 th, td { text-align: left; font-weight: 400; padding: .4rem 1rem .4rem 0;

@@ -33,7 +33,7 @@ from videomae.training.settings import FinetuneSettings, PretrainSettings
 from videomae.video import Frames, probe, read_frames
 from videomae.webpage import Curve
 
-# How recipes/motion-tiny-pretrain.toml hides, and what else is tried here.
+# How the recipe motion-tiny-pretrain hides, and what else is tried here.
 MASK: Literal["random"] = "random"
 TRAINED_RATIO = 0.75
 RATIOS = (0.5, 0.75, 0.9)
