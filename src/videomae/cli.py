@@ -321,7 +321,9 @@ def _demo(command: Demo) -> int:
 def _pretrain(command: Pretrain) -> int:
     from videomae.training.pretrain import pretrain
 
-    print(f"wrote {pretrain(command.settings)}")
+    folder = pretrain(command.settings)
+    if _is_first():
+        print(f"wrote {folder}")
     return 0
 
 
@@ -329,14 +331,21 @@ def _finetune(command: Finetune) -> int:
     from videomae.training.finetune import finetune
 
     evaluation = finetune(command.settings)
-    print(f"wrote {command.settings.output / 'model'}")
-    if evaluation is not None:
-        print(evaluation)
+    if _is_first():
+        print(f"wrote {command.settings.output / 'model'}")
+        if evaluation is not None:
+            print(evaluation)
     return 0
 
 
+def _is_first() -> bool:
+    """Whether this is the process, of those that torchrun started, that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _evaluate(command: Evaluate) -> int:
-    from videomae.training.evaluate import evaluate
+    from videomae.datasets.manifest import left_out
+    from videomae.training.evaluate import chosen_split, evaluate
     from videomae.training.machine import Machine
 
     machine = Machine.start(command.settings.device, command.settings.dtype)
@@ -352,7 +361,9 @@ def _evaluate(command: Evaluate) -> int:
         )
     worst = [(f"  {name}", f"{value:.2f} %") for name, value in evaluation.worst_classes()]
     titled = [("lowest classes", ""), *worst] if worst else []
-    screen.out.print(_figures([*evaluation.rows(), *titled]))
+    lost = left_out(command.settings.data, chosen_split(command.settings) or "")
+    skipped = [("left out when prepared", f"{lost:,}")] if lost else []
+    screen.out.print(_figures([*evaluation.rows(), *skipped, *titled]))
     for row, reason in evaluation.bad.items():
         path = str(evaluation.videos.items[row])
         complain(reason if path in reason else f"{path}: {reason}")

@@ -8,15 +8,18 @@ from PIL import Image
 from videomae.datasets.manifest import (
     LABELS_NAME,
     MANIFEST_NAME,
+    REPORT_NAME,
     Video,
     Videos,
     has_split,
     is_address,
+    left_out,
     load_videos,
     read_manifest,
     write_manifest,
 )
 from videomae.errors import ConfigError
+from videomae.hub import write_json
 
 NAMES = [
     "two words.mp4",
@@ -179,3 +182,22 @@ def test_addresses_are_told_from_paths() -> None:
     paths = ["/a/x.mp4", "C:/x.mp4", "a::b.mp4", "a/b://c", "x.mp4", "1://x"]
     assert all(map(is_address, addresses))
     assert not any(map(is_address, paths))
+
+
+def test_all_splits_of_a_folder_are_all_its_videos(tmp_path: Path) -> None:
+    for place in ("train/a/1.mp4", "train/b/2.mp4", "val/b/1.mp4", "test/c/1.mp4"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    videos = load_videos(tmp_path, None)
+    assert videos.classes == ("a", "b", "c")
+    assert [(item.split, item.label) for item in videos.items] == [
+        ("train", "a"), ("train", "b"), ("val", "b"), ("test", "c"),
+    ]  # fmt: skip
+    assert load_videos(tmp_path, "val").classes == ("b",)
+
+
+def test_what_preparing_left_out_of_a_split_is_counted(tmp_path: Path) -> None:
+    assert left_out(tmp_path, "test") == 0
+    report = {"unreadable": [{"split": "test"}, {"split": "train"}], "missing": [{"split": "test"}]}
+    write_json(tmp_path / REPORT_NAME, report)
+    assert [left_out(tmp_path, split) for split in ("train", "val", "test")] == [1, 0, 2]

@@ -33,6 +33,7 @@ from videomae.datasets.checking import (
 from videomae.datasets.manifest import (
     LABEL_SEPARATOR,
     MANIFEST_NAME,
+    REPORT_NAME,
     Video,
     Videos,
     write_manifest,
@@ -152,7 +153,7 @@ def prepare(
         tuple(missing),
         (("root", printable(str(listing.root))), ("resize_short", str(resize_short))),
     )
-    write_json(output / "report.json", survey.as_json())
+    write_json(output / REPORT_NAME, survey.as_json())
     with atomic_path(output / "report.md") as temporary:
         temporary.write_text(survey.as_markdown(), encoding="utf-8")
     manifest = None
@@ -174,7 +175,7 @@ def _claim(source: Path, output: Path) -> None:
     if not (output / MANIFEST_NAME).exists():
         return
     made_of = None
-    if (output / JOURNAL_NAME).is_file() and (output / "report.json").is_file():
+    if (output / JOURNAL_NAME).is_file() and (output / REPORT_NAME).is_file():
         made_of = read_json(output / "report.json").get("source")
     if made_of != printable(str(source)):
         raise ConfigError(

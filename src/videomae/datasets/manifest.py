@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from videomae.errors import ConfigError
-from videomae.hub import atomic_path
+from videomae.hub import atomic_path, read_json
 from videomae.pipeline import find_videos
 
 MANIFEST_NAME = "manifest.csv"
 LABELS_NAME = "labels.txt"
+REPORT_NAME = "report.json"  # what `videomae prepare` found
+SPLITS = ("train", "val", "test")
 # Between the classes of a video that has several.
 LABEL_SEPARATOR = "|"
 
@@ -152,6 +154,16 @@ def load_videos(
     return _videos_in(data, split, classes)
 
 
+def left_out(data: Path | str, split: str) -> int:
+    """How many videos of a split `videomae prepare` was given and could not read or find."""
+    report = Path(data).expanduser() / REPORT_NAME
+    if not report.is_file():
+        return 0
+    found = read_json(report)
+    lost = [*found.get("unreadable", []), *found.get("missing", [])]
+    return sum(entry.get("split") == split for entry in lost)
+
+
 def has_split(data: Path | str, split: str) -> bool:
     """Whether a data set has videos of a split."""
     data = Path(data).expanduser()
@@ -162,6 +174,12 @@ def has_split(data: Path | str, split: str) -> bool:
 
 
 def _videos_in(folder: Path, split: str | None, classes: Sequence[str] | None) -> Videos:
+    if split is None and (folder / "train").is_dir():
+        parts = [name for name in SPLITS if (folder / name).is_dir()]
+        every = [_videos_in(folder, name, classes) for name in parts]
+        names = sorted({name for videos in every for name in videos.classes})
+        items = tuple(item for videos in every for item in videos.items)
+        return Videos(items, _known(items, classes, names, folder))
     if split is not None and (folder / split).is_dir():
         folder = folder / split
     elif split not in (None, "train") and (folder / "train").is_dir():

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -178,7 +178,7 @@ class ClipSource:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def batch(self, part: Part, videos_per_step: int, clips: Sequence[Any]) -> Batch:
+    def batch(self, part: Part, clips: Sequence[Any], *, videos_per_step: int) -> Batch:
         """Put together what `try_clips` gave for the videos of a part."""
         good = [place for place, made in enumerate(clips) if isinstance(made, Tensor)]
         order = [(repeat, place) for repeat in range(self.num_repeats) for place in good]
@@ -305,17 +305,33 @@ def train_batches(
     num_steps: int,
     num_workers: int = 2,
     workers: str = "threads",
+    pin_memory: bool = False,
 ) -> Generator[Batch]:
     """The parts of the steps from `first_step` up to `num_steps`, prepared ahead by workers.
 
     Exactly one Batch for every part, an empty one where no video of it could be read: the count of
-    steps never depends on what is on the disk.
+    steps never depends on what is on the disk. `pin_memory` is for a GPU, which then copies while
+    it computes.
     """
     parts = (part for step in range(first_step, num_steps) for part in plan.parts(step))
     made = _by_threads if workers == "threads" else _by_processes
-    with closing(made(source, parts, num_workers)) as results:
-        for part, clips in results:
-            yield source.batch(part, plan.videos_per_step, clips)
+
+    def together(result: tuple[Part, list[Tensor | str]]) -> Batch:
+        batch = source.batch(*result, videos_per_step=plan.videos_per_step)
+        return replace(batch, pixels=batch.pixels.pin_memory()) if pin_memory else batch
+
+    # Clips become one tensor in a thread of its own, while the step before is computed.
+    with (
+        closing(made(source, parts, num_workers)) as results,
+        ThreadPoolExecutor(1, thread_name_prefix="videomae-batch") as pool,
+    ):
+        ahead: deque[Future[Batch]] = deque()
+        for result in results:
+            ahead.append(pool.submit(together, result))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _by_threads(

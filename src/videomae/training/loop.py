@@ -115,6 +115,7 @@ def run_epochs(
                 num_steps=total,
                 num_workers=settings.num_workers,
                 workers=settings.workers,
+                pin_memory=machine.device.type == "cuda",
             )
         ) as batches,
     ):

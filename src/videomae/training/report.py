@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from videomae import __version__
-from videomae.datasets.manifest import Videos
+from videomae.datasets.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path, write_json
 from videomae.training.machine import Machine, describe_devices
@@ -165,7 +165,7 @@ def open_output(settings: TrainSettings, machine: Machine) -> None:
             output.mkdir(parents=True, exist_ok=True)
             write_recipe(settings, output / "settings.toml")
             write_json(output / "environment.json", _environment())
-            data_report = Path(settings.data) / "report.json"
+            data_report = Path(settings.data) / REPORT_NAME
             if data_report.is_file():
                 with atomic_path(output / "data_report.json") as temporary:
                     Path(temporary).write_bytes(data_report.read_bytes())
