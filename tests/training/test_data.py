@@ -118,7 +118,7 @@ def test_worker_processes_give_the_batches_of_threads(videos_dir: Path) -> None:
     assert same(threads, batches(source(videos_dir), plan, last=3, workers="processes"))
 
 
-def test_repeats_are_other_clips_of_one_decoding(videos_dir: Path, monkeypatch: Any) -> None:
+def test_repeats_are_other_crops_of_one_decoding(videos_dir: Path, monkeypatch: Any) -> None:
     opened: list[str] = []
 
     def counting(video: Video) -> Any:
@@ -134,7 +134,13 @@ def test_repeats_are_other_clips_of_one_decoding(videos_dir: Path, monkeypatch: 
     assert batch.rows == tuple(range(12))
     once = source(videos_dir).train_clips(0, batch.index[0])
     assert torch.equal(batch.pixels[0], once[0])  # the first repeat is the clip without repeats
-    assert len({batch.pixels[row].numpy().tobytes() for row in (0, 4, 8)}) == 3
+    assert len({clip.numpy().tobytes() for clip in batch.pixels}) > 8  # most crops differ
+    whole = ClipSource(
+        clips.videos, CONFIG, TrainSettings(num_repeats=2),
+        augmentation=Augmentation(crop_scales=(1.0,)),
+    )  # fmt: skip
+    first, second = whole.train_clips(0, batch.index[0])
+    assert torch.equal(first, second)  # the same frames: with nothing to crop, the same clip
     cached = source(videos_dir, num_repeats=3, cache_gb=1)
     for _ in range(2):
         assert same([batch], batches(cached, Plan(10, 4), last=1))

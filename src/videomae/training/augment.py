@@ -216,8 +216,8 @@ def _cut_and_resize(clip: Tensor, box: Box, target_hw: tuple[int, int]) -> Tenso
     top, left, height, width = box
     cut = clip[..., top : top + height, left : left + width]  # (T, C, H, W)
     if (height, width) == target_hw:
-        return cut.contiguous()
-    return F.interpolate(cut, size=target_hw, mode="bilinear", antialias=True).contiguous()
+        return cut
+    return F.interpolate(cut, size=target_hw, mode="bilinear", antialias=True)
 
 
 def _reduced(clip: Tensor, target_hw: tuple[int, int]) -> Tensor:

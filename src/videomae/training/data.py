@@ -214,38 +214,33 @@ class ClipSource:
                 return str(error)
 
     def train_clips(self, epoch: int, index: int) -> Tensor:
-        """Random clips and crops of video `index`, decoded once: uint8 (repeats, T, C, H, W)."""
-        draws = [
-            random.Random(f"{self.seed} {epoch} {index}" + (f" {repeat}" if repeat else ""))
-            for repeat in range(self.num_repeats)
-        ]
-        video = self.videos.items[index]
+        """Random crops of one random clip of video `index`: uint8 (repeats, T, C, H, W).
+
+        As published, repeats share their frames and differ in all else: decoded once, they cost
+        little more than one.
+        """
+        draw = random.Random(f"{self.seed} {epoch} {index}")
+        frames = self._random_frames(index, draw)
+        clips = [self._augmented(frames, draw)]
+        for repeat in range(1, self.num_repeats):
+            draw = random.Random(f"{self.seed} {epoch} {index} {repeat}")
+            clips.append(self._augmented(frames, draw))
+        return clips[0][None] if len(clips) == 1 else torch.stack(clips)
+
+    def _random_frames(self, index: int, draw: random.Random) -> Frames:
+        """The frames of a random clip, (T, H, W, 3), from the cache or the file."""
         cached = self._cache.get(index)
         if cached is not None:
-            return self._drawn(cached, range(len(cached)), draws)
+            return cached[self._random_indices(len(cached), draw)]
+        video = self.videos.items[index]
         with open_video(video) as reader:
             info, part = reader.info, part_of(video, reader.info)
-            if self._keeps(len(part) * info.width * info.height * 3):
-                frames = reader.read(part)
-                with self._lock:
-                    self._cache[index] = frames
-                return self._drawn(frames, range(len(frames)), draws)
-            chosen = [[part[i] for i in self._random_indices(len(part), draw)] for draw in draws]
-            needed = sorted(set(chain.from_iterable(chosen)))
-            frames = reader.read(needed)
-        place = {number: row for row, number in enumerate(needed)}
-        return torch.stack(
-            [
-                self._augmented(frames[[place[i] for i in indices]], draw)
-                for indices, draw in zip(chosen, draws, strict=True)
-            ]
-        )
-
-    def _drawn(self, frames: Frames, part: range, draws: list[random.Random]) -> Tensor:
-        clips = [frames[self._random_indices(len(part), draw)] for draw in draws]
-        return torch.stack(
-            [self._augmented(clip, draw) for clip, draw in zip(clips, draws, strict=True)]
-        )
+            if not self._keeps(len(part) * info.width * info.height * 3):
+                return reader.read([part[i] for i in self._random_indices(len(part), draw)])
+            frames = reader.read(part)
+        with self._lock:
+            self._cache[index] = frames
+        return frames[self._random_indices(len(frames), draw)]
 
     def _keeps(self, num_bytes: int) -> bool:
         """Whether a video of that size is to be kept, reserving the room for it."""

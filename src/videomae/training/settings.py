@@ -50,7 +50,7 @@ class TrainSettings:
     frame_stride: int | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the preset's."""
     num_repeats: int = 1
-    """Clips drawn from each video that is decoded (repeated augmentation)."""
+    """Crops drawn from each clip that is decoded (repeated augmentation)."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     """Sides that multi-scale crops may have, as shares of the largest possible."""
     flip: bool = False
