@@ -29,7 +29,6 @@ class EpochEnd:
     step: int
     log: RunLog
     ema: Ema | None
-    bad: dict[int, str]  # unreadable videos of all processes so far
 
 
 def make_plan(settings: TrainSettings, source: ClipSource, machine: Machine) -> Plan:
@@ -78,6 +77,7 @@ def run_epochs(
             layer_decay=layer_decay,
         ),
         betas=(0.9, settings.beta2),
+        fused=True,  # on a CPU too: 5 ms in place of 19 for the tiny model, 26 for 88 for small
     )
     if settings.activation_checkpointing:
         model.gradient_checkpointing_enable()
@@ -172,7 +172,7 @@ def run_epochs(
                 raise KeyboardInterrupt
             if done % plan.steps_per_epoch == 0:
                 with meter.paused():
-                    yield EpochEnd(done // plan.steps_per_epoch, done, log, ema, watch.bad)
+                    yield EpochEnd(done // plan.steps_per_epoch, done, log, ema)
         watch.count_bad()
         log.list_bad(source.videos, watch.bad)
 
