@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from videomae import attention
 from videomae.attention import attend, best_implementation, check_implementation
 from videomae.errors import ConfigError
 
@@ -29,7 +30,7 @@ def naive(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     return by_head.transpose(1, 2).flatten(2), torch.stack(weights).view(2, 3, *weights[0].shape)
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "auto"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "per_head", "auto"])
 def test_all_ways_are_the_formula(implementation: str) -> None:
     query, key, value = heads()
     context, weights = attend(query, key, value, implementation=implementation)
@@ -55,7 +56,7 @@ def test_one_token_attends_to_itself() -> None:
     torch.testing.assert_close(context, value.transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "per_head"])
 def test_dropout_only_when_asked_and_unbiased(implementation: str) -> None:
     query, key, value = heads(torch.float32, tokens=40)
     value = value.abs() + 1
@@ -70,35 +71,75 @@ def test_dropout_only_when_asked_and_unbiased(implementation: str) -> None:
 
 def test_gradients_agree() -> None:
     gradients = []
-    for implementation in ("eager", "sdpa"):
+    for implementation in ("eager", "per_head", "sdpa"):
         torch.manual_seed(0)
         inputs = [x.requires_grad_() for x in heads()]
         attend(*inputs, implementation=implementation)[0].square().sum().backward()
         gradients.append(torch.stack([x.grad for x in inputs if x.grad is not None]))
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(gradients[0], gradients[2])
+    torch.testing.assert_close(gradients[1], gradients[2])
 
 
 @pytest.mark.parametrize(
     ("device_type", "dtype", "num_tokens", "best"),
-    [
+    [  # on a processor that multiplies bfloat16
         ("cpu", torch.float32, 160, "sdpa"),
         ("cpu", torch.float32, 1568, "sdpa"),
         ("cpu", torch.bfloat16, 160, "eager"),
         ("cpu", torch.bfloat16, 511, "eager"),
-        ("cpu", torch.bfloat16, 512, "sdpa"),
-        ("cpu", torch.bfloat16, 1568, "sdpa"),
+        ("cpu", torch.bfloat16, 512, "per_head"),
+        ("cpu", torch.bfloat16, 1568, "per_head"),
         ("cpu", torch.float16, 160, "sdpa"),
         ("cuda", torch.bfloat16, 160, "sdpa"),
         ("mps", torch.float16, 1568, "sdpa"),
     ],
 )
 def test_the_choice_of_auto(
-    device_type: str, dtype: torch.dtype, num_tokens: int, best: str
+    device_type: str,
+    dtype: torch.dtype,
+    num_tokens: int,
+    best: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(attention, "cpu_multiplies_bfloat16", lambda: True)
     assert best_implementation(device_type, dtype, num_tokens) == best
 
 
+def test_per_head_keeps_no_weights_for_the_backward_pass() -> None:
+    kept: list[torch.Size] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x.shape)
+        return x
+
+    inputs = [x.requires_grad_() for x in heads(tokens=40)]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        attend(*inputs, implementation="eager")
+    assert any(shape[-2:] == (40, 40) for shape in kept)
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        attend(*inputs, implementation="per_head")
+    assert not any(shape[-2:] == (40, 40) for shape in kept)
+
+
+def test_dropout_of_per_head_is_the_same_in_the_backward_pass() -> None:
+    query, key, value = (x.requires_grad_() for x in heads(tokens=40))
+    torch.manual_seed(0)
+    context, _ = attend(query, key, value, implementation="per_head", dropout=0.5)
+    torch.manual_seed(1)  # what is drawn in between changes nothing
+    (gradient,) = torch.autograd.grad(context.sum(), value)
+    # The context is linear in the values, so that value * gradient sums up to it.
+    torch.testing.assert_close((value * gradient).sum(), context.sum())
+
+
+def test_emulated_bfloat16_is_left_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "cpu_multiplies_bfloat16", lambda: False)
+    for num_tokens in (160, 1568):
+        assert best_implementation("cpu", torch.bfloat16, num_tokens) == "sdpa"
+
+
 def test_auto_takes_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "cpu_multiplies_bfloat16", lambda: True)
     calls = []
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(

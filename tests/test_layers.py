@@ -1,3 +1,4 @@
+import math
 import re
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from videomae import layers
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.layers import (
@@ -56,6 +58,43 @@ def test_to_save_memory_a_layer_runs_twice_in_training_alone() -> None:
         calls.clear()
         run_layer(plain.train(training), x, save_memory=True)[0].sum().backward()
         assert len(calls) == expected
+
+
+@pytest.mark.parametrize(("batch_size", "num_tokens"), [(1, 7), (2, 5), (3, 4), (1, 2)])
+def test_without_gradients_the_mlp_takes_the_tokens_in_pieces(
+    batch_size: int, num_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Laid out feature by feature, as those of a convolution would be.
+    whole, x = layer().eval(), torch.randn(batch_size, 24, num_tokens).mT
+    seen: list[int] = []
+    whole.intermediate.register_forward_hook(
+        lambda *call: seen.append(call[1][0].shape[:-1].numel())
+    )
+    expected, before = whole(x)[0], x.clone()
+    assert seen == [batch_size * num_tokens]
+    monkeypatch.setattr(layers, "_MLP_TOKENS", 4)
+    seen.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x)[0], expected)
+    assert len(seen) == math.ceil(batch_size * num_tokens / 4)
+    assert max(seen) <= 4
+    assert sum(seen) == batch_size * num_tokens
+    assert torch.equal(x, before)
+
+
+def test_pieces_are_for_inference_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_MLP_TOKENS", 4)
+    part, x = layer(0.5), torch.randn(2, 5, 24)
+    calls: list[int] = []
+    part.intermediate.register_forward_hook(lambda *_: calls.append(1))
+    part.train()
+    with torch.no_grad():
+        part(x)  # a branch is dropped per clip
+    part.eval()(x)
+    assert len(calls) == 2
+    with torch.no_grad():
+        exported = torch.export.export(part, (x,))
+    assert str(exported.graph).count("torch.ops.aten.gelu") == 1
 
 
 def test_a_bias_of_the_keys_would_change_nothing() -> None:

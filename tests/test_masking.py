@@ -10,6 +10,8 @@ from videomae.config import Grid
 from videomae.errors import ConfigError
 from videomae.masking import (
     MASKS,
+    ChosenTokens,
+    choose_tokens,
     frame_mask,
     random_mask,
     running_cell_mask,
@@ -190,3 +192,34 @@ def test_split_keeps_the_order_over_many_tokens() -> None:
 def test_masks_that_cannot_be_used_are_refused(mask: Tensor, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         split_mask(mask, 6)
+
+
+def test_the_hidden_are_predicted_and_all_count() -> None:
+    mask = torch.tensor([[1, 0, 0, 1, 1]]).bool()
+    visible, predicted, counted = choose_tokens(mask, 5)
+    assert (visible.tolist(), predicted.tolist(), counted) == ([[1, 2]], [[0, 3, 4]], None)
+
+
+def test_what_is_decoded_is_predicted_and_what_was_seen_of_it_does_not_count() -> None:
+    mask = torch.tensor([[1, 0, 0, 1, 1]]).bool()
+    undecoded = torch.tensor([[1, 1, 0, 0, 1]]).bool()
+    visible, predicted, counted = choose_tokens(mask, 5, undecoded)
+    assert counted is not None
+    assert (visible.tolist(), predicted.tolist()) == ([[1, 2]], [[2, 3]])
+    assert counted.tolist() == [[False, True]]
+
+
+def test_a_choice_that_leaves_nothing_to_predict_is_refused() -> None:
+    mask = torch.tensor([[1, 0, 0]]).bool()
+    with pytest.raises(ConfigError, match="nothing is left to predict; True there means not deco"):
+        choose_tokens(mask, 3, mask)
+
+
+def test_chosen_tokens_move_together() -> None:
+    mask = torch.tensor([[1, 0, 0, 1]]).bool()
+    for chosen in (choose_tokens(mask, 4), choose_tokens(mask, 4, ~mask)):
+        moved = chosen.to(torch.device("meta"))
+        assert isinstance(moved, ChosenTokens)
+        assert [x if x is None else x.is_meta for x in moved] == [
+            x if x is None else True for x in chosen
+        ]

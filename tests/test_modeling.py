@@ -10,11 +10,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
-from videomae.masking import tube_mask
+from videomae.masking import choose_tokens, running_cell_mask, tube_mask
 from videomae.modeling import (
+    Positions,
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
     VideoMAEModel,
@@ -345,6 +347,21 @@ def test_loss_counts_what_is_decoded_and_was_not_seen() -> None:
     torch.testing.assert_close(output.loss, error[mask[:, :20]].mean())
 
 
+def test_tokens_may_be_chosen_beforehand() -> None:
+    config = tiny()
+    pixels, mask, undecoded = clips(config), mask_for(config), running_cell_mask(config.grid, 0.5)
+    undecoded = undecoded.expand(2, -1)
+    with torch.no_grad():
+        encoder = make("VideoMAEModel", config)
+        assert_same(encoder(pixels, choose_tokens(mask, 32)), encoder(pixels, mask))
+        model = make("VideoMAEForPreTraining", config)
+        assert_same(model(pixels, choose_tokens(mask, 32)), model(pixels, mask))
+        chosen = choose_tokens(mask, 32, undecoded)
+        assert_same(model(pixels, chosen), model(pixels, mask, undecoded))
+        with refused("bool_masked_pos is a ChosenTokens, which has its decoder mask in it, and"):
+            model(pixels, chosen, undecoded)
+
+
 def test_a_decoder_mask_that_leaves_nothing_is_refused() -> None:
     config = tiny()
     mask = mask_for(config)
@@ -565,6 +582,101 @@ def test_the_classifier_compiles_in_one_piece(implementation: str) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(pixels).logits, model(pixels).logits)
+
+
+@pytest.mark.parametrize("dual", [False, True])
+@pytest.mark.parametrize("name", ["VideoMAEModel", "VideoMAEForPreTraining"])
+def test_masked_models_compile_in_one_piece_with_their_backward(name: str, dual: bool) -> None:
+    config = tiny()
+    model = make(name, config).train()
+    mask = mask_for(config)
+    chosen = choose_tokens(mask, 32, ~mask if dual else None)
+    pixels = clips(config)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for run in (compiled, model):
+        model.zero_grad()
+        run(pixels, chosen)[0].sum().backward()
+        gradients.append([x.grad.clone() for x in model.parameters() if x.grad is not None])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+def test_inductor_compiles_pretraining_in_one_piece() -> None:
+    config = tiny(num_hidden_layers=1, decoder_num_hidden_layers=1)
+    model = make("VideoMAEForPreTraining", config)
+    pixels, chosen = clips(config), choose_tokens(mask_for(config), 32)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        loss = torch.compile(model, fullgraph=True)(pixels, chosen).loss
+        torch.testing.assert_close(loss, model(pixels, chosen).loss)
+
+
+# --- what is not computed -------------------------------------------------------------------------
+
+
+class Ops(TorchDispatchMode):
+    """Each operation that runs inside, with the shapes of its tensors and of its first result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[tuple[int, ...]]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        shapes = [tuple(x.shape) for x in (result, *args) if isinstance(x, Tensor)]
+        self.seen.append((func.overloadpacket.__name__, shapes))
+        return result
+
+    def shapes(self, *names: str) -> list[tuple[int, ...]]:
+        """All shapes that operations of these names met."""
+        return [shape for name, shapes in self.seen for shape in shapes if name in names]
+
+
+def test_pretraining_embeds_the_visible_and_cuts_targets_of_the_predicted_alone() -> None:
+    config = tiny()
+    model = make("VideoMAEForPreTraining", config).train()
+    mask = mask_for(config)  # 8 of 32 visible
+    undecoded = running_cell_mask(config.grid, 0.5, batch_size=2)  # 16 of 32 decoded
+    for masks, num_predicted in (((mask,), 24), ((mask, undecoded), 16)):
+        with Ops() as ops:
+            model(clips(config), *masks)
+        products = ops.shapes("addmm", "mm", "bmm", "linear")
+        width = 3 * 2 * 8 * 8
+        assert (2 * 8, width) in products  # 2 clips of 8 visible tubelets
+        assert not [shape for shape in products if width in shape and 2 * 32 in shape]
+        runs = width // 8  # a tubelet is copied by rows of 8 pixels
+        assert ops.shapes("index_select")[0::3] == [
+            (2 * 8 * runs, 8),
+            (2 * num_predicted * runs, 8),
+        ]
+        assert (2, num_predicted, 3, 128) in ops.shapes("var_mean")
+        assert not ops.shapes("convolution", "mkldnn_convolution")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_forward_pass_makes_no_constants_and_builds_no_positions(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    model = make(name, config)
+    inputs: list[Any] = [clips(config)]
+    if name == "VideoMAEForPreTraining":
+        inputs.append(choose_tokens(mask_for(config), 32))
+    monkeypatch.setattr(Positions, "build", lambda *_: pytest.fail("positions built anew"))
+    with Ops() as ops, torch.no_grad():
+        model(*inputs)
+    names = {name for name, _ in ops.seen}
+    # each of them would make a GPU wait for the CPU, or the CPU for the GPU
+    assert not names & {"lift_fresh", "_to_copy", "_local_scalar_dense", "item", "nonzero"}
+
+
+def test_tokens_lie_in_memory_one_after_another() -> None:
+    """Those of a convolution do not, and every later sum and norm would take twice as long."""
+    config = tiny()
+    model = make("VideoMAEModel", config)
+    assert model.embeddings(clips(config)).is_contiguous()
 
 
 # --- training -------------------------------------------------------------------------------------

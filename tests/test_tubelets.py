@@ -66,9 +66,27 @@ def test_channels_come_last_in_a_tubelet() -> None:
 def test_picking_takes_rows_in_the_order_asked() -> None:
     clips = torch.cat([numbered_clip(), -numbered_clip()])
     picked = pick_tubelets(clips, torch.tensor([[7, 0], [3, 3]]), 2, (1, 2))
-    assert picked.shape == (2, 2, 2, 1, 2, 1)
+    assert picked.shape == (2, 2, 1, 2, 1, 2)  # (B, M, C, t, p, q)
     assert picked[0].flatten(1).tolist() == [[212, 213, 312, 313], [0, 1, 100, 101]]
     assert picked[1].flatten(1).tolist() == [[-12, -13, -112, -113]] * 2
+
+
+def test_a_tubelet_is_laid_out_as_a_kernel_whether_picked_or_cut_with_all() -> None:
+    clips = torch.randn(2, 4, 3, 6, 8)  # grid (2, 3, 2), tubelets of 2 x 2 x 4
+    index = torch.tensor([[11, 4, 0], [5, 7, 7]])
+    picked = pick_tubelets(clips, index, 2, (2, 4))
+    every = pick_tubelets(clips, None, 2, (2, 4))
+    assert every.shape == (2, 12, 3, 2, 2, 4)
+    assert torch.equal(picked, every[torch.arange(2)[:, None], index])
+    # token 11 is slice 1, row 2, column 1
+    assert torch.equal(picked[0, 0], clips[0, 2:4, :, 4:6, 4:8].transpose(0, 1))
+
+
+def test_picking_passes_gradients_to_the_pixels_picked() -> None:
+    clips = torch.zeros(1, 2, 1, 2, 4, requires_grad=True)  # grid (1, 1, 2)
+    pick_tubelets(clips, torch.tensor([[1]]), 2, (2, 2)).sum().backward()
+    assert clips.grad is not None
+    assert clips.grad[0, 0, 0].tolist() == [[0, 0, 1, 1]] * 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ picture of the clip.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -106,6 +107,59 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     # The sort is stable, so that numbers ascend within each part.
     order = mask.to(torch.uint8).sort(dim=1, stable=True).indices
     return order[:, : num_tokens - counts[0]], order[:, num_tokens - counts[0] :]
+
+
+class ChosenTokens(NamedTuple):
+    """Which tokens one step of pre-training works on, as token numbers, ascending.
+
+    visible: (B, V), what the encoder sees. predicted: (B, M), what the decoder predicts. counted:
+    (B, M) bool, which of those the loss counts; None: all.
+    """
+
+    visible: Tensor
+    predicted: Tensor
+    counted: Tensor | None = None
+
+    def to(self, device: torch.device) -> "ChosenTokens":
+        """The same on a device; a CUDA device does not make the CPU wait."""
+        go_on = device.type == "cuda"
+        visible, predicted = (
+            x.to(device, non_blocking=go_on) for x in (self.visible, self.predicted)
+        )
+        counted = self.counted
+        if counted is not None:
+            counted = counted.to(device, non_blocking=go_on)
+        return ChosenTokens(visible, predicted, counted)
+
+
+def choose_tokens(
+    mask: Tensor, num_tokens: int, decoder_mask: Tensor | None = None
+) -> ChosenTokens:
+    """What follows from a mask (B, N), and from VideoMAE V2's second one, True = not decoded.
+
+    Without the second, the hidden tokens are predicted and all of them count. With it, what it
+    leaves is predicted, and of that the loss counts what `mask` hides. Raises ConfigError as
+    `split_mask` does, and where nothing is left to count.
+
+    Models take masks or this. How many tokens a mask shows is known only by looking, so that a
+    compiled model (`fullgraph=True`), or one in a CUDA graph, wants this, made beforehand:
+
+    ```python
+    chosen = choose_tokens(mask, model.config.grid.num_tokens).to(model.device)
+    torch.compile(model, fullgraph=True)(pixel_values, chosen)
+    ```
+    """
+    visible, hidden = split_mask(mask, num_tokens)
+    if decoder_mask is None:
+        return ChosenTokens(visible, hidden)
+    predicted, _ = split_mask(decoder_mask, num_tokens)
+    counted = mask.gather(1, predicted.to(mask.device))  # (B, M)
+    if not counted.any():
+        raise ConfigError(
+            "decoder_bool_masked_pos leaves out every tubelet that bool_masked_pos hides, so "
+            "that nothing is left to predict; True there means not decoded"
+        )
+    return ChosenTokens(visible, predicted, counted)
 
 
 def _num_hidden(count: int, ratio: float) -> int:

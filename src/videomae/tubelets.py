@@ -4,6 +4,8 @@ Letters: B clips, T frames, C channels, H x W pixels; f, h, w the grid; t, p, q 
 N = f*h*w tubelets, M of them picked; D features. Everything here is pure.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,35 +30,36 @@ def grid_of(pixel_values: Tensor, tubelet_size: int, patch_hw: tuple[int, int]) 
     return Grid(frames // tubelet_size, height // patch_hw[0], width // patch_hw[1])
 
 
-def _cells(pixel_values: Tensor, tubelet_size: int, patch_hw: tuple[int, int]) -> Tensor:
-    """Clips (B, T, C, H, W) viewed with an axis per grid direction: (B, f, h, w, t, p, q, C)."""
-    grid = grid_of(pixel_values, tubelet_size, patch_hw)
-    batch, _, channels = pixel_values.shape[:3]
-    (frames, height, width), (p, q) = grid, patch_hw
-    split = pixel_values.reshape(batch, frames, tubelet_size, channels, height, p, width, q)
-    return split.permute(0, 1, 4, 6, 2, 5, 7, 3)
-
-
 def pick_tubelets(
     pixel_values: Tensor, index: Tensor | None, tubelet_size: int, patch_hw: tuple[int, int]
 ) -> Tensor:
     """Cut the tubelets at `index` out of clips, copying only those.
 
     `pixel_values` (B, T, C, H, W), `index` (B, M) of token numbers or None for all N;
-    returns (B, M, t, p, q, C). Token number = (slice * h + row) * w + column.
+    returns (B, M, C, t, p, q), each tubelet laid out as the kernel of a Conv3d. Token number =
+    (slice * h + row) * w + column.
     """
-    cells = _cells(pixel_values, tubelet_size, patch_hw)
+    (frames, height, width), (p, q) = grid_of(pixel_values, tubelet_size, patch_hw), patch_hw
+    batch, channels = len(pixel_values), pixel_values.shape[2]
+    clip = (frames, tubelet_size, channels, height, p, width)
     if index is None:
-        return cells.flatten(1, 3)  # (B, N, t, p, q, C)
-    height, width = cells.shape[2:4]
-    clip = torch.arange(len(index), device=index.device)[:, None]
-    row = index // width
-    return cells[clip, row // height, row % height, index % width]  # (B, M, t, p, q, C)
+        split = pixel_values.reshape(batch * frames, *clip[1:], q)
+        cells = split.permute(0, 3, 5, 2, 1, 4, 6)  # (B*f, h, w, C, t, p, q)
+        return cells.reshape(batch, -1, *cells.shape[3:])  # (B, N, C, t, p, q)
+    # A tubelet is C*t*p runs of q neighbouring pixels, which are copied whole: that takes a fifth
+    # of the time of indexing pixel by pixel (4.5 ms, not 23, for 2 x 1408 tubelets of ViT-B on one
+    # core of an AVX2 server CPU). The runs of a clip are numbered and cut as its pixels would be.
+    runs = torch.arange(math.prod(clip), device=index.device).view(clip)
+    runs = runs.permute(0, 3, 5, 2, 1, 4).flatten(0, 2).flatten(1)  # (N, C*t*p)
+    first = torch.arange(batch, device=index.device)[:, None, None] * runs.numel()
+    picked = pixel_values.reshape(-1, q).index_select(0, (runs[index] + first).flatten())
+    return picked.view(*index.shape, channels, tubelet_size, p, q)
 
 
 def patchify(pixel_values: Tensor, tubelet_size: int, patch_hw: tuple[int, int]) -> Tensor:
     """Clips (B, T, C, H, W) as one vector per tubelet (B, N, t*p*q*C), order (t, p, q, C)."""
-    return pick_tubelets(pixel_values, None, tubelet_size, patch_hw).flatten(2)
+    tubelets = pick_tubelets(pixel_values, None, tubelet_size, patch_hw)
+    return tubelets.permute(0, 1, 3, 4, 5, 2).flatten(2)
 
 
 def unpatchify(vectors: Tensor, grid: Grid, tubelet_size: int, patch_hw: tuple[int, int]) -> Tensor:
@@ -76,11 +79,10 @@ def denormalize(pixels: Tensor, channel_dim: int) -> Tensor:
     """Undo the ImageNet mean and std, giving RGB in 0..1; other channel counts pass unchanged."""
     if pixels.shape[channel_dim] != 3:
         return pixels  # nobody published statistics for them
-    shape = [1] * pixels.ndim
-    shape[channel_dim] = 3
-    mean = torch.tensor(IMAGENET_MEAN, dtype=pixels.dtype).to(pixels.device).view(shape)
-    std = torch.tensor(IMAGENET_STD, dtype=pixels.dtype).to(pixels.device).view(shape)
-    return pixels * std + mean
+    # Channel by channel, as plain numbers: a tensor of them would be copied to a GPU at each call,
+    # and the CPU would wait for that.
+    channels = zip(pixels.unbind(channel_dim), IMAGENET_MEAN, IMAGENET_STD, strict=True)
+    return torch.stack([pixel * std + mean for pixel, mean, std in channels], channel_dim)
 
 
 def pixel_targets(
@@ -98,13 +100,11 @@ def pixel_targets(
     Returns (B, M, t*p*q*C).
     """
     tubelets = pick_tubelets(pixel_values, index, tubelet_size, patch_hw)
-    tubelets = denormalize(tubelets, channel_dim=-1)  # (B, M, t, p, q, C)
+    pixels = denormalize(tubelets.flatten(3), channel_dim=2)  # (B, M, C, t*p*q)
     if normalize:
-        pixels = tubelets.flatten(2, 4)  # (B, M, t*p*q, C)
-        mean = pixels.mean(2, keepdim=True)
-        std = pixels.var(2, keepdim=True, unbiased=True).sqrt()
-        tubelets = (pixels - mean) / (std + 1e-6)
-    return tubelets.flatten(2)
+        variance, mean = torch.var_mean(pixels, -1, correction=1, keepdim=True)
+        pixels = (pixels - mean) / (variance.sqrt() + 1e-6)
+    return pixels.transpose(2, 3).flatten(2)
 
 
 def sincos_positions(num_positions: int, dim: int) -> Tensor:
