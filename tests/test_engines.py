@@ -1,3 +1,4 @@
+import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from videomae import engines
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
+from videomae.exporting import Export
 from videomae.modeling import (
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
@@ -143,12 +145,191 @@ def test_warnings_of_loading_are_passed_on(folder: Path) -> None:
 
 
 def test_unknown_choices_are_named(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"engine='toch' is not one of auto, torch; did you mean"):
-        engines.load(folder, engine="toch")
+    with pytest.raises(
+        ConfigError,
+        match=r"engine='opnvino' is not one of auto, torch, .*; did you mean 'openvino'",
+    ):
+        engines.load(folder, engine="opnvino")
     with pytest.raises(ConfigError, match=r"dtype='float61' is not one of auto, float32, bfloat16"):
         engines.load(folder, dtype="float61")
-    with pytest.raises(ConfigError, match=r"dtype='torch.int8' is not one of"):
-        engines.load(folder, dtype=torch.int8)
+    with pytest.raises(ConfigError, match=r"dtype='torch.int16' is not one of"):
+        engines.load(folder, dtype=torch.int16)
+
+
+@pytest.mark.parametrize("engine", ["torch", "compile"])
+def test_int8_is_not_for_every_engine(engine: str, folder: Path) -> None:
+    expected = f"engine='{engine}' does not compute in int8; use engine='openvino', or dtype='auto'"
+    with pytest.raises(ConfigError, match=expected):
+        engines.load(folder, engine=engine, dtype=torch.int8)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_converted_models_run_on_a_cpu(engine: str, model: VideoMAEForVideoClassification) -> None:
+    with pytest.raises(ConfigError, match=f"engine='{engine}' runs on a CPU, and device is meta;"):
+        engines.load(model, engine=engine, device="meta")
+
+
+def test_openvino_does_not_pretend_to_compute_in_bfloat16(
+    model: VideoMAEForVideoClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match="does not multiply in bfloat16, so that openvino would"):
+        engines.load(model, engine="openvino", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("native", "own", "expected"),
+    [
+        (True, torch.bfloat16, "bfloat16"),
+        (False, torch.bfloat16, "float32"),
+        (True, torch.float16, "float32"),
+        (True, torch.float32, "float32"),
+    ],
+)
+def test_openvino_keeps_the_precision_of_a_loaded_model_where_it_can(
+    native: bool,
+    own: torch.dtype,
+    expected: str,
+    model: VideoMAEForVideoClassification,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: native)
+    found = engines._precision("openvino", "auto", torch.device("cpu"), model.to(own))
+    assert found == expected
+    # One that is loaded by name takes what is fastest here.
+    best = engines._precision("openvino", "auto", torch.device("cpu"), None)
+    assert best == ("bfloat16" if native else "float32")
+    assert engines._precision("onnxruntime", "auto", torch.device("cpu"), None) == "float32"
+
+
+def test_auto_takes_openvino_where_it_is_there_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    base, tiny = VideoMAEConfig.preset("base"), VideoMAEConfig(**SIZES)
+    there = ["openvino"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there or None)
+    monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: True)
+    assert engines.fastest(base, cpu, "bfloat16") == "openvino"
+    assert engines.fastest(tiny, cpu, "bfloat16") == "torch"  # converting would never pay
+    monkeypatch.setattr(engines, "onednn_outruns_mkl", lambda: False)
+    assert engines.fastest(base, cpu, "float32") == "torch"  # as fast
+    monkeypatch.setattr(engines, "onednn_outruns_mkl", lambda: True)
+    assert engines.fastest(base, cpu, "float32") == "openvino"
+    assert engines.fastest(tiny, cpu, "float32") == "torch"
+    assert engines.fastest(base, cpu, "float16") == "torch"
+    assert engines.fastest(base, torch.device("cuda"), "bfloat16") == "torch"
+    assert engines.fastest(tiny, cpu, "int8") == "openvino"  # nothing else computes in it
+    there.clear()
+    assert engines.fastest(base, cpu, "bfloat16") == "torch"
+    there.append("openvino")
+    monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: False)
+    assert engines.fastest(base, cpu, "bfloat16") == "torch"
+
+
+def test_auto_converts_when_it_is_first_called_and_not_before(
+    folder: Path, clips: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "fastest", lambda *_: "openvino")
+    made: list[str] = []
+
+    def convert(export: Export) -> Any:
+        made.append(export.engine)
+        return lambda pixels: export.answer(torch.from_numpy(pixels)).numpy()
+
+    monkeypatch.setattr(Export, "__call__", convert)
+    engine = engines.load(folder, device="cpu", dtype="float32", engine_cache_dir=tmp_path)
+    assert (engine.name, made) == ("openvino", [])
+    assert engine.model.dtype == torch.float32  # for those that run the model by themselves
+    with torch.no_grad():
+        expected = engine.model(clips).logits
+    torch.testing.assert_close(engine(clips), expected)
+    engine(clips)
+    assert made == ["openvino"]
+
+
+def test_a_decoder_is_run_by_torch_and_that_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    model = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, use_mean_pooling=False)).eval()
+    told: list[str] = []
+    assert engines.load(model, engine="openvino", tell=told.append).name == "torch"
+    assert told == ["openvino cannot run a decoder with its masks; torch runs it"]
+    assert engines.load(model, tell=told.append).name == "torch"
+    assert len(told) == 1  # auto promises nothing
+    engines.load(model, engine="compile")
+    assert capsys.readouterr().err == (
+        "videomae: compile cannot run a decoder with its masks; torch runs it\n"
+    )
+
+
+def test_tokens_of_any_model_and_what_is_made_of_them(clips: torch.Tensor) -> None:
+    config = VideoMAEConfig(**SIZES, use_mean_pooling=False)
+    for kind in (VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification):
+        model = kind(config).eval()
+        encoder: Any = getattr(model, "videomae", model)
+        engine = engines.load(model, tokens=True)
+        with torch.no_grad():
+            expected = encoder(clips, return_dict=True).last_hidden_state
+        torch.testing.assert_close(engine(clips), expected)
+        means = engine(clips, lambda tokens: tokens.mean(1))
+        torch.testing.assert_close(means, expected.mean(1))
+
+
+class Stub:
+    """In place of torch.compile, which takes half a minute."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def __call__(self, answer: Any, fullgraph: bool) -> Any:
+        assert fullgraph
+
+        def run(pixels: torch.Tensor) -> torch.Tensor:
+            if self.error is not None:
+                raise self.error
+            found: torch.Tensor = answer(pixels)
+            return found
+
+        return run
+
+
+def test_compiling_is_told_once_per_size_of_batch(
+    model: VideoMAEForVideoClassification, clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", Stub())
+    monkeypatch.setattr(engines, "_WORTH_TELLING_SECONDS", -1)
+    told: list[str] = []
+    engine = engines.load(model, engine="compile", tell=told.append)
+    assert told == []
+    for batch in (clips, clips, clips[:1]):
+        torch.testing.assert_close(engine(batch), model(batch).logits)
+    assert [text.split(":")[0] for text in told] == [
+        "torch.compile for batches of 2",
+        "torch.compile for batches of 1",
+    ]
+    threads = torch.get_num_threads()
+    assert engine.describe().startswith("torch.compile ")
+    assert engine.describe().endswith(f"cpu ({threads} threads), float32, sdpa attention")
+
+
+def test_a_machine_without_a_compiler_is_explained(
+    model: VideoMAEForVideoClassification, clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", Stub(RuntimeError("No working C++ compiler found\n...")))
+    engine = engines.load(model, engine="compile")
+    with pytest.raises(
+        ConfigError, match=r"\(No working C\+\+ compiler found\); on a CPU it needs"
+    ):
+        engine(clips)
+
+
+@pytest.mark.slow
+def test_compiled_logits_are_those_of_torch(
+    model: VideoMAEForVideoClassification, clips: torch.Tensor
+) -> None:
+    engine = engines.load(model, engine="compile", tell=lambda _: None)
+    with torch.no_grad():
+        for batch in (clips[:1], clips):
+            torch.testing.assert_close(engine(batch), model(batch).logits, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ConfigError, match="the model was made for 4 frames"):
+        engine(torch.zeros(3, 8, 3, 16, 16))
 
 
 @pytest.mark.parametrize("device", ["tpux", "cuda:99"])

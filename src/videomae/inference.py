@@ -10,7 +10,7 @@ labels.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -215,7 +215,7 @@ def embed(
     kind: dict[str, Any] = {"model_class": VideoMAEModel}
     if not isinstance(model, VideoMAEPreTrainedModel) and _has_pooled_norm(model):
         kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
-    ready = engines.load(model, engine=engine, dtype=dtype, device=device, **kind)
+    ready = engines.load(model, engine=engine, dtype=dtype, device=device, tokens=True, **kind)
     maker = ViewMaker(
         ready.config,
         processor or find_processor(_place(model), ready.config),
@@ -225,7 +225,7 @@ def embed(
     )
 
     def compute(pixel_values: Tensor) -> Tensor:
-        return ready.run(lambda pixels: _features(ready.model, pixels, features), pixel_values)
+        return ready(pixel_values, lambda tokens: _features(ready.model, tokens, features))
 
     def each(items: Iterable[Any]) -> Iterator[Embedding | BadVideo]:
         for path, found in run_views(items, maker, compute, batch_size, on_error):
@@ -343,10 +343,8 @@ def _has_pooled_norm(model: PathLike) -> bool:
     return "fc_norm.weight" in read_checkpoint(model).state
 
 
-def _features(model: VideoMAEPreTrainedModel, pixels: Tensor, features: Features) -> Tensor:
-    """Features of clips: (V, D), (V, f, D) or (V, N, D)."""
-    encoder = cast(VideoMAEModel, getattr(model, "videomae", model))
-    tokens: Tensor = encoder(pixels, return_dict=True).last_hidden_state
+def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features) -> Tensor:
+    """Features of clips by their tokens (V, N, D): (V, D), (V, f, D) or (V, N, D)."""
     if features == "tokens":
         return tokens
     slices = model.config.grid.frames if features == "per_time" else 1

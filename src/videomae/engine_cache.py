@@ -1,0 +1,178 @@
+"""Where converted models are kept: one folder each, under a name that says what went into it.
+
+    ~/.cache/videomae/engines/openvino-3f9a...e1/   model.xml model.bin
+
+A folder is written whole or not at all, and nothing in it is ever unpickled. The environment
+variable VIDEOMAE_CACHE names another place for `~/.cache/videomae`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from videomae.errors import ConfigError
+from videomae.hub import PathLike
+
+# ViT-B takes 0.35 GB in float32 and 0.09 GB in int8, ViT-g 4 GB: a few of each, on any laptop.
+MAX_BYTES = 16 * 2**30
+# What a killed process leaves behind is only known by its age; no conversion takes so long.
+_STALE_SECONDS = 24 * 3600
+_OURS = re.compile(r"\.?(openvino|onnxruntime)-[0-9a-f]{32}(-[0-9a-f]{16})?(\.[0-9a-f]{8})?")
+
+
+def cache_root(cache_dir: PathLike | None = None) -> Path:
+    """The folder of all converted models; it need not exist yet.
+
+    `cache_dir`, else $VIDEOMAE_CACHE, else the user's cache: $XDG_CACHE_HOME/videomae or
+    ~/.cache/videomae, ~/Library/Caches/videomae on macOS, %LOCALAPPDATA%/videomae on Windows; in
+    it, `engines`.
+
+    ```python
+    cache_root("/data/cache")  # /data/cache/engines
+    ```
+    """
+    chosen = cache_dir or os.environ.get("VIDEOMAE_CACHE")
+    return (Path(chosen).expanduser() if chosen else _user_cache() / "videomae") / "engines"
+
+
+def _user_cache() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    place = Path(os.environ.get(variable, ""))
+    # The standard of XDG asks to pass over a path that is not absolute.
+    return place if place.is_absolute() else Path.home() / ".cache"
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A hash over the names, shapes, types and values of all weights: 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        # As bytes, because numpy knows no bfloat16.
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def entry_name(engine: str, facts: dict[str, Any], calibration: str = "") -> str:
+    """The name of a converted model's folder, which is another one where any fact is.
+
+    `facts` is whatever JSON can hold; `calibration` a hex digest of the clips that set the ranges
+    of int8.
+
+    >>> entry_name("openvino", {"dtype": "float32"})
+    'openvino-cb323c385c6f1a350e4653e9ce6a7a1b'
+    """
+    text = json.dumps(facts, sort_keys=True)
+    name = f"{engine}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    return f"{name}-{calibration[:16]}" if calibration else name
+
+
+def find_entry(root: Path, name: str) -> Path | None:
+    """The folder of that name, or of that name with any calibration, the newest; else None."""
+    found = [path for path in (root / name, *root.glob(f"{name}-*")) if path.is_dir()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def make_entry(root: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Let `make` write into an empty folder, which takes its name on success.
+
+    Where another process was faster its folder stays, as good as ours. The least recently used
+    folders beyond MAX_BYTES are removed. ConfigError where the place cannot be written.
+    """
+    place = root / name
+    temporary = root / f".{name}.{secrets.token_hex(4)}"
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(
+            f"converted models cannot be kept in {root} ({error.strerror}); name a folder that "
+            "can be written: set VIDEOMAE_CACHE, or pass engine_cache_dir="
+        ) from error
+    try:
+        make(temporary)
+        _flush(temporary)
+        try:
+            temporary.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _make_room(root, keep=place)
+    return place
+
+
+def touch_entry(place: Path) -> None:
+    """Note that a folder was used, which decides who goes first when room is needed."""
+    with suppress(OSError):  # a cache that others filled for us may be read-only
+        os.utime(place)
+
+
+def clear_cache(cache_dir: PathLike | None = None) -> int:
+    """Remove all converted models: how many bytes that freed. Other files are left alone.
+
+    ```python
+    clear_cache()  # 351_000_000; the next load converts anew
+    ```
+    """
+    return sum(remove_entry(path) for path in _entries(cache_root(cache_dir)))
+
+
+def num_bytes(place: Path) -> int:
+    """The size of all files in a folder."""
+    total = 0
+    for path in place.rglob("*"):
+        with suppress(FileNotFoundError):  # another process is making room
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def remove_entry(place: Path) -> int:
+    """Remove one converted model: how many bytes that freed."""
+    freed = num_bytes(place)
+    shutil.rmtree(place, ignore_errors=True)
+    return freed
+
+
+def _entries(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return [path for path in root.iterdir() if _OURS.fullmatch(path.name) and path.is_dir()]
+
+
+def _make_room(root: Path, keep: Path) -> None:
+    """Remove what a killed process left, then the least recently used beyond MAX_BYTES."""
+    ages: dict[Path, float] = {}
+    for path in _entries(root):
+        with suppress(FileNotFoundError):  # another process is at the same
+            ages[path] = path.stat().st_mtime
+    ages.pop(keep, None)
+    room = MAX_BYTES - num_bytes(keep)
+    for path in sorted(ages, key=lambda path: -ages[path]):
+        unfinished = path.name.startswith(".")
+        if unfinished and time.time() - ages[path] < _STALE_SECONDS:
+            continue  # somebody is at it
+        room -= num_bytes(path)
+        if unfinished or room < 0:
+            remove_entry(path)
+
+
+def _flush(place: Path) -> None:
+    """Else a crash after the rename may leave empty files under a good name."""
+    for path in place.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
