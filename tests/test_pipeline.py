@@ -1,3 +1,4 @@
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,7 +138,11 @@ def test_the_order_is_kept_and_bad_videos_hold_their_place() -> None:
         list(prepared([1], pixels_of, "ignore"))  # type: ignore[arg-type]
 
 
-def test_videos_are_read_one_ahead_and_no_further() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_videos_are_read_ahead_as_there_are_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "decode_threads", lambda: threads)
     asked: list[int] = []
 
     def videos() -> Iterator[int]:
@@ -147,9 +152,53 @@ def test_videos_are_read_one_ahead_and_no_further() -> None:
 
     results = prepared(videos(), pixels_of, "raise")
     next(results)
-    assert asked == [1, 2]
+    assert asked == list(range(1, threads + 2))
     next(results)
-    assert asked == [1, 2, 3]
+    assert asked == list(range(1, threads + 3))
+
+
+def test_the_next_videos_are_decoded_while_the_caller_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "decode_threads", lambda: 2)
+    third_done = threading.Event()
+    together = threading.Barrier(2)  # passed only by two videos that are decoded at once
+
+    def decode(number: int) -> torch.Tensor:
+        if number < 3:
+            together.wait(timeout=60)
+        else:
+            third_done.set()
+        return pixels_of(number)
+
+    results = prepared([1, 2, 3], decode, "raise")
+    assert len(next(results)[1]) == 1  # type: ignore[arg-type]
+    assert third_done.wait(timeout=60)  # though nobody has asked for the second yet
+    assert [len(made) for _, made in results] == [2, 3]  # type: ignore[arg-type]
+
+
+def test_each_video_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write_video(tmp_path / f"{name}.mp4", numbered(40, 16, 16)) for name in "abc"]
+    opened: list[Path] = []
+    reader = pipeline.VideoReader
+
+    def counting(path: Path) -> Any:
+        opened.append(path)
+        return reader(path)
+
+    monkeypatch.setattr(pipeline, "VideoReader", counting)
+    maker = ViewMaker(CONFIG, Plain(), num_clips=3, num_crops=3)
+    assert all(len(made) == 9 for _, made in prepared(paths, maker, "raise"))  # type: ignore[arg-type]
+    assert sorted(opened) == paths
+
+
+def test_threads_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 2), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert pipeline.decode_threads() == threads
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert pipeline.decode_threads() == 1
 
 
 def test_leaving_early_ends_the_thread() -> None:
@@ -175,7 +224,8 @@ def test_views_share_batches_and_find_their_way_back(batch_size: int) -> None:
     assert sum(sizes) == 7
 
 
-def test_a_result_comes_as_soon_as_its_batch_is_full() -> None:
+def test_a_result_comes_as_soon_as_its_batch_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "decode_threads", lambda: 1)
     asked: list[int] = []
 
     def videos() -> Iterator[int]:
