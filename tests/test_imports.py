@@ -17,10 +17,10 @@ SOURCE = Path(videomae.__file__).parent
 # A file imports only files above it. New files get a place here.
 PICTURE = """
 errors hub config
-tubelets masking attention outputs spellings weights matching pretrained layers modeling
+tubelets masking cpu attention outputs spellings weights matching pretrained layers modeling
 sampling video_limits video_bytes frame_folder video_file video_write video frames processing
 pipeline
-engines visualize webpage inference motion
+engine_cache exporting engines visualize webpage inference motion
 datasets.manifest datasets.opening datasets.lists datasets.published datasets.checking
 datasets.survey
 training.settings training.augment training.data training.machine training.optim training.step
@@ -28,7 +28,8 @@ training.checkpoint training.report training.card training.record training.page 
 training.loop training.pretrain
 training.metrics training.predictions training.views training.evaluate training.frozen
 training.finetune
-apps.convert apps.demo apps.prepare
+measuring peers model_speed
+apps.bench apps.convert apps.demo apps.prepare
 terminal commands cli __main__
 """
 ORDER = PICTURE.split()
@@ -38,7 +39,10 @@ DOORS = {
     "torch": ["*"],
     "numpy": ["*"],
     "PIL": ["*"],
-    "av": ["video_file", "video_write"],
+    "av": ["video_file", "video_write", "peers"],
+    "transformers": ["peers"],
+    "decord": ["peers"],
+    "torchcodec": ["peers"],
     "safetensors": ["weights"],
     "huggingface_hub": ["hub"],
     "matplotlib": ["visualize"],
@@ -50,6 +54,9 @@ DOORS = {
     "torchmetrics": ["training.metrics"],
     "pyarrow": ["training.predictions"],
     "flash_attn": ["attention"],
+    "openvino": ["exporting", "peers"],
+    "nncf": ["exporting"],
+    "onnxruntime": ["exporting"],
 }
 
 # These are read by the command line before a command is chosen, so they do without the heavy ones.
@@ -165,6 +172,23 @@ def test_asking_for_help_loads_nothing_heavy() -> None:
     )
     assert "videomae" in loaded
     assert not loaded & set(HEAVY)
+
+
+def test_classifying_loads_no_more_than_it_needs(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.mp4")
+    code = f"""
+import gc, sys
+from videomae import motion, video
+video.write_video({path!r}, motion.render_clip("sway", seed=0, num_frames=20))
+from videomae.cli import main
+assert main(["classify", {path!r}, "--json", "--engine", "torch"]) == 0
+assert gc.isenabled() and gc.get_freeze_count()  # torch was imported without the collector
+trained = [name for name in sys.modules if name.startswith("videomae.training.")]
+assert trained == ["videomae.training.settings"], trained  # the flags, which are light
+"""
+    strangers = {"torchvision", "transformers", "accelerate", "matplotlib", "huggingface_hub"}
+    strangers |= {"torchmetrics", "pyarrow", "fsspec", "typeguard", "openvino", "onnxruntime"}
+    assert not loaded_by(code) & strangers
 
 
 def test_importing_leaves_threads_seeds_logging_and_environment_alone() -> None:

@@ -4,6 +4,7 @@ A command is a frozen dataclass, whose fields are its flags, and a function belo
 Nothing heavy is imported before a command runs, so that `videomae --help` answers at once.
 """
 
+import gc
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ from tyro import conf
 
 from videomae import __version__
 from videomae.commands import (
+    Bench,
     Classify,
     Convert,
     Demo,
@@ -69,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = show_warning
         try:
             command = _parse(arguments or ["--help"])
+            if isinstance(command, ModelCommand):
+                _import_inference()
             code = RUN[type(command)](command)
             sys.stdout.flush()
             return code
@@ -80,6 +84,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain("interrupted", code=130)
         except (VideoMAEError, OSError) as error:
             return complain(str(error))
+
+
+def _import_inference() -> None:
+    """Import torch without the garbage collector, which would search it again and again in vain.
+
+    What was imported is set aside for good, and not searched at the end either: from the start of
+    `videomae classify` to its answer takes 2.3 s of CPU time in place of 2.7 s.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        return
+    gc.disable()
+    try:
+        from videomae import inference  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -318,6 +338,14 @@ def _demo(command: Demo) -> int:
     return 0
 
 
+def _bench(command: Bench) -> int:
+    from videomae.apps.bench import bench
+
+    arguments = asdict(command)
+    bench(arguments.pop("what"), as_json=arguments.pop("json"), **arguments)
+    return 0
+
+
 def _pretrain(command: Pretrain) -> int:
     from videomae.training.pretrain import pretrain
 
@@ -420,6 +448,7 @@ RUN: dict[type, Callable[[Any], int]] = {
     Prepare: _prepare,
     Motion: _motion,
     Demo: _demo,
+    Bench: _bench,
     Pretrain: _pretrain,
     Finetune: _finetune,
     Evaluate: _evaluate,

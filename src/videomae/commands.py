@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro import conf
+from tyro.constructors import PrimitiveConstructorSpec
 
 from videomae.training.settings import (
     Dtype,
@@ -16,12 +17,30 @@ from videomae.training.settings import (
 )
 
 
+class Files(tuple[Path, ...]):
+    """Paths of a command line.
+
+    A class of its own, as tyro imports a type checker to look into a plain tuple[Path, ...]: 0.15 s
+    of the 2.3 s (CPU time) from the start of `videomae classify` to its answer.
+    """
+
+
+_FILES = PrimitiveConstructorSpec[Files](
+    nargs="*",
+    metavar="FILE",
+    instance_from_str=lambda words: Files(map(Path, words)),
+    is_instance=lambda value: isinstance(value, Files),
+    str_from_instance=lambda files: [str(path) for path in files],
+)
+
+
 @dataclass(frozen=True)
 class VideoCommand:
     """What all commands on videos have."""
 
     files: Annotated[
-        conf.Positional[tuple[Path, ...]],
+        conf.Positional[Files],
+        _FILES,
         conf.arg(metavar="FILE [FILE ...]", help_behavior_hint=""),
     ]
     """Videos, GIFs, folders of frames; any other folder stands for all videos in it."""
@@ -37,8 +56,8 @@ class ModelCommand(VideoCommand):
     """Video frames between two sampled ones; uniform: spread out; config: as it was trained."""
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""
-    engine: Literal["auto", "torch"] = "auto"
-    """What runs the model."""
+    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    """What runs the model; docs/engines.md says which suits what."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
     json: bool = False
@@ -208,6 +227,38 @@ class Demo:
     """Other seeds give other scenes."""
     workers: int | None = None
     """Videos rendered at once; by default one per core."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how fast this machine is, beside transformers and others where they are installed."""
+
+    what: conf.Positional[
+        Literal["forward", "train", "decode", "process", "end-to-end", "scaling"]
+    ] = "forward"
+    """What to measure; docs/speed.md explains each."""
+    model: str = "base"
+    """A preset with random weights (tiny, small, base, large, huge, giant), or a model's path."""
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    """Of forward: clips that go through the model at once."""
+    repeats: int = 7
+    """Rounds in which all take turns, after one to warm up."""
+    threads: int | None = None
+    """Threads that compute on a CPU; by default as many as torch takes."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the best that is there."""
+    dtype: Dtype = "float32"
+    """Precision of all; forward tries the others beside it."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """wall: what a user waits for; cpu: what the threads computed, for a machine that is busy."""
+    video: Path | None = None
+    """Of forward, decode and end-to-end: measure with this video, not with rendered ones."""
+    files: int = 32
+    """Of end-to-end: how many short files."""
+    output: Path | None = None
+    """A folder for bench.json and charts."""
+    json: bool = False
+    """Print one line of JSON and nothing else."""
 
 
 @dataclass(frozen=True)
