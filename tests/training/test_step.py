@@ -100,6 +100,29 @@ def test_a_model_with_random_layers_repeats_bit_for_bit() -> None:
 
 
 @pytest.mark.usefixtures("_cores")
+@pytest.mark.parametrize(
+    ("count", "width", "threads"),
+    [(6, 64, {1}), (1, 64, {2}), (6, 384, {2})],
+    ids=["a core each", "fewer clips than cores", "a wide model"],
+)
+def test_no_core_is_left_idle(
+    count: int, width: int, threads: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where clips are not dealt out to the cores, all of them compute each product."""
+    seen = set()
+    forward = VideoMAEForPreTraining.forward
+
+    def counted(*given: Any, **named: Any) -> Any:
+        seen.add(torch.get_num_threads())
+        return forward(*given, **named)
+
+    monkeypatch.setattr(VideoMAEForPreTraining, "forward", counted)
+    monkeypatch.setitem(TINY, "hidden_size", width)
+    one_step(0.0, [batch(count)])
+    assert seen == threads
+
+
+@pytest.mark.usefixtures("_cores")
 def test_the_number_of_threads_is_put_back() -> None:
     one_step(0.0, [batch(6)])
     assert torch.get_num_threads() == 2
