@@ -1,6 +1,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -99,6 +100,19 @@ def test_classify_prints_a_table_that_lines_up(run: Run, place: Path) -> None:
         share = float(first[2].removesuffix("%"))
         assert first[3].count("█") == int(share / 5)  # of 20
     assert len({row.index("%") for row in out.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("command", ["classify", "embed"])
+def test_a_terminal_is_told_in_one_line_what_runs_the_model(
+    command: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
+    code, _, err = run(
+        command, found(place)[0], "--model", place / "classifier", "--device", "cpu", "--json"
+    )
+    assert code == 0
+    expected = r"videomae: torch [0-9.]+, cpu \(\d+ threads\), float32, \w+ attention"
+    assert re.fullmatch(expected, err.splitlines()[0])
 
 
 def test_classify_as_json_gives_the_numbers_of_the_function(run: Run, place: Path) -> None:

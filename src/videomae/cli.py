@@ -472,6 +472,8 @@ def _running(command: ModelCommand) -> dict[str, Any]:
         "engine": command.engine,
         "device": command.device,
         "on_error": "skip",
+        # For whoever watches; a program finds nothing on stderr that is not a complaint.
+        "tell": complain if sys.stderr.isatty() else None,
     }
     if isinstance(command, ViewsCommand):
         for name in ("num_clips", "num_crops", "batch_size"):

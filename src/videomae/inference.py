@@ -102,6 +102,7 @@ def classify(
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
+    tell: engines.Tell | None = None,
     batch_size: int = 8,
     on_error: OnError = "raise",
 ) -> Any:
@@ -120,6 +121,8 @@ def classify(
         frame_stride: frames between two sampled ones, None spreads them over the whole video; the
             model's config knows what it was trained with.
         dtype, engine, device: see `engines.load`.
+        tell: takes one line on what runs the model, and others on what takes long; by default only
+            the latter are printed to stderr.
         batch_size: views that go through the model at once.
         on_error: "raise" stops at the first video that cannot be read; "skip" gives a `BadVideo`
             (path, reason) in its place and goes on.
@@ -136,7 +139,7 @@ def classify(
     ```
     """
     _check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
-    ready = engines.load(model, engine=engine, dtype=dtype, device=device)
+    ready = _load(model, tell, engine=engine, dtype=dtype, device=device)
     if not isinstance(ready.model, VideoMAEForVideoClassification):
         raise ConfigError(
             f"model is a {type(ready.model).__name__}, and classify needs a "
@@ -176,6 +179,7 @@ def embed(
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
+    tell: engines.Tell | None = None,
     batch_size: int = 8,
     on_error: OnError = "raise",
 ) -> Any:
@@ -215,7 +219,8 @@ def embed(
     kind: dict[str, Any] = {"model_class": VideoMAEModel}
     if not isinstance(model, VideoMAEPreTrainedModel) and _has_pooled_norm(model):
         kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
-    ready = engines.load(model, engine=engine, dtype=dtype, device=device, tokens=True, **kind)
+    options = {"engine": engine, "dtype": dtype, "device": device}
+    ready = _load(model, tell, tokens=True, **options, **kind)
     maker = ViewMaker(
         ready.config,
         processor or find_processor(_place(model), ready.config),
@@ -248,6 +253,7 @@ def reconstruct(
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
+    tell: engines.Tell | None = None,
     on_error: OnError = "raise",
 ) -> Any:
     """Hide most of a clip, and let a pre-trained model paint what it cannot see.
@@ -272,9 +278,8 @@ def reconstruct(
         raise ConfigError(f"mask={mask!r} is not one of {', '.join(MASKS)}{nearest(mask, MASKS)}")
     if rendering not in get_args(Rendering):
         raise ConfigError(f"rendering={rendering!r} is not one of {', '.join(get_args(Rendering))}")
-    ready = engines.load(
-        model, engine=engine, dtype=dtype, device=device, model_class=VideoMAEForPreTraining
-    )
+    options = {"engine": engine, "dtype": dtype, "device": device}
+    ready = _load(model, tell, model_class=VideoMAEForPreTraining, **options)
     if not isinstance(ready.model, VideoMAEForPreTraining):
         raise ConfigError(
             f"model is a {type(ready.model).__name__}, which has no decoder, and reconstruct needs "
@@ -336,6 +341,16 @@ def _scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
     if config.problem_type == "multi_label_classification":
         return logits.sigmoid()
     return logits if config.problem_type == "regression" else logits.softmax(-1)
+
+
+def _load(
+    model: PathLike | VideoMAEPreTrainedModel, tell: engines.Tell | None, **options: Any
+) -> engines.Engine:
+    """The model ready to run, having told what runs it."""
+    ready = engines.load(model, tell=tell, **options)
+    if tell:
+        tell(ready.describe())
+    return ready
 
 
 def _has_pooled_norm(model: PathLike) -> bool:
