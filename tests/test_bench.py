@@ -55,6 +55,21 @@ def bench(
     return run
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
+    """The models that `peers.training_step` makes, in turn."""
+    models: list[torch.nn.Module] = []
+    build = peers._trained_by
+
+    def remembered(*arguments: Any) -> Any:
+        model, loss = build(*arguments)
+        models.append(model)
+        return model, loss
+
+    monkeypatch.setattr(peers, "_trained_by", remembered)
+    return models
+
+
 def test_a_timing_is_the_median_between_quartiles() -> None:
     assert Timing.of([4.0, 1.0, 2.0, 3.0, 5.0]) == Timing(3.0, 2.0, 4.0)
     assert measuring.in_ms(Timing(0.1, 0.09, 0.13)) == "100.0 ±20.0"
@@ -112,17 +127,8 @@ def test_peak_memory_does_not_hang_on_proc(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("task", ["pretrain", "finetune"])
 @pytest.mark.parametrize("who", ["videomae model", "transformers", "plain"])
 def test_a_training_step_has_three_phases_and_moves_the_weights(
-    who: peers.Trainer, task: peers.Task, monkeypatch: pytest.MonkeyPatch
+    who: peers.Trainer, task: peers.Task, made: list[torch.nn.Module]
 ) -> None:
-    made: list[torch.nn.Module] = []
-    build = peers._trained_by
-
-    def remembered(*arguments: Any) -> Any:
-        model, loss = build(*arguments)
-        made.append(model)
-        return model, loss
-
-    monkeypatch.setattr(peers, "_trained_by", remembered)
     step: Any = peers.training_step(who, task, SMALL, 2, CPU, torch.float32)
     before = [parameter.detach().clone() for parameter in made[0].parameters()]
     assert list(step()) == ["forward", "backward", "optimiser"]
@@ -132,17 +138,8 @@ def test_a_training_step_has_three_phases_and_moves_the_weights(
 
 @pytest.mark.parametrize("task", ["pretrain", "finetune"])
 def test_a_step_of_the_commands_moves_the_weights_as_a_plain_loop_does(
-    task: peers.Task, monkeypatch: pytest.MonkeyPatch
+    task: peers.Task, made: list[torch.nn.Module]
 ) -> None:
-    made: list[torch.nn.Module] = []
-    build = peers._trained_by
-
-    def remembered(*arguments: Any) -> Any:
-        model, loss = build(*arguments)
-        made.append(model)
-        return model, loss
-
-    monkeypatch.setattr(peers, "_trained_by", remembered)
     peers.training_step("videomae", task, SMALL, 2, CPU, torch.float32)()
     step: Any = peers.training_step("videomae model", task, SMALL, 2, CPU, torch.float32)
     assert len(list(step())) == 3
