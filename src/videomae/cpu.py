@@ -4,6 +4,7 @@ Letters: B clips, N tokens, D features.
 """
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    ask = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(ask(0)) if ask else os.cpu_count() or 1
 
 
 def cpu_capabilities() -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from videomae.cpu import cpu_capabilities
 from videomae.engine_cache import (
     entry_name,
     find_entry,
@@ -43,7 +44,7 @@ NEEDS = {
     "int8": ("int8", ("openvino", "nncf")),
 }
 # What turns weights into answers: a change in any of these makes all converted models anew.
-_CODE = ("attention.py", "exporting.py", "layers.py", "modeling.py", "tubelets.py")
+_CODE = ("attention.py", "cpu.py", "exporting.py", "layers.py", "modeling.py", "tubelets.py")
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
 
@@ -349,5 +350,4 @@ def _code_digest() -> str:
 
 def _processor() -> str:
     """The name of the processor and what it can do, as torch sees it."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return " ".join(f"{name}={value}" for name, value in sorted(capabilities.items()))
+    return " ".join(f"{name}={value}" for name, value in sorted(cpu_capabilities().items()))

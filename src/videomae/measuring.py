@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from videomae import __version__
+from videomae.cpu import num_cores
 from videomae.errors import ConfigError
 
 Clock = Literal["wall", "cpu"]
@@ -238,10 +239,9 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 def about_machine(device: torch.device) -> dict[str, Any]:
     """What a figure hangs on: processor, cores, threads, how busy the machine is, versions."""
-    ask = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     facts: dict[str, Any] = {
         "processor": _processor_name(),
-        "cores": len(ask(0)) if ask else os.cpu_count(),
+        "cores": num_cores(),
         "threads": torch.get_num_threads(),
         "device": str(device),
         "system": f"{platform.system()} {platform.machine()}",

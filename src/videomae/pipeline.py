@@ -19,6 +19,7 @@ from torch import Tensor
 
 from videomae import hub
 from videomae.config import VideoMAEConfig
+from videomae.cpu import num_cores
 from videomae.errors import ConfigError, VideoError
 from videomae.frame_folder import IMAGE_SUFFIXES
 from videomae.hub import PathLike
@@ -168,9 +169,7 @@ def _as_frames(video: Any) -> Frames:
 
 def decode_threads() -> int:
     """How many videos are decoded at once: one per core that this process may use, up to 8."""
-    ask = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(ask(0)) if ask else os.cpu_count() or 1
-    return min(cores, _MAX_DECODE_THREADS)
+    return min(num_cores(), _MAX_DECODE_THREADS)
 
 
 def prepared(

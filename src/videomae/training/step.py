@@ -19,7 +19,7 @@ from videomae.modeling import VideoMAEPreTrainedModel
 from videomae.training.data import Batch
 from videomae.training.machine import Machine
 
-# Models up to this width are split over the cores of a CPU, rows by rows. On two cores (Zen 3) 64
+# Models up to this width are split over the cores of a CPU, row by row. On two cores (Zen 3) 64
 # clips of width 128 then take 0.26 s in place of 0.27 in pre-training, 0.70 in place of 0.84 in
 # fine-tuning; 8 clips of ViT-S (384) as long as unsplit, and each core's gradient takes memory: 2
 # clips of ViT-B 2.8 GB in place of 1.9.
