@@ -5,12 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench findings
 
 help:
 	@echo "make demo    classify and reconstruct rendered videos, train for a minute; demo/index.html"
 	@echo "make test    run the tests"
 	@echo "make check   lint, formatting and types"
+	@echo "make findings  the paper's findings in small, in 9 hours; QUICK=1 in half an hour"
 	@echo "make bench   run the measurements in benchmarks/"
 
 demo: .venv/base.stamp
@@ -27,6 +28,9 @@ check: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+findings: .venv/base.stamp
+	$(BIN)/videomae findings $(if $(QUICK),--quick)
 
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("videomae needs Python 3.11 or newer, this is " + \

@@ -27,6 +27,7 @@ from videomae.commands import (
     Demo,
     Embed,
     Evaluate,
+    Findings,
     Finetune,
     LinearProbe,
     ModelCommand,
@@ -346,6 +347,47 @@ def _bench(command: Bench) -> int:
     return 0
 
 
+def _findings(command: Findings) -> int:
+    import time
+
+    from videomae.findings.arms import FULL, QUICK
+    from videomae.findings.page import write_page
+    from videomae.findings.run import Progress, run_plan
+
+    plan, results, page = FULL, command.results, command.page
+    if command.quick:
+        plan, results = QUICK, command.output / "quick" / "results"
+        page = command.output / "quick" / "reproduction.md"
+    began, first = time.monotonic(), -1
+
+    with Screen("findings", 100, as_json=False) as screen:
+
+        def show(progress: Progress) -> None:
+            nonlocal first
+            first = progress.work_done if first < 0 else first
+            done, left = progress.work_done - first, progress.work - progress.work_done
+            hours = (time.monotonic() - began) / 3600 * left / done if done else 0
+            about = f"{progress.points_done} of {progress.points} points"
+            about += f", about {hours:.1f} h left" if done else ""
+            screen.progress.update(
+                screen.task,
+                description=f"{about}: {', '.join(progress.running)}",
+                completed=100 * progress.work_done // progress.work,
+            )
+
+        failed = run_plan(
+            plan,
+            folder=command.output,
+            results_dir=results,
+            workers=command.workers,
+            on_progress=show,
+        )
+    for name, reason in failed.items():
+        complain(f"{name}: {reason}")
+    print(f"wrote {write_page(plan, results, page)}")
+    return 1 if failed else 0
+
+
 def _pretrain(command: Pretrain) -> int:
     from videomae.training.pretrain import pretrain
 
@@ -449,6 +491,7 @@ RUN: dict[type, Callable[[Any], int]] = {
     Motion: _motion,
     Demo: _demo,
     Bench: _bench,
+    Findings: _findings,
     Pretrain: _pretrain,
     Finetune: _finetune,
     Evaluate: _evaluate,

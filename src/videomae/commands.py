@@ -205,6 +205,8 @@ class Motion:
     """Videos rendered at once; by default one per core."""
     still: bool = False
     """Repeat each clip's middle frame, which tells no class: a check on the models."""
+    domain: Literal["camera", "object"] = "camera"
+    """What moves: the view of a bright plane, or one object over a grey ground."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,22 @@ class Demo:
     """Other seeds give other scenes."""
     workers: int | None = None
     """Videos rendered at once; by default one per core."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Reproduce the paper's three findings in small: masks, few labels, matching data."""
+
+    quick: bool = False
+    """A few points in half an hour, with results and page in the output folder."""
+    output: Path = Path("runs/findings")
+    """The folder of rendered clips and runs; what is finished there is not run again."""
+    results: Path = Path("benchmarks/findings")
+    """The folder of the figures, a small JSON for each finished point."""
+    page: Path = Path("docs/reproduction.md")
+    """The page that is written from them."""
+    workers: int = 2
+    """Points that run at a time, in a process of one thread each."""
 
 
 @dataclass(frozen=True)

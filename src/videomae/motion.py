@@ -5,6 +5,9 @@ texture, shapes, where the view stands, how far it is turned and zoomed) is draw
 alone; the class only decides how the view leaves that pose. All twelve motions pass through the
 same pose at the middle frame, so for one seed the middle frames of all classes are the same
 picture, byte for byte: a single picture cannot tell the class.
+
+A second domain shows the same twelve motions otherwise: the camera rests on a speckled grey ground,
+and one bright object moves over it.
 """
 
 import cmath
@@ -15,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +45,9 @@ MOTIONS: tuple[str, ...] = (
     "zoom_out",
 )
 
+# What moves: the camera over a plane, or one object over a ground that stands still.
+Domain = Literal["camera", "object"]
+
 # The plane repeats after so many view widths: more than the diagonal of the widest view (2.8), so
 # that nothing is seen twice in a frame.
 _PLANE_VIEWS = 4
@@ -63,6 +69,19 @@ _SHAPES = np.array(
 _STEP_BITS = 6
 _LANES = np.array([0, 21, 42], dtype=np.uint64)
 
+
+class _Look(NamedTuple):
+    """How a plane is painted."""
+
+    chroma: tuple[float, float]  # range of the colours: 0 grey, 0.17 vivid
+    hard: bool  # speckles with hard edges, four to eight pixels wide; else smooth noise
+    shapes: bool  # whether shapes lie on it
+
+
+_SMOOTH = _Look(chroma=(0.10, 0.17), hard=False, shapes=True)
+_GROUND = _Look(chroma=(0.00, 0.04), hard=True, shapes=False)
+_OBJECT = _Look(chroma=(0.14, 0.22), hard=True, shapes=False)
+
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 Points = NDArray[np.complexfloating[Any, Any]]
@@ -70,16 +89,24 @@ Words = NDArray[np.uint64]
 
 
 def render_clip(
-    motion: str, *, seed: int | Sequence[int], size: int = 64, num_frames: int = 32
+    motion: str,
+    *,
+    seed: int | Sequence[int],
+    size: int = 64,
+    num_frames: int = 32,
+    domain: Domain = "camera",
 ) -> NDArray[np.uint8]:
     """Render one clip of a random scene under the named motion.
+
+    In the domain "camera" all of the picture moves; in "object" one object does, and what is behind
+    it stands still.
 
     Returns RGB uint8 of shape (num_frames, size, size, 3), a function of the arguments alone. The
     clip holds the whole motion whatever `num_frames` is: a slide covers 0.32 to 0.78 of the
     picture's width, a zoom a ratio of 1.5 to 2.5, a turn 40 to 120 degrees; sway, bob, orbit (0.1
     to 0.21 of the width to each side) and pulse (15 to 30 %) swing 1.1 to 2 times.
 
-    Raises ConfigError for an unknown motion or an impossible shape.
+    Raises ConfigError for an unknown motion or domain, or an impossible shape.
 
     ```python
     sway, zoom = (render_clip(motion, seed=3) for motion in ("sway", "zoom_in"))
@@ -89,13 +116,25 @@ def render_clip(
     if motion not in MOTIONS:
         raise ConfigError(f"no motion is called {motion!r}; expected one of {', '.join(MOTIONS)}")
     _check_shape(size, num_frames)
+    _check_domain(domain)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    plane = _draw_plane(size, rng)
+    plane = _draw_plane(size, rng, _SMOOTH if domain == "camera" else _GROUND)
     centre = _PLANE_VIEWS * complex(*rng.uniform(size=2))
     heading = rng.uniform(0, 2 * math.pi)
     scale = math.exp(rng.uniform(-0.22, 0.22))  # of the plane per picture
     path = _draw_path(motion, num_frames, rng)
-    return _film(plane, path, centre=centre, pose=cmath.rect(scale, heading), size=size)
+    pose = cmath.rect(scale, heading)
+    if domain == "camera":
+        return _film(plane, path, centre=centre, pose=pose, size=size)
+    rest = _Path(np.zeros(1, dtype=np.complex128), np.ones(1, dtype=np.complex128), 0)
+    ground = _film(plane, rest, centre=centre, pose=pose, size=size)
+    texture = _draw_plane(size, rng, _OBJECT)
+    outline = _draw_outline(len(plane), centre + pose * path.focus, rng)
+    body, share = (
+        _film(each, path, centre=centre, pose=pose, size=size).astype(np.uint16)
+        for each in (texture, outline)
+    )
+    return ((ground * (255 - share) + body * share + 127) // 255).astype(np.uint8)
 
 
 class _Path(NamedTuple):
@@ -178,19 +217,46 @@ def _sample(plane: Words, at: Points) -> NDArray[np.uint8]:
     return (((word[..., None] >> _LANES) + half) >> np.uint64(2 * _STEP_BITS)).astype(np.uint8)
 
 
-def _draw_plane(size: int, rng: np.random.Generator) -> Words:
+def _draw_outline(side: int, centre: complex, rng: np.random.Generator) -> Words:
+    """Where on its plane the object is, 255, and where it is not, 0: alike in all colours.
+
+    Two overlapping shapes, the second smaller, so that it shows how it is turned.
+    """
+    view = side / _PLANE_VIEWS  # pixels
+    y, x = np.mgrid[:side, :side] + 0.5
+    # from the centre, the nearest way round the periodic plane
+    offset = (x - view * centre.real) + 1j * (y - view * centre.imag)
+    offset = (
+        (offset.real + side / 2) % side
+        - side / 2
+        + 1j * ((offset.imag + side / 2) % side - side / 2)
+    )
+    radius = rng.uniform(0.17, 0.23) * view
+    arm = cmath.rect(radius, rng.uniform(0, 2 * math.pi))
+    away = np.full((side, side), np.inf)
+    for place, reach in ((-0.35 * arm, radius), (0.85 * arm, 0.6 * radius)):
+        shape = _SHAPES[rng.integers(len(_SHAPES))]
+        part = offset - place
+        away = np.minimum(away, _distance(part.real, part.imag, reach, rng.uniform(), *shape))
+    share = np.rint(255 * np.clip(0.5 - away, 0, 1)).astype(np.uint64)
+    words: Words = share << _LANES[0] | share << _LANES[1] | share << _LANES[2]
+    return words
+
+
+def _draw_plane(size: int, rng: np.random.Generator, look: _Look = _SMOOTH) -> Words:
     """A periodic picture of side 2**n at about the clip's resolution, each pixel a packed word."""
     side = 1 << (_PLANE_VIEWS * size - 1).bit_length()
-    colours = _draw_palette(rng).astype(np.float32)
-    plane = _draw_noise(side, colours[:4], rng)
-    _draw_shapes(plane, colours[4:], rng)
+    colours = _draw_palette(rng, look.chroma).astype(np.float32)
+    plane = _draw_noise(side, colours[:4], rng, hard=look.hard)
+    if look.shapes:
+        _draw_shapes(plane, colours[4:], rng)
     plane *= 255
     red, green, blue = np.rint(plane, out=plane).astype(np.uint64)
     words: Words = red << _LANES[0] | green << _LANES[1] | blue << _LANES[2]
     return words
 
 
-def _draw_palette(rng: np.random.Generator) -> Floats:
+def _draw_palette(rng: np.random.Generator, chroma: tuple[float, float] = (0.10, 0.17)) -> Floats:
     """Four neighbouring colours for the ground, eight for the shapes: (12, 3) sRGB in [0, 1]."""
     hue = rng.uniform(0, 2 * math.pi)
     spread = rng.uniform(0.5, 1.3)
@@ -200,8 +266,7 @@ def _draw_palette(rng: np.random.Generator) -> Floats:
     light = np.concatenate(
         [rng.permutation([0.36, 0.52, 0.70, 0.84]), rng.permutation(np.linspace(0.45, 0.92, 8))]
     )
-    chroma = rng.uniform(0.10, 0.17, 12)
-    return _srgb(light, chroma, hues)
+    return _srgb(light, rng.uniform(*chroma, 12), hues)
 
 
 def _srgb(light: Floats, chroma: Floats, hue: Floats) -> Floats:
@@ -221,10 +286,14 @@ def _srgb(light: Floats, chroma: Floats, hue: Floats) -> Floats:
     return np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _draw_noise(side: int, colours: Pixels, rng: np.random.Generator) -> Pixels:
-    """Four colours blended by two fields of smooth noise: (3, side, side)."""
+def _draw_noise(
+    side: int, colours: Pixels, rng: np.random.Generator, *, hard: bool = False
+) -> Pixels:
+    """Four colours by two fields of noise, blended smoothly or side by side: (3, side, side)."""
     # Waves of about 32, 16, 8 and 4 pixels in a view of 32: what patches of 8 pixels can follow.
     weights = [0.8, 1.0, rng.uniform(0.2, 0.6), rng.uniform(0.0, 0.2)]
+    if hard:
+        weights = [0.2, 0.5, 1.0, rng.uniform(0.2, 0.6)]
     fields = np.zeros((2, 4, 4), dtype=np.float32)
     for weight in weights:
         fields = _double(fields)
@@ -233,7 +302,8 @@ def _draw_noise(side: int, colours: Pixels, rng: np.random.Generator) -> Pixels:
         fields = _double(fields)
     # A cubic B-spline through unit noise has the variance (151 / 315) ** 2.
     contrast = 0.40 / (151 / 315 * math.hypot(*weights))
-    u, v = (0.5 + np.float32(contrast) * fields).clip(0, 1)
+    fields = (0.5 + np.float32(contrast) * fields).clip(0, 1)
+    u, v = np.rint(fields) if hard else fields
     a, b, c, d = colours[:, :, None, None]
     near: Pixels = a + (b - a) * u
     near += (c + (d - c) * u - near) * v
@@ -318,6 +388,7 @@ def render_dataset(
     fps: int = 16,
     workers: int | None = None,
     still: bool = False,
+    domain: Domain = "camera",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write a labelled set of mp4 files, `output_dir/<motion>/<index>.mp4`, and list them by index.
@@ -326,7 +397,8 @@ def render_dataset(
     number, and any number of `workers` (processes; default one per core) writes the same pixels.
     More than one starts fresh interpreters, so a script calls this under `if __name__ ==
     "__main__"`. With `still=True` each clip repeats its middle frame: the same looks, no motion,
-    so that no model can do better than chance. `on_progress(done, clips)` hears of each clip.
+    so that no model can do better than chance. `domain` says what moves, see `render_clip`.
+    `on_progress(done, clips)` hears of each clip.
 
     `labels.txt` lists the classes and `dataset.json` the settings; the same call carries on where
     an interrupted one stopped. Raises ConfigError for impossible settings, and for a folder that
@@ -342,7 +414,8 @@ def render_dataset(
             f"{clips=}, {fps=}, {workers=}, {seed=}: expected a seed of at least 0 and the others "
             "at least 1"
         )
-    settings = _Settings(clips, seed, size, num_frames, fps, still)
+    _check_domain(domain)
+    settings = _Settings(clips, seed, size, num_frames, fps, still, domain)
     output_dir = Path(output_dir)
     _claim(output_dir, settings)
 
@@ -369,6 +442,7 @@ class _Settings(NamedTuple):
     num_frames: int
     fps: int
     still: bool
+    domain: Domain
 
 
 def _write_clip(job: tuple[int, Path], *, settings: _Settings) -> None:
@@ -378,6 +452,7 @@ def _write_clip(job: tuple[int, Path], *, settings: _Settings) -> None:
         seed=(settings.seed, index),
         size=settings.size,
         num_frames=settings.num_frames,
+        domain=settings.domain,
     )
     if settings.still:
         clip[:] = clip[settings.num_frames // 2].copy()
@@ -404,12 +479,17 @@ def _check_shape(size: int, num_frames: int) -> None:
         )
 
 
+def _check_domain(domain: str) -> None:
+    if domain not in get_args(Domain):
+        raise ConfigError(f"domain={domain!r} is not one of {', '.join(get_args(Domain))}")
+
+
 def _claim(output_dir: Path, settings: _Settings) -> None:
     """Make the folder ours, or check that it already holds a set of these very settings."""
     asked = {"made_by": "videomae motion", **settings._asdict(), "classes": list(MOTIONS)}
     record = output_dir / "dataset.json"
     if record.is_file():
-        found = read_json(record)
+        found = {"domain": "camera", **read_json(record)}  # the only one that there once was
         wrong = [key for key in asked if found.get(key) != asked[key]]
         if wrong:
             raise ConfigError(

@@ -1,5 +1,6 @@
 """Masked pre-training: hide most of a clip, predict it, keep the encoder that learns from it."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -27,10 +28,10 @@ def pretrain(settings: PretrainSettings) -> Path:
     """Pre-train on videos and return the folder of the finished model.
 
     Labels are not used. Writes into `settings.output`: the model (`model/`, opened by
-    `from_pretrained`), `checkpoints/`, `log.jsonl`, `index.html` with curves and pictures of
-    reconstructions, and what the run was made of (see `open_output`). The method and its defaults
-    are those of the paper, section 3 and appendix; `decoder_mask_ratio` adds the dual masking of
-    VideoMAE V2.
+    `from_pretrained`), those of `keep_every_epochs` (`epoch_0010/`), `checkpoints/`, `log.jsonl`,
+    `index.html` with curves and pictures of reconstructions, and what the run was made of (see
+    `open_output`). The method and its defaults are those of the paper, section 3 and appendix;
+    `decoder_mask_ratio` adds the dual masking of VideoMAE V2.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
     videos = load_videos(settings.data, settings.split)
@@ -55,6 +56,11 @@ def pretrain(settings: PretrainSettings) -> Path:
             draw(settings, model, source, machine, end.epoch)
             if machine.is_main and end.epoch < settings.epochs:
                 write_page(settings.output)
+        if settings.keep_every_epochs and end.epoch % settings.keep_every_epochs == 0:
+            warmup = min(settings.num_warmup_epochs, end.epoch)
+            kept = dataclasses.replace(settings, epochs=end.epoch, warmup_epochs=warmup)
+            card = pretraining_card(kept, model.config)
+            save_model(model, machine, settings.output / f"epoch_{end.epoch:04d}", card)
     card = pretraining_card(settings, model.config)
     folder = save_model(model, machine, settings.output / "model", card)
     if machine.is_main:

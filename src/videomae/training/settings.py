@@ -17,7 +17,7 @@ from videomae.hub import atomic_path
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Mask = Literal["tube", "random", "frame", "running_cell"]
-Preset = Literal["tiny", "small", "base", "large", "huge", "giant"]
+Preset = Literal["micro", "tiny", "small", "base", "large", "huge", "giant"]
 Problem = Literal["single_label", "multi_label", "regression"]
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio", "mlflow"]
 
@@ -163,6 +163,8 @@ class PretrainSettings(TrainSettings):
     """Predict each tubelet's pattern, without its mean and contrast."""
     draw_every_epochs: int = 10
     """Epochs from one picture of reconstructions to the next."""
+    keep_every_epochs: int | None = None
+    """Epochs from one model that is kept (epoch_0010/) to the next; None keeps the last alone."""
 
 
 @dataclass(frozen=True)
