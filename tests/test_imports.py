@@ -30,6 +30,7 @@ training.metrics training.predictions training.views training.evaluate training.
 training.finetune
 measuring peers model_speed
 findings.arms findings.run findings.page
+findings.arms findings.run findings.outcomes findings.claims findings.page
 apps.bench apps.convert apps.demo apps.prepare
 terminal commands cli __main__
 """

@@ -7,7 +7,7 @@ M of them hidden, V visible, P = t*p*q pixels of a tubelet.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -292,18 +292,21 @@ def plot_curve(
     title: str = "",
     xlabel: str = "",
     ylabel: str = "",
+    log_x: bool = False,
     log_y: bool = False,
+    spreads: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    ticks: Sequence[float] = (),
 ) -> Path:
     """Draw lines over a common axis, for losses and learning rates; atomically, .svg or .png.
 
     `series` is name -> (xs, ys). A single line needs no name beside it; several are named at their
-    right ends.
+    right ends. `spreads` is name -> (lowest, highest) of each y, drawn as bars through the points;
+    `ticks` are the xs that are written out, where they are few.
 
     ```python
     plot_curve({"train": (steps, losses)}, "loss.svg", xlabel="step", ylabel="loss")
     ```
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot, which keeps figures and backends global
 
     path = Path(path)
@@ -318,12 +321,20 @@ def plot_curve(
     for index, (name, (xs, ys)) in enumerate(series.items()):
         colour = _COLOURS[index % len(_COLOURS)]
         # A line of one point would be invisible.
-        marker = "o" if len(xs) == 1 else None
+        spread = (spreads or {}).get(name)
+        marker = "o" if len(xs) == 1 or spread else None
         axes.plot(xs, ys, color=colour, linewidth=1.6, marker=marker, markersize=4)
+        if spread:
+            axes.vlines(xs, *zip(*spread, strict=True), color=colour, linewidth=1.2)
         if len(xs):
             ends.append((name, colour, xs[-1], ys[-1]))
+    if log_x:
+        axes.set_xscale("log")
     if log_y:
         axes.set_yscale("log")
+    if ticks:
+        axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
     axes.set_title(title, loc="left", fontsize=10, color=ink)
     axes.set_xlabel(xlabel, fontsize=9, color=ink)
     axes.set_ylabel(ylabel, fontsize=9, color=ink)
@@ -346,11 +357,48 @@ def plot_curve(
             axes.annotate(
                 name, place, xycoords="axes fraction", color=colour, fontsize=8, va="center"
             )
-    # Neither a date nor random names: the same curve gives the same file.
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
-    with rc_context({"svg.hashsalt": "videomae"}), atomic_path(path) as temporary:
-        figure.savefig(temporary, metadata=metadata)
-    return path
+    return _save_figure(figure, path)
+
+
+def plot_bars(
+    bars: Mapping[str, Sequence[float]], path: PathLike, *, title: str = "", xlabel: str = ""
+) -> Path:
+    """Draw a bar per name, as long as the mean of its values, each of which is a dot on it.
+
+    ```python
+    plot_bars({"scratch": [8.1, 7.9], "pre-trained": [71.0, 74.5]}, "top1.svg")
+    ```
+    """
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    _check_suffix(path, (".svg", ".png"))
+    if not bars or not all(bars.values()):
+        raise ConfigError("there is nothing to draw; give each bar a name and at least one value")
+    figure = Figure(figsize=(6.4, 0.9 + 0.36 * len(bars)), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    ink, quiet = (tuple(value / 255 for value in colour) for colour in (_INK, _QUIET))
+    for row, values in enumerate(bars.values()):
+        mean = sum(values) / len(values)
+        axes.barh(row, mean, height=0.6, color=_COLOURS[4])
+        axes.plot(values, [row] * len(values), "o", color=_COLOURS[0], markersize=4)
+        place = (max(*values, mean), row)
+        axes.annotate(
+            f"{mean:.1f}", place, (6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.set_yticks(range(len(bars)), list(bars), parse_math=False)
+    axes.invert_yaxis()
+    axes.set_title(title, loc="left", fontsize=10, color=ink)
+    axes.set_xlabel(xlabel, fontsize=9, color=ink)
+    axes.tick_params(labelsize=8, colors=ink, width=0.6, length=3)
+    axes.grid(True, axis="x", color=quiet, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.1)
+    axes.set_xlim(left=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_linewidth(0.6)
+    return _save_figure(figure, path)
 
 
 def plot_confusion(
@@ -365,7 +413,6 @@ def plot_confusion(
     plot_confusion(np.array([[9, 1], [0, 8]]), ["run", "sit"], "confusion.png")
     ```
     """
-    from matplotlib import rc_context
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -400,6 +447,13 @@ def plot_confusion(
     axes.set_title(f"{title}\nin % of the class" if written else title, loc="left", fontsize=9)
     for spine in axes.spines.values():
         spine.set_linewidth(0.6)
+    return _save_figure(figure, path)
+
+
+def _save_figure(figure: Any, path: Path) -> Path:
+    """Write a figure, atomically, with neither a date nor random names: the same gives the same."""
+    from matplotlib import rc_context
+
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     with rc_context({"svg.hashsalt": "videomae"}), atomic_path(path) as temporary:
         figure.savefig(temporary, metadata=metadata)

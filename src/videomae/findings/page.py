@@ -1,9 +1,478 @@
-"""The page of the findings, written from the result files: plots, sentences, tables."""
+"""The page of the findings: plots, sentences and tables, all of them from the result files.
 
+No sentence takes the outcome for granted: what it says follows from the figures, and where the
+seeds of two points overlap, it says that nothing is decided.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from videomae.findings.arms import Plan
+from videomae.config import VideoMAEConfig
+from videomae.findings.arms import Finetuning, Plan, Pretraining
+from videomae.findings.claims import (
+    PAPER_RATIO,
+    base_of,
+    both_starts,
+    by_labels,
+    called,
+    domains_verdicts,
+    labels_verdict,
+    longer_than_base,
+    masks_in,
+    masks_verdicts,
+    matching,
+    pictured,
+    source,
+)
+from videomae.findings.outcomes import Outcomes, Pretrained, read_outcomes, variants
+from videomae.hub import atomic_path
+from videomae.masking import MASKS
+from videomae.motion import MOTIONS
+from videomae.visualize import plot_bars, plot_curve
+
+IMAGES = Path("images") / "reproduction"
+# Below this the loss has left its plateau for good; at it, a model knows colours and little else.
+PLATEAU = 0.93
+_CHANCE = 100 / len(MOTIONS)
+_NONE = "–"
 
 
 def write_page(plan: Plan, results_dir: Path, page: Path) -> Path:
-    raise NotImplementedError
+    """Write the page and its pictures from what there is of a plan's results; the page's path."""
+    outcomes = read_outcomes(plan, results_dir)
+    folder = page.parent / IMAGES
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(outcomes, folder)
+    for point in outcomes.pretrained:
+        picture = results_dir / f"{point.name}.png"
+        if picture.exists() and point in pictured(outcomes):
+            shutil.copyfile(picture, folder / picture.name)
+    with atomic_path(page) as temporary:
+        temporary.write_text(page_text(outcomes), encoding="utf-8")
+    return page
+
+
+def page_text(outcomes: Outcomes) -> str:
+    """The page in Markdown; a function of the results alone."""
+    plan = outcomes.plan
+    parts = [
+        "# The paper's findings, in small",
+        _answer(outcomes),
+        f"*Written by `make findings` from {outcomes.num_done} of {len(plan.points)} points, "
+        f"{outcomes.cpu_hours:.1f} hours of one core. Chance is {_CHANCE:.1f} %. A figure such as "
+        "72.0 ± 2.0 is the mean over the fine-tuning seeds and half the distance from the worst to "
+        "the best; pre-training was run with one seed, whose own chance no figure shows.*",
+        "## In a minute",
+        f"![fine-tuned top-1 against the mask ratio]({IMAGES.as_posix()}/masks.svg)",
+        f"**1. Masks.** {_masks_sentence(outcomes, masks_in(plan))}",
+        f"![top-1 against the number of labels]({IMAGES.as_posix()}/labels.svg)",
+        f"**2. Few labels.** {_labels_sentence(outcomes)}",
+        f"![top-1 by what was pre-trained on]({IMAGES.as_posix()}/domains.svg)",
+        f"**3. Matching data.** {_domains_sentence(outcomes)}",
+        _setting(outcomes),
+        _masks_section(outcomes),
+        _labels_section(outcomes),
+        _domains_section(outcomes),
+        _ablations_section(outcomes),
+        _repeat_section(outcomes),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _answer(outcomes: Outcomes) -> str:
+    grid = masks_in(outcomes.plan)
+    high, rand, frame = masks_verdicts(outcomes, grid)
+    static = masks_verdicts(outcomes, masks_in(outcomes.plan, "object"))
+    few, _ = labels_verdict(outcomes)
+    less, more = domains_verdicts(outcomes)
+    return (
+        "The paper claims three things. **(1)** Hiding 90 to 95 % works best, and tubes beat "
+        "random and frame masks. Here, where the camera moves: that high ratios are best "
+        f"{_says(high)}; that tubes beat random masks {_says(rand)}; that they beat frame masks "
+        f"{_says(frame)}. Where one object moves and the rest stands still: {_says(static[0])}, "
+        f"{_says(static[1])}, {_says(static[2])}, in the same order. **(2)** Pre-training pays on "
+        f"small sets where training from scratch fails: {_says(few)}. **(3)** Matching data counts "
+        "for more than much data: that 1,000 matching clips beat 3,000 others "
+        f"{_says(less)}, that they beat 10,000 others {_says(more)}."
+    )
+
+
+def _says(verdict: str) -> str:
+    words = {"undecided": "is undecided, as the seeds overlap", "not run yet": "is not run yet"}
+    return f"**{words.get(verdict, verdict)}**"
+
+
+def _masks_sentence(outcomes: Outcomes, points: list[Pretraining]) -> str:
+    known = {point: top1 for point in points if (top1 := outcomes.top1(point, point.domain))}
+    if not known:
+        return "Not run yet."
+    best = max(known, key=lambda point: known[point].mean)
+    tubes = [point for point in known if point.mask == "tube"]
+    words = [f"Of {len(known)} masks, {called(best)} comes out best, with {known[best]} %"]
+    if tubes and best.mask != "tube":
+        tube = max(tubes, key=lambda point: known[point].mean)
+        words.append(f"; of the tubes, {tube.mask_ratio:g} with {known[tube]} %")
+    same = {p.mask: known[p] for p in known if p.mask_ratio == PAPER_RATIO}
+    if len(same) > 1:
+        each = ", ".join(f"{mask} {top1} %" for mask, top1 in same.items())
+        words.append(f". At {PAPER_RATIO:g}: {each}")
+    return "".join(words) + "."
+
+
+def _labels_sentence(outcomes: Outcomes) -> str:
+    both = both_starts(outcomes)
+    if not both:
+        return "Not run yet."
+    gains = ", ".join(
+        f"{ours.mean - scratch.mean:+.1f} points with {labels:,} labels ({ours} against {scratch})"
+        for labels, (ours, scratch) in both.items()
+    )
+    return f"Pre-training changes top-1 by {gains}."
+
+
+def _domains_sentence(outcomes: Outcomes) -> str:
+    known = matching(outcomes)
+    if len(known) < 2:
+        return "Not run yet."
+    each = ", ".join(f"{source(start)} {top1} %" for start, top1 in known)
+    return f"On clips where one object moves: {each}."
+
+
+# The sections.
+
+
+def _setting(outcomes: Outcomes) -> str:
+    scale, base = outcomes.plan.scale, base_of(outcomes.plan)
+    config = VideoMAEConfig.preset(
+        scale.preset, image_size=base.image_size, num_frames=scale.num_frames
+    )
+    grid, machine = config.grid, outcomes.machine
+    return f"""## What was run
+
+- **Clips**: rendered by `videomae motion`, {base.image_size} x {base.image_size} px,
+  {scale.video_frames} frames, {len(MOTIONS)} motions. In the domain *camera* the whole picture
+  moves, over a bright smooth plane; in *object* one vivid object moves by the same motions over a
+  grey, hard-edged ground that stands still, so that what is hidden in one slice can be copied from
+  another. The middle frame is the same for all classes: no single picture tells the class. Tested
+  on {scale.held_out} clips of other scenes, one view each.
+- **Model**: preset `{scale.preset}`, {config.num_hidden_layers} layers of {config.hidden_size},
+  decoder of {config.decoder_num_hidden_layers} layers of {config.decoder_hidden_size};
+  {scale.num_frames} frames, every second one, patch {config.patch_size}: {grid.frames} slices of
+  {grid.height} x {grid.width} cells, {grid.num_tokens} tokens.
+- **Pre-training**, unless said otherwise: {called(base)}, {base.clips:,} clips,
+  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets. The linear
+  probe learns from {scale.probe_clips:,} labelled clips on frozen features.
+- **Fine-tuning**, unless said otherwise: {_few(outcomes.plan)} labels, the first of the clips that
+  were pre-trained on, the same settings from scratch and from a pre-trained encoder.
+- **Machine**: {machine.get("processor", _NONE)}, {machine.get("cores", _NONE)} cores, torch
+  {machine.get("torch", _NONE)}, float32, two points at a time with one thread each. The machine
+  had other work too, so costs are in CPU seconds; clips per second are as seen on the clock."""
+
+
+def _few(plan: Plan) -> int:
+    return next((p.labels for p in plan.points if isinstance(p, Finetuning)), 0)
+
+
+def _masks_section(outcomes: Outcomes) -> str:
+    plan, base = outcomes.plan, base_of(outcomes.plan)
+    high, rand, frame = masks_verdicts(outcomes, masks_in(plan))
+    parts = [
+        "## Finding 1: masks",
+        "### Where the camera moves",
+        f"High ratios best: {high}. Tubes over random masks at {PAPER_RATIO:g}: {rand}. Over "
+        f"frame masks: {frame}.",
+        _masks_table(outcomes, masks_in(plan)),
+        "*Visible*: tokens that the encoder sees; frame masks of 0.9 and 0.95 both leave one slice "
+        "of 8, which is 0.875. *Past*: the step from which on the loss stays below "
+        f"{PLATEAU:g}. *Probe*: after each quarter of the steps. *Equal time*: the probe when the "
+        "cheapest of the runs is over. Losses of different masks are losses of different tasks.",
+        *(
+            f"![loss of {mask} masks]({IMAGES.as_posix()}/loss-{mask}.svg)"
+            for mask in _masks_of(masks_in(plan), outcomes)
+        ),
+        f"![probe against time]({IMAGES.as_posix()}/time.svg)" if outcomes.pretrained else "",
+    ]
+    shown = pictured(outcomes)
+    if shown:
+        parts.append("What they see and paint, on the first of the clips they learned from:")
+        parts += [f"![{called(p)}]({IMAGES.as_posix()}/{p.name}.png)" for p in shown]
+    static = masks_in(plan, "object")
+    if static:
+        parts += [
+            "### The task changed: where only an object moves",
+            "The reason given for tubes is that what is hidden can be copied from another slice. "
+            "In the domain above, everything moves, and a copy is never quite right; here it is, "
+            f"for all but the object. {_masks_sentence(outcomes, static)}",
+            f"![fine-tuned top-1, object]({IMAGES.as_posix()}/masks-object.svg)",
+            _masks_table(outcomes, static),
+        ]
+    longer = longer_than_base(plan)
+    if longer:
+        parts += [
+            "### The schedule changed: longer",
+            f"The same with {longer[0].epochs} epochs in place of {base.epochs}, in case the "
+            "plateau alone decides.",
+            _masks_table(outcomes, longer),
+        ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _masks_of(points: list[Pretraining], outcomes: Outcomes) -> list[str]:
+    return list(dict.fromkeys(p.mask for p in points if p in outcomes.pretrained))
+
+
+def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
+    known = [outcomes.pretrained[point] for point in points if point in outcomes.pretrained]
+    minutes = min((run.minutes(run.num_steps) for run in known), default=0.0)
+    rows = []
+    for point in points:
+        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        row = [point.mask, f"{point.mask_ratio:g}", str(_num_visible(outcomes.plan, point))]
+        if run is None:
+            row += [_NONE] * 7
+        else:
+            passed = run.passes(PLATEAU)
+            row += [
+                f"{run.loss:.3f}",
+                _NONE if passed is None else f"{passed:,}",
+                ", ".join(f"{probe:.0f}" for probe in run.probes[-4:]),
+                f"{run.probe_after(minutes):.0f}",
+                f"{run.epoch_seconds:.0f}",
+                f"{run.clips_per_second:.0f}",
+            ]
+            row.append(str(top1) if top1 else _NONE)
+        rows.append(row)
+    columns = ["mask", "ratio", "visible", "loss", "past", "probe, %"]
+    columns += [f"equal time, {minutes:.0f} min", "CPU s per epoch", "clips/s", "fine-tuned, %"]
+    return _table(columns, rows)
+
+
+def _num_visible(plan: Plan, point: Pretraining) -> int:
+    scale = plan.scale
+    config = VideoMAEConfig.preset(
+        scale.preset, image_size=point.image_size, num_frames=scale.num_frames
+    )
+    return int((~MASKS[point.mask](config.grid, point.mask_ratio)).sum())
+
+
+def _labels_section(outcomes: Outcomes) -> str:
+    plan, base = outcomes.plan, base_of(outcomes.plan)
+    rows = []
+    for point, top1 in outcomes.tuned.items():
+        if point.domain == base.domain and point.start in (base, None):
+            start = "pre-trained" if point.start else "scratch"
+            cost = f"{top1.cpu_seconds / 60:.1f}"
+            if point.start:
+                run = outcomes.pretrained.get(base)
+                cost += f" + {run.cpu_seconds / 60:.0f}" if run else ""
+            seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
+            order = (point.labels, point.epochs, start)
+            rows.append(
+                (
+                    order,
+                    [
+                        f"{point.labels:,}",
+                        start,
+                        str(point.epochs),
+                        str(top1),
+                        seeds,
+                        f"{top1.loss:.2f}",
+                        cost,
+                    ],
+                )
+            )
+    _, each = labels_verdict(outcomes)
+    sizes = sorted(
+        (
+            p
+            for p in variants(plan, base, "clips", "epochs")
+            if p.clips <= base.clips and p not in longer_than_base(plan)
+        ),
+        key=lambda point: point.clips,
+    )
+    columns = ("labels", "start", "epochs", "top-1, %", "seeds", "last loss", "CPU min of a seed")
+    parts = [
+        "## Finding 2: few labels",
+        f"Whether pre-training pays, by labels: {'; '.join(each)}." if each else "",
+        _table(columns, [row for _, row in sorted(rows)]),
+        f"The pre-trained encoder has seen {base.clips:,} clips without labels, and its "
+        "fine-tuning costs the pre-training besides; a scratch row with more epochs gives that "
+        "time to the labels.",
+        "### How many clips to pre-train on",
+        f"At about {outcomes.pretrained[base].num_steps:,} steps each."
+        if base in outcomes.pretrained
+        else "",
+        _runs_table(outcomes, [(f"{point.clips:,} clips", point) for point in sizes]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _domains_section(outcomes: Outcomes) -> str:
+    rows = [
+        [source(start), str(top1), ", ".join(f"{value:.1f}" for value in top1.top1)]
+        for start, top1 in matching(outcomes)
+    ]
+    less, more = domains_verdicts(outcomes)
+    return "\n\n".join(
+        [
+            "## Finding 3: matching data",
+            "Fine-tuned and tested in the domain *object*. That 1,000 clips of it are better to "
+            f"pre-train on than 3,000 of *camera*: {less}; than 10,000: {more}.",
+            _table(("pre-trained on", "top-1, %", "seeds"), rows),
+        ]
+    )
+
+
+def _ablations_section(outcomes: Outcomes) -> str:
+    plan, base = outcomes.plan, base_of(outcomes.plan)
+    named = [
+        ("as usual", [base]),
+        ("decoder of {decoder_depth} layers", variants(plan, base, "decoder_depth")),
+        ("raw pixels as targets", variants(plan, base, "norm_pix_loss")),
+        ("frame_stride {frame_stride}", variants(plan, base, "frame_stride")),
+        ("{num_repeats} crops of each clip", variants(plan, base, "num_repeats", "epochs")),
+        ("decodes half (dual masking)", variants(plan, base, "decoder_mask_ratio")),
+    ]
+    longer = longer_than_base(plan)
+    rows = [
+        (text.format(**dataclasses.asdict(point)), point)
+        for number, (text, points) in enumerate(named)
+        for point in points
+        if (point == base) == (number == 0)
+        and (number != 4 or (point.num_repeats > 1 and point not in longer))
+    ]
+    if len(rows) < 2:
+        return ""
+    return "\n\n".join(
+        [
+            "## What else the paper ablates",
+            _runs_table(outcomes, rows),
+            "Losses of normalised and of raw pixels are not comparable. With two crops of each "
+            "clip a step reads half as many clips; with frame_stride 1 a model sees half of the "
+            "motion. The paper finds a decoder of 4 layers best among 1 to 8, normalised targets "
+            "better, and repeated augmentation of use.",
+        ]
+    )
+
+
+def _runs_table(outcomes: Outcomes, rows: list[tuple[str, Pretraining]]) -> str:
+    """Name, and what there is of a pre-training and its fine-tuning at home."""
+    base = outcomes.pretrained.get(base_of(outcomes.plan))
+    lines = []
+    for name, point in rows:
+        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        if run is None:
+            lines.append([name, *[_NONE] * 5])
+            continue
+        step_ms = 1000 * run.cpu_seconds / run.num_steps
+        usual = 1000 * base.cpu_seconds / base.num_steps if base else step_ms
+        lines.append(
+            [
+                name,
+                f"{run.num_steps:,}",
+                f"{run.loss:.3f}",
+                f"{run.probes[-1]:.1f}",
+                f"{step_ms:.0f} ({step_ms / usual:.2f} x)",
+                str(top1) if top1 else _NONE,
+            ]
+        )
+    columns = ("", "steps", "loss", "probe, %", "CPU ms per step", "fine-tuned, %")
+    return _table(columns, lines)
+
+
+def _repeat_section(outcomes: Outcomes) -> str:
+    base = base_of(outcomes.plan)
+    first = next((p for p in outcomes.tuned if p.start == base), None)
+    parts = [
+        "## To repeat it",
+        "```bash\nmake findings           # all points, hours on two cores; goes on where it "
+        "stopped\nmake findings QUICK=1   # a few of them in half an hour, "
+        "runs/findings/quick/reproduction.md\n```",
+        "Each point is a JSON file in [benchmarks/findings](../benchmarks/findings) with its "
+        "settings, loss, probes, seeds, times and machine; this page is written from those. All "
+        "points differ from these two recipes by what their names say:",
+    ]
+    for title, point in (("pre-training", base), ("fine-tuning", first)):
+        text = outcomes.settings.get(point) if point else None
+        if text:
+            parts.append(f"<details><summary>{title}</summary>\n\n```toml\n{text}```\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "Not run yet."
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# The pictures.
+
+
+def _draw(outcomes: Outcomes, folder: Path) -> None:
+    plan = outcomes.plan
+    for name, domain in (("masks", "camera"), ("masks-object", "object")):
+        _draw_masks(outcomes, masks_in(plan, domain), folder / f"{name}.svg")  # type: ignore[arg-type]
+    for mask in _masks_of(masks_in(plan), outcomes):
+        runs = {
+            f"{point.mask_ratio:g}": outcomes.pretrained[point]
+            for point in masks_in(plan)
+            if point.mask == mask and point in outcomes.pretrained
+        }
+        curves = {name: (run.steps, run.losses) for name, run in runs.items()}
+        title = f"pre-training loss, {mask} masks"
+        plot_curve(curves, folder / f"loss-{mask}.svg", title=title, xlabel="step")
+    _draw_times(outcomes, folder / "time.svg")
+    labels = by_labels(outcomes)
+    if labels:
+        series, spreads = {}, {}
+        for who in ("pre-trained", "scratch"):
+            known = {n: each[who] for n, each in labels.items() if who in each}
+            if known:
+                series[who] = (list(known), [top1.mean for top1 in known.values()])
+                spreads[who] = [(min(t.top1), max(t.top1)) for t in known.values()]
+        plot_curve(
+            series, folder / "labels.svg", title="fine-tuned top-1, %; bars: worst to best seed",
+            xlabel="labelled clips", log_x=True, spreads=spreads, ticks=list(labels),
+        )  # fmt: skip
+    bars = {source(start): top1.top1 for start, top1 in matching(outcomes)}
+    if bars:
+        title = "top-1 on clips of a moving object, by what was pre-trained on"
+        plot_bars(bars, folder / "domains.svg", title=title, xlabel="%; dots: seeds")
+
+
+def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> None:
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    spreads: dict[str, list[tuple[float, float]]] = {}
+    total = _num_visible(outcomes.plan, points[0]) if points else 0
+    for point in points:
+        top1 = outcomes.top1(point, point.domain)
+        if top1 is None:
+            continue
+        ratios, means = series.setdefault(point.mask, ([], []))
+        ratios.append(point.mask_ratio)
+        means.append(top1.mean)
+        spreads.setdefault(point.mask, []).append((min(top1.top1), max(top1.top1)))
+    if series and total:
+        plot_curve(
+            series, path, title="fine-tuned top-1, %; bars: worst to best seed",
+            xlabel="mask ratio", spreads=spreads,
+            ticks=sorted({ratio for ratios, _ in series.values() for ratio in ratios}),
+        )  # fmt: skip
+
+
+def _draw_times(outcomes: Outcomes, path: Path) -> None:
+    """Probes over time, of the ratios at which all masks were run."""
+    curves = {}
+    for point in masks_in(outcomes.plan):
+        run = outcomes.pretrained.get(point)
+        if run and point.mask_ratio in (0.75, PAPER_RATIO):
+            curves[called(point)] = (_minutes(run), run.probes)
+    if curves:
+        plot_curve(curves, path, title="linear probe top-1, %", xlabel="CPU minutes")
+
+
+def _minutes(run: Pretrained) -> list[float]:
+    return [run.minutes(step) for step in run.probe_steps]

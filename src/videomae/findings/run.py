@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from videomae.errors import VideoMAEError, WeightsError
-from videomae.findings.arms import Clips, Finetuning, Plan, Point, Pretraining
+from videomae.findings.arms import Finetuning, Plan, Point, Pretraining
 from videomae.hub import read_json, write_json
 from videomae.measuring import about_machine
 from videomae.motion import render_dataset
@@ -147,7 +147,7 @@ def render(plan: Plan, point: Point, folder: Path, *, workers: int = 2) -> None:
             folder / "data" / clips.name,
             clips=clips.count,
             seed=clips.seed,
-            size=plan.scale.image_size,
+            size=clips.size,
             num_frames=plan.scale.video_frames,
             domain=clips.domain,
             workers=workers,
@@ -192,8 +192,8 @@ def _run_pretraining(
 def _probe(plan: Plan, point: Pretraining, folder: Path, model: Path) -> dict[str, float]:
     scale, data = plan.scale, folder / "data"
     settings = LinearProbeSettings(
-        data=data / Clips(point.domain, scale.probe_clips).name,
-        eval_data=data / scale.tested(point.domain).name,
+        data=data / scale.probed(point).name,
+        eval_data=data / scale.tested(point).name,
         model=str(model),
         frame_stride=point.frame_stride,
         output=model / "probe",

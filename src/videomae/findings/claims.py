@@ -1,0 +1,131 @@
+"""What is compared with what, and whether the paper's claims hold.
+
+A claim holds where the worst seed of one is above the best of the other, and is undecided where
+they overlap.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from videomae.findings.arms import Finetuning, Plan, Pretraining
+from videomae.findings.outcomes import Outcomes, Tuned, variants
+from videomae.masking import MASKS
+from videomae.motion import Domain
+
+PAPER_RATIO = 0.9  # at which masks of different kinds are compared
+
+
+def base_of(plan: Plan) -> Pretraining:
+    """What the other points differ from: the plan's first pre-training."""
+    return next(point for point in plan.points if isinstance(point, Pretraining))
+
+
+def masks_in(
+    plan: Plan, domain: Domain = "camera", *, image_size: int | None = None
+) -> list[Pretraining]:
+    """The pre-trainings of one domain and size that differ in their mask, by mask and ratio."""
+    image_size = image_size or base_of(plan).image_size
+    like = dataclasses.replace(base_of(plan), domain=domain, image_size=image_size)
+    found = variants(plan, like, "mask", "mask_ratio")
+    return sorted(found, key=lambda point: (list(MASKS).index(point.mask), point.mask_ratio))
+
+
+def longer_than_base(plan: Plan) -> list[Pretraining]:
+    """The pre-trainings that go through the same clips more often."""
+    base = base_of(plan)
+    found = variants(plan, base, "mask", "mask_ratio", "epochs")
+    return [point for point in found if point.epochs > base.epochs]
+
+
+def pictured(outcomes: Outcomes) -> list[Pretraining]:
+    """Whose reconstructions are shown: tubes at each ratio, and each mask at the paper's."""
+    return [
+        point
+        for point in masks_in(outcomes.plan)
+        if point in outcomes.pretrained
+        and (point.mask == "tube" or point.mask_ratio == PAPER_RATIO)
+    ]
+
+
+def verdict(claimed_better: Sequence[Tuned | None], than: Sequence[Tuned | None]) -> str:
+    """Whether the best of some is better than the best of others, beyond what seeds do.
+
+    >>> verdict([Tuned((80.0, 82.0), 1, 1, 1)], [Tuned((70.0, 81.0), 1, 1, 1)])
+    'undecided'
+    """
+    ours = [each for each in claimed_better if each]
+    theirs = [each for each in than if each]
+    if not ours or not theirs:
+        return "not run yet"
+    best, other = (max(some, key=lambda each: each.mean) for some in (ours, theirs))
+    if best.beats(other):
+        return "holds"
+    return "does not hold" if other.beats(best) else "undecided"
+
+
+def masks_verdicts(outcomes: Outcomes, points: list[Pretraining]) -> tuple[str, str, str]:
+    """High ratios beat low ones (tubes); tubes beat random masks; tubes beat frames (0.9)."""
+    at = {(p.mask, p.mask_ratio): outcomes.top1(p, p.domain) for p in points}
+    tube, frame, rand = (at.get((mask, PAPER_RATIO)) for mask in ("tube", "frame", "random"))
+    high = [top1 for (mask, share), top1 in at.items() if mask == "tube" and share >= PAPER_RATIO]
+    low = [top1 for (mask, share), top1 in at.items() if mask == "tube" and share < PAPER_RATIO]
+    return verdict(high, low), verdict([tube], [rand]), verdict([tube], [frame])
+
+
+def called(point: Pretraining) -> str:
+    """A mask and its ratio in words, `tube 0.9`."""
+    return f"{point.mask} {point.mask_ratio:g}"
+
+
+def by_labels(outcomes: Outcomes) -> dict[int, dict[str, Tuned]]:
+    """Labels -> "pre-trained" and "scratch", each the first of the plan with so many labels."""
+    base = base_of(outcomes.plan)
+    found: dict[int, dict[str, Tuned]] = {}
+    for point in outcomes.plan.points:
+        if isinstance(point, Finetuning) and point.domain == base.domain:
+            who = {base: "pre-trained", None: "scratch"}.get(point.start)
+            if who and point in outcomes.tuned:
+                found.setdefault(point.labels, {}).setdefault(who, outcomes.tuned[point])
+    return dict(sorted(found.items()))
+
+
+def both_starts(outcomes: Outcomes) -> dict[int, tuple[Tuned, Tuned]]:
+    """Labels -> pre-trained and scratch, where there are both."""
+    return {
+        labels: (each["pre-trained"], each["scratch"])
+        for labels, each in by_labels(outcomes).items()
+        if len(each) == 2
+    }
+
+
+def labels_verdict(outcomes: Outcomes) -> tuple[str, list[str]]:
+    """Whether pre-training pays over all numbers of labels, and for each of them."""
+    found = {labels: verdict([a], [b]) for labels, (a, b) in both_starts(outcomes).items()}
+    if not found:
+        return "not run yet", []
+    each = [f"{labels:,}: {outcome}" for labels, outcome in found.items()]
+    if len(set(found.values())) == 1:
+        return next(iter(found.values())), each
+    return "holds in part", each
+
+
+def matching(outcomes: Outcomes) -> list[tuple[Pretraining | None, Tuned]]:
+    """What was fine-tuned on the second domain, from scratch and from each set of clips."""
+    plan = outcomes.plan
+    starts = [None, *variants(plan, base_of(plan), "domain", "clips", "epochs")]
+    short = [start for start in starts if start is None or start not in longer_than_base(plan)]
+    short.sort(key=lambda start: (start.domain, start.clips) if start else ("", 0))
+    return [(start, top1) for start in short if (top1 := outcomes.top1(start, "object"))]
+
+
+def domains_verdicts(outcomes: Outcomes) -> tuple[str, str]:
+    """Whether 1,000 matching clips beat 3,000 of the other domain, and 10,000."""
+    known = {(start.domain, start.clips): top1 for start, top1 in matching(outcomes) if start}
+    own = [known.get(("object", 1000))]
+    less, more = (verdict(own, [known.get(("camera", clips))]) for clips in (3000, 10_000))
+    return less, more
+
+
+def source(start: Pretraining | None) -> str:
+    """What was pre-trained on, in words."""
+    return "scratch" if start is None else f"{start.clips:,} {start.domain} clips"
