@@ -30,13 +30,13 @@ class Tuned:
         """The best seed minus the worst."""
         return max(self.top1) - min(self.top1)
 
-    def beats(self, other: "Tuned") -> bool:
-        """Whether the worst seed of this is above the best of the other."""
-        return min(self.top1) > max(other.top1)
+    def beats(self, other: "Tuned", *, by: float) -> bool:
+        """Whether the worst seed of this is above the best of the other, and the mean by so much.
 
-    def level(self, other: "Tuned") -> bool:
-        """Whether neither beats the other."""
-        return not self.beats(other) and not other.beats(self)
+        >>> Tuned((70.0, 74.0), 1, 1, 1).beats(Tuned((64.0, 69.0), 1, 1, 1), by=3)
+        True
+        """
+        return min(self.top1) > max(other.top1) and self.mean - other.mean > by
 
     def __str__(self) -> str:
         """

@@ -1,0 +1,70 @@
+"""Figures of the findings, by hand."""
+
+import dataclasses
+
+import pytest
+
+from videomae.findings.arms import FULL, Plan, masked
+from videomae.findings.claims import verdict
+from videomae.findings.outcomes import Pretrained, Tuned, variants
+
+RUN = Pretrained(
+    steps=(10, 20, 30, 40),
+    losses=(0.99, 0.92, 0.94, 0.90),
+    probe_steps=(20, 40),
+    probes=(30.0, 50.0),
+    neighbours=20.0,
+    num_steps=40,
+    epochs=4,
+    cpu_seconds=240.0,
+    clips_per_second=10.0,
+)
+
+
+def tuned(*top1: float) -> Tuned:
+    return Tuned(top1, 100.0, 40.0, 1.0)
+
+
+def test_the_plateau_is_passed_where_the_loss_stays_below() -> None:
+    assert RUN.passes(0.93) == 40
+    assert RUN.passes(0.95) == 20
+    assert RUN.passes(1.0) == 10
+    assert RUN.passes(0.5) is None
+    assert RUN.loss == 0.90
+
+
+def test_probes_at_equal_time_lie_on_lines_between_the_milestones() -> None:
+    assert RUN.minutes(20) == 2
+    assert RUN.probe_after(1) == 30
+    assert RUN.probe_after(3) == 40
+    assert RUN.probe_after(9) == 50
+    assert RUN.epoch_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([tuned(80, 84)], [tuned(70, 79)], "holds"),
+        ([tuned(70, 79)], [tuned(80, 84)], "does not hold"),
+        ([tuned(80, 84)], [tuned(70, 81)], "undecided"),
+        ([tuned(80, 81)], [tuned(78, 79)], "undecided"),  # 2 points: the clips' own chance
+        ([tuned(10, 11), None, tuned(80, 84)], [tuned(70, 79)], "holds"),  # the best counts
+        ([None], [tuned(1, 2)], "not run yet"),
+        ([], [tuned(1, 2)], "–"),
+    ],
+)
+def test_a_claim_holds_beyond_what_seeds_and_clips_do(
+    ours: list[Tuned | None], theirs: list[Tuned | None], expected: str
+) -> None:
+    assert verdict(ours, theirs) == expected
+
+
+def test_variants_differ_in_the_named_settings_alone() -> None:
+    base = masked("tube", 0.9)
+    other = masked("random", 0.5)
+    longer = masked("tube", 0.9, epochs=60)
+    plan = Plan((base, other, longer))
+    assert variants(plan, base, "mask", "mask_ratio") == [base, other]
+    assert variants(plan, base, "epochs") == [base, longer]
+    assert variants(plan, dataclasses.replace(base, domain="object"), "mask") == []
+    assert len(variants(FULL, base, "mask", "mask_ratio")) == 11
