@@ -18,6 +18,8 @@ import videomae
 from videomae import cli
 from videomae.config import VideoMAEConfig
 from videomae.datasets.manifest import Video, Videos
+from videomae.findings.arms import FULL, QUICK
+from videomae.findings.run import Progress
 from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.motion import render_clip
 from videomae.training.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -85,6 +87,30 @@ def found(place: Path) -> list[str]:
 
 def lines(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
+
+
+def test_findings_runs_the_chosen_plan_and_writes_its_page(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_plan(plan: Any, *, folder: Path, results_dir: Path, **rest: Any) -> dict[str, str]:
+        rest["on_progress"](Progress(2, 0, 10, 0, ("one", "two")))
+        rest["on_progress"](Progress(2, 1, 10, 5, ("two",)))
+        seen.append((len(plan.points), folder, results_dir, rest["workers"]))
+        return {"two": "exit code 1, see x"} if plan is QUICK else {}
+
+    seen: list[Any] = []
+    monkeypatch.setattr("videomae.findings.run.run_plan", run_plan)
+    place = tmp_path / "runs"
+    code, out, err = run("findings", "--quick", "--output", place)
+    assert (code, out.strip()) == (1, f"wrote {place / 'quick' / 'reproduction.md'}")
+    assert err.strip() == "videomae: two: exit code 1, see x"
+    words = ["--output", place, "--results", place / "figures", "--page", place / "a" / "page.md"]
+    code, out, err = run("findings", "--workers", 1, *words)
+    assert (code, out.strip(), err) == (0, f"wrote {place / 'a' / 'page.md'}", "")
+    assert seen == [
+        (len(QUICK.points), place, place / "quick" / "results", 2),
+        (len(FULL.points), place, place / "figures", 1),
+    ]
 
 
 def test_classify_prints_a_table_that_lines_up(run: Run, place: Path) -> None:

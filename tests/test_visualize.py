@@ -256,6 +256,29 @@ def test_curves_may_be_empty_or_broken_off(tmp_path: Path) -> None:
         visualize.plot_curve({}, tmp_path / "b.pdf")
 
 
+def test_curves_show_spreads_and_chosen_ticks(tmp_path: Path) -> None:
+    series = {"a": ([100, 1000], [3.0, 5.0]), "b": ([100], [1.0])}
+    spreads = {"a": [(2.0, 4.0), (4.5, 6.0)], "b": [(0.5, 1.5)]}
+    settings = {"log_x": True, "ticks": [100, 1000]}
+    plain = visualize.plot_curve(series, tmp_path / "a.svg", **settings).read_text()
+    spread = visualize.plot_curve(series, tmp_path / "b.svg", spreads=spreads, **settings)
+    assert "<!-- 1,000 -->" in plain
+    assert "LineCollection" in spread.read_text()
+    assert "LineCollection" not in plain
+
+
+def test_bars_show_the_mean_and_each_value(tmp_path: Path) -> None:
+    bars = {"scratch": [8.0, 9.0], "pre-trained on $5": [70.0, 75.0, 71.0]}
+    first, second = (
+        visualize.plot_bars(bars, tmp_path / f"{k}.svg", title="T", xlabel="%") for k in range(2)
+    )
+    assert first.read_bytes() == second.read_bytes()
+    assert "<!-- 72.0 -->" in first.read_text()
+    for wrong in ({}, {"a": []}):
+        with pytest.raises(ConfigError, match="nothing to draw; give each bar a name"):
+            visualize.plot_bars(wrong, tmp_path / "c.svg")
+
+
 def test_drawing_leaves_pyplot_and_its_global_figures_alone(tmp_path: Path) -> None:
     code = f"""
 import sys

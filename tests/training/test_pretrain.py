@@ -62,6 +62,16 @@ def test_the_written_settings_repeat_the_run(settings: PretrainSettings, tmp_pat
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_models_on_the_way_are_kept_where_asked_for(settings: PretrainSettings) -> None:
+    last = weights_of(pretrain(dataclasses.replace(settings, keep_every_epochs=1)))
+    kept = sorted(settings.output.glob("epoch_*"))
+    assert [path.name for path in kept] == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    first, *_, third = (weights_of(path) for path in kept)
+    assert all(torch.equal(last[name], third[name]) for name in last)
+    assert not all(torch.equal(last[name], first[name]) for name in last)
+    assert "epochs | 1," in (kept[0] / "README.md").read_text()
+
+
 def test_the_loss_falls(settings: PretrainSettings) -> None:
     pretrain(dataclasses.replace(settings, epochs=20))
     losses = [row["loss"] for row in read_log(settings.output)]
