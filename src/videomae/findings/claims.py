@@ -17,6 +17,7 @@ PAPER_RATIO = 0.9  # at which masks of different kinds are compared
 # Points of top-1: about two standard errors of the difference, on 600 clips of which the same are
 # easy for both.
 MARGIN = 3.0
+FINER_PX = 64  # of the points on a finer grid
 
 
 def base_of(plan: Plan) -> Pretraining:

@@ -13,6 +13,7 @@ from typing import Any
 from videomae.config import VideoMAEConfig
 from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.claims import (
+    FINER_PX,
     MARGIN,
     PAPER_RATIO,
     base_of,
@@ -29,15 +30,14 @@ from videomae.findings.claims import (
     pictured,
     source,
 )
-from videomae.findings.outcomes import Outcomes, Pretrained, read_outcomes, variants
+from videomae.findings.outcomes import Outcomes, read_outcomes, variants
+from videomae.findings.plots import draw, loss_groups, timed
 from videomae.hub import atomic_path
 from videomae.motion import MOTIONS
-from videomae.visualize import plot_bars, plot_curve
 
 IMAGES = Path("images") / "reproduction"
 # Below this the loss has left its plateau for good; at it, a model knows colours and little else.
 PLATEAU = 0.93
-_FINER_PX = 64
 _CHANCE = 100 / len(MOTIONS)
 _NONE = "–"
 
@@ -47,7 +47,7 @@ def write_page(plan: Plan, results_dir: Path, page: Path) -> Path:
     outcomes = read_outcomes(plan, results_dir)
     folder = page.parent / IMAGES
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(outcomes, folder)
+    draw(outcomes, folder)
     for point in outcomes.pretrained:
         picture = results_dir / f"{point.name}.png"
         if picture.exists() and point in pictured(outcomes):
@@ -91,7 +91,7 @@ def _answer(outcomes: Outcomes) -> str:
         "camera moves": masks_in(plan),
         "one object moves": masks_in(plan, "object"),
         "trained longer": longer_than_base(plan),
-        "finer grid": masks_in(plan, image_size=_FINER_PX),
+        "finer grid": masks_in(plan, image_size=FINER_PX),
     }
     verdicts = {place: masks_verdicts(outcomes, points) for place, points in places.items()}
     claims = (
@@ -177,8 +177,9 @@ def _setting(outcomes: Outcomes) -> str:
   {scale.num_frames} frames, every second one, patch {config.patch_size}: {grid.frames} slices of
   {grid.height} x {grid.width} cells, {grid.num_tokens} tokens.
 - **Pre-training**, unless said otherwise: {called(base)}, {base.clips:,} clips,
-  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets. The linear
-  probe learns from {scale.probe_clips:,} labelled clips on frozen features.
+  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets. Not tubes of
+  0.9, as [in trials](log.md) they were still on the plateau of the loss when random masks had left
+  it. The linear probe learns from {scale.probe_clips:,} labelled clips on frozen features.
 - **Fine-tuning**, unless said otherwise: {_few(outcomes.plan)} labels, the first of the clips that
   were pre-trained on, the same settings from scratch and from a pre-trained encoder.
 - **Machine**: {machine.get("processor", _NONE)}, {machine.get("cores", _NONE)} cores, torch
@@ -204,10 +205,10 @@ def _masks_section(outcomes: Outcomes) -> str:
         f"{PLATEAU:g}. *Probe*: after each quarter of the steps. *Equal time*: the probe when the "
         "cheapest of the runs is over. Losses of different masks are losses of different tasks.",
         *(
-            _image(f"loss of {mask} masks", f"loss-{mask}")
-            for mask in _masks_of(masks_in(plan), outcomes)
+            _image(f"loss of {mask} masks", f"loss-{mask}", loss_groups(outcomes)[mask])
+            for mask in ("tube", "random", "frame")
         ),
-        _image("probe against time", "time", _timed(outcomes)),
+        _image("probe against time", "time", timed(outcomes)),
     ]
     shown = pictured(outcomes)
     if shown:
@@ -222,6 +223,7 @@ def _masks_section(outcomes: Outcomes) -> str:
             f"for all but the object. {_masks_sentence(outcomes, static)}",
             _image("fine-tuned top-1, object", "masks-object", _any(outcomes, static)),
             _masks_table(outcomes, static),
+            _image("loss, object", "loss-object", loss_groups(outcomes)["object"]),
         ]
     longer = longer_than_base(plan)
     if longer:
@@ -230,20 +232,17 @@ def _masks_section(outcomes: Outcomes) -> str:
             f"The same with {longer[0].epochs} epochs in place of {base.epochs}, in case the "
             "plateau alone decides.",
             _masks_table(outcomes, longer),
+            _image("loss, longer", "loss-longer", loss_groups(outcomes)["longer"]),
         ]
-    finer = masks_in(plan, image_size=_FINER_PX)
+    finer = masks_in(plan, image_size=FINER_PX)
     if finer:
         parts += [
             "### The grid changed: finer",
-            f"Clips of {_FINER_PX} px give 8 x 8 cells: tubes of {PAPER_RATIO:g} leave 7 cells of "
+            f"Clips of {FINER_PX} px give 8 x 8 cells: tubes of {PAPER_RATIO:g} leave 7 cells of "
             f"a slice visible, in place of 4. {_masks_sentence(outcomes, finer)}",
             _masks_table(outcomes, finer),
         ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _masks_of(points: list[Pretraining], outcomes: Outcomes) -> list[str]:
-    return list(dict.fromkeys(p.mask for p in points if p in outcomes.pretrained))
 
 
 def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
@@ -334,7 +333,8 @@ def _domains_section(outcomes: Outcomes) -> str:
         [
             "## Finding 3: matching data",
             "Fine-tuned and tested in the domain *object*. That 1,000 clips of it are better to "
-            f"pre-train on than 3,000 of *camera*: {less}; than 10,000: {more}.",
+            f"pre-train on than 3,000 of *camera*: {less}; than 10,000: {more}. All at equal "
+            "steps: more clips are seen less often each.",
             _table(("pre-trained on", "top-1, %", "seeds"), rows),
         ]
     )
@@ -430,73 +430,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "Not run yet."
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-# The pictures.
-
-
-def _draw(outcomes: Outcomes, folder: Path) -> None:
-    plan = outcomes.plan
-    for name, domain in (("masks", "camera"), ("masks-object", "object")):
-        _draw_masks(outcomes, masks_in(plan, domain), folder / f"{name}.svg")  # type: ignore[arg-type]
-    for mask in _masks_of(masks_in(plan), outcomes):
-        runs = {
-            f"{point.mask_ratio:g}": outcomes.pretrained[point]
-            for point in masks_in(plan)
-            if point.mask == mask and point in outcomes.pretrained
-        }
-        curves = {name: (run.steps, run.losses) for name, run in runs.items()}
-        title = f"pre-training loss, {mask} masks"
-        plot_curve(curves, folder / f"loss-{mask}.svg", title=title, xlabel="step")
-    probes = {
-        name: ([run.minutes(step) for step in run.probe_steps], run.probes)
-        for name, run in _timed(outcomes).items()
-    }
-    if probes:
-        title = "linear probe top-1, %"
-        plot_curve(probes, folder / "time.svg", title=title, xlabel="CPU minutes")
-    labels = by_labels(outcomes)
-    if labels:
-        series, spreads = {}, {}
-        for who in ("pre-trained", "scratch"):
-            known = {n: each[who] for n, each in labels.items() if who in each}
-            if known:
-                series[who] = (list(known), [top1.mean for top1 in known.values()])
-                spreads[who] = [(min(t.top1), max(t.top1)) for t in known.values()]
-        plot_curve(
-            series, folder / "labels.svg", title="fine-tuned top-1, %; bars: worst to best seed",
-            xlabel="labelled clips", log_x=True, spreads=spreads, ticks=list(labels),
-        )  # fmt: skip
-    bars = {source(start): top1.top1 for start, top1 in matching(outcomes)}
-    if bars:
-        title = "top-1 on clips of a moving object, by what was pre-trained on"
-        plot_bars(bars, folder / "domains.svg", title=title, xlabel="%; dots: seeds")
-
-
-def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> None:
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    spreads: dict[str, list[tuple[float, float]]] = {}
-    total = num_visible(outcomes.plan, points[0]) if points else 0
-    for point in points:
-        top1 = outcomes.top1(point, point.domain)
-        if top1 is None:
-            continue
-        ratios, means = series.setdefault(point.mask, ([], []))
-        ratios.append(point.mask_ratio)
-        means.append(top1.mean)
-        spreads.setdefault(point.mask, []).append((min(top1.top1), max(top1.top1)))
-    if series and total:
-        plot_curve(
-            series, path, title="fine-tuned top-1, %; bars: worst to best seed",
-            xlabel="mask ratio", spreads=spreads,
-            ticks=sorted({ratio for ratios, _ in series.values() for ratio in ratios}),
-        )  # fmt: skip
-
-
-def _timed(outcomes: Outcomes) -> dict[str, Pretrained]:
-    """The runs whose probes are drawn over time: the ratios at which there are all masks."""
-    return {
-        called(point): outcomes.pretrained[point]
-        for point in masks_in(outcomes.plan)
-        if point in outcomes.pretrained and point.mask_ratio in (0.75, PAPER_RATIO)
-    }

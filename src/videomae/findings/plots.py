@@ -1,0 +1,102 @@
+"""The plots of the page of findings; the same results give the same files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from videomae.findings.arms import Pretraining
+from videomae.findings.claims import (
+    PAPER_RATIO,
+    by_labels,
+    called,
+    longer_than_base,
+    masks_in,
+    matching,
+    source,
+)
+from videomae.findings.outcomes import Outcomes, Pretrained
+from videomae.visualize import plot_bars, plot_curve
+
+_TITLE = "fine-tuned top-1, %; bars: worst to best seed"
+
+Series = dict[str, tuple[list[float], list[float]]]
+Spreads = dict[str, list[tuple[float, float]]]
+
+
+def draw(outcomes: Outcomes, folder: Path) -> None:
+    """Write every plot that there is something for, as SVG."""
+    plan = outcomes.plan
+    _draw_masks(outcomes, masks_in(plan), folder / "masks.svg")
+    _draw_masks(outcomes, masks_in(plan, "object"), folder / "masks-object.svg")
+    for name, runs in loss_groups(outcomes).items():
+        if runs:
+            losses = {called: (run.steps, run.losses) for called, run in runs.items()}
+            title = f"pre-training loss: {name}"
+            plot_curve(losses, folder / f"loss-{name}.svg", title=title, xlabel="step")
+    probes = {
+        name: ([run.minutes(step) for step in run.probe_steps], run.probes)
+        for name, run in timed(outcomes).items()
+    }
+    if probes:
+        title = "linear probe top-1, %"
+        plot_curve(probes, folder / "time.svg", title=title, xlabel="CPU minutes")
+    _draw_labels(outcomes, folder / "labels.svg")
+    bars = {source(start): top1.top1 for start, top1 in matching(outcomes)}
+    if bars:
+        title = "top-1 on clips of a moving object, by what was pre-trained on"
+        plot_bars(bars, folder / "domains.svg", title=title, xlabel="%; dots: seeds")
+
+
+def loss_groups(outcomes: Outcomes) -> dict[str, dict[str, Pretrained]]:
+    """The runs whose losses are drawn together, by the name of the plot and of the line."""
+    plan = outcomes.plan
+    every = masks_in(plan)
+    groups = {
+        mask: _runs(outcomes, (point for point in every if point.mask == mask))
+        for mask in ("tube", "random", "frame")
+    }
+    groups["object"] = _runs(outcomes, masks_in(plan, "object"))
+    groups["longer"] = _runs(outcomes, longer_than_base(plan))
+    return groups
+
+
+def timed(outcomes: Outcomes) -> dict[str, Pretrained]:
+    """The runs whose probes are drawn over time: the ratios at which there are all masks."""
+    every = masks_in(outcomes.plan)
+    return _runs(outcomes, (point for point in every if point.mask_ratio in (0.75, PAPER_RATIO)))
+
+
+def _runs(outcomes: Outcomes, points: Iterable[Pretraining]) -> dict[str, Pretrained]:
+    found = outcomes.pretrained
+    return {called(point): found[point] for point in points if point in found}
+
+
+def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> None:
+    series: Series = {}
+    spreads: Spreads = {}
+    for point in points:
+        top1 = outcomes.top1(point, point.domain)
+        if top1:
+            ratios, means = series.setdefault(point.mask, ([], []))
+            ratios.append(point.mask_ratio)
+            means.append(top1.mean)
+            spreads.setdefault(point.mask, []).append((min(top1.top1), max(top1.top1)))
+    if series:
+        ticks = sorted({ratio for ratios, _ in series.values() for ratio in ratios})
+        plot_curve(series, path, title=_TITLE, xlabel="mask ratio", spreads=spreads, ticks=ticks)
+
+
+def _draw_labels(outcomes: Outcomes, path: Path) -> None:
+    series: Series = {}
+    spreads: Spreads = {}
+    labels = by_labels(outcomes)
+    for count, each in labels.items():
+        for who, top1 in sorted(each.items()):
+            counts, means = series.setdefault(who, ([], []))
+            counts.append(count)
+            means.append(top1.mean)
+            spreads.setdefault(who, []).append((min(top1.top1), max(top1.top1)))
+    if series:
+        plot_curve(
+            series, path, title=_TITLE, xlabel="labelled clips", log_x=True, spreads=spreads,
+            ticks=list(labels),
+        )  # fmt: skip
