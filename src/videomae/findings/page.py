@@ -402,7 +402,7 @@ def _repeat_section(outcomes: Outcomes) -> str:
     first = next((p for p in outcomes.tuned if p.start == base), None)
     parts = [
         "## To repeat it",
-        "```bash\nmake findings           # all points, hours on two cores; goes on where it "
+        "```bash\nmake findings           # all points, a night on two cores; goes on where it "
         "stopped\nmake findings QUICK=1   # a few of them in half an hour, "
         "runs/findings/quick/reproduction.md\n```",
         "Each point is a JSON file in [benchmarks/findings](../benchmarks/findings) with its "
