@@ -107,6 +107,7 @@ def test_findings_runs_the_chosen_plan_and_writes_its_page(
     words = ["--output", place, "--results", place / "figures", "--page", place / "a" / "page.md"]
     code, out, err = run("findings", "--workers", 1, *words)
     assert (code, out.strip(), err) == (0, f"wrote {place / 'a' / 'page.md'}", "")
+    assert run("findings", "--only-page", *words)[0] == 0
     assert seen == [
         (len(QUICK.points), place, place / "quick" / "results", 2),
         (len(FULL.points), place, place / "figures", 1),

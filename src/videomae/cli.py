@@ -375,13 +375,15 @@ def _findings(command: Findings) -> int:
                 completed=100 * progress.work_done // progress.work,
             )
 
-        failed = run_plan(
-            plan,
-            folder=command.output,
-            results_dir=results,
-            workers=command.workers,
-            on_progress=show,
-        )
+        failed = {}
+        if not command.only_page:
+            failed = run_plan(
+                plan,
+                folder=command.output,
+                results_dir=results,
+                workers=command.workers,
+                on_progress=show,
+            )
     for name, reason in failed.items():
         complain(f"{name}: {reason}")
     print(f"wrote {write_page(plan, results, page)}")

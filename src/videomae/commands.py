@@ -245,6 +245,8 @@ class Findings:
     """The page that is written from them."""
     workers: int = 2
     """Points that run at a time, in a process of one thread each."""
+    only_page: bool = False
+    """Run nothing; write the page from the results that are there."""
 
 
 @dataclass(frozen=True)

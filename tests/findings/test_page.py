@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "reproduction.md"
 
 def test_the_page_says_what_the_result_files_say() -> None:
     text = page_text(read_outcomes(FULL, RESULTS))
-    assert PAGE.read_text() == text, "write it again: videomae findings"
+    assert PAGE.read_text() == text, "write it again: videomae findings --only-page"
 
 
 def test_the_page_shows_pictures_that_are_there() -> None:
