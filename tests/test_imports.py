@@ -29,8 +29,6 @@ training.loop training.pretrain
 training.metrics training.predictions training.views training.evaluate training.frozen
 training.finetune
 measuring peers model_speed
-findings.arms findings.run findings.page
-findings.arms findings.run findings.outcomes findings.claims findings.page
 findings.arms findings.run findings.outcomes findings.claims findings.plots findings.page
 apps.bench apps.convert apps.demo apps.prepare
 terminal commands cli __main__
