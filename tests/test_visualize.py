@@ -267,6 +267,15 @@ def test_curves_show_spreads_and_chosen_ticks(tmp_path: Path) -> None:
     assert "LineCollection" not in plain
 
 
+def test_a_level_is_drawn_and_named_beside_a_single_curve(tmp_path: Path) -> None:
+    series = {"a": ([1, 2], [30.0, 50.0])}
+    plain = visualize.plot_curve(series, tmp_path / "a.svg").read_text()
+    level = visualize.plot_curve(series, tmp_path / "b.svg", levels={"chance": 8.3}).read_text()
+    assert "<!-- chance -->" in level
+    assert "<!-- a -->" in level
+    assert "<!-- a -->" not in plain
+
+
 def test_bars_show_the_mean_and_each_value(tmp_path: Path) -> None:
     bars = {"scratch": [8.0, 9.0], "pre-trained on $5": [70.0, 75.0, 71.0]}
     first, second = (

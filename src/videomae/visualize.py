@@ -295,13 +295,15 @@ def plot_curve(
     log_x: bool = False,
     log_y: bool = False,
     spreads: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    levels: Mapping[str, float] | None = None,
     ticks: Sequence[float] = (),
 ) -> Path:
     """Draw lines over a common axis, for losses and learning rates; atomically, .svg or .png.
 
     `series` is name -> (xs, ys). A single line needs no name beside it; several are named at their
     right ends. `spreads` is name -> (lowest, highest) of each y, drawn as bars through the points;
-    `ticks` are the xs that are written out, where they are few.
+    `levels` is name -> y of a dotted line all across, such as chance; `ticks` are the xs that are
+    written out, where they are few.
 
     ```python
     plot_curve({"train": (steps, losses)}, "loss.svg", xlabel="step", ylabel="loss")
@@ -317,7 +319,7 @@ def plot_curve(
     figure = Figure(figsize=(6.4, 3.4), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     ink, quiet = (tuple(value / 255 for value in colour) for colour in (_INK, _QUIET))
-    ends = []
+    ends: list[tuple[str, Any, float, float]] = []  # name, colour, x, y
     for index, (name, (xs, ys)) in enumerate(series.items()):
         colour = _COLOURS[index % len(_COLOURS)]
         # A line of one point would be invisible.
@@ -328,6 +330,9 @@ def plot_curve(
             axes.vlines(xs, *zip(*spread, strict=True), color=colour, linewidth=1.2)
         if len(xs):
             ends.append((name, colour, xs[-1], ys[-1]))
+    for name, level in (levels or {}).items():
+        axes.axhline(level, color=ink, linewidth=0.9, linestyle=":")
+        ends.append((name, ink, ends[-1][2] if ends else 1, level))
     if log_x:
         axes.set_xscale("log")
     if log_y:
@@ -345,7 +350,7 @@ def plot_curve(
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_linewidth(0.6)
-    if len(series) > 1:
+    if len(ends) > 1:
         # Named where they end, from the lowest up, each at least a line of text above the last.
         axes.autoscale_view()
         to_axes = axes.transScale + axes.transLimits

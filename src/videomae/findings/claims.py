@@ -11,12 +11,13 @@ from videomae.config import VideoMAEConfig
 from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.outcomes import Outcomes, Tuned, variants
 from videomae.masking import MASKS
-from videomae.motion import Domain
+from videomae.motion import MOTIONS, Domain
 
 PAPER_RATIO = 0.9  # at which masks of different kinds are compared
 # Points of top-1: about two standard errors of the difference, on 600 clips of which the same are
 # easy for both.
 MARGIN = 3.0
+CHANCE = 100 / len(MOTIONS)  # top-1 of a guess, %
 FINER_PX = 64  # of the points on a finer grid
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from videomae.config import VideoMAEConfig
 from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.claims import (
+    CHANCE,
     FINER_PX,
     MARGIN,
     PAPER_RATIO,
@@ -38,7 +39,6 @@ from videomae.motion import MOTIONS
 IMAGES = Path("images") / "reproduction"
 # Below this the loss has left its plateau for good; at it, a model knows colours and little else.
 PLATEAU = 0.93
-_CHANCE = 100 / len(MOTIONS)
 _NONE = "–"
 
 
@@ -64,7 +64,7 @@ def page_text(outcomes: Outcomes) -> str:
         "# The paper's findings, in small",
         _answer(outcomes),
         f"*Written by `make findings` from {outcomes.num_done} of {len(plan.points)} points, "
-        f"{outcomes.cpu_hours:.1f} hours of one core. Chance is {_CHANCE:.1f} %. A figure such as "
+        f"{outcomes.cpu_hours:.1f} hours of one core. Chance is {CHANCE:.1f} %. A figure such as "
         "72.0 ± 2.0 is the mean over the fine-tuning seeds and half the distance from the worst to "
         "the best; pre-training was run with one seed, whose own chance no figure shows.*",
         "## In a minute",

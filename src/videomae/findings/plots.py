@@ -5,6 +5,7 @@ from pathlib import Path
 
 from videomae.findings.arms import Pretraining
 from videomae.findings.claims import (
+    CHANCE,
     PAPER_RATIO,
     by_labels,
     called,
@@ -37,8 +38,8 @@ def draw(outcomes: Outcomes, folder: Path) -> None:
         for name, run in timed(outcomes).items()
     }
     if probes:
-        title = "linear probe top-1, %"
-        plot_curve(probes, folder / "time.svg", title=title, xlabel="CPU minutes")
+        title, chance = "linear probe top-1, %", {"chance": CHANCE}
+        plot_curve(probes, folder / "time.svg", title=title, xlabel="CPU minutes", levels=chance)
     _draw_labels(outcomes, folder / "labels.svg")
     bars = {source(start): top1.top1 for start, top1 in matching(outcomes)}
     if bars:
@@ -82,7 +83,10 @@ def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> No
             spreads.setdefault(point.mask, []).append((min(top1.top1), max(top1.top1)))
     if series:
         ticks = sorted({ratio for ratios, _ in series.values() for ratio in ratios})
-        plot_curve(series, path, title=_TITLE, xlabel="mask ratio", spreads=spreads, ticks=ticks)
+        plot_curve(
+            series, path, title=_TITLE, xlabel="mask ratio", spreads=spreads,
+            levels={"chance": CHANCE}, ticks=ticks,
+        )  # fmt: skip
 
 
 def _draw_labels(outcomes: Outcomes, path: Path) -> None:
@@ -98,5 +102,5 @@ def _draw_labels(outcomes: Outcomes, path: Path) -> None:
     if series:
         plot_curve(
             series, path, title=_TITLE, xlabel="labelled clips", log_x=True, spreads=spreads,
-            ticks=list(labels),
+            levels={"chance": CHANCE}, ticks=list(labels),
         )  # fmt: skip
