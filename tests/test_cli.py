@@ -129,6 +129,20 @@ def test_classify_prints_a_table_that_lines_up(run: Run, place: Path) -> None:
     assert len({row.index("%") for row in out.splitlines()}) == 1
 
 
+def test_classify_prints_the_values_of_a_regression_as_they_are(
+    run: Run, place: Path, tmp_path: Path
+) -> None:
+    model = VideoMAEForVideoClassification.from_pretrained(place / "classifier")
+    model.config.problem_type = "regression"
+    model.save_pretrained(tmp_path / "model")
+    code, out, err = run("classify", found(place)[0], "--model", tmp_path / "model", "--top-k", 1)
+    assert (code, err) == (0, "")
+    result = videomae.classify(found(place)[0], model=tmp_path / "model", top_k=1)
+    path, label, value = out.split()
+    assert (path, label) == (found(place)[0], result.labels[0])
+    assert float(value) == pytest.approx(result.scores[0], rel=1e-2)
+
+
 @pytest.mark.parametrize("command", ["classify", "embed"])
 def test_a_terminal_is_told_in_one_line_what_runs_the_model(
     command: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch

@@ -190,6 +190,7 @@ def test_scores_mean_what_the_problem_makes_of_them(
     logits = torch.from_numpy(result.logits)[0].sort(descending=True).values
     expected = logits.sigmoid() if problem.startswith("multi") else logits
     assert result.scores == pytest.approx(expected.tolist())
+    assert result.are_shares == problem.startswith("multi")
 
 
 def test_half_precision_gives_nearly_the_same(folder: Path, films: list[Path]) -> None:

@@ -169,7 +169,8 @@ def _classify(command: Classify) -> int:
         rows = rows_for(files, 14, 6, None)
         for row, (label, score) in enumerate(zip(result.labels, result.scores, strict=True)):
             path = "" if row else escape(str(result.path))
-            rows.add_row(path, escape(label), f"{score:6.1%}", score_bar(score))
+            shown = (f"{score:6.1%}", score_bar(score)) if result.are_shares else (f"{score:.4g}",)
+            rows.add_row(path, escape(label), *shown)
         return rows
 
     def record(result: "Classification") -> dict[str, Any]:

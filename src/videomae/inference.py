@@ -48,13 +48,14 @@ class Classification:
     path: the file or folder, None for an array. labels: the `top_k` best, best first. scores: their
     scores, in 0..1: probabilities that sum to 1 over all labels, the mean over all views. (A
     multi-label model scores each label by itself; a regression gives its values.) logits: (V, K),
-    of each view before the softmax.
+    of each view before the softmax. are_shares: whether scores are shares of 1, not values.
     """
 
     path: Path | None
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     logits: Floats = field(repr=False)
+    are_shares: bool = field(default=True, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,13 @@ def classify(
         best = scores.topk(min(top_k, len(scores)))
         names = ready.config.id2label or {}
         labels = tuple(names.get(index, str(index)) for index in best.indices.tolist())
-        return Classification(path, labels, tuple(best.values.tolist()), logits.numpy())
+        return Classification(
+            path,
+            labels,
+            tuple(best.values.tolist()),
+            logits.numpy(),
+            are_shares=ready.config.problem_type != "regression",
+        )
 
     def each(items: Iterable[Any]) -> Iterator[Classification | BadVideo]:
         for path, logits in run_views(items, maker, ready.__call__, batch_size, on_error):
