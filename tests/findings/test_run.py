@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,36 @@ def test_a_failed_point_is_told_and_what_starts_from_it_is_left(tmp_path: Path) 
     assert failed[TUNED.name] == "what it starts from failed"
     log = Path(failed[wrong.name].split("see ")[1])
     assert "hides none" in log.read_text()
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from videomae.findings.arms import Plan, Scale, masked
+from videomae.findings.run import run_plan
+if __name__ == "__main__":
+    point = masked("tube", 0.5, image_size=16, clips=24, epochs=100_000)
+    scale = Scale(batch_size=8, num_frames=4, video_frames=8, held_out=12, probe_clips=24)
+    run_plan(Plan((point,), scale), folder=Path(sys.argv[1]), results_dir=Path(sys.argv[1]))
+"""
+
+
+def test_to_terminate_it_stops_its_processes_at_a_checkpoint(tmp_path: Path) -> None:
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    place = tmp_path / "place"
+    process = subprocess.Popen([sys.executable, script, place], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(place.glob("runs/*/log.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    (log,) = place.glob("runs/*/output.txt")
+    assert "go on with --resume" in log.read_text()
+    assert list(place.glob("runs/*/checkpoints/*"))
 
 
 def test_the_page_is_written_from_what_there_is(place: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -69,8 +71,8 @@ def run_plan(
 
     `folder` holds the rendered clips and the runs, `results_dir` gets `<name>.json` for each point
     and a picture of reconstructions for each pre-training. What starts from a failed point is not
-    run; all others are. Starts fresh interpreters, so a script calls this under `if __name__ ==
-    "__main__"`.
+    run; all others are. Ctrl-C and SIGTERM stop at checkpoints. Starts fresh interpreters, so a
+    script calls this under `if __name__ == "__main__"`.
     """
     waiting = [point for point in plan.points if not is_done(plan, point, results_dir)]
     failed: dict[str, str] = {}
@@ -84,7 +86,7 @@ def run_plan(
             names = tuple(point.name for point in running)
             on_progress(Progress(len(plan.points), len(plan.points) - len(left), work, done, names))
 
-    with _environment(_WORKER_ENVIRONMENT):
+    with _environment(_WORKER_ENVIRONMENT), _sigterm_as_interrupt():
         try:
             while waiting or running:
                 for point in _ready(plan, waiting, results_dir)[: workers - len(running)]:
@@ -307,3 +309,16 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does: no process goes on by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
