@@ -29,7 +29,8 @@ training.loop training.pretrain
 training.metrics training.predictions training.views training.evaluate training.frozen
 training.finetune
 measuring peers model_speed
-findings.arms findings.run findings.outcomes findings.claims findings.plots findings.page
+findings.arms findings.copying findings.run
+findings.outcomes findings.claims findings.plots findings.page
 apps.bench apps.convert apps.demo apps.prepare
 terminal commands cli __main__
 """

@@ -11,6 +11,7 @@ from videomae.findings.outcomes import Pretrained, Tuned, variants
 RUN = Pretrained(
     steps=(10, 20, 30, 40),
     losses=(0.99, 0.92, 0.94, 0.90),
+    copy_loss=0.85,
     probe_steps=(20, 40),
     probes=(30.0, 50.0),
     neighbours=20.0,

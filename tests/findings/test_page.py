@@ -47,6 +47,7 @@ def made_up(plan: Plan, folder: Path, count: int) -> Path:
                 "cpu_seconds": 100.0,
                 "clips_per_second": 50.0,
                 "curve": {"step": steps, "loss": [0.7 + 0.3 * math.exp(-s / 300) for s in steps]},
+                "copy_loss": 0.8,
                 "probes": [
                     {"step": s, "linear": s / 20, "knn": 9.0} for s in (250, 500, 750, 1000)
                 ],

@@ -46,6 +46,7 @@ def test_each_point_leaves_its_figures(place: Path) -> None:
     assert (run.num_steps, run.probe_steps, len(run.probes)) == (12, (3, 6, 9, 12), 4)
     assert run.steps[-1] == 12
     assert run.cpu_seconds > 0
+    assert run.copy_loss == pytest.approx(1, abs=0.05)  # of tubes there is nothing to copy
     assert len(found.tuned[TUNED].top1) == 2
     assert (place / "results" / f"{START.name}.png").exists()
     assert not list((place / "runs").glob(f"{TUNED.name}-*/seed-*"))

@@ -48,10 +48,14 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One pre-training: its loss over the steps, probes in percent at some of them, its cost."""
+    """One pre-training: its loss over the steps, probes in percent at some of them, its cost.
+
+    copy_loss: what a mere copy would reach, None where there is none (see `copying`).
+    """
 
     steps: tuple[int, ...]
     losses: tuple[float, ...]
+    copy_loss: float | None
     probe_steps: tuple[int, ...]
     probes: tuple[float, ...]
     neighbours: float
@@ -149,6 +153,7 @@ def read_outcomes(plan: Plan, results_dir: Path) -> Outcomes:
             found.pretrained[point] = Pretrained(
                 tuple(record["curve"]["step"]),
                 tuple(record["curve"]["loss"]),
+                record["copy_loss"],
                 tuple(probe["step"] for probe in probes),
                 tuple(probe["linear"] for probe in probes),
                 probes[-1]["knn"],

@@ -201,9 +201,12 @@ def _masks_section(outcomes: Outcomes) -> str:
         f"frame masks: {frame}.",
         _masks_table(outcomes, masks_in(plan)),
         "*Visible*: tokens that the encoder sees; frame masks of 0.9 and 0.95 both leave one slice "
-        "of 8, which is 0.875. *Past*: the step from which on the loss stays below "
-        f"{PLATEAU:g}. *Probe*: after each quarter of the steps. *Equal time*: the probe when the "
-        "cheapest of the runs is over. Losses of different masks are losses of different tasks.",
+        "of 8, which is 0.875. *Copy*: the loss of a mere copy of each hidden tubelet from the "
+        "same cell of the nearest slice in which it is visible, by the best factor for slices so "
+        "far apart; tubes leave nothing to copy. *Past*: the step from which on the loss stays "
+        f"below {PLATEAU:g}. *Probe*: after each quarter of the steps. *Equal time*: the probe "
+        "when the cheapest of the runs is over. Losses of different masks are losses of different "
+        "tasks.",
         *(
             _image(f"loss of {mask} masks", f"loss-{mask}", loss_groups(outcomes)[mask])
             for mask in ("tube", "random", "frame")
@@ -253,11 +256,12 @@ def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
         run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
         row = [point.mask, f"{point.mask_ratio:g}", str(num_visible(outcomes.plan, point))]
         if run is None:
-            row += [_NONE] * 7
+            row += [_NONE] * 8
         else:
             passed = run.passes(PLATEAU)
             row += [
                 f"{run.loss:.3f}",
+                _NONE if run.copy_loss is None else f"{run.copy_loss:.3f}",
                 _NONE if passed is None else f"{passed:,}",
                 ", ".join(f"{probe:.0f}" for probe in run.probes[-4:]),
                 f"{run.probe_after(minutes):.0f}",
@@ -266,7 +270,7 @@ def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
             ]
             row.append(str(top1) if top1 else _NONE)
         rows.append(row)
-    columns = ["mask", "ratio", "visible", "loss", "past", "probe, %"]
+    columns = ["mask", "ratio", "visible", "loss", "copy", "past", "probe, %"]
     columns += [f"equal time, {minutes:.0f} min", "CPU s per epoch", "clips/s", "fine-tuned, %"]
     return _table(columns, rows)
 

@@ -26,6 +26,7 @@ import torch
 
 from videomae.errors import VideoMAEError, WeightsError
 from videomae.findings.arms import Finetuning, Plan, Point, Pretraining
+from videomae.findings.copying import copy_loss
 from videomae.hub import read_json, write_json
 from videomae.measuring import about_machine
 from videomae.motion import render_dataset
@@ -188,7 +189,13 @@ def _run_pretraining(
     picture = max((work_dir / "reconstructions").glob("epoch_*.png"))
     results_dir.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(picture, results_dir / f"{point.name}.png")
-    return {**figures, "probes": probes, "settings": to_toml(settings)}
+    copied = copy_loss(point, plan.scale)
+    return {
+        **figures,
+        "copy_loss": None if copied is None else round(copied, 4),
+        "probes": probes,
+        "settings": to_toml(settings),
+    }
 
 
 def _probe(plan: Plan, point: Pretraining, folder: Path, model: Path) -> dict[str, float]:
