@@ -233,12 +233,14 @@ OTHERS = tuple(
     for mask in MASKS
     if (mask, ratio) != ("frame", 0.95)
 )
+# Where a copy from another slice is right for all but the object.
 STATIC = (
-    masked("tube", 0.9, domain="object"),
-    masked("random", 0.9, domain="object"),
     masked("tube", 0.75, domain="object"),
+    masked("tube", 0.5, domain="object"),
+    masked("random", 0.5, domain="object"),
+    masked("random", 0.9, domain="object"),
+    masked("tube", 0.9, domain="object"),
 )
-STATIC_OTHERS = tuple(masked(mask, 0.95, domain="object") for mask in ("tube", "random"))
 LONGER = (
     masked("tube", 0.9, epochs=60),
     masked("random", 0.9, epochs=60),
@@ -271,15 +273,16 @@ FULL = Plan(
         tuned(BASE, domain="object"),
         tuned(None, domain="object"),
         *(tuned(start) for start in HIGHEST[:2]),
-        *with_tuned(HIGH[0], LESS_OF_OBJECT, HIGH[1]),
+        *with_tuned(HIGH[0], STATIC[0], LESS_OF_OBJECT),
         labelled(BASE, 1000),
         labelled(None, 1000),
+        *with_tuned(STATIC[1], HIGH[1]),
         labelled(BASE, 100),
         labelled(None, 100),
         *with_tuned(*OTHERS[:2]),
         MORE_OF_CAMERA,
         tuned(MORE_OF_CAMERA, domain="object"),
-        *with_tuned(*STATIC),
+        *with_tuned(*STATIC[2:]),
         *with_tuned(HIGHEST[2], *OTHERS[2:]),
         *with_tuned(*LONGER),
         *with_tuned(*FEWER_CLIPS),
@@ -288,7 +291,6 @@ FULL = Plan(
         tuned(None, epochs=60),
         *with_tuned(*ABLATIONS),
         *with_tuned(*FINER),
-        *with_tuned(*STATIC_OTHERS),
     )
 )
 
