@@ -43,13 +43,18 @@ def longer_than_base(plan: Plan) -> list[Pretraining]:
     return [point for point in found if point.epochs > base.epochs]
 
 
-def pictured(outcomes: Outcomes) -> list[Pretraining]:
-    """Whose reconstructions are shown: tubes at each ratio, and each mask at the paper's."""
+def pictured(outcomes: Outcomes, domain: Domain = "camera") -> list[Pretraining]:
+    """Whose reconstructions are shown: tubes at each ratio, and each mask at two of them.
+
+    Of the second domain, tubes and random masks at the ratio of the usual ones.
+    """
+    usual = base_of(outcomes.plan).mask_ratio
+    shown = {"camera": (usual, PAPER_RATIO), "object": (usual,)}[domain]
     return [
         point
-        for point in masks_in(outcomes.plan)
+        for point in masks_in(outcomes.plan, domain)
         if point in outcomes.pretrained
-        and (point.mask == "tube" or point.mask_ratio == PAPER_RATIO)
+        and (point.mask_ratio in shown or (point.mask == "tube" and domain == "camera"))
     ]
 
 

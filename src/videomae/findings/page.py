@@ -50,7 +50,7 @@ def write_page(plan: Plan, results_dir: Path, page: Path) -> Path:
     draw(outcomes, folder)
     for point in outcomes.pretrained:
         picture = results_dir / f"{point.name}.png"
-        if picture.exists() and point in pictured(outcomes):
+        if picture.exists() and point in [*pictured(outcomes), *pictured(outcomes, "object")]:
             shutil.copyfile(picture, folder / picture.name)
     with atomic_path(page) as temporary:
         temporary.write_text(page_text(outcomes), encoding="utf-8")
@@ -213,10 +213,9 @@ def _masks_section(outcomes: Outcomes) -> str:
         ),
         _image("probe against time", "time", timed(outcomes)),
     ]
-    shown = pictured(outcomes)
+    shown = _pictures(pictured(outcomes))
     if shown:
-        parts.append("What they see and paint, on the first of the clips they learned from:")
-        parts += [f"![{called(p)}]({IMAGES.as_posix()}/{p.name}.png)" for p in shown]
+        parts += ["What they see and paint, on the first of the clips they learned from:", *shown]
     static = masks_in(plan, "object")
     if static:
         parts += [
@@ -224,9 +223,11 @@ def _masks_section(outcomes: Outcomes) -> str:
             "The reason given for tubes is that what is hidden can be copied from another slice. "
             "In the domain above, everything moves, and a copy is never quite right; here it is, "
             f"for all but the object. {_masks_sentence(outcomes, static)}",
+            _leak_sentence(outcomes),
             _image("fine-tuned top-1, object", "masks-object", _any(outcomes, static)),
             _masks_table(outcomes, static),
             _image("loss, object", "loss-object", loss_groups(outcomes)["object"]),
+            *_pictures(pictured(outcomes, "object")),
         ]
     longer = longer_than_base(plan)
     if longer:
@@ -246,6 +247,28 @@ def _masks_section(outcomes: Outcomes) -> str:
             _masks_table(outcomes, finer),
         ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _leak_sentence(outcomes: Outcomes) -> str:
+    """What the usual mask learns where the camera moves, and where the ground stands still."""
+    base = base_of(outcomes.plan)
+    camera, still = (
+        outcomes.pretrained.get(point)
+        for point in (base, dataclasses.replace(base, name=f"{base.name}-object", domain="object"))
+    )
+    if camera is None or still is None:
+        return ""
+    first, second = (
+        f"a loss of {run.loss:.2f} and a probe of {run.probes[-1]:.0f} %" for run in (camera, still)
+    )
+    text = f"With {called(base)}, clips of a camera lead to {first}; those of an object to {second}"
+    if still.loss < camera.loss and still.probes[-1] < camera.probes[-1]:
+        text += ": the loss falls further and says less, as what can be copied needs no motion"
+    return f"{text}."
+
+
+def _pictures(points: Sequence[Pretraining]) -> list[str]:
+    return [f"![{called(p)}]({IMAGES.as_posix()}/{p.name}.png)" for p in points]
 
 
 def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
