@@ -163,8 +163,14 @@ class PretrainSettings(TrainSettings):
     """Predict each tubelet's pattern, without its mean and contrast."""
     draw_every_epochs: int = 10
     """Epochs from one picture of reconstructions to the next."""
-    keep_every_epochs: int | None = None
-    """Epochs from one model that is kept (epoch_0010/) to the next; None keeps the last alone."""
+    keep_every_epochs: int = 0
+    """Epochs from one model that is kept (epoch_0010/) to the next; 0 keeps the last alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("draw_every_epochs", 1), ("keep_every_epochs", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
 @dataclass(frozen=True)
