@@ -289,8 +289,9 @@ FULL = Plan(
         labelled(BASE, 3000),
         labelled(None, 3000),
         tuned(None, epochs=60),
-        *with_tuned(*ABLATIONS),
+        *ABLATIONS,
         *with_tuned(*FINER),
+        *(tuned_at_home(start) for start in ABLATIONS),
     )
 )
 
