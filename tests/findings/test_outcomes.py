@@ -48,6 +48,7 @@ def test_probes_at_equal_time_lie_on_lines_between_the_milestones() -> None:
         ([tuned(80, 84)], [tuned(70, 79)], "holds"),
         ([tuned(70, 79)], [tuned(80, 84)], "does not hold"),
         ([tuned(80, 84)], [tuned(70, 81)], "undecided"),
+        ([tuned(10, 11)], [tuned(7, 8)], "neither learns"),  # of 12 classes
         ([tuned(80, 81)], [tuned(78, 79)], "undecided"),  # 2 points: the clips' own chance
         ([tuned(10, 11), None, tuned(80, 84)], [tuned(70, 79)], "holds"),  # the best counts
         ([None], [tuned(1, 2)], "not run yet"),

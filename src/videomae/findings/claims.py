@@ -1,7 +1,8 @@
 """What is compared with what, and whether the paper's claims hold.
 
 A claim holds where the worst seed of one is above the best of the other, and the means are apart by
-more than a few hundred test clips can tell; else it is undecided.
+more than a few hundred test clips can tell; else it is undecided. Where both are as good as a
+guess, neither learns, and there is nothing to compare.
 """
 
 import dataclasses
@@ -73,6 +74,8 @@ def verdict(claimed_better: Sequence[Tuned | None], than: Sequence[Tuned | None]
     if not ours or not theirs:
         return "not run yet"
     best, other = (max(some, key=lambda each: each.mean) for some in (ours, theirs))
+    if max(best.mean, other.mean) < CHANCE + MARGIN:
+        return "neither learns"
     if best.beats(other, by=MARGIN):
         return "holds"
     return "does not hold" if other.beats(best, by=MARGIN) else "undecided"
@@ -136,12 +139,13 @@ def matching(outcomes: Outcomes) -> list[tuple[Pretraining | None, Tuned]]:
     return [(start, top1) for start in short if (top1 := outcomes.top1(start, "object"))]
 
 
-def domains_verdicts(outcomes: Outcomes) -> tuple[str, str]:
-    """Whether 1,000 matching clips beat 3,000 of the other domain, and 10,000."""
+def domains_verdicts(outcomes: Outcomes) -> dict[tuple[int, int], str]:
+    """Whether so many matching clips beat so many of the other domain."""
     known = {(start.domain, start.clips): top1 for start, top1 in matching(outcomes) if start}
-    own = [known.get(("object", 1000))]
-    less, more = (verdict(own, [known.get(("camera", clips))]) for clips in (3000, 10_000))
-    return less, more
+    return {
+        (own, others): verdict([known.get(("object", own))], [known.get(("camera", others))])
+        for own, others in ((3000, 3000), (1000, 3000), (1000, 10_000))
+    }
 
 
 def source(start: Pretraining | None) -> str:

@@ -105,16 +105,18 @@ def _answer(outcomes: Outcomes) -> str:
     ]
     few, _ = labels_verdict(outcomes)
     rows.append(["2. pre-training pays on few labels", few, *[_NONE] * 3])
-    for clips, found in zip(("3,000", "10,000"), domains_verdicts(outcomes), strict=True):
-        rows.append([f"3. 1,000 matching clips beat {clips} others", _NONE, found, *[_NONE] * 2])
+    for (own, others), found in domains_verdicts(outcomes).items():
+        claim = f"3. {own:,} matching clips beat {others:,} others"
+        rows.append([claim, _NONE, found, *[_NONE] * 2])
     every = [word for row in rows for word in row[1:]]
-    words = ("holds", "holds in part", "does not hold", "undecided", "not run yet")
-    as_in, in_part, not_so, undecided, missing = (every.count(word) for word in words)
+    words = ("holds", "holds in part", "does not hold", "undecided", "neither learns")
+    as_in, in_part, not_so, undecided, neither = (every.count(word) for word in words)
     return (
         "The paper's three findings, tried with small models on two CPU cores. Of the "
         f"{len(every) - every.count(_NONE)} comparisons below, {as_in} come out as in the paper, "
         f"{in_part} in part, {not_so} the other way round; {undecided} are undecided, as the seeds "
-        f"overlap or differ by less than {MARGIN:g} points, and {missing} are not run yet.\n\n"
+        f"overlap or differ by less than {MARGIN:g} points; in {neither} neither side is better "
+        f"than a guess, and {every.count('not run yet')} are not run yet.\n\n"
         + _table(("the paper's claim", *places), rows)
     )
 
@@ -355,13 +357,16 @@ def _domains_section(outcomes: Outcomes) -> str:
         [source(start), str(top1), ", ".join(f"{value:.1f}" for value in top1.top1)]
         for start, top1 in matching(outcomes)
     ]
-    less, more = domains_verdicts(outcomes)
+    each = "; ".join(
+        f"{own:,} against {others:,}: {found}"
+        for (own, others), found in domains_verdicts(outcomes).items()
+    )
     return "\n\n".join(
         [
             "## Finding 3: matching data",
-            "Fine-tuned and tested in the domain *object*. That 1,000 clips of it are better to "
-            f"pre-train on than 3,000 of *camera*: {less}; than 10,000: {more}. All at equal "
-            "steps: more clips are seen less often each.",
+            "Fine-tuned and tested in the domain *object*. That clips of it are better to "
+            f"pre-train on than those of *camera*: {each}. All at equal steps: more clips are seen "
+            "less often each.",
             _table(("pre-trained on", "top-1, %", "seeds"), rows),
         ]
     )
