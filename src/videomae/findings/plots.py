@@ -30,7 +30,7 @@ def draw(outcomes: Outcomes, folder: Path) -> None:
     _draw_masks(outcomes, masks_in(plan, "object"), folder / "masks-object.svg")
     for name, runs in loss_groups(outcomes).items():
         if runs:
-            losses = {called: (run.steps, run.losses) for called, run in runs.items()}
+            losses = {called: _plateau_and_after(run) for called, run in runs.items()}
             title = f"pre-training loss: {name}"
             plot_curve(losses, folder / f"loss-{name}.svg", title=title, xlabel="step")
     probes = {
@@ -64,6 +64,12 @@ def timed(outcomes: Outcomes) -> dict[str, Pretrained]:
     """The runs whose probes are drawn over time: the ratios at which there are all masks."""
     every = masks_in(outcomes.plan)
     return _runs(outcomes, (point for point in every if point.mask_ratio in (0.75, PAPER_RATIO)))
+
+
+def _plateau_and_after(run: Pretrained) -> tuple[list[float], list[float]]:
+    """Without the first steps: their losses above 1, worse than predicting nothing, dwarf all."""
+    first = next((index for index, loss in enumerate(run.losses) if loss < 1), 0)
+    return list(run.steps[first:]), list(run.losses[first:])
 
 
 def _runs(outcomes: Outcomes, points: Iterable[Pretraining]) -> dict[str, Pretrained]:
