@@ -51,7 +51,7 @@ _LOOK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a plan is. work: what a point costs, in clips that go through a model."""
+    """How far a plan is. work: what a point costs, in clips; running: what is at work, in words."""
 
     points: int
     points_done: int
@@ -80,18 +80,18 @@ def run_plan(
     running: dict[Point, Any] = {}
     work = sum(map(work_of, plan.points))
 
-    def tell() -> None:
+    def tell(*also: str) -> None:
         if on_progress:
             left = [*waiting, *running]
             done = work - sum(map(work_of, left))
-            names = tuple(point.name for point in running)
+            names = (*(point.name for point in running), *also)
             on_progress(Progress(len(plan.points), len(plan.points) - len(left), work, done, names))
 
     with _environment(_WORKER_ENVIRONMENT), _sigterm_as_interrupt():
         try:
             while waiting or running:
                 for point in _ready(plan, waiting, results_dir)[: workers - len(running)]:
-                    tell()
+                    tell(f"clips for {point.name}")
                     render(plan, point, folder)
                     target = get_context("spawn").Process(
                         target=_work, args=(plan, point, folder, results_dir), name=point.name
