@@ -14,7 +14,7 @@ from videomae.findings.arms import Plan, Scale, masked, tuned
 from videomae.findings.claims import base_of
 from videomae.findings.outcomes import read_outcomes
 from videomae.findings.page import write_page
-from videomae.findings.run import Progress, described, is_done, run_plan
+from videomae.findings.run import Progress, described, is_done, missing, run_plan
 
 pytestmark = pytest.mark.slow  # starts interpreters, which import torch
 
@@ -63,6 +63,17 @@ def test_what_is_done_is_not_run_again_and_what_changed_is(place: Path) -> None:
     assert not is_done(Plan((changed,), PLAN.scale), changed, results)
     other = Plan(PLAN.points, dataclasses.replace(PLAN.scale, held_out=24))
     assert not is_done(other, START, results)
+
+
+def test_a_model_that_is_gone_is_trained_again_where_something_needs_it(
+    place: Path, tmp_path: Path
+) -> None:
+    results, longer = place / "results", dataclasses.replace(TUNED, epochs=2)
+    plan = Plan((START, longer), PLAN.scale)
+    assert missing(PLAN, place, results) == []
+    assert missing(plan, place, results) == [longer]
+    assert missing(PLAN, tmp_path, results) == []  # figures in a clone without its models
+    assert missing(plan, tmp_path, results) == [START, longer]
 
 
 def test_a_point_is_described_by_all_that_decides_it() -> None:

@@ -296,7 +296,8 @@ def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
             row.append(str(top1) if top1 else _NONE)
         rows.append(row)
     columns = ["mask", "ratio", "visible", "loss", "copy", "past", "probe, %"]
-    columns += [f"equal time, {minutes:.0f} min", "CPU s per epoch", "clips/s", "fine-tuned, %"]
+    at = f", {minutes:.0f} min" if known else ""
+    columns += [f"equal time{at}", "CPU s per epoch", "clips/s", "fine-tuned, %"]
     return _table(columns, rows)
 
 

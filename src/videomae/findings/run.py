@@ -51,7 +51,9 @@ _LOOK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a plan is. work: what a point costs, in clips; running: what is at work, in words."""
+    """How far a plan is. work: what points cost, in clips, of which those that run count as half
+    done; running: what is at work, in words.
+    """
 
     points: int
     points_done: int
@@ -75,7 +77,7 @@ def run_plan(
     run; all others are. Ctrl-C and SIGTERM stop at checkpoints. Starts fresh interpreters, so a
     script calls this under `if __name__ == "__main__"`.
     """
-    waiting = [point for point in plan.points if not is_done(plan, point, results_dir)]
+    waiting = missing(plan, folder, results_dir)
     failed: dict[str, str] = {}
     running: dict[Point, Any] = {}
     work = sum(map(work_of, plan.points))
@@ -83,14 +85,15 @@ def run_plan(
     def tell(*also: str) -> None:
         if on_progress:
             left = [*waiting, *running]
-            done = work - sum(map(work_of, left))
+            done = work - sum(map(work_of, waiting)) - sum(map(work_of, running)) // 2
             names = (*(point.name for point in running), *also)
             on_progress(Progress(len(plan.points), len(plan.points) - len(left), work, done, names))
 
     with _environment(_WORKER_ENVIRONMENT), _sigterm_as_interrupt():
         try:
             while waiting or running:
-                for point in _ready(plan, waiting, results_dir)[: workers - len(running)]:
+                ready = [point for point in waiting if _is_ready(plan, point, folder, results_dir)]
+                for point in ready[: workers - len(running)]:
                     tell(f"clips for {point.name}")
                     render(plan, point, folder)
                     target = get_context("spawn").Process(
@@ -124,6 +127,20 @@ def work_of(point: Point) -> int:
     if isinstance(point, Pretraining):
         return point.epochs * point.clips * point.num_repeats // 2
     return point.epochs * point.labels * len(point.seeds)
+
+
+def missing(plan: Plan, folder: Path, results_dir: Path) -> list[Point]:
+    """The points without results, and the finished pre-trainings that they need and that are gone.
+
+    Figures travel with a clone, models do not.
+    """
+    left = {point for point in plan.points if not is_done(plan, point, results_dir)}
+    needed = {point.start for point in left if isinstance(point, Finetuning)}
+    return [
+        point
+        for point in plan.points
+        if point in left or (point in needed and not _has_model(plan, point, folder))
+    ]
 
 
 def is_done(plan: Plan, point: Point, results_dir: Path) -> bool:
@@ -272,15 +289,15 @@ def _last_step(output: Path) -> int:
     return max((int(path.stem.split("_")[1]) for path in checkpoint_paths(output)), default=0)
 
 
-def _ready(plan: Plan, waiting: list[Point], results_dir: Path) -> list[Point]:
-    """The waiting points whose start is there, the most important first."""
-    return [
-        point
-        for point in waiting
-        if isinstance(point, Pretraining)
-        or point.start is None
-        or is_done(plan, point.start, results_dir)
-    ]
+def _is_ready(plan: Plan, point: Point, folder: Path, results_dir: Path) -> bool:
+    """Whether what a point starts from is there."""
+    if isinstance(point, Pretraining) or point.start is None:
+        return True
+    return is_done(plan, point.start, results_dir) and _has_model(plan, point.start, folder)
+
+
+def _has_model(plan: Plan, point: Point, folder: Path) -> bool:
+    return (_work_dir(plan, point, folder) / "model").is_dir()
 
 
 def _work_dir(plan: Plan, point: Point, folder: Path) -> Path:
