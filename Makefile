@@ -11,7 +11,7 @@ help:
 	@echo "make demo    classify and reconstruct rendered videos, train for a minute; demo/index.html"
 	@echo "make test    run the tests"
 	@echo "make check   lint, formatting and types"
-	@echo "make findings  the paper's findings in small, in 9 hours; QUICK=1 in half an hour"
+	@echo "make findings  the paper's findings in small, in a night; QUICK=1 in half an hour"
 	@echo "make bench   run the measurements in benchmarks/"
 
 demo: .venv/base.stamp
