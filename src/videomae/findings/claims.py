@@ -132,18 +132,22 @@ def labels_verdict(outcomes: Outcomes) -> tuple[str, list[str]]:
 
 def matching(outcomes: Outcomes) -> list[tuple[Pretraining | None, Tuned]]:
     """What was fine-tuned on the second domain, from scratch and from each set of clips."""
-    plan = outcomes.plan
-    starts = [None, *variants(plan, base_of(plan), "domain", "clips", "epochs")]
-    short = [start for start in starts if start is None or start not in longer_than_base(plan)]
-    short.sort(key=lambda start: (start.domain, start.clips) if start else ("", 0))
-    return [(start, top1) for start in short if (top1 := outcomes.top1(start, "object"))]
+    starts = [None, *_sets(outcomes.plan)]
+    return [(start, top1) for start in starts if (top1 := outcomes.top1(start, "object"))]
+
+
+def _sets(plan: Plan) -> list[Pretraining]:
+    """The pre-trainings that differ in their clips, by domain and number."""
+    found = variants(plan, base_of(plan), "domain", "clips", "epochs")
+    short = [point for point in found if point not in longer_than_base(plan)]
+    return sorted(short, key=lambda point: (point.domain, point.clips))
 
 
 def domains_verdicts(outcomes: Outcomes) -> dict[tuple[int, int], str]:
     """Whether so many matching clips beat so many of the other domain."""
-    known = {(start.domain, start.clips): top1 for start, top1 in matching(outcomes) if start}
+    at = {(p.domain, p.clips): [outcomes.top1(p, "object")] for p in _sets(outcomes.plan)}
     return {
-        (own, others): verdict([known.get(("object", own))], [known.get(("camera", others))])
+        (own, others): verdict(at.get(("object", own), []), at.get(("camera", others), []))
         for own, others in ((3000, 3000), (1000, 3000), (1000, 10_000))
     }
 

@@ -108,16 +108,22 @@ def _answer(outcomes: Outcomes) -> str:
     for (own, others), found in domains_verdicts(outcomes).items():
         claim = f"3. {own:,} matching clips beat {others:,} others"
         rows.append([claim, _NONE, found, *[_NONE] * 2])
+    tried = [n for n in range(len(places) + 1) if any(row[n] != _NONE for row in rows)]
+    rows = [[row[n] for n in tried] for row in rows if set(row[1:]) != {_NONE}]
+    columns = [("the paper's claim", *places)[n] for n in tried]
     every = [word for row in rows for word in row[1:]]
-    words = ("holds", "holds in part", "does not hold", "undecided", "neither learns")
-    as_in, in_part, not_so, undecided, neither = (every.count(word) for word in words)
+    outcome = {
+        "holds": "{} as in the paper",
+        "holds in part": "{} as in the paper in part",
+        "does not hold": "{} the other way round",
+        "undecided": f"{{}} undecided, as seeds overlap or differ by less than {MARGIN:g} points",
+        "neither learns": "{} where neither side is better than a guess",
+        "not run yet": "{} not run yet",
+    }
+    counted = [text.format(n) for word, text in outcome.items() if (n := every.count(word))]
     return (
-        "The paper's three findings, tried with small models on two CPU cores. Of the "
-        f"{len(every) - every.count(_NONE)} comparisons below, {as_in} come out as in the paper, "
-        f"{in_part} in part, {not_so} the other way round; {undecided} are undecided, as the seeds "
-        f"overlap or differ by less than {MARGIN:g} points; in {neither} neither side is better "
-        f"than a guess, and {every.count('not run yet')} are not run yet.\n\n"
-        + _table(("the paper's claim", *places), rows)
+        "The paper's three findings, tried with small models on two CPU cores. Comparisons: "
+        f"{', '.join(counted)}.\n\n" + _table(columns, rows)
     )
 
 
@@ -358,16 +364,19 @@ def _domains_section(outcomes: Outcomes) -> str:
         [source(start), str(top1), ", ".join(f"{value:.1f}" for value in top1.top1)]
         for start, top1 in matching(outcomes)
     ]
-    each = "; ".join(
+    each = [
         f"{own:,} against {others:,}: {found}"
         for (own, others), found in domains_verdicts(outcomes).items()
+        if found != _NONE
+    ]
+    better = (
+        f" That clips of it are better to pre-train on than those of *camera*: {'; '.join(each)}."
     )
     return "\n\n".join(
         [
             "## Finding 3: matching data",
-            "Fine-tuned and tested in the domain *object*. That clips of it are better to "
-            f"pre-train on than those of *camera*: {each}. All at equal steps: more clips are seen "
-            "less often each.",
+            f"Fine-tuned and tested in the domain *object*.{better if each else ''} All at equal "
+            "steps: more clips are seen less often each.",
             _table(("pre-trained on", "top-1, %", "seeds"), rows),
         ]
     )
