@@ -64,7 +64,7 @@ def test_presets_take_overrides() -> None:
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"no preset 'bsae'; known: tiny, .*, giant; did you mean 'base'\?"
+        ConfigError, match=r"no preset 'bsae'; known: micro, .*, giant; did you mean 'base'\?"
     ):
         VideoMAEConfig.preset("bsae")
 
