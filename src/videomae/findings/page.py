@@ -37,7 +37,7 @@ from videomae.hub import atomic_path
 from videomae.motion import MOTIONS
 
 IMAGES = Path("images") / "reproduction"
-# Below this the loss has left its plateau for good; at it, a model knows colours and little else.
+# Below this the loss has left its plateau for good; a model may still know nothing of motion.
 PLATEAU = 0.93
 _NONE = "–"
 
