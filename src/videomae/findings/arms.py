@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videomae.config import VideoMAEConfig
 from videomae.motion import Domain
 from videomae.training.settings import FinetuneSettings, Mask, Preset, PretrainSettings
 
@@ -39,6 +40,10 @@ class Scale:
     """Clips that are tested on, of scenes that nothing learns from."""
     probe_clips: int = 1000
     """Labelled clips that a linear probe learns from."""
+
+    def config(self, image_size: int) -> VideoMAEConfig:
+        """The model of all points of one size."""
+        return VideoMAEConfig.preset(self.preset, image_size=image_size, num_frames=self.num_frames)
 
     def tested(self, point: "Point") -> Clips:
         """What a point is tested on: clips of its domain and size."""

@@ -8,7 +8,6 @@ guess, neither learns, and there is nothing to compare.
 import dataclasses
 from collections.abc import Sequence
 
-from videomae.config import VideoMAEConfig
 from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.outcomes import Outcomes, Tuned, variants
 from videomae.masking import MASKS
@@ -159,8 +158,5 @@ def source(start: Pretraining | None) -> str:
 
 def num_visible(plan: Plan, point: Pretraining) -> int:
     """Tokens that the encoder sees of a clip."""
-    scale = plan.scale
-    config = VideoMAEConfig.preset(
-        scale.preset, image_size=point.image_size, num_frames=scale.num_frames
-    )
-    return int((~MASKS[point.mask](config.grid, point.mask_ratio)).sum())
+    grid = plan.scale.config(point.image_size).grid
+    return int((~MASKS[point.mask](grid, point.mask_ratio)).sum())

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videomae.config import VideoMAEConfig
 from videomae.findings.arms import Pretraining, Scale
 from videomae.masking import MASKS
 from videomae.motion import MOTIONS, render_clip
@@ -27,9 +26,7 @@ def copy_loss(point: Pretraining, scale: Scale) -> float | None:
     """
     if not point.norm_pix_loss:
         return None
-    config = VideoMAEConfig.preset(
-        scale.preset, image_size=point.image_size, num_frames=scale.num_frames
-    )
+    config = scale.config(point.image_size)
     grid = config.grid
     every = slice(None, scale.num_frames * point.frame_stride, point.frame_stride)
     clips = np.stack(

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videomae.config import VideoMAEConfig
 from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.claims import (
     CHANCE,
@@ -168,9 +167,7 @@ def _domains_sentence(outcomes: Outcomes) -> str:
 
 def _setting(outcomes: Outcomes) -> str:
     scale, base = outcomes.plan.scale, base_of(outcomes.plan)
-    config = VideoMAEConfig.preset(
-        scale.preset, image_size=base.image_size, num_frames=scale.num_frames
-    )
+    config = scale.config(base.image_size)
     grid, machine = config.grid, outcomes.machine
     return f"""## What was run
 
