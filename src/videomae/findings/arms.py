@@ -247,9 +247,9 @@ STATIC = (
     masked("tube", 0.9, domain="object"),
 )
 LONGER = (
+    masked("tube", 0.75, epochs=60),
     masked("tube", 0.9, epochs=60),
     masked("random", 0.9, epochs=60),
-    masked("tube", 0.75, epochs=60),
 )
 # 8 x 8 cells in place of 6 x 6.
 FINER = tuple(masked(mask, 0.9, image_size=64) for mask in ("tube", "random"))
@@ -282,19 +282,20 @@ FULL = Plan(
         labelled(BASE, 1000),
         labelled(None, 1000),
         *with_tuned(*OTHERS[:2]),
-        *with_tuned(*LONGER),
-        *with_tuned(STATIC[1], HIGH[1]),
+        *with_tuned(LONGER[0]),
         labelled(BASE, 100),
         labelled(None, 100),
         MORE_OF_CAMERA,
         tuned(MORE_OF_CAMERA, domain="object"),
-        *with_tuned(*STATIC[2:]),
-        *with_tuned(HIGHEST[2], *OTHERS[2:]),
+        *with_tuned(HIGH[1]),
         *with_tuned(*FEWER_CLIPS),
+        *with_tuned(HIGHEST[2], *OTHERS[2:]),
         labelled(BASE, 3000),
         labelled(None, 3000),
-        tuned(None, epochs=60),
         *ABLATIONS,
+        *with_tuned(*STATIC[1:]),
+        *with_tuned(*LONGER[1:]),
+        tuned(None, epochs=60),
         *with_tuned(*FINER),
         *(tuned_at_home(start) for start in ABLATIONS),
     )

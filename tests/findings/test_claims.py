@@ -1,0 +1,73 @@
+"""What is said of masks, from made-up figures."""
+
+import pytest
+
+from videomae.findings.arms import FULL, Plan, masked, tuned
+from videomae.findings.claims import clip_gflop, masks_verdicts
+from videomae.findings.outcomes import Outcomes, Tuned
+
+
+def outcomes(top1: dict[tuple[str, float], float]) -> Outcomes:
+    starts = {mask: masked(*mask) for mask in top1}  # type: ignore[arg-type]
+    points = {start: tuned(start) for start in starts.values()}
+    found = {
+        points[start]: Tuned((top1[mask], top1[mask] + 1), 60.0, 40.0, 1.0)
+        for mask, start in starts.items()
+    }
+    return Outcomes(Plan((*starts.values(), *points.values())), found, {}, {}, {})
+
+
+def said(top1: dict[tuple[str, float], float]) -> dict[str, str]:
+    found = outcomes(top1)
+    return masks_verdicts(found, [point.start for point in found.tuned if point.start])
+
+
+def test_what_the_paper_found_holds() -> None:
+    paper = said(
+        {
+            ("tube", 0.75): 68.0, ("tube", 0.9): 80.0, ("tube", 0.95): 60.0,
+            ("random", 0.75): 60.0, ("random", 0.9): 70.0, ("frame", 0.9): 50.0,
+        }
+    )  # fmt: skip
+    assert set(paper.values()) == {"holds"}
+
+
+def test_each_claim_is_judged_by_the_masks_that_it_is_about() -> None:
+    low = said(
+        {("tube", 0.5): 9.0, ("tube", 0.9): 9.0, ("random", 0.5): 66.0, ("random", 0.9): 9.0}
+    )
+    assert list(low.values()) == [
+        "neither learns",
+        "does not hold",
+        "neither learns",
+        "does not hold",
+        "–",
+    ]
+
+
+def test_masks_of_different_ratios_are_not_compared() -> None:
+    apart = said({("tube", 0.75): 30.0, ("random", 0.5): 66.0})
+    assert set(apart.values()) == {"–"}
+
+
+def test_a_step_costs_what_its_visible_tokens_cost() -> None:
+    cost = {ratio: clip_gflop(FULL, masked("tube", ratio)) for ratio in (0.5, 0.75, 0.9)}
+    assert cost[0.5] > cost[0.75] > cost[0.9]
+    assert clip_gflop(FULL, masked("random", 0.75)) == cost[0.75]  # as many are visible
+    # By hand, forward: 72 tokens of 3 x 2 x 8 x 8 values -> 96, 4 layers of 96; 96 -> 64, then all
+    # 288 tokens through 2 layers of 64, and the 216 hidden ones back to 384 values.
+    config = FULL.scale.config(48)
+    encoder, decoder = (
+        2 * layers * (tokens * (4 * width**2 + 2 * width * inner) + 2 * tokens**2 * width)
+        for layers, tokens, width, inner in (
+            (config.num_hidden_layers, 72, config.hidden_size, config.intermediate_size),
+            (
+                config.decoder_num_hidden_layers,
+                288,
+                config.decoder_hidden_size,
+                config.decoder_intermediate_size,
+            ),
+        )
+    )
+    rest = 2 * (72 * 384 * 96 + 72 * 96 * 64 + 216 * 64 * 384)
+    assert cost[0.75] == pytest.approx(3 * (encoder + decoder + rest) / 1e9, rel=0.05)
