@@ -293,10 +293,11 @@ FULL = Plan(
         labelled(BASE, 3000),
         labelled(None, 3000),
         *ABLATIONS,
-        *with_tuned(*STATIC[1:]),
-        *with_tuned(*LONGER[1:]),
+        *with_tuned(*STATIC[1:3]),
+        *with_tuned(LONGER[1]),
         tuned(None, epochs=60),
         *with_tuned(*FINER),
+        *with_tuned(LONGER[2], *STATIC[3:]),
         *(tuned_at_home(start) for start in ABLATIONS),
     )
 )

@@ -20,26 +20,22 @@ from videomae.findings.claims import (
     both_starts,
     by_labels,
     called,
-    clip_gflop,
     domains_verdicts,
     labels_verdict,
     longer_than_base,
     masks_in,
     masks_verdicts,
     matching,
-    num_visible,
     pictured,
     source,
 )
 from videomae.findings.outcomes import Outcomes, read_outcomes, variants
 from videomae.findings.plots import draw, loss_groups, timed
+from videomae.findings.tables import NONE, PLATEAU, labels_table, masks_table, runs_table, table
 from videomae.hub import atomic_path
 from videomae.motion import MOTIONS
 
 IMAGES = Path("images") / "reproduction"
-# Below this the loss has left its plateau for good; a model may still know nothing of motion.
-PLATEAU = 0.93
-_NONE = "–"
 
 
 def write_page(plan: Plan, results_dir: Path, page: Path) -> Path:
@@ -99,12 +95,12 @@ def _answer(outcomes: Outcomes) -> str:
         for claim in next(iter(verdicts.values()))
     ]
     few, _ = labels_verdict(outcomes)
-    rows.append(["2. pre-training pays on few labels", few, *[_NONE] * 3])
+    rows.append(["2. pre-training pays on few labels", few, *[NONE] * 3])
     for (own, others), found in domains_verdicts(outcomes).items():
         claim = f"3. {own:,} matching clips beat {others:,} others"
-        rows.append([claim, _NONE, found, *[_NONE] * 2])
-    tried = [n for n in range(len(places) + 1) if any(row[n] != _NONE for row in rows)]
-    rows = [[row[n] for n in tried] for row in rows if set(row[1:]) != {_NONE}]
+        rows.append([claim, NONE, found, *[NONE] * 2])
+    tried = [n for n in range(len(places) + 1) if any(row[n] != NONE for row in rows)]
+    rows = [[row[n] for n in tried] for row in rows if set(row[1:]) != {NONE}]
     columns = [("the paper's claim", *places)[n] for n in tried]
     every = [word for row in rows for word in row[1:]]
     outcome = {
@@ -118,7 +114,7 @@ def _answer(outcomes: Outcomes) -> str:
     counted = [text.format(n) for word, text in outcome.items() if (n := every.count(word))]
     return (
         "The paper's three findings, tried with small models on two CPU cores. Comparisons: "
-        f"{', '.join(counted)}.\n\n" + _table(columns, rows)
+        f"{', '.join(counted)}.\n\n" + table(columns, rows)
     )
 
 
@@ -190,8 +186,8 @@ def _setting(outcomes: Outcomes) -> str:
   it. The linear probe learns from {scale.probe_clips:,} labelled clips on frozen features.
 - **Fine-tuning**, unless said otherwise: {_few(outcomes.plan)} labels, the first of the clips that
   were pre-trained on, the same settings from scratch and from a pre-trained encoder.
-- **Machine**: {machine.get("processor", _NONE)}, {machine.get("cores", _NONE)} cores, torch
-  {machine.get("torch", _NONE)}, float32, two points at a time with one thread each. The machine
+- **Machine**: {machine.get("processor", NONE)}, {machine.get("cores", NONE)} cores, torch
+  {machine.get("torch", NONE)}, float32, two points at a time with one thread each. The machine
   had other work too, so costs are in CPU seconds; clips per second are as seen on the clock."""
 
 
@@ -204,7 +200,7 @@ def _masks_section(outcomes: Outcomes) -> str:
     parts = [
         "## Finding 1: masks",
         "### Where the camera moves",
-        _masks_table(outcomes, masks_in(plan)),
+        masks_table(outcomes, masks_in(plan)),
         "*Visible*: tokens that the encoder sees; frame masks of 0.9 and 0.95 both leave one slice "
         "of 8, which is 0.875. *GFLOP*: what a step computes for one clip, forward and backward; "
         "it says what a mask saves better than the seconds of a busy machine. *Copy*: the loss of "
@@ -231,7 +227,7 @@ def _masks_section(outcomes: Outcomes) -> str:
             f"for all but the object. {_masks_sentence(outcomes, static)}",
             _leak_sentence(outcomes),
             _image("fine-tuned top-1, object", "masks-object", _any(outcomes, static)),
-            _masks_table(outcomes, static),
+            masks_table(outcomes, static),
             _image("loss, object", "loss-object", loss_groups(outcomes)["object"]),
             *_pictures(pictured(outcomes, "object")),
         ]
@@ -240,8 +236,8 @@ def _masks_section(outcomes: Outcomes) -> str:
         parts += [
             "### The schedule changed: longer",
             f"The same with {longer[0].epochs} epochs in place of {base.epochs}, in case the "
-            "plateau alone decides.",
-            _masks_table(outcomes, longer),
+            f"plateau alone decides.{_longer_sentence(outcomes)}",
+            masks_table(outcomes, longer),
             _image("loss, longer", "loss-longer", loss_groups(outcomes)["longer"]),
         ]
     finer = masks_in(plan, image_size=FINER_PX)
@@ -250,7 +246,7 @@ def _masks_section(outcomes: Outcomes) -> str:
             "### The grid changed: finer",
             f"Clips of {FINER_PX} px give 8 x 8 cells: tubes of {PAPER_RATIO:g} leave 7 cells of "
             f"a slice visible, in place of 4. {_masks_sentence(outcomes, finer)}",
-            _masks_table(outcomes, finer),
+            masks_table(outcomes, finer),
         ]
     return "\n\n".join(part for part in parts if part)
 
@@ -273,69 +269,26 @@ def _leak_sentence(outcomes: Outcomes) -> str:
     return f"{text}."
 
 
+def _longer_sentence(outcomes: Outcomes) -> str:
+    """What more epochs change in the fine-tuned top-1 of each mask."""
+    usual = {called(point): point for point in masks_in(outcomes.plan)}
+    changes = []
+    for point in longer_than_base(outcomes.plan):
+        before, after = (
+            outcomes.top1(each, each.domain) if each else None
+            for each in (usual.get(called(point)), point)
+        )
+        if before and after:
+            changes.append(f"{called(point)} goes from {before} to {after} %")
+    return f" Fine-tuned, {'; '.join(changes)}." if changes else ""
+
+
 def _pictures(points: Sequence[Pretraining]) -> list[str]:
     return [f"![{called(p)}]({IMAGES.as_posix()}/{p.name}.png)" for p in points]
 
 
-def _masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
-    known = [outcomes.pretrained[point] for point in points if point in outcomes.pretrained]
-    minutes = min((run.minutes(run.num_steps) for run in known), default=0.0)
-    rows = []
-    for point in points:
-        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
-        row = [
-            point.mask,
-            f"{point.mask_ratio:g}",
-            str(num_visible(outcomes.plan, point)),
-            f"{clip_gflop(outcomes.plan, point):.2f}",
-        ]
-        if run is None:
-            row += [_NONE] * 8
-        else:
-            passed = run.passes(PLATEAU)
-            row += [
-                f"{run.loss:.3f}",
-                _NONE if run.copy_loss is None else f"{run.copy_loss:.3f}",
-                _NONE if passed is None else f"{passed:,}",
-                ", ".join(f"{probe:.0f}" for probe in run.probes[-4:]),
-                f"{run.probe_after(minutes):.0f}",
-                f"{run.epoch_seconds:.0f}",
-                f"{run.clips_per_second:.0f}",
-            ]
-            row.append(str(top1) if top1 else _NONE)
-        rows.append(row)
-    columns = ["mask", "ratio", "visible", "GFLOP", "loss", "copy", "past", "probe, %"]
-    at = f", {minutes:.0f} min" if known else ""
-    columns += [f"equal time{at}", "CPU s per epoch", "clips/s", "fine-tuned, %"]
-    return _table(columns, rows)
-
-
 def _labels_section(outcomes: Outcomes) -> str:
     plan, base = outcomes.plan, base_of(outcomes.plan)
-    rows = []
-    for point, top1 in outcomes.tuned.items():
-        if point.domain == base.domain and point.start in (base, None):
-            start = "pre-trained" if point.start else "scratch"
-            cost = f"{top1.cpu_seconds / 60:.1f}"
-            if point.start:
-                run = outcomes.pretrained.get(base)
-                cost += f" + {run.cpu_seconds / 60:.0f}" if run else ""
-            seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
-            order = (point.labels, point.epochs, start)
-            rows.append(
-                (
-                    order,
-                    [
-                        f"{point.labels:,}",
-                        start,
-                        str(point.epochs),
-                        str(top1),
-                        seeds,
-                        f"{top1.loss:.2f}",
-                        cost,
-                    ],
-                )
-            )
     _, each = labels_verdict(outcomes)
     sizes = sorted(
         (
@@ -345,11 +298,10 @@ def _labels_section(outcomes: Outcomes) -> str:
         ),
         key=lambda point: point.clips,
     )
-    columns = ("labels", "start", "epochs", "top-1, %", "seeds", "last loss", "CPU min of a seed")
     parts = [
         "## Finding 2: few labels",
         f"Whether pre-training pays, by labels: {'; '.join(each)}." if each else "",
-        _table(columns, [row for _, row in sorted(rows)]),
+        labels_table(outcomes),
         f"The pre-trained encoder has seen {base.clips:,} clips without labels, and its "
         "fine-tuning costs the pre-training besides; a scratch row with more epochs gives that "
         "time to the labels.",
@@ -357,7 +309,7 @@ def _labels_section(outcomes: Outcomes) -> str:
         f"At about {outcomes.pretrained[base].num_steps:,} steps each."
         if base in outcomes.pretrained
         else "",
-        _runs_table(outcomes, [(f"{point.clips:,} clips", point) for point in sizes]),
+        runs_table(outcomes, [(f"{point.clips:,} clips", point) for point in sizes]),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -370,7 +322,7 @@ def _domains_section(outcomes: Outcomes) -> str:
     each = [
         f"{own:,} against {others:,}: {found}"
         for (own, others), found in domains_verdicts(outcomes).items()
-        if found != _NONE
+        if found != NONE
     ]
     better = (
         f" That clips of it are better to pre-train on than those of *camera*: {'; '.join(each)}."
@@ -380,7 +332,7 @@ def _domains_section(outcomes: Outcomes) -> str:
             "## Finding 3: matching data",
             f"Fine-tuned and tested in the domain *object*.{better if each else ''} All at equal "
             "steps: more clips are seen less often each.",
-            _table(("pre-trained on", "top-1, %", "seeds"), rows),
+            table(("pre-trained on", "top-1, %", "seeds"), rows),
         ]
     )
 
@@ -408,38 +360,13 @@ def _ablations_section(outcomes: Outcomes) -> str:
     return "\n\n".join(
         [
             "## What else the paper ablates",
-            _runs_table(outcomes, rows),
+            runs_table(outcomes, rows),
             "Losses of normalised and of raw pixels are not comparable. With two crops of each "
             "clip a step reads half as many clips; with frame_stride 1 a model sees half of the "
             "motion. The paper finds a decoder of 4 layers best among 1 to 8, normalised targets "
             "better, and repeated augmentation of use.",
         ]
     )
-
-
-def _runs_table(outcomes: Outcomes, rows: list[tuple[str, Pretraining]]) -> str:
-    """Name, and what there is of a pre-training and its fine-tuning at home."""
-    base = outcomes.pretrained.get(base_of(outcomes.plan))
-    lines = []
-    for name, point in rows:
-        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
-        if run is None:
-            lines.append([name, *[_NONE] * 5])
-            continue
-        step_ms = 1000 * run.cpu_seconds / run.num_steps
-        usual = 1000 * base.cpu_seconds / base.num_steps if base else step_ms
-        lines.append(
-            [
-                name,
-                f"{run.num_steps:,}",
-                f"{run.loss:.3f}",
-                f"{run.probes[-1]:.1f}",
-                f"{step_ms:.0f} ({step_ms / usual:.2f} x)",
-                str(top1) if top1 else _NONE,
-            ]
-        )
-    columns = ("what", "steps", "loss", "probe, %", "CPU ms per step", "fine-tuned, %")
-    return _table(columns, lines)
 
 
 def _repeat_section(outcomes: Outcomes) -> str:
@@ -468,10 +395,3 @@ def _image(text: str, name: str, there_if: Any = True) -> str:
 
 def _any(outcomes: Outcomes, points: list[Pretraining]) -> bool:
     return any(outcomes.top1(point, point.domain) for point in points)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "Not run yet."
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,96 @@
+"""The tables of the page of findings, in Markdown."""
+
+from collections.abc import Sequence
+
+from videomae.findings.arms import Pretraining
+from videomae.findings.claims import base_of, clip_gflop, num_visible
+from videomae.findings.outcomes import Outcomes
+
+# Below this the loss has left its plateau for good; a model may still know nothing of motion.
+PLATEAU = 0.93
+NONE = "–"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "Not run yet."
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
+    """What masks cost, and what was learned under them."""
+    known = [outcomes.pretrained[point] for point in points if point in outcomes.pretrained]
+    minutes = min((run.minutes(run.num_steps) for run in known), default=0.0)
+    rows = []
+    for point in points:
+        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        row = [
+            point.mask,
+            f"{point.mask_ratio:g}",
+            str(num_visible(outcomes.plan, point)),
+            f"{clip_gflop(outcomes.plan, point):.2f}",
+        ]
+        if run is None:
+            row += [NONE] * 8
+        else:
+            passed = run.passes(PLATEAU)
+            row += [
+                f"{run.loss:.3f}",
+                NONE if run.copy_loss is None else f"{run.copy_loss:.3f}",
+                NONE if passed is None else f"{passed:,}",
+                ", ".join(f"{probe:.0f}" for probe in run.probes[-4:]),
+                f"{run.probe_after(minutes):.0f}",
+                f"{run.epoch_seconds:.0f}",
+                f"{run.clips_per_second:.0f}",
+            ]
+            row.append(str(top1) if top1 else NONE)
+        rows.append(row)
+    columns = ["mask", "ratio", "visible", "GFLOP", "loss", "copy", "past", "probe, %"]
+    at = f", {minutes:.0f} min" if known else ""
+    columns += [f"equal time{at}", "CPU s per epoch", "clips/s", "fine-tuned, %"]
+    return table(columns, rows)
+
+
+def labels_table(outcomes: Outcomes) -> str:
+    """Each number of labels, from scratch and pre-trained."""
+    base = base_of(outcomes.plan)
+    rows = []
+    for point, top1 in outcomes.tuned.items():
+        if point.domain == base.domain and point.start in (base, None):
+            start = "pre-trained" if point.start else "scratch"
+            cost = f"{top1.cpu_seconds / 60:.1f}"
+            if point.start:
+                run = outcomes.pretrained.get(base)
+                cost += f" + {run.cpu_seconds / 60:.0f}" if run else ""
+            seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
+            row = [f"{point.labels:,}", start, str(point.epochs), str(top1), seeds]
+            order = (point.labels, point.epochs, start)
+            rows.append((order, [*row, f"{top1.loss:.2f}", cost]))
+    columns = ("labels", "start", "epochs", "top-1, %", "seeds", "last loss", "CPU min of a seed")
+    return table(columns, [row for _, row in sorted(rows)])
+
+
+def runs_table(outcomes: Outcomes, rows: list[tuple[str, Pretraining]]) -> str:
+    """Name, and what there is of a pre-training and its fine-tuning at home."""
+    base = outcomes.pretrained.get(base_of(outcomes.plan))
+    lines = []
+    for name, point in rows:
+        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        if run is None:
+            lines.append([name, *[NONE] * 5])
+            continue
+        step_ms = 1000 * run.cpu_seconds / run.num_steps
+        usual = 1000 * base.cpu_seconds / base.num_steps if base else step_ms
+        lines.append(
+            [
+                name,
+                f"{run.num_steps:,}",
+                f"{run.loss:.3f}",
+                f"{run.probes[-1]:.1f}",
+                f"{step_ms:.0f} ({step_ms / usual:.2f} x)",
+                str(top1) if top1 else NONE,
+            ]
+        )
+    columns = ("what", "steps", "loss", "probe, %", "CPU ms per step", "fine-tuned, %")
+    return table(columns, lines)
