@@ -56,7 +56,13 @@ def loss_groups(outcomes: Outcomes) -> dict[str, dict[str, Pretrained]]:
         for mask in ("tube", "random", "frame")
     }
     groups["object"] = _runs(outcomes, masks_in(plan, "object"))
-    groups["longer"] = _runs(outcomes, longer_than_base(plan))
+    longer = longer_than_base(plan)
+    both = [p for p in every if called(p) in map(called, longer)] + longer
+    groups["longer"] = {
+        f"{called(point)}, {point.epochs} epochs": outcomes.pretrained[point]
+        for point in both
+        if point in outcomes.pretrained
+    }
     return groups
 
 
