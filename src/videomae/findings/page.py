@@ -62,7 +62,7 @@ def page_text(outcomes: Outcomes) -> str:
         f"*Written by `make findings` from {outcomes.num_done} of {len(plan.points)} points, "
         f"{outcomes.cpu_hours:.1f} hours of one core. Chance is {CHANCE:.1f} %. A figure such as "
         "72.0 ± 2.0 is the mean over the fine-tuning seeds and half the distance from the worst to "
-        "the best; pre-training was run with one seed, whose own chance no figure shows.*",
+        f"the best; each pre-training was run with one seed. {_again_sentence(outcomes)}*",
         "## In a minute",
         _image("fine-tuned top-1 against the mask ratio", "masks", _any(outcomes, masks_in(plan))),
         f"**1. Masks.** {_masks_sentence(outcomes, masks_in(plan))}",
@@ -159,6 +159,21 @@ def _domains_sentence(outcomes: Outcomes) -> str:
         return "Not run yet."
     each = ", ".join(f"{source(start)} {top1} %" for start, top1 in known)
     return f"On clips where one object moves: {each}."
+
+
+def _again_sentence(outcomes: Outcomes) -> str:
+    """How far pre-trainings are apart that differ in their seed alone."""
+    base = base_of(outcomes.plan)
+    known = [
+        f"{top1} % (probe {outcomes.pretrained[point].probes[-1]:.0f})"
+        for point in variants(outcomes.plan, base, "seed")
+        if point in outcomes.pretrained and (top1 := outcomes.top1(point, point.domain))
+    ]
+    if len(known) < 2:
+        return "How far two that differ in it alone are apart is not run yet."
+    return (
+        f"{len(known)} that differ in it alone, {called(base)}, lead to {' and to '.join(known)}."
+    )
 
 
 # The sections.
@@ -339,21 +354,22 @@ def _domains_section(outcomes: Outcomes) -> str:
 
 def _ablations_section(outcomes: Outcomes) -> str:
     plan, base = outcomes.plan, base_of(outcomes.plan)
-    named = [
-        ("as usual", [base]),
-        ("decoder depth {decoder_depth}", variants(plan, base, "decoder_depth")),
-        ("raw pixels as targets", variants(plan, base, "norm_pix_loss")),
-        ("frame_stride {frame_stride}", variants(plan, base, "frame_stride")),
-        ("{num_repeats} crops of each clip", variants(plan, base, "num_repeats", "epochs")),
-        ("decodes half (dual masking)", variants(plan, base, "decoder_mask_ratio")),
-    ]
-    longer = longer_than_base(plan)
-    rows = [
+    # Epochs make up for repeats alone; longer training has a table of its own.
+    settings = {
+        "seed {seed}": ("seed",),
+        "decoder depth {decoder_depth}": ("decoder_depth",),
+        "raw pixels as targets": ("norm_pix_loss",),
+        "frame_stride {frame_stride}": ("frame_stride",),
+        "{num_repeats} crops of each clip": ("num_repeats", "epochs"),
+        "decodes half (dual masking)": ("decoder_mask_ratio",),
+    }
+    usual = [base, *longer_than_base(plan)]
+    rows = [("as usual", base)]
+    rows += [
         (text.format(**dataclasses.asdict(point)), point)
-        for number, (text, points) in enumerate(named)
-        for point in points
-        if (point == base) == (number == 0)
-        and (number != 4 or (point.num_repeats > 1 and point not in longer))
+        for text, names in settings.items()
+        for point in variants(plan, base, *names)
+        if point not in usual
     ]
     if len(rows) < 2:
         return ""
