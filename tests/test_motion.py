@@ -13,10 +13,11 @@ from videomae.errors import ConfigError
 from videomae.motion import (
     _PLANE_VIEWS,
     MOTIONS,
+    Trajectory,
     _draw_noise,
     _draw_palette,
-    _draw_path,
     _sample,
+    draw_trajectory,
     render_clip,
     render_dataset,
 )
@@ -131,7 +132,7 @@ def test_orbit_goes_round_at_least_once_either_way() -> None:
 def test_sizes_and_speeds_are_as_documented(motion: str) -> None:
     kind = motion.partition("_")[0]
     for seed in range(100):
-        path = _draw_path(motion, 311, np.random.default_rng(seed))
+        path = draw_trajectory(motion, 311, np.random.default_rng(seed))
         travel = np.abs(path.shift[:, None] - path.shift).max()
         ratio = np.abs(path.change).max() / np.abs(path.change).min()
         turn = np.degrees(np.ptp(np.unwrap(np.angle(path.change))))
@@ -148,6 +149,19 @@ def test_sizes_and_speeds_are_as_documented(motion: str) -> None:
             (travel, ratio, turn), expected[::2], expected[1::2], strict=True
         ):
             assert low - 1e-3 <= found <= high + 1e-3, (seed, found, low, high)
+
+
+def test_a_point_is_followed_to_where_the_picture_takes_it() -> None:
+    heart, edge = np.array(0.0 + 0j), np.array(0.5 + 0j)
+    still, wide = np.zeros(2, complex), np.ones(2, complex)
+    slide = Trajectory(np.array([0, 0.25j]), wide, 0.1)
+    assert slide.follow(edge, 0, to=1) == 0.5 + 0.25j
+    assert slide.follow(slide.follow(edge, 0, to=1), 1, to=0) == edge
+    zoom = Trajectory(still, np.array([1, 2 + 0j]), 0.1)
+    assert zoom.follow(edge, 0, to=1) == 0.1 + 2 * 0.4
+    turn = Trajectory(still, np.array([1, 1j]), 0.0)
+    assert turn.follow(heart, 0, to=1) == 0
+    assert turn.follow(edge, 0, to=1) == 0.5j  # clockwise: y points down
 
 
 def test_single_frames_of_all_classes_look_alike() -> None:
@@ -188,7 +202,7 @@ def test_sampling_is_bilinear_and_wraps() -> None:
 
 def test_the_plane_is_wider_than_any_view() -> None:
     widest = max(
-        1 / np.abs(_draw_path("zoom_out", 32, np.random.default_rng(seed)).change).min()
+        1 / np.abs(draw_trajectory("zoom_out", 32, np.random.default_rng(seed)).change).min()
         for seed in range(200)
     )
     assert np.sqrt(2) * np.exp(0.22) * widest < _PLANE_VIEWS

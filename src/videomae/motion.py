@@ -122,11 +122,11 @@ def render_clip(
     centre = _PLANE_VIEWS * complex(*rng.uniform(size=2))
     heading = rng.uniform(0, 2 * math.pi)
     scale = math.exp(rng.uniform(-0.22, 0.22))  # of the plane per picture
-    path = _draw_path(motion, num_frames, rng)
+    path = draw_trajectory(motion, num_frames, rng)
     pose = cmath.rect(scale, heading)
     if domain == "camera":
         return _film(plane, path, centre=centre, pose=pose, size=size)
-    rest = _Path(np.zeros(1, dtype=np.complex128), np.ones(1, dtype=np.complex128), 0)
+    rest = Trajectory(np.zeros(1, dtype=np.complex128), np.ones(1, dtype=np.complex128), 0)
     ground = _film(plane, rest, centre=centre, pose=pose, size=size)
     texture = _draw_plane(size, rng, _OBJECT)
     outline = _draw_outline(len(plane), centre + pose * path.focus, rng)
@@ -137,7 +137,7 @@ def render_clip(
     return ((ground * (255 - share) + body * share + 127) // 255).astype(np.uint8)
 
 
-class _Path(NamedTuple):
+class Trajectory(NamedTuple):
     """How the picture has moved since the middle frame.
 
     Points are complex, x + iy, x right and y down, in picture widths from the picture's centre:
@@ -148,8 +148,15 @@ class _Path(NamedTuple):
     change: Points  # (T,) zoom and turn
     focus: complex  # the point that zooms and turns leave in place
 
+    def follow(self, points: Points, frame: int, to: int) -> Points:
+        """Where in frame `to` there is what lies at `points` (any shape) in another frame."""
+        origin = (points - self.shift[frame] - self.focus) / self.change[frame]
+        followed: Points = origin * self.change[to] + self.shift[to] + self.focus
+        return followed
 
-def _draw_path(motion: str, num_frames: int, rng: np.random.Generator) -> _Path:
+
+def draw_trajectory(motion: str, num_frames: int, rng: np.random.Generator) -> Trajectory:
+    """A random motion of a named class over a clip."""
     # Every class draws the same numbers in the same order: opposite classes of one seed are then
     # each other played backwards about the middle frame.
     amount, periods, phase, tilt = rng.uniform(size=4)
@@ -181,11 +188,11 @@ def _draw_path(motion: str, num_frames: int, rng: np.random.Generator) -> _Path:
         log_change = sign * (math.log(1.5) + math.log(2.5 / 1.5) * amount) * time
     else:
         log_change = (math.log(1.15) + math.log(1.30 / 1.15) * amount) * np.sin(angle)
-    return _Path(shift - shift[middle], np.exp(log_change - log_change[middle]), focus)
+    return Trajectory(shift - shift[middle], np.exp(log_change - log_change[middle]), focus)
 
 
 def _film(
-    plane: Words, path: _Path, *, centre: complex, pose: complex, size: int
+    plane: Words, path: Trajectory, *, centre: complex, pose: complex, size: int
 ) -> NDArray[np.uint8]:
     """Follow the path over the plane: RGB uint8 (T, size, size, 3)."""
     # A point of the picture shows centre + pose * q of the plane, where

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
+from videomae.findings import copying
 from videomae.findings.arms import Scale, masked
-from videomae.findings.copying import best_copy, copy_loss
+from videomae.findings.copying import best_copy, copy_loss, seen_elsewhere
+from videomae.motion import Trajectory
 
 SCALE = Scale(num_frames=8, video_frames=16)
 
@@ -40,3 +43,26 @@ def test_a_still_ground_can_be_copied_and_tubes_leave_nothing_to_copy() -> None:
 
 def test_raw_pixels_have_no_such_yardstick() -> None:
     assert copy_loss(masked("random", 0.75, norm_pix_loss=False), SCALE) is None
+
+
+def test_the_fewer_cells_and_times_are_visible_the_less_shows_elsewhere() -> None:
+    tube, rand, frame = (
+        [seen_elsewhere(masked(mask, ratio), SCALE) or 0 for ratio in (0.5, 0.75, 0.9)]
+        for mask in ("tube", "random", "frame")
+    )
+    assert tube == sorted(tube, reverse=True)
+    assert rand == sorted(rand, reverse=True)
+    assert all(a < b < c for a, b, c in zip(tube, rand, frame, strict=True))
+    assert seen_elsewhere(masked("tube", 0.5, domain="object"), SCALE) is None
+
+
+def test_without_motion_what_tubes_hide_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rest(_motion: str, num_frames: int, _rng: np.random.Generator) -> Trajectory:
+        return Trajectory(np.zeros(num_frames, complex), np.ones(num_frames, complex), 0.1)
+
+    monkeypatch.setattr(copying, "draw_trajectory", rest)
+    seen = seen_elsewhere.__wrapped__
+    assert seen(masked("tube", 0.5), SCALE) == 0
+    assert seen(masked("frame", 0.5), SCALE) == 1
+    # Half of the tubelets: one that is hidden is hidden in the 3 other slices too in 1 of 8.
+    assert seen(masked("random", 0.5), SCALE) == pytest.approx(7 / 8, abs=0.01)

@@ -7,11 +7,13 @@ guess, neither learns, and there is nothing to compare.
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from videomae.findings.arms import Finetuning, Plan, Pretraining
+from videomae.findings.copying import seen_elsewhere
 from videomae.findings.outcomes import Outcomes, Tuned, variants
 from videomae.masking import MASKS, choose_tokens
 from videomae.modeling import VideoMAEForPreTraining
@@ -60,6 +62,19 @@ def pictured(outcomes: Outcomes, domain: Domain = "camera") -> list[Pretraining]
         if point in outcomes.pretrained
         and (point.mask_ratio in shown or (point.mask == "tube" and domain == "camera"))
     ]
+
+
+def seen_and_learned(outcomes: Outcomes) -> list[tuple[Pretraining, float, float]]:
+    """Of each mask where the camera moves, how much of what it hides shows elsewhere; its probe.
+
+    By mask, then by that share, which is in [0, 1]; the linear probe at the end, in percent.
+    """
+    found = []
+    for point in masks_in(outcomes.plan):
+        elsewhere = seen_elsewhere(point, outcomes.plan.scale)
+        if elsewhere is not None and point in outcomes.pretrained:
+            found.append((point, elsewhere, outcomes.pretrained[point].probes[-1]))
+    return sorted(found, key=lambda each: (list(MASKS).index(each[0].mask), each[1]))
 
 
 def verdict(claimed_better: Sequence[Tuned | None], than: Sequence[Tuned | None]) -> str:
@@ -181,6 +196,7 @@ def num_visible(plan: Plan, point: Pretraining) -> int:
     return int((~_mask(plan, point)).sum())
 
 
+@cache
 def clip_gflop(plan: Plan, point: Pretraining) -> float:
     """What a step computes for one clip, forward and backward, in 10^9 products and sums.
 

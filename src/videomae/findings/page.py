@@ -27,6 +27,7 @@ from videomae.findings.claims import (
     masks_verdicts,
     matching,
     pictured,
+    seen_and_learned,
     source,
 )
 from videomae.findings.outcomes import Outcomes, read_outcomes, variants
@@ -218,17 +219,20 @@ def _masks_section(outcomes: Outcomes) -> str:
         masks_table(outcomes, masks_in(plan)),
         "*Visible*: tokens that the encoder sees; frame masks of 0.9 and 0.95 both leave one slice "
         "of 8, which is 0.875. *GFLOP*: what a step computes for one clip, forward and backward; "
-        "it says what a mask saves better than the seconds of a busy machine. *Copy*: the loss of "
-        "a mere copy of each hidden tubelet from the same cell of the nearest slice in which it is "
-        "visible, by the best factor for slices so far apart; tubes leave nothing to copy. "
-        f"*Past*: the step from which on the loss stays below {PLATEAU:g}. *Probe*: after each "
-        "quarter of the steps. *Equal time*: the probe when the cheapest of the runs is over. "
-        "Losses of different masks are losses of different tasks.",
+        "it says what a mask saves better than the seconds of a busy machine. *Elsewhere*: of what "
+        "is hidden, how much shows in a visible cell of another slice, where the motion of these "
+        "clips takes it. *Copy*: the loss of a mere copy of each hidden tubelet from the same cell "
+        "of the nearest slice in which it is visible, by the best factor for slices so far apart; "
+        "tubes leave nothing to copy. *Past*: the step from which on the loss stays below "
+        f"{PLATEAU:g}. *Probe*: after each quarter of the steps. *Equal time*: the probe when the "
+        "cheapest of the runs is over. Losses of different masks are losses of different tasks.",
         *(
             _image(f"loss of {mask} masks", f"loss-{mask}", loss_groups(outcomes)[mask])
             for mask in ("tube", "random", "frame")
         ),
         _image("probe against time", "time", timed(outcomes)),
+        _seen_sentence(outcomes),
+        _image("probe against what shows elsewhere", "seen", seen_and_learned(outcomes)),
     ]
     shown = _pictures(pictured(outcomes))
     if shown:
@@ -282,6 +286,21 @@ def _leak_sentence(outcomes: Outcomes) -> str:
     if still.loss < camera.loss and still.probes[-1] < camera.probes[-1]:
         text += ": the loss falls further and says less, as what can be copied needs no motion"
     return f"{text}."
+
+
+def _seen_sentence(outcomes: Outcomes) -> str:
+    """Whether the masks that teach motion are those that let it be seen."""
+    learned: dict[bool, list[float]] = {}
+    for _, elsewhere, probe in seen_and_learned(outcomes):
+        learned.setdefault(probe > CHANCE + MARGIN, []).append(100 * elsewhere)
+    if len(learned) < 2:
+        return ""
+    return (
+        "A likely reason: a model that knows the motion finds what is hidden where it shows at "
+        "another time, and tubes hide much of it throughout. Masks whose probe is better than a "
+        f"guess let at least {min(learned[True]):.0f} % of it show elsewhere, the others at most "
+        f"{max(learned[False]):.0f} %."
+    )
 
 
 def _longer_sentence(outcomes: Outcomes) -> str:

@@ -12,6 +12,7 @@ from videomae.findings.claims import (
     longer_than_base,
     masks_in,
     matching,
+    seen_and_learned,
     source,
 )
 from videomae.findings.outcomes import Outcomes, Pretrained
@@ -40,6 +41,7 @@ def draw(outcomes: Outcomes, folder: Path) -> None:
     if probes:
         title, chance = "linear probe top-1, %", {"chance": CHANCE}
         plot_curve(probes, folder / "time.svg", title=title, xlabel="CPU minutes", levels=chance)
+    _draw_seen(outcomes, folder / "seen.svg")
     _draw_labels(outcomes, folder / "labels.svg")
     bars = {source(start): top1.top1 for start, top1 in matching(outcomes)}
     if bars:
@@ -98,6 +100,22 @@ def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> No
         plot_curve(
             series, path, title=_TITLE, xlabel="mask ratio", spreads=spreads,
             levels={"chance": CHANCE}, ticks=ticks,
+        )  # fmt: skip
+
+
+def _draw_seen(outcomes: Outcomes, path: Path) -> None:
+    series: Series = {}
+    for point, elsewhere, probe in seen_and_learned(outcomes):
+        shares, probes = series.setdefault(point.mask, ([], []))
+        shares.append(100 * elsewhere)
+        probes.append(probe)
+    if series:
+        points = {
+            mask: [(probe, probe) for probe in probes] for mask, (_, probes) in series.items()
+        }
+        plot_curve(
+            series, path, title="linear probe top-1, %", levels={"chance": CHANCE}, spreads=points,
+            xlabel="of what is hidden, shows elsewhere at another time, %",
         )  # fmt: skip
 
 

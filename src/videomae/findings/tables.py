@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from videomae.findings.arms import Pretraining
 from videomae.findings.claims import base_of, clip_gflop, num_visible
+from videomae.findings.copying import seen_elsewhere
 from videomae.findings.outcomes import Outcomes
 
 # Below this the loss has left its plateau for good; a model may still know nothing of motion.
@@ -25,11 +26,13 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
     rows = []
     for point in points:
         run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        elsewhere = seen_elsewhere(point, outcomes.plan.scale)
         row = [
             point.mask,
             f"{point.mask_ratio:g}",
             str(num_visible(outcomes.plan, point)),
             f"{clip_gflop(outcomes.plan, point):.2f}",
+            NONE if elsewhere is None else f"{100 * elsewhere:.0f}",
         ]
         if run is None:
             row += [NONE] * 8
@@ -46,9 +49,9 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
             ]
             row.append(str(top1) if top1 else NONE)
         rows.append(row)
-    columns = ["mask", "ratio", "visible", "GFLOP", "loss", "copy", "past", "probe, %"]
+    columns = ["mask", "ratio", "visible", "GFLOP", "elsewhere, %", "loss", "copy", "past"]
     at = f", {minutes:.0f} min" if known else ""
-    columns += [f"equal time{at}", "CPU s per epoch", "clips/s", "fine-tuned, %"]
+    columns += ["probe, %", f"equal time{at}", "CPU s per epoch", "clips/s", "fine-tuned, %"]
     return table(columns, rows)
 
 
