@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from videomae.findings.arms import FULL, Plan, masked
+from videomae.findings.arms import tuned as arms_tuned
 from videomae.findings.claims import verdict
-from videomae.findings.outcomes import Pretrained, Tuned, variants
+from videomae.findings.outcomes import Outcomes, Pretrained, Tuned, variants
 
 RUN = Pretrained(
     steps=(10, 20, 30, 40),
@@ -51,6 +52,7 @@ def test_probes_at_equal_time_lie_on_lines_between_the_milestones() -> None:
         ([tuned(10, 11)], [tuned(7, 8)], "neither learns"),  # of 12 classes
         ([tuned(80, 81)], [tuned(78, 79)], "undecided"),  # 2 points: the clips' own chance
         ([tuned(10, 11), None, tuned(80, 84)], [tuned(70, 79)], "holds"),  # the best counts
+        ([tuned(9, 60)], [tuned(7, 8)], "undecided"),  # one that learned, one that did not
         ([None], [tuned(1, 2)], "not run yet"),
         ([], [tuned(1, 2)], "–"),
     ],
@@ -59,6 +61,22 @@ def test_a_claim_holds_beyond_what_seeds_and_clips_do(
     ours: list[Tuned | None], theirs: list[Tuned | None], expected: str
 ) -> None:
     assert verdict(ours, theirs) == expected
+
+
+def test_pre_trainings_that_differ_in_their_seed_are_taken_together() -> None:
+    starts = [masked("random", 0.75, **values) for values in ({}, {"seed": 1}, {"epochs": 60})]
+    points = [arms_tuned(start) for start in starts]
+    tops = (tuned(50, 52), tuned(10, 12), tuned(70, 72))
+    plan = Plan((*starts, *points))
+    outcomes = Outcomes(plan, dict(zip(points, tops, strict=True)), {}, {}, {})
+    both = outcomes.top1(starts[0], "camera")
+    assert both is not None
+    assert both.top1 == (50, 52, 10, 12)
+    assert verdict([both], [tuned(9, 11)]) == "undecided"
+    assert outcomes.top1(starts[2], "camera") == tops[2]
+    assert outcomes.top1(None, "camera") is None
+    first = Outcomes(plan, {points[1]: tops[1]}, {}, {}, {})
+    assert first.top1(starts[0], "camera") is None  # not before its own fine-tuning
 
 
 def test_variants_differ_in_the_named_settings_alone() -> None:

@@ -1,7 +1,7 @@
 """What is compared with what, and whether the paper's claims hold.
 
-A claim holds where the worst seed of one is above the best of the other, and the means are apart by
-more than a few hundred test clips can tell; else it is undecided. Where both are as good as a
+A claim holds where the worst seed of one is above the best of the other, and above its mean by more
+than chance does on a few hundred test clips; else it is undecided. Where both are as good as a
 guess, neither learns, and there is nothing to compare.
 """
 
@@ -139,8 +139,8 @@ def by_labels(outcomes: Outcomes) -> dict[int, dict[str, Tuned]]:
     for point in outcomes.plan.points:
         if isinstance(point, Finetuning) and point.domain == base.domain:
             who = {base: "pre-trained", None: "scratch"}.get(point.start)
-            if who and point in outcomes.tuned:
-                found.setdefault(point.labels, {}).setdefault(who, outcomes.tuned[point])
+            if who and (top1 := outcomes.over_seeds(point)):
+                found.setdefault(point.labels, {}).setdefault(who, top1)
     return dict(sorted(found.items()))
 
 

@@ -31,12 +31,12 @@ class Tuned:
         return max(self.top1) - min(self.top1)
 
     def beats(self, other: "Tuned", *, by: float) -> bool:
-        """Whether the worst seed of this is above the best of the other, and the mean by so much.
+        """Whether the worst seed of this is above the other's best, and its mean by so much.
 
         >>> Tuned((70.0, 74.0), 1, 1, 1).beats(Tuned((64.0, 69.0), 1, 1, 1), by=3)
         True
         """
-        return min(self.top1) > max(other.top1) and self.mean - other.mean > by
+        return min(self.top1) > max(max(other.top1), other.mean + by)
 
     def __str__(self) -> str:
         """
@@ -128,7 +128,26 @@ class Outcomes:
             for point in points
             if isinstance(point, Finetuning) and (point.start, point.domain) == (start, domain)
         ]
-        return self.tuned.get(chosen[0]) if chosen else None
+        return self.over_seeds(chosen[0]) if chosen else None
+
+    def over_seeds(self, point: Finetuning) -> Tuned | None:
+        """A fine-tuning, with those whose pre-training differs in its seed alone."""
+        alike = [
+            tuned for other, tuned in self.tuned.items() if _seedless(other) == _seedless(point)
+        ]
+        if point not in self.tuned:
+            return None
+        return Tuned(
+            tuple(value for each in alike for value in each.top1),
+            mean(each.cpu_seconds for each in alike),
+            mean(each.clips_per_second for each in alike),
+            mean(each.loss for each in alike),
+        )
+
+
+def _seedless(point: Finetuning) -> Finetuning:
+    start = dataclasses.replace(point.start, name="", seed=0) if point.start else None
+    return dataclasses.replace(point, name="", start=start)
 
 
 def read_outcomes(plan: Plan, results_dir: Path) -> Outcomes:

@@ -63,7 +63,8 @@ def page_text(outcomes: Outcomes) -> str:
         f"*Written by `make findings` from {outcomes.num_done} of {len(plan.points)} points, "
         f"{outcomes.cpu_hours:.1f} hours of one core. Chance is {CHANCE:.1f} %. A figure such as "
         "72.0 ± 2.0 is the mean over the fine-tuning seeds and half the distance from the worst to "
-        f"the best; each pre-training was run with one seed. {_again_sentence(outcomes)}*",
+        "the best.*",
+        _again_sentence(outcomes),
         "## In a minute",
         _image("fine-tuned top-1 against the mask ratio", "masks", _any(outcomes, masks_in(plan))),
         f"**1. Masks.** {_masks_sentence(outcomes, masks_in(plan))}",
@@ -165,15 +166,17 @@ def _domains_sentence(outcomes: Outcomes) -> str:
 def _again_sentence(outcomes: Outcomes) -> str:
     """How far pre-trainings are apart that differ in their seed alone."""
     base = base_of(outcomes.plan)
-    known = [
-        f"{top1} % (probe {outcomes.pretrained[point].probes[-1]:.0f})"
+    probes = [
+        f"{outcomes.pretrained[point].probes[-1]:.0f} %"
         for point in variants(outcomes.plan, base, "seed")
-        if point in outcomes.pretrained and (top1 := outcomes.top1(point, point.domain))
+        if point in outcomes.pretrained
     ]
-    if len(known) < 2:
-        return "How far two that differ in it alone are apart is not run yet."
+    if len(probes) < 2:
+        return ""
     return (
-        f"{len(known)} that differ in it alone, {called(base)}, lead to {' and to '.join(known)}."
+        f"**One pre-training says little.** {len(probes)} that differ in their seed alone, "
+        f"{called(base)}, lead to probes of {' and '.join(probes)}: what is fine-tuned from them "
+        "is taken together. All others were run with one seed."
     )
 
 

@@ -59,8 +59,9 @@ def labels_table(outcomes: Outcomes) -> str:
     """Each number of labels, from scratch and pre-trained."""
     base = base_of(outcomes.plan)
     rows = []
-    for point, top1 in outcomes.tuned.items():
-        if point.domain == base.domain and point.start in (base, None):
+    for point in outcomes.tuned:
+        top1 = outcomes.over_seeds(point)
+        if top1 and point.domain == base.domain and point.start in (base, None):
             start = "pre-trained" if point.start else "scratch"
             cost = f"{top1.cpu_seconds / 60:.1f}"
             if point.start:
