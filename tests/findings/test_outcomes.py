@@ -6,7 +6,7 @@ import pytest
 
 from videomae.findings.arms import FULL, Plan, masked
 from videomae.findings.arms import tuned as arms_tuned
-from videomae.findings.claims import verdict
+from videomae.findings.claims import verdict, with_seeds
 from videomae.findings.outcomes import Outcomes, Pretrained, Tuned, variants
 
 RUN = Pretrained(
@@ -73,7 +73,10 @@ def test_pre_trainings_that_differ_in_their_seed_are_taken_together() -> None:
     assert both is not None
     assert both.top1 == (50, 52, 10, 12)
     assert verdict([both], [tuned(9, 11)]) == "undecided"
+    assert outcomes.own_top1(starts[0]) == tops[0]
+    assert outcomes.own_top1(starts[1]) == tops[1]
     assert outcomes.top1(starts[2], "camera") == tops[2]
+    assert with_seeds(plan, [starts[0], starts[2]]) == starts
     assert outcomes.top1(None, "camera") is None
     first = Outcomes(plan, {points[1]: tops[1]}, {}, {}, {})
     assert first.top1(starts[0], "camera") is None  # not before its own fine-tuning

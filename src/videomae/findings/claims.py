@@ -42,6 +42,11 @@ def masks_in(
     return sorted(found, key=lambda point: (list(MASKS).index(point.mask), point.mask_ratio))
 
 
+def with_seeds(plan: Plan, points: list[Pretraining]) -> list[Pretraining]:
+    """Each pre-training, and after it those that differ from it in their seed alone."""
+    return [each for point in points for each in variants(plan, point, "seed")]
+
+
 def longer_than_base(plan: Plan) -> list[Pretraining]:
     """The pre-trainings that go through the same clips more often."""
     base = base_of(plan)
@@ -70,7 +75,7 @@ def seen_and_learned(outcomes: Outcomes) -> list[tuple[Pretraining, float, float
     By mask, then by that share, which is in [0, 1]; the linear probe at the end, in percent.
     """
     found = []
-    for point in masks_in(outcomes.plan):
+    for point in with_seeds(outcomes.plan, masks_in(outcomes.plan)):
         elsewhere = seen_elsewhere(point, outcomes.plan.scale)
         if elsewhere is not None and point in outcomes.pretrained:
             found.append((point, elsewhere, outcomes.pretrained[point].probes[-1]))

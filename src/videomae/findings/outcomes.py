@@ -121,22 +121,31 @@ class Outcomes:
         return seconds / 3600
 
     def top1(self, start: Pretraining | None, domain: Domain) -> Tuned | None:
-        """The fine-tuning from a start in a domain: of several, the one that the plan has first."""
-        points = self.plan.points
-        chosen = [
-            point
-            for point in points
-            if isinstance(point, Finetuning) and (point.start, point.domain) == (start, domain)
-        ]
-        return self.over_seeds(chosen[0]) if chosen else None
+        """The fine-tuning from a start in a domain, over all seeds of the pre-training.
+
+        Of several the one that the plan has first.
+        """
+        point = self._tuned_from(start, domain)
+        return self.over_seeds(point) if point else None
+
+    def own_top1(self, start: Pretraining) -> Tuned | None:
+        """The fine-tuning at home from this pre-training and no other seed of it."""
+        point = self._tuned_from(start, start.domain)
+        return self.tuned.get(point) if point else None
+
+    def _tuned_from(self, start: Pretraining | None, domain: Domain) -> Finetuning | None:
+        for point in self.plan.points:
+            if isinstance(point, Finetuning) and (point.start, point.domain) == (start, domain):
+                return point
+        return None
 
     def over_seeds(self, point: Finetuning) -> Tuned | None:
         """A fine-tuning, with those whose pre-training differs in its seed alone."""
+        if point not in self.tuned:
+            return None
         alike = [
             tuned for other, tuned in self.tuned.items() if _seedless(other) == _seedless(point)
         ]
-        if point not in self.tuned:
-            return None
         return Tuned(
             tuple(value for each in alike for value in each.top1),
             mean(each.cpu_seconds for each in alike),

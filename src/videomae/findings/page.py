@@ -175,8 +175,8 @@ def _again_sentence(outcomes: Outcomes) -> str:
         return ""
     return (
         f"**One pre-training says little.** {len(probes)} that differ in their seed alone, "
-        f"{called(base)}, lead to probes of {' and '.join(probes)}: what is fine-tuned from them "
-        "is taken together. All others were run with one seed."
+        f"{called(base)}, lead to probes of {' and '.join(probes)}. The claims, plots and "
+        "sentences take what is fine-tuned from them together. All others were run with one seed."
     )
 
 
@@ -276,17 +276,29 @@ def _masks_section(outcomes: Outcomes) -> str:
 def _leak_sentence(outcomes: Outcomes) -> str:
     """What the usual mask learns where the camera moves, and where the ground stands still."""
     base = base_of(outcomes.plan)
+    like = dataclasses.replace(base, domain="object")
     camera, still = (
-        outcomes.pretrained.get(point)
-        for point in (base, dataclasses.replace(base, name=f"{base.name}-object", domain="object"))
+        [
+            outcomes.pretrained[p]
+            for p in variants(outcomes.plan, point, "seed")
+            if p in outcomes.pretrained
+        ]
+        for point in (base, like)
     )
-    if camera is None or still is None:
+    if not camera or not still:
         return ""
     first, second = (
-        f"a loss of {run.loss:.2f} and a probe of {run.probes[-1]:.0f} %" for run in (camera, still)
+        " and ".join(
+            f"a loss of {run.loss:.2f} and a probe of {run.probes[-1]:.0f} %" for run in runs
+        )
+        for runs in (camera, still)
     )
     text = f"With {called(base)}, clips of a camera lead to {first}; those of an object to {second}"
-    if still.loss < camera.loss and still.probes[-1] < camera.probes[-1]:
+    if all(
+        ground.loss < moving.loss and ground.probes[-1] < moving.probes[-1]
+        for ground in still
+        for moving in camera
+    ):
         text += ": the loss falls further and says less, as what can be copied needs no motion"
     return f"{text}."
 
@@ -300,9 +312,9 @@ def _seen_sentence(outcomes: Outcomes) -> str:
         return ""
     return (
         "A likely reason: a model that knows the motion finds what is hidden where it shows at "
-        "another time, and tubes hide much of it throughout. Masks whose probe is better than a "
-        f"guess let at least {min(learned[True]):.0f} % of it show elsewhere, the others at most "
-        f"{max(learned[False]):.0f} %."
+        "another time, and tubes hide much of it throughout. Pre-trainings whose probe is better "
+        f"than a guess let at least {min(learned[True]):.0f} % of it show elsewhere, the others at "
+        f"most {max(learned[False]):.0f} %."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from videomae.findings.arms import Pretraining
-from videomae.findings.claims import base_of, clip_gflop, num_visible
+from videomae.findings.claims import base_of, clip_gflop, num_visible, with_seeds
 from videomae.findings.copying import seen_elsewhere
 from videomae.findings.outcomes import Outcomes
 
@@ -24,12 +24,12 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
     known = [outcomes.pretrained[point] for point in points if point in outcomes.pretrained]
     minutes = min((run.minutes(run.num_steps) for run in known), default=0.0)
     rows = []
-    for point in points:
-        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+    for point in with_seeds(outcomes.plan, points):
+        run, top1 = outcomes.pretrained.get(point), outcomes.own_top1(point)
         elsewhere = seen_elsewhere(point, outcomes.plan.scale)
         row = [
             point.mask,
-            f"{point.mask_ratio:g}",
+            f"{point.mask_ratio:g}" + (f", seed {point.seed}" if point.seed else ""),
             str(num_visible(outcomes.plan, point)),
             f"{clip_gflop(outcomes.plan, point):.2f}",
             NONE if elsewhere is None else f"{100 * elsewhere:.0f}",
@@ -80,7 +80,7 @@ def runs_table(outcomes: Outcomes, rows: list[tuple[str, Pretraining]]) -> str:
     base = outcomes.pretrained.get(base_of(outcomes.plan))
     lines = []
     for name, point in rows:
-        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        run, top1 = outcomes.pretrained.get(point), outcomes.own_top1(point)
         if run is None:
             lines.append([name, *[NONE] * 5])
             continue
