@@ -165,18 +165,19 @@ def _domains_sentence(outcomes: Outcomes) -> str:
 
 def _again_sentence(outcomes: Outcomes) -> str:
     """How far pre-trainings are apart that differ in their seed alone."""
-    base = base_of(outcomes.plan)
-    probes = [
-        f"{outcomes.pretrained[point].probes[-1]:.0f} %"
-        for point in variants(outcomes.plan, base, "seed")
-        if point in outcomes.pretrained
-    ]
-    if len(probes) < 2:
+    again = []
+    for point in masks_in(outcomes.plan):
+        seeds = variants(outcomes.plan, point, "seed")
+        runs = [outcomes.pretrained[seed] for seed in seeds if seed in outcomes.pretrained]
+        if len(runs) > 1:
+            probes = " and ".join(f"{run.probes[-1]:.0f} %" for run in runs)
+            again.append(f"those of {called(point)} lead to probes of {probes}")
+    if not again:
         return ""
     return (
-        f"**One pre-training says little.** {len(probes)} that differ in their seed alone, "
-        f"{called(base)}, lead to probes of {' and '.join(probes)}. The claims, plots and "
-        "sentences take what is fine-tuned from them together. All others were run with one seed."
+        "**A pre-training can be its chance.** Of some there are several, which differ in their "
+        f"seed alone: {', '.join(again)}. The claims, plots and sentences take what is fine-tuned "
+        "from them together. All others were run with one seed."
     )
 
 
@@ -200,9 +201,10 @@ def _setting(outcomes: Outcomes) -> str:
   {scale.num_frames} frames, every second one, patch {config.patch_size}: {grid.frames} slices of
   {grid.height} x {grid.width} cells, {grid.num_tokens} tokens.
 - **Pre-training**, unless said otherwise: {called(base)}, {base.clips:,} clips,
-  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets. Not tubes of
-  0.9, as [in trials](log.md) they were still on the plateau of the loss when random masks had left
-  it. The linear probe learns from {scale.probe_clips:,} labelled clips on frozen features.
+  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets. Not tubes
+  of 0.9, which [in trials](log.md) stayed on the plateau of the loss, nor random masks of 0.75,
+  where chance decided. The linear probe learns from {scale.probe_clips:,} labelled clips on frozen
+  features.
 - **Fine-tuning**, unless said otherwise: {_few(outcomes.plan)} labels, the first of the clips that
   were pre-trained on, the same settings from scratch and from a pre-trained encoder.
 - **Machine**: {machine.get("processor", NONE)}, {machine.get("cores", NONE)} cores, torch
