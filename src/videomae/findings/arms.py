@@ -281,7 +281,7 @@ FULL = Plan(
         *ABLATIONS,
         *with_tuned(*FEWER_CLIPS),
         *with_tuned(*STATIC, *LONGER),
-        tuned(None, epochs=60),
+        tuned(None, labels=1000, epochs=60),  # as many steps as the others' pre-training
         *with_tuned(*FINER),
     )
 )

@@ -20,6 +20,7 @@ from videomae.findings.claims import (
     both_starts,
     by_labels,
     called,
+    clip_gflop,
     domains_verdicts,
     labels_verdict,
     longer_than_base,
@@ -101,9 +102,7 @@ def _answer(outcomes: Outcomes) -> str:
     for (own, others), found in domains_verdicts(outcomes).items():
         claim = f"3. {own:,} matching clips beat {others:,} others"
         rows.append([claim, NONE, found, *[NONE] * 2])
-    tried = [n for n in range(len(places) + 1) if any(row[n] != NONE for row in rows)]
-    rows = [[row[n] for n in tried] for row in rows if set(row[1:]) != {NONE}]
-    columns = [("the paper's claim", *places)[n] for n in tried]
+    rows = [row for row in rows if set(row[1:]) != {NONE}]
     every = [word for row in rows for word in row[1:]]
     outcome = {
         "holds": "{} as in the paper",
@@ -116,7 +115,7 @@ def _answer(outcomes: Outcomes) -> str:
     counted = [text.format(n) for word, text in outcome.items() if (n := every.count(word))]
     return (
         "The paper's three findings, tried with small models on two CPU cores. Comparisons: "
-        f"{', '.join(counted)}.\n\n" + table(columns, rows)
+        f"{', '.join(counted)}.\n\n" + table(("the paper's claim", *places), rows)
     )
 
 
@@ -134,13 +133,13 @@ def _masks_sentence(outcomes: Outcomes, points: list[Pretraining]) -> str:
     if len(same) > 1:
         each = ", ".join(f"{mask} {top1} %" for mask, top1 in same.items())
         words.append(f". At {PAPER_RATIO:g}: {each}")
-    costs = {p.mask_ratio: outcomes.pretrained[p].epoch_seconds for p in tubes}
-    if len(costs) > 1:
-        low, high = min(costs), max(costs)
-        words.append(
-            f". An epoch of tubes takes {costs[low]:.0f} CPU seconds at {low:g} and "
-            f"{costs[high]:.0f} at {high:g}"
+    if len(tubes) > 1:
+        low, high = (
+            f"{outcomes.pretrained[tube].epoch_seconds:.0f} CPU seconds at {tube.mask_ratio:g} "
+            f"({clip_gflop(outcomes.plan, tube):.2f} GFLOP a clip)"
+            for tube in (tubes[0], tubes[-1])
         )
+        words.append(f". An epoch of tubes takes {low} and {high}")
     return "".join(words) + "."
 
 

@@ -13,9 +13,12 @@ NONE = "–"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
+    """Rows under their columns, without the columns that say nothing."""
+    said = [n for n in range(len(columns)) if any(row[n] != NONE for row in rows)]
+    if not said:
         return "Not run yet."
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    lines = [[line[n] for n in said] for line in (columns, *rows)]
+    lines.insert(1, ["---", *["---:"] * (len(said) - 1)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
