@@ -223,6 +223,7 @@ BASE = masked("random", 0.5)
 AGAIN = masked("random", 0.5, seed=1)
 EDGE = (masked("random", 0.75), masked("random", 0.75, seed=1))
 OBJECT = masked("random", 0.5, domain="object")
+OBJECT_AGAIN = masked("random", 0.5, domain="object", seed=1)
 # Every number of clips is seen for about 3,740 steps.
 FEWER_CLIPS = (
     masked("random", 0.5, clips=300, epochs=208),
@@ -279,7 +280,8 @@ FULL = Plan(
         MORE_OF_CAMERA,
         tuned(MORE_OF_CAMERA, domain="object"),
         *ABLATIONS,
-        *with_tuned(*FEWER_CLIPS),
+        *with_tuned(*FEWER_CLIPS, OBJECT_AGAIN),
+        tuned(AGAIN, domain="object"),
         *with_tuned(*STATIC, *LONGER),
         tuned(None, labels=1000, epochs=60),  # as many steps as the others' pre-training
         *with_tuned(*FINER),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean
 
 from videomae.findings.arms import Pretraining
 from videomae.findings.claims import (
@@ -104,17 +105,20 @@ def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> No
 
 
 def _draw_seen(outcomes: Outcomes, path: Path) -> None:
-    series: Series = {}
+    seeds: dict[tuple[str, float], list[float]] = {}
     for point, elsewhere, probe in seen_and_learned(outcomes):
-        shares, probes = series.setdefault(point.mask, ([], []))
-        shares.append(100 * elsewhere)
-        probes.append(probe)
+        seeds.setdefault((point.mask, 100 * elsewhere), []).append(probe)
+    series: Series = {}
+    spreads: Spreads = {}
+    for (mask, share), probes in seeds.items():
+        shares, means = series.setdefault(mask, ([], []))
+        shares.append(share)
+        means.append(mean(probes))
+        spreads.setdefault(mask, []).append((min(probes), max(probes)))
     if series:
-        points = {
-            mask: [(probe, probe) for probe in probes] for mask, (_, probes) in series.items()
-        }
+        title = "linear probe top-1, %; bars: worst to best pre-training"
         plot_curve(
-            series, path, title="linear probe top-1, %", levels={"chance": CHANCE}, spreads=points,
+            series, path, title=title, levels={"chance": CHANCE}, spreads=spreads,
             xlabel="of what is hidden, shows elsewhere at another time, %",
         )  # fmt: skip
 
