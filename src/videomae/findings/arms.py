@@ -216,8 +216,8 @@ def tuned_at_home(start: Pretraining) -> Finetuning:
 
 
 # Random masks of 0.5 for all but finding 1: tubes need more time to leave the plateau of the loss
-# than one point may take, and at 0.75 chance decides whether it is left. What comes from before it
-# says nothing about labels, data or decoders.
+# than one point may take, and at 0.75 chance decides whether motion is learned by then. What has
+# not learned it says nothing about labels, data or decoders.
 BASE = masked("random", 0.5)
 # How far two pre-trainings are apart that differ in nothing but chance.
 AGAIN = masked("random", 0.5, seed=1)

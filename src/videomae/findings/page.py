@@ -300,7 +300,7 @@ def _leak_sentence(outcomes: Outcomes) -> str:
         for ground in still
         for moving in camera
     ):
-        text += ": the loss falls further and says less, as what can be copied needs no motion"
+        text += ": the loss falls further and says less; what can be copied needs no motion"
     return f"{text}."
 
 
