@@ -174,7 +174,6 @@ def _shared(scale: Scale) -> dict[str, Any]:
 
 
 MASKS: tuple[Mask, ...] = ("tube", "random", "frame")
-FEW_LABELS = 300
 
 
 def masked(mask: Mask, ratio: float, **values: Any) -> Pretraining:
