@@ -98,3 +98,17 @@ def test_results_of_other_settings_are_left_out(tmp_path: Path) -> None:
     record["point"]["epochs"] += 1
     path.write_text(json.dumps(record))
     assert read_outcomes(FULL, tmp_path).num_done == 0
+
+
+def test_an_ablation_is_held_against_what_a_seed_changes(tmp_path: Path) -> None:
+    made_up(FULL, tmp_path, len(FULL.points))
+    usual = "random-0.50"
+    probes = {"": 74.0, "-seed1": 64.0, "-decoder_depth4": 80.0, "-decoder_depth1": 50.0}
+    for path in tmp_path.glob(f"{usual}*.json"):
+        record = json.loads(path.read_text())
+        if "probes" in record:
+            record["probes"][-1]["linear"] = probes.get(path.stem.removeprefix(usual), 70.0)
+            path.write_text(json.dumps(record))
+    text = page_text(read_outcomes(FULL, tmp_path))
+    assert "probes of 64.0 to 74.0 % by their seed alone" in text
+    assert "Above it: decoder depth 4. Below it: decoder depth 1." in text
