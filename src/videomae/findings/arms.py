@@ -243,14 +243,10 @@ OTHERS = (
     masked("random", 0.95),
 )
 # Where a copy from another slice is right for all but the object.
-STATIC = (
-    masked("random", 0.75, domain="object"),
-    masked("tube", 0.75, domain="object"),
-    masked("tube", 0.5, domain="object"),
-)
-LONGER = (masked("tube", 0.75, epochs=60), masked("tube", 0.9, epochs=60))
-# 8 x 8 cells in place of 6 x 6.
-FINER = tuple(masked(mask, 0.9, image_size=64) for mask in ("tube", "random"))
+STATIC = (masked("random", 0.75, domain="object"), masked("tube", 0.75, domain="object"))
+LONGER = masked("tube", 0.75, epochs=60)
+# 8 x 8 cells in place of 6 x 6, at the ratio at which tubes hide the least.
+FINER = (masked("tube", 0.5, image_size=64), masked("random", 0.5, image_size=64))
 ABLATIONS = (
     masked("random", 0.5, decoder_depth=1),
     masked("random", 0.5, decoder_depth=4),
@@ -273,17 +269,15 @@ FULL = Plan(
         *with_tuned(AGAIN, *EDGE, *HIGHEST, *OTHERS),
         *(labelled(start, labels) for labels in (100, 1000, 3000) for start in (BASE, None)),
         *with_tuned(OBJECT),
-        tuned(BASE, domain="object"),
-        tuned(None, domain="object"),
+        *(tuned(start, domain="object") for start in (BASE, AGAIN, None)),
         *with_tuned(LESS_OF_OBJECT),
         MORE_OF_CAMERA,
         tuned(MORE_OF_CAMERA, domain="object"),
         *ABLATIONS,
         *with_tuned(*FEWER_CLIPS, OBJECT_AGAIN),
-        tuned(AGAIN, domain="object"),
-        *with_tuned(*STATIC, *LONGER),
+        *with_tuned(*STATIC, LONGER, FINER[0]),
         tuned(None, labels=1000, epochs=60),  # as many steps as the others' pre-training
-        *with_tuned(*FINER),
+        *with_tuned(FINER[1]),
     )
 )
 

@@ -25,6 +25,7 @@ PAPER_RATIO = 0.9  # at which masks of different kinds are compared
 MARGIN = 3.0
 CHANCE = 100 / len(MOTIONS)  # top-1 of a guess, %
 FINER_PX = 64  # of the points on a finer grid
+PAPER_PX = 112  # with as many cells as the paper's 224 px, whose patches are twice as wide
 
 
 def base_of(plan: Plan) -> Pretraining:
@@ -72,14 +73,16 @@ def pictured(outcomes: Outcomes, domain: Domain = "camera") -> list[Pretraining]
 def seen_and_learned(outcomes: Outcomes) -> list[tuple[Pretraining, float, float]]:
     """Of each mask where the camera moves, how much of what it hides shows elsewhere; its probe.
 
-    By mask, then by that share, which is in [0, 1]; the linear probe at the end, in percent.
+    By grid, mask, then by that share, which is in [0, 1]; the linear probe at the end, in percent.
     """
+    plan = outcomes.plan
     found = []
-    for point in with_seeds(outcomes.plan, masks_in(outcomes.plan)):
-        elsewhere = seen_elsewhere(point, outcomes.plan.scale)
+    for point in with_seeds(plan, [*masks_in(plan), *masks_in(plan, image_size=FINER_PX)]):
+        elsewhere = seen_elsewhere(point, plan.scale)
         if elsewhere is not None and point in outcomes.pretrained:
             found.append((point, elsewhere, outcomes.pretrained[point].probes[-1]))
-    return sorted(found, key=lambda each: (list(MASKS).index(each[0].mask), each[1]))
+    masks = list(MASKS)
+    return sorted(found, key=lambda it: (it[0].image_size, masks.index(it[0].mask), it[1]))
 
 
 def verdict(claimed_better: Sequence[Tuned | None], than: Sequence[Tuned | None]) -> str:

@@ -15,6 +15,7 @@ from videomae.findings.claims import (
     CHANCE,
     FINER_PX,
     MARGIN,
+    PAPER_PX,
     PAPER_RATIO,
     base_of,
     both_starts,
@@ -31,6 +32,7 @@ from videomae.findings.claims import (
     seen_and_learned,
     source,
 )
+from videomae.findings.copying import seen_elsewhere
 from videomae.findings.outcomes import Outcomes, read_outcomes, variants
 from videomae.findings.plots import draw, loss_groups, timed
 from videomae.findings.tables import NONE, PLATEAU, labels_table, masks_table, runs_table, table
@@ -266,7 +268,7 @@ def _masks_section(outcomes: Outcomes) -> str:
         parts += [
             "### The schedule changed: longer",
             f"The same with {longer[0].epochs} epochs in place of {base.epochs}, in case the "
-            f"plateau alone decides.{_longer_sentence(outcomes)}",
+            f"plateau alone decides.{_change_sentence(outcomes, longer)}",
             masks_table(outcomes, longer),
             _image("loss, longer", "loss-longer", loss_groups(outcomes)["longer"]),
         ]
@@ -274,8 +276,7 @@ def _masks_section(outcomes: Outcomes) -> str:
     if finer:
         parts += [
             "### The grid changed: finer",
-            f"Clips of {FINER_PX} px give 8 x 8 cells: tubes of {PAPER_RATIO:g} leave 7 cells of "
-            f"a slice visible, in place of 4. {_masks_sentence(outcomes, finer)}",
+            f"{_grid_sentence(plan, finer[0])}{_change_sentence(outcomes, finer)}",
             masks_table(outcomes, finer),
         ]
     return "\n\n".join(part for part in parts if part)
@@ -320,11 +321,11 @@ def _seen_sentence(outcomes: Outcomes) -> str:
     )
 
 
-def _longer_sentence(outcomes: Outcomes) -> str:
-    """What more epochs change in the fine-tuned top-1 of each mask."""
+def _change_sentence(outcomes: Outcomes, points: list[Pretraining]) -> str:
+    """How the fine-tuned top-1 of these differs from that of the usual ones of the same mask."""
     usual = {called(point): point for point in masks_in(outcomes.plan)}
     changes = []
-    for point in longer_than_base(outcomes.plan):
+    for point in points:
         before, after = (
             outcomes.top1(each, each.domain) if each else None
             for each in (usual.get(called(point)), point)
@@ -332,6 +333,23 @@ def _longer_sentence(outcomes: Outcomes) -> str:
         if before and after:
             changes.append(f"{called(point)} goes from {before} to {after} %")
     return f" Fine-tuned, {'; '.join(changes)}." if changes else ""
+
+
+def _grid_sentence(plan: Plan, finer: Pretraining) -> str:
+    """How much more a mask shows elsewhere the smaller its cells are."""
+    sizes = (base_of(plan).image_size, finer.image_size, PAPER_PX)
+    grids = [plan.scale.config(size).grid for size in sizes]
+    cells = listed([f"{grid.height} x {grid.width}" for grid in grids])
+    shares = (
+        [seen_elsewhere(dataclasses.replace(mask, image_size=size), plan.scale) for size in sizes]
+        for mask in (finer, dataclasses.replace(finer, mask_ratio=PAPER_RATIO))
+    )
+    usual, paper = (listed([f"{100 * (share or 0):.0f}" for share in each]) for each in shares)
+    return (
+        "The smaller the cells, the more of what a tube hides passes through a visible cell at "
+        f"another time: with {cells} cells, the last as in the paper, it is {usual} % of what "
+        f"{called(finer)} hides, and {paper} % at {PAPER_RATIO:g}."
+    )
 
 
 def _pictures(points: Sequence[Pretraining]) -> list[str]:

@@ -7,6 +7,7 @@ from statistics import mean
 from videomae.findings.arms import Pretraining
 from videomae.findings.claims import (
     CHANCE,
+    FINER_PX,
     PAPER_RATIO,
     by_labels,
     called,
@@ -107,14 +108,15 @@ def _draw_masks(outcomes: Outcomes, points: list[Pretraining], path: Path) -> No
 def _draw_seen(outcomes: Outcomes, path: Path) -> None:
     seeds: dict[tuple[str, float], list[float]] = {}
     for point, elsewhere, probe in seen_and_learned(outcomes):
-        seeds.setdefault((point.mask, 100 * elsewhere), []).append(probe)
+        kind = point.mask + (", finer grid" if point.image_size == FINER_PX else "")
+        seeds.setdefault((kind, 100 * elsewhere), []).append(probe)
     series: Series = {}
     spreads: Spreads = {}
-    for (mask, share), probes in seeds.items():
-        shares, means = series.setdefault(mask, ([], []))
+    for (kind, share), probes in seeds.items():
+        shares, means = series.setdefault(kind, ([], []))
         shares.append(share)
         means.append(mean(probes))
-        spreads.setdefault(mask, []).append((min(probes), max(probes)))
+        spreads.setdefault(kind, []).append((min(probes), max(probes)))
     if series:
         title = "linear probe top-1, %; bars: worst to best pre-training"
         plot_curve(
