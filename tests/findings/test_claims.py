@@ -54,6 +54,9 @@ def test_a_step_costs_what_its_visible_tokens_cost() -> None:
     cost = {ratio: clip_gflop(FULL, masked("tube", ratio)) for ratio in (0.5, 0.75, 0.9)}
     assert cost[0.5] > cost[0.75] > cost[0.9]
     assert clip_gflop(FULL, masked("random", 0.75)) == cost[0.75]  # as many are visible
+    assert clip_gflop(FULL, masked("tube", 0.75, decoder_depth=1)) < cost[0.75]
+    # A second mask leaves 144 tokens to predict, in place of the 256 that tubes of 0.9 hide.
+    assert clip_gflop(FULL, masked("tube", 0.9, decoder_mask_ratio=0.5)) < cost[0.9]
     # By hand, forward: 72 tokens of 3 x 2 x 8 x 8 values -> 96, 4 layers of 96; 96 -> 64, then all
     # 288 tokens through 2 layers of 64, and the 216 hidden ones back to 384 values.
     config = FULL.scale.config(48)

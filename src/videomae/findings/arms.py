@@ -252,6 +252,7 @@ ABLATIONS = (
     masked("random", 0.5, decoder_depth=4),
     masked("random", 0.5, norm_pix_loss=False),
     masked("random", 0.5, decoder_mask_ratio=0.5),
+    masked("random", 0.5, decoder_mask_ratio=0.75),
     masked("random", 0.5, frame_stride=1),
     masked("random", 0.5, num_repeats=2, epochs=10),
 )

@@ -8,6 +8,7 @@ guess, neither learns, and there is nothing to compare.
 import dataclasses
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,8 +17,8 @@ from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.copying import seen_elsewhere
 from videomae.findings.outcomes import Outcomes, Tuned, variants
 from videomae.masking import MASKS, choose_tokens
-from videomae.modeling import VideoMAEForPreTraining
 from videomae.motion import MOTIONS, Domain
+from videomae.training.pretrain import draw_masks, make_model
 
 PAPER_RATIO = 0.9  # at which masks of different kinds are compared
 # Points of top-1: about two standard errors of the difference, on 600 clips of which the same are
@@ -201,23 +202,27 @@ def source(start: Pretraining | None) -> str:
 
 def num_visible(plan: Plan, point: Pretraining) -> int:
     """Tokens that the encoder sees of a clip."""
-    return int((~_mask(plan, point)).sum())
+    mask, _ = _masks(plan, point)
+    return int((~mask).sum())
 
 
 @cache
 def clip_gflop(plan: Plan, point: Pretraining) -> float:
     """What a step computes for one clip, forward and backward, in 10^9 products and sums.
 
-    It says what a mask saves on any machine, however busy.
+    It says what a mask or a decoder saves on any machine, however busy.
     """
-    config = plan.scale.config(point.image_size)
-    config.attn_implementation = "eager"  # of which the counter sees every product
-    chosen = choose_tokens(_mask(plan, point).reshape(1, -1), config.grid.num_tokens)
+    mask, decoder_mask = _masks(plan, point)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        clip = torch.zeros(1, config.num_frames, 3, point.image_size, point.image_size)
-        VideoMAEForPreTraining(config)(clip, chosen).loss.backward()
+        model = make_model(point.settings(plan.scale, Path()))
+        model.set_attn_implementation("eager")  # of which the counter sees every product
+        clip = torch.zeros(1, model.config.num_frames, 3, point.image_size, point.image_size)
+        chosen = choose_tokens(mask, model.config.grid.num_tokens, decoder_mask)
+        model(clip, chosen).loss.backward()
     return float(counter.get_total_flops() / 1e9)
 
 
-def _mask(plan: Plan, point: Pretraining) -> torch.Tensor:
-    return MASKS[point.mask](plan.scale.config(point.image_size).grid, point.mask_ratio)
+def _masks(plan: Plan, point: Pretraining) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The masks of one clip, of which only the numbers matter here."""
+    settings = point.settings(plan.scale, Path())
+    return draw_masks(settings, plan.scale.config(point.image_size), num_clips=1, step=0)

@@ -80,24 +80,23 @@ def labels_table(outcomes: Outcomes) -> str:
 
 def runs_table(outcomes: Outcomes, rows: list[tuple[str, Pretraining]]) -> str:
     """Name, and what there is of a pre-training and its fine-tuning at home."""
-    base = outcomes.pretrained.get(base_of(outcomes.plan))
     lines = []
     for name, point in rows:
         run, top1 = outcomes.pretrained.get(point), outcomes.own_top1(point)
         if run is None:
-            lines.append([name, *[NONE] * 5])
+            lines.append([name, *[NONE] * 7])
             continue
-        step_ms = 1000 * run.cpu_seconds / run.num_steps
-        usual = 1000 * base.cpu_seconds / base.num_steps if base else step_ms
         lines.append(
             [
                 name,
                 f"{run.num_steps:,}",
                 f"{run.loss:.3f}",
+                NONE if run.copy_loss is None else f"{run.copy_loss:.3f}",
                 f"{run.probes[-1]:.1f}",
-                f"{step_ms:.0f} ({step_ms / usual:.2f} x)",
+                f"{clip_gflop(outcomes.plan, point):.2f}",
+                f"{1000 * run.cpu_seconds / run.num_steps:.0f}",
                 str(top1) if top1 else NONE,
             ]
         )
-    columns = ("what", "steps", "loss", "probe, %", "CPU ms per step", "fine-tuned, %")
-    return table(columns, lines)
+    columns = ["what", "steps", "loss", "copy", "probe, %", "GFLOP", "CPU ms per step"]
+    return table([*columns, "fine-tuned, %"], lines)
