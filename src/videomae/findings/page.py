@@ -31,6 +31,7 @@ from videomae.findings.claims import (
     pictured,
     seen_and_learned,
     source,
+    with_seeds,
 )
 from videomae.findings.copying import seen_elsewhere
 from videomae.findings.outcomes import Outcomes, read_outcomes, variants
@@ -378,7 +379,13 @@ def _labels_section(outcomes: Outcomes) -> str:
         f"At about {outcomes.pretrained[base].num_steps:,} steps each."
         if base in outcomes.pretrained
         else "",
-        runs_table(outcomes, [(f"{point.clips:,} clips", point) for point in sizes]),
+        runs_table(
+            outcomes,
+            [
+                (f"{point.clips:,} clips" + (f", seed {point.seed}" if point.seed else ""), point)
+                for point in with_seeds(plan, sizes)
+            ],
+        ),
     ]
     return "\n\n".join(part for part in parts if part)
 
