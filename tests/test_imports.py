@@ -30,7 +30,7 @@ training.metrics training.predictions training.views training.evaluate training.
 training.finetune
 measuring peers model_speed
 findings.arms findings.copying findings.run
-findings.outcomes findings.claims findings.plots findings.tables findings.page
+findings.outcomes findings.claims findings.plots findings.tables findings.sentences findings.page
 apps.bench apps.convert apps.demo apps.prepare
 terminal commands cli __main__
 """

@@ -6,7 +6,7 @@ import pytest
 
 from videomae.findings.arms import FULL, Plan, masked
 from videomae.findings.arms import tuned as arms_tuned
-from videomae.findings.claims import verdict, with_seeds
+from videomae.findings.claims import by_seed, verdict, with_seeds
 from videomae.findings.outcomes import Outcomes, Pretrained, Tuned, variants
 
 RUN = Pretrained(
@@ -24,7 +24,7 @@ RUN = Pretrained(
 
 
 def tuned(*top1: float) -> Tuned:
-    return Tuned(top1, 100.0, 40.0, 1.0)
+    return Tuned(top1, 100.0, 40.0, 1.0, (sum(top1) / len(top1),))
 
 
 def test_the_plateau_is_passed_where_the_loss_stays_below() -> None:
@@ -63,6 +63,19 @@ def test_a_claim_holds_beyond_what_seeds_and_clips_do(
     assert verdict(ours, theirs) == expected
 
 
+def test_a_claim_on_one_pre_training_is_held_against_what_its_seed_does() -> None:
+    low, high = tuned(60, 62), tuned(70, 72)
+    twice = [dataclasses.replace(each, starts=each.starts * 2) for each in (low, high)]
+    scratch = dataclasses.replace(low, starts=())
+    assert verdict([high], [low], by_seed=9) == "holds"
+    assert verdict([high], [low], by_seed=11) == "undecided"
+    assert verdict([low], [high], by_seed=11) == "undecided"
+    assert verdict([twice[1]], [low], by_seed=11) == "undecided"
+    assert verdict([twice[1]], [twice[0]], by_seed=11) == "holds"
+    assert verdict([high], [scratch], by_seed=11) == "undecided"
+    assert verdict([twice[1]], [scratch], by_seed=11) == "holds"
+
+
 def test_pre_trainings_that_differ_in_their_seed_are_taken_together() -> None:
     starts = [masked("random", 0.75, **values) for values in ({}, {"seed": 1}, {"epochs": 60})]
     points = [arms_tuned(start) for start in starts]
@@ -72,6 +85,8 @@ def test_pre_trainings_that_differ_in_their_seed_are_taken_together() -> None:
     both = outcomes.top1(starts[0], "camera")
     assert both is not None
     assert both.top1 == (50, 52, 10, 12)
+    assert both.starts == (51, 11)
+    assert by_seed(outcomes) == 40
     assert verdict([both], [tuned(9, 11)]) == "undecided"
     assert outcomes.own_top1(starts[0]) == tops[0]
     assert outcomes.own_top1(starts[1]) == tops[1]

@@ -14,12 +14,17 @@ from videomae.motion import Domain
 
 @dataclass(frozen=True)
 class Tuned:
-    """Fine-tunings that differ in their seed: top-1 in percent, CPU seconds of one."""
+    """Fine-tunings that differ in their seed: top-1 in percent, CPU seconds of one.
+
+    starts: the mean top-1 from each pre-training, of those that differ in their seed too; none from
+    scratch.
+    """
 
     top1: tuple[float, ...]
     cpu_seconds: float
     clips_per_second: float
     loss: float
+    starts: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -151,6 +156,7 @@ class Outcomes:
             mean(each.cpu_seconds for each in alike),
             mean(each.clips_per_second for each in alike),
             mean(each.loss for each in alike),
+            tuple(start for each in alike for start in each.starts),
         )
 
 
@@ -170,11 +176,13 @@ def read_outcomes(plan: Plan, results_dir: Path) -> Outcomes:
         found.machine.update(record["machine"])
         if isinstance(point, Finetuning):
             runs = record["runs"]
+            top1 = tuple(run["top1"] for run in runs)
             found.tuned[point] = Tuned(
-                tuple(run["top1"] for run in runs),
+                top1,
                 mean(run["cpu_seconds"] for run in runs),
                 mean(run["clips_per_second"] for run in runs),
                 mean(run["curve"]["loss"][-1] for run in runs),
+                (mean(top1),) if point.start else (),
             )
         else:
             probes = record["probes"]
