@@ -3,7 +3,14 @@
 import pytest
 
 from videomae.findings.arms import FULL, Plan, masked, tuned
-from videomae.findings.claims import clip_gflop, masks_verdicts
+from videomae.findings.claims import (
+    LONGER_SCRATCH,
+    both_starts,
+    by_labels,
+    clip_gflop,
+    labels_verdict,
+    masks_verdicts,
+)
 from videomae.findings.outcomes import Outcomes, Tuned
 
 
@@ -48,6 +55,34 @@ def test_each_claim_is_judged_by_the_masks_that_it_is_about() -> None:
 def test_masks_of_different_ratios_are_not_compared() -> None:
     apart = said({("tube", 0.75): 30.0, ("random", 0.5): 66.0})
     assert set(apart.values()) == {"–"}
+
+
+def test_few_labels_are_compared_in_as_much_fine_tuning_and_in_as_much_time() -> None:
+    base = masked("random", 0.5)
+    points = {
+        tuned(base): 66.0,
+        tuned(None): 8.0,
+        tuned(base, labels=1000, epochs=15): 78.0,
+        tuned(None, labels=1000, epochs=15): 9.0,
+        tuned(None, labels=1000, epochs=60): 90.0,
+        tuned(base, domain="object"): 40.0,  # another finding
+    }
+    found = {
+        point: Tuned((top1,), 60.0, 40.0, 1.0, (top1,) if point.start else ())
+        for point, top1 in points.items()
+    }
+    all_there = Outcomes(Plan((base, *points)), found, {}, {}, {})
+    assert {labels: sorted(each) for labels, each in by_labels(all_there).items()} == {
+        300: ["pre-trained", "scratch"],
+        1000: ["pre-trained", "scratch", LONGER_SCRATCH],
+    }
+    ours, scratch = both_starts(all_there, LONGER_SCRATCH)[1000]
+    assert (ours.mean, scratch.mean) == (78, 90)
+    assert labels_verdict(all_there) == ("holds", ["300: holds", "1,000: holds"])
+    assert labels_verdict(all_there, LONGER_SCRATCH) == ("does not hold", ["1,000: does not hold"])
+    none_yet = Outcomes(all_there.plan, {}, {}, {}, {})
+    assert labels_verdict(none_yet, LONGER_SCRATCH) == ("not run yet", [])
+    assert labels_verdict(Outcomes(Plan((base,)), {}, {}, {}, {}), LONGER_SCRATCH) == ("–", [])
 
 
 def test_a_step_costs_what_its_visible_tokens_cost() -> None:

@@ -277,7 +277,8 @@ FULL = Plan(
         *ABLATIONS,
         *with_tuned(*FEWER_CLIPS, OBJECT_AGAIN),
         *with_tuned(*STATIC, LONGER, FINER[0]),
-        tuned(None, labels=1000, epochs=60),  # as many steps as the others' pre-training
+        # For as many steps as the others' pre-training, about 3,740.
+        *(tuned(None, labels=labels, epochs=epochs) for labels, epochs in ((1000, 60), (300, 208))),
         *with_tuned(FINER[1]),
     )
 )

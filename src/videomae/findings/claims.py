@@ -25,6 +25,7 @@ PAPER_RATIO = 0.9  # at which masks of different kinds are compared
 # Points of top-1: about two standard errors of the difference, on 600 clips of which the same are
 # easy for both.
 MARGIN = 3.0
+LONGER_SCRATCH = "scratch, longer"  # for as many steps as the pre-training takes
 CHANCE = 100 / len(MOTIONS)  # top-1 of a guess, %
 FINER_PX = 64  # of the points on a finer grid
 PAPER_PX = 112  # with as many cells as the paper's 224 px, whose patches are twice as wide
@@ -161,39 +162,51 @@ def called(point: Pretraining) -> str:
 
 
 def by_labels(outcomes: Outcomes) -> dict[int, dict[str, Tuned]]:
-    """Labels -> "pre-trained" and "scratch", each the first of the plan with so many labels."""
-    base = base_of(outcomes.plan)
-    found: dict[int, dict[str, Tuned]] = {}
-    for point in outcomes.plan.points:
+    """Labels -> what was fine-tuned on so many: "pre-trained", "scratch" or "scratch, longer"."""
+    found = {
+        labels: {who: top1 for who, point in each.items() if (top1 := outcomes.over_seeds(point))}
+        for labels, each in _label_points(outcomes.plan).items()
+    }
+    return {labels: each for labels, each in sorted(found.items()) if each}
+
+
+def _label_points(plan: Plan) -> dict[int, dict[str, Finetuning]]:
+    """The points of finding 2; from scratch the first of the plan, then the one for longer."""
+    base = base_of(plan)
+    found: dict[int, dict[str, Finetuning]] = {}
+    for point in plan.points:
         if isinstance(point, Finetuning) and point.domain == base.domain:
-            who = {base: "pre-trained", None: "scratch"}.get(point.start)
-            if who and (top1 := outcomes.over_seeds(point)):
-                found.setdefault(point.labels, {}).setdefault(who, top1)
-    return dict(sorted(found.items()))
+            each = found.setdefault(point.labels, {})
+            if point.start == base:
+                each["pre-trained"] = point
+            elif point.start is None:
+                each[LONGER_SCRATCH if "scratch" in each else "scratch"] = point
+    return found
 
 
-def both_starts(outcomes: Outcomes) -> dict[int, tuple[Tuned, Tuned]]:
+def both_starts(outcomes: Outcomes, scratch: str = "scratch") -> dict[int, tuple[Tuned, Tuned]]:
     """Labels -> pre-trained and scratch, where there are both."""
     return {
-        labels: (each["pre-trained"], each["scratch"])
+        labels: (each["pre-trained"], each[scratch])
         for labels, each in by_labels(outcomes).items()
-        if len(each) == 2
+        if {"pre-trained", scratch} <= each.keys()
     }
 
 
-def labels_verdict(outcomes: Outcomes) -> tuple[str, list[str]]:
+def labels_verdict(outcomes: Outcomes, scratch: str = "scratch") -> tuple[str, list[str]]:
     """Whether pre-training pays over all numbers of labels, and for each of them."""
     chance = by_seed(outcomes)
     found = {
-        labels: verdict([ours], [scratch], by_seed=chance)
-        for labels, (ours, scratch) in both_starts(outcomes).items()
+        labels: verdict([ours], [theirs], by_seed=chance)
+        for labels, (ours, theirs) in both_starts(outcomes, scratch).items()
     }
     if not found:
-        return "not run yet", []
+        planned = any(scratch in each for each in _label_points(outcomes.plan).values())
+        return "not run yet" if planned else "–", []
     each = [f"{labels:,}: {outcome}" for labels, outcome in found.items()]
     if len(set(found.values())) == 1:
         return next(iter(found.values())), each
-    return "holds in part", each
+    return "holds in part" if "holds" in found.values() else "undecided", each
 
 
 def matching(outcomes: Outcomes) -> list[tuple[Pretraining | None, Tuned]]:

@@ -10,6 +10,7 @@ from videomae.findings.arms import Finetuning, Plan, Pretraining
 from videomae.findings.claims import (
     CHANCE,
     FINER_PX,
+    LONGER_SCRATCH,
     base_of,
     by_labels,
     called,
@@ -102,8 +103,9 @@ def _answer(outcomes: Outcomes) -> str:
         [f"1. {claim}", *(found[claim] for found in verdicts.values())]
         for claim in next(iter(verdicts.values()))
     ]
-    few, _ = labels_verdict(outcomes)
-    rows.append(["2. pre-training pays on few labels", few, *[NONE] * 3])
+    for alike, scratch in (("as much fine-tuning", "scratch"), ("as much time", LONGER_SCRATCH)):
+        few, _ = labels_verdict(outcomes, scratch)
+        rows.append([f"2. pre-training pays on few labels, in {alike}", few, *[NONE] * 3])
     for (own, others), found in domains_verdicts(outcomes).items():
         claim = f"3. {own:,} matching clips beat {others:,} others"
         rows.append([claim, NONE, found, *[NONE] * 2])
@@ -224,6 +226,8 @@ def _pictures(points: Sequence[Pretraining]) -> list[str]:
 def _labels_section(outcomes: Outcomes) -> str:
     plan, base = outcomes.plan, base_of(outcomes.plan)
     _, each = labels_verdict(outcomes)
+    _, longer = labels_verdict(outcomes, LONGER_SCRATCH)
+    in_as_much_time = f" In as much time: {'; '.join(longer)}." if longer else ""
     sizes = sorted(
         (
             p
@@ -234,11 +238,14 @@ def _labels_section(outcomes: Outcomes) -> str:
     )
     parts = [
         "## Finding 2: few labels",
-        f"Whether pre-training pays, by labels: {'; '.join(each)}." if each else "",
+        f"Whether pre-training pays, by labels: {'; '.join(each)}.{in_as_much_time}"
+        if each
+        else "",
         labels_table(outcomes),
         f"The pre-trained encoder has seen {base.clips:,} clips without labels, and its "
-        "fine-tuning costs the pre-training besides; a scratch row with more epochs gives that "
-        "time to the labels.",
+        "fine-tuning costs the pre-training besides. A scratch row with more epochs gives that "
+        "time to the labels: as many steps as the pre-training took, and about as much time as it "
+        "and its fine-tuning.",
         "### How many clips to pre-train on",
         f"At about {outcomes.pretrained[base].num_steps:,} steps each."
         if base in outcomes.pretrained

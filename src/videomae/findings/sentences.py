@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from videomae.findings.arms import Plan, Pretraining
 from videomae.findings.claims import (
     CHANCE,
+    LONGER_SCRATCH,
     MARGIN,
     PAPER_PX,
     PAPER_RATIO,
@@ -63,10 +64,15 @@ def labels_sentence(outcomes: Outcomes) -> str:
             [f"{top1.mean:.0f}" for _, top1 in both.values()],
         )
     )
-    return (
+    text = (
         f"With {labels} labels a pre-trained encoder reaches {ours} %; fresh weights, with the "
         f"same settings, {scratch} %."
     )
+    longer = both_starts(outcomes, LONGER_SCRATCH)
+    if longer:
+        each = listed([f"{top1} % with {count:,}" for count, (_, top1) in longer.items()])
+        text += f" Given the time of the pre-training too, fresh weights reach {each}."
+    return text
 
 
 def domains_sentence(outcomes: Outcomes) -> str:
@@ -136,16 +142,17 @@ def seen_sentence(outcomes: Outcomes) -> str:
 
 
 def change_sentence(outcomes: Outcomes, points: list[Pretraining]) -> str:
-    """How the fine-tuned top-1 of these differs from that of the usual ones of the same mask."""
+    """How the fine-tuned top-1 and the loss of these differ from the usual of the same mask."""
     usual = {called(point): point for point in masks_in(outcomes.plan)}
     changes = []
     for point in points:
-        before, after = (
-            outcomes.top1(each, each.domain) if each else None
-            for each in (usual.get(called(point)), point)
-        )
-        if before and after:
-            changes.append(f"{called(point)} goes from {before} to {after} %")
+        pair = [each for each in (usual.get(called(point)), point) if each in outcomes.pretrained]
+        tops = [str(top1) for each in pair if (top1 := outcomes.top1(each, point.domain))]
+        if len(tops) == 2:
+            losses = " to ".join(f"{outcomes.pretrained[each].loss:.3f}" for each in pair if each)
+            changes.append(
+                f"{called(point)} goes from {' to '.join(tops)} %, its loss from {losses}"
+            )
     return f" Fine-tuned, {'; '.join(changes)}." if changes else ""
 
 
