@@ -7,6 +7,7 @@ import pytest
 from videomae.config import VideoMAEConfig
 from videomae.findings.arms import (
     BASE,
+    EPOCHS_OF_LONGER_SCRATCH,
     FULL,
     OBJECT,
     QUICK,
@@ -19,6 +20,7 @@ from videomae.findings.arms import (
     tuned,
     with_tuned,
 )
+from videomae.findings.claims import longer_than_base
 from videomae.masking import MASKS
 
 PLANS = pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
@@ -50,14 +52,16 @@ def test_every_point_has_settings_and_masks_that_exist(plan: Plan, tmp_path: Pat
             assert finetune.eval_data != finetune.data
 
 
-def test_pretrainings_are_compared_at_equal_steps_and_peak_rate() -> None:
+def test_what_is_compared_takes_as_many_steps() -> None:
     usual = BASE.settings(FULL.scale, Path())
     for point in FULL.points:
-        if (isinstance(point, Pretraining) and point.epochs != 60) or point == BASE:
+        if isinstance(point, Pretraining) and point not in longer_than_base(FULL):
             settings = point.settings(FULL.scale, Path())
             steps = point.clips // settings.batch_size * point.epochs
             assert abs(steps - 3740) < 75, point.name
             assert settings.peak_lr == pytest.approx(usual.peak_lr)
+    for labels, epochs in EPOCHS_OF_LONGER_SCRATCH.items():
+        assert abs(labels // FULL.scale.batch_size * epochs - 3740) < 75, labels
 
 
 def test_the_plan_holds_what_the_findings_need() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,16 @@ def test_a_page_and_its_pictures_are_the_same_each_time(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
+def test_the_quick_page_links_to_what_is_there(tmp_path: Path) -> None:
+    results = made_up(QUICK, tmp_path / "results", len(QUICK.points))
+    for point in QUICK.points:
+        (results / f"{point.name}.png").touch()
+    page = write_page(QUICK, results, tmp_path / "page.md")
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    assert "results" in links
+    assert [link for link in links if not (tmp_path / link).exists()] == []
+
+
 def test_results_of_other_settings_are_left_out(tmp_path: Path) -> None:
     made_up(FULL, tmp_path, 1)
     (path,) = tmp_path.glob("*.json")
@@ -112,3 +123,14 @@ def test_an_ablation_is_held_against_what_a_seed_changes(tmp_path: Path) -> None
     text = page_text(read_outcomes(FULL, tmp_path))
     assert "probes of 64.0 to 74.0 % by their seed alone" in text
     assert "Above it: decoder depth 4. Below it: decoder depth 1." in text
+
+
+def test_longer_pretrainings_stand_beside_the_usual_one(tmp_path: Path) -> None:
+    text = page_text(read_outcomes(FULL, made_up(FULL, tmp_path, len(FULL.points))))
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| tube | 0.75 |")]
+    assert [row[2] for row in rows if row[2] in ("20", "60", "150")] == ["20", "60", "150"]
+    names = [point.name for point in FULL.points]
+    means = [
+        21 + names.index(f"tube-0.75{length}-tuned") for length in ("", "-epochs60", "-epochs150")
+    ]
+    assert f"tube 0.75 goes from {' to '.join(f'{mean}.0 ± 1.0' for mean in means)} %" in text

@@ -58,6 +58,13 @@ def longer_than_base(plan: Plan) -> list[Pretraining]:
     return [point for point in found if point.epochs > base.epochs]
 
 
+def by_length(plan: Plan) -> list[Pretraining]:
+    """The pre-trainings that take longer, after the usual ones of the same mask."""
+    longer = longer_than_base(plan)
+    masks = {(point.mask, point.mask_ratio) for point in longer}
+    return [p for p in masks_in(plan) if (p.mask, p.mask_ratio) in masks] + longer
+
+
 def pictured(outcomes: Outcomes, domain: Domain = "camera") -> list[Pretraining]:
     """Whose reconstructions are shown: tubes at each ratio, and each mask at two of them.
 

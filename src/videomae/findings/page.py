@@ -1,6 +1,7 @@
 """The page of the findings: plots, sentences and tables, all of them from the result files."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from videomae.findings.claims import (
     LONGER_SCRATCH,
     base_of,
     by_labels,
+    by_length,
     called,
     domains_verdicts,
     labels_verdict,
@@ -36,6 +38,7 @@ from videomae.findings.sentences import (
     grid_sentence,
     labels_sentence,
     leak_sentence,
+    listed,
     masks_sentence,
     seen_sentence,
 )
@@ -57,12 +60,13 @@ def write_page(plan: Plan, results_dir: Path, page: Path) -> Path:
         if picture.exists() and point in [*pictured(outcomes), *pictured(outcomes, "object")]:
             shutil.copyfile(picture, folder / picture.name)
     with atomic_path(page) as temporary:
-        temporary.write_text(page_text(outcomes), encoding="utf-8")
+        link = Path(os.path.relpath(results_dir, page.parent)).as_posix()
+        temporary.write_text(page_text(outcomes, link), encoding="utf-8")
     return page
 
 
-def page_text(outcomes: Outcomes) -> str:
-    """The page in Markdown; a function of the results alone."""
+def page_text(outcomes: Outcomes, results: str = "../benchmarks/findings") -> str:
+    """The page in Markdown, with a link to the results from where it will stand."""
     plan = outcomes.plan
     parts = [
         "# The paper's findings, in small",
@@ -84,7 +88,7 @@ def page_text(outcomes: Outcomes) -> str:
         _labels_section(outcomes),
         _domains_section(outcomes),
         _ablations_section(outcomes),
-        _repeat_section(outcomes),
+        _repeat_section(outcomes, results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -146,15 +150,15 @@ def _setting(outcomes: Outcomes) -> str:
   {scale.num_frames} frames, every second one, patch {config.patch_size}: {grid.frames} slices of
   {grid.height} x {grid.width} cells, {grid.num_tokens} tokens.
 - **Pre-training**, unless said otherwise: {called(base)}, {base.clips:,} clips,
-  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets. Not tubes
-  of 0.9, which [in trials](log.md) stayed on the plateau of the loss, nor random masks of 0.75,
-  where chance decided. The linear probe learns from {scale.probe_clips:,} labelled clips on frozen
-  features.
+  {base.epochs} epochs, batches of {scale.batch_size}, normalised pixels as targets.
+  {outcomes.plan.why}
+  The linear probe learns from {scale.probe_clips:,} labelled clips on frozen features.
 - **Fine-tuning**, unless said otherwise: {_few(outcomes.plan)} labels, the first of the clips that
   were pre-trained on, the same settings from scratch and from a pre-trained encoder.
 - **Machine**: {machine.get("processor", NONE)}, {machine.get("cores", NONE)} cores, torch
-  {machine.get("torch", NONE)}, float32, two points at a time with one thread each. The machine
-  had other work too, so costs are in CPU seconds; clips per second are as seen on the clock."""
+  {machine.get("torch", NONE)}, float32, two points at a time with one thread each. Points
+  ran on processors of two generations, some beside other work: GFLOP compares costs better than CPU
+  seconds do; clips per second are as seen on the clock."""
 
 
 def _few(plan: Plan) -> int:
@@ -204,9 +208,9 @@ def _masks_section(outcomes: Outcomes) -> str:
     if longer:
         parts += [
             "### The schedule changed: longer",
-            f"The same with {longer[0].epochs} epochs in place of {base.epochs}, in case the "
-            f"plateau alone decides.{change_sentence(outcomes, longer)}",
-            masks_table(outcomes, longer),
+            f"The same with {listed([str(point.epochs) for point in longer])} epochs in place of "
+            f"{base.epochs}, in case the plateau alone decides.{change_sentence(outcomes, longer)}",
+            masks_table(outcomes, by_length(plan)),
             _image("loss, longer", "loss-longer", loss_groups(outcomes)["longer"]),
         ]
     finer = masks_in(plan, image_size=FINER_PX)
@@ -236,6 +240,10 @@ def _labels_section(outcomes: Outcomes) -> str:
         ),
         key=lambda point: point.clips,
     )
+    gives_time = (
+        " A scratch row with more epochs gives that time to the labels: as many steps as the "
+        "pre-training took, and about as much time as it and its fine-tuning."
+    )
     parts = [
         "## Finding 2: few labels",
         f"Whether pre-training pays, by labels: {'; '.join(each)}.{in_as_much_time}"
@@ -243,21 +251,18 @@ def _labels_section(outcomes: Outcomes) -> str:
         else "",
         labels_table(outcomes),
         f"The pre-trained encoder has seen {base.clips:,} clips without labels, and its "
-        "fine-tuning costs the pre-training besides. A scratch row with more epochs gives that "
-        "time to the labels: as many steps as the pre-training took, and about as much time as it "
-        "and its fine-tuning.",
-        "### How many clips to pre-train on",
-        f"At about {outcomes.pretrained[base].num_steps:,} steps each."
-        if base in outcomes.pretrained
-        else "",
-        runs_table(
-            outcomes,
-            [
-                (f"{point.clips:,} clips" + (f", seed {point.seed}" if point.seed else ""), point)
-                for point in with_seeds(plan, sizes)
-            ],
-        ),
+        f"fine-tuning costs the pre-training besides.{gives_time if longer else ''}",
     ]
+    if len(sizes) > 1 and base in outcomes.pretrained:
+        rows = [
+            (f"{point.clips:,} clips" + (f", seed {point.seed}" if point.seed else ""), point)
+            for point in with_seeds(plan, sizes)
+        ]
+        parts += [
+            "### How many clips to pre-train on",
+            f"At about {outcomes.pretrained[base].num_steps:,} steps each.",
+            runs_table(outcomes, rows),
+        ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -321,14 +326,13 @@ def _ablations_section(outcomes: Outcomes) -> str:
         dual_sentence(plan),
         "Losses of normalised and of raw pixels are not comparable. With two crops of each clip a "
         "step reads half as many clips; with frame_stride 1 a model sees half of the motion, and "
-        "what moves less is easier to copy. Seconds are of different days: GFLOP tells better "
-        "what a step costs. The paper finds a decoder of 4 layers best among 1 to 8, normalised "
-        "targets better, and repeated augmentation of use.",
+        "what moves less is easier to copy. The paper finds a decoder of 4 layers best among 1 to "
+        "8, normalised targets better, and repeated augmentation of use.",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _repeat_section(outcomes: Outcomes) -> str:
+def _repeat_section(outcomes: Outcomes, results: str) -> str:
     base = base_of(outcomes.plan)
     first = next((p for p in outcomes.tuned if p.start == base), None)
     parts = [
@@ -336,7 +340,7 @@ def _repeat_section(outcomes: Outcomes) -> str:
         "```bash\nmake findings           # all points, a night on two cores; goes on where it "
         "stopped\nmake findings QUICK=1   # a few of them in half an hour, "
         "runs/findings/quick/reproduction.md\n```",
-        "Each point is a JSON file in [benchmarks/findings](../benchmarks/findings) with its "
+        f"Each point is a JSON file in [{results.replace('../', '')}]({results}) with its "
         "settings, loss, probes, seeds, times and machine; this page is written from those. All "
         "points differ from these two recipes by what their names say:",
     ]

@@ -10,8 +10,8 @@ from videomae.findings.claims import (
     FINER_PX,
     PAPER_RATIO,
     by_labels,
+    by_length,
     called,
-    longer_than_base,
     masks_in,
     matching,
     seen_and_learned,
@@ -60,11 +60,9 @@ def loss_groups(outcomes: Outcomes) -> dict[str, dict[str, Pretrained]]:
         for mask in ("tube", "random", "frame")
     }
     groups["object"] = _runs(outcomes, masks_in(plan, "object"))
-    longer = longer_than_base(plan)
-    both = [p for p in every if called(p) in map(called, longer)] + longer
     groups["longer"] = {
         f"{called(point)}, {point.epochs} epochs": outcomes.pretrained[point]
-        for point in both
+        for point in by_length(plan)
         if point in outcomes.pretrained
     }
     return groups

@@ -143,16 +143,16 @@ def seen_sentence(outcomes: Outcomes) -> str:
 
 def change_sentence(outcomes: Outcomes, points: list[Pretraining]) -> str:
     """How the fine-tuned top-1 and the loss of these differ from the usual of the same mask."""
-    usual = {called(point): point for point in masks_in(outcomes.plan)}
+    runs: dict[str, list[tuple[str, str]]] = {called(point): [] for point in points}
+    for point in [*masks_in(outcomes.plan), *points]:
+        run, top1 = outcomes.pretrained.get(point), outcomes.top1(point, point.domain)
+        if run and top1 and called(point) in runs:
+            runs[called(point)].append((str(top1), f"{run.loss:.3f}"))
     changes = []
-    for point in points:
-        pair = [each for each in (usual.get(called(point)), point) if each in outcomes.pretrained]
-        tops = [str(top1) for each in pair if (top1 := outcomes.top1(each, point.domain))]
-        if len(tops) == 2:
-            losses = " to ".join(f"{outcomes.pretrained[each].loss:.3f}" for each in pair if each)
-            changes.append(
-                f"{called(point)} goes from {' to '.join(tops)} %, its loss from {losses}"
-            )
+    for name, alike in runs.items():
+        if len(alike) > 1:
+            tops, losses = (" to ".join(each) for each in zip(*alike, strict=True))
+            changes.append(f"{name} goes from {tops} %, its loss from {losses}")
     return f" Fine-tuned, {'; '.join(changes)}." if changes else ""
 
 

@@ -33,6 +33,7 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
         row = [
             point.mask,
             f"{point.mask_ratio:g}" + (f", seed {point.seed}" if point.seed else ""),
+            f"{point.epochs}" if len({each.epochs for each in points}) > 1 else NONE,
             str(num_visible(outcomes.plan, point)),
             f"{clip_gflop(outcomes.plan, point):.2f}",
             NONE if elsewhere is None else f"{100 * elsewhere:.0f}",
@@ -52,10 +53,10 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
             ]
             row.append(str(top1) if top1 else NONE)
         rows.append(row)
-    columns = ["mask", "ratio", "visible", "GFLOP", "elsewhere, %", "loss", "copy", "past"]
+    columns = ["mask", "ratio", "epochs", "visible", "GFLOP", "elsewhere, %", "loss", "copy"]
     at = f", {minutes:.0f} min" if known else ""
-    columns += ["probe, %", f"equal time{at}", "CPU s per epoch", "clips/s", "fine-tuned, %"]
-    return table(columns, rows)
+    columns += ["past", "probe, %", f"equal time{at}", "CPU s per epoch", "clips/s"]
+    return table([*columns, "fine-tuned, %"], rows)
 
 
 def labels_table(outcomes: Outcomes) -> str:
