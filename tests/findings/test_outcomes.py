@@ -43,6 +43,16 @@ def test_probes_at_equal_time_lie_on_lines_between_the_milestones() -> None:
     assert RUN.epoch_seconds == 60
 
 
+def test_probes_of_the_quarters_are_those_nearest_to_them() -> None:
+    run = dataclasses.replace(
+        RUN,
+        num_steps=150,
+        probe_steps=(37, 74, 111, 148, 150),
+        probes=(10.0, 20.0, 30.0, 40.0, 41.0),
+    )
+    assert run.quarters == [10, 20, 30, 41]
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "expected"),
     [

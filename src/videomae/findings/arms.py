@@ -285,6 +285,7 @@ FULL = Plan(
             for labels, epochs in EPOCHS_OF_LONGER_SCRATCH.items()
         ),
         *with_tuned(*STATIC, *FINER, *LONGER),
+        labelled(AGAIN, 100),
     ),
     why="Not tubes of 0.9, which [in trials](log.md) stayed on the plateau of the loss, nor random "
     "masks of 0.75, where chance decided.",

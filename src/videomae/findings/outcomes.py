@@ -89,6 +89,13 @@ class Pretrained:
         """CPU minutes up to a step."""
         return self.cpu_seconds * step / self.num_steps / 60
 
+    @property
+    def quarters(self) -> list[float]:
+        """The probe after each quarter of the steps, or as near to it as there is one."""
+        probes = list(zip(self.probe_steps, self.probes, strict=True))
+        marks = [self.num_steps * quarter / 4 for quarter in (1, 2, 3, 4)]
+        return [min(probes, key=lambda it: abs(it[0] - mark))[1] for mark in marks]
+
     def probe_after(self, minutes: float) -> float:
         """The probe after so many CPU minutes, on straight lines between the milestones.
 

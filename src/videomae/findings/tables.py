@@ -26,6 +26,7 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
     """What masks cost, and what was learned under them."""
     known = [outcomes.pretrained[point] for point in points if point in outcomes.pretrained]
     minutes = min((run.minutes(run.num_steps) for run in known), default=0.0)
+    equally_long = len({point.epochs for point in points}) == 1
     rows = []
     for point in with_seeds(outcomes.plan, points):
         run, top1 = outcomes.pretrained.get(point), outcomes.own_top1(point)
@@ -33,7 +34,7 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
         row = [
             point.mask,
             f"{point.mask_ratio:g}" + (f", seed {point.seed}" if point.seed else ""),
-            f"{point.epochs}" if len({each.epochs for each in points}) > 1 else NONE,
+            NONE if equally_long else f"{point.epochs}",
             str(num_visible(outcomes.plan, point)),
             f"{clip_gflop(outcomes.plan, point):.2f}",
             NONE if elsewhere is None else f"{100 * elsewhere:.0f}",
@@ -46,8 +47,8 @@ def masks_table(outcomes: Outcomes, points: list[Pretraining]) -> str:
                 f"{run.loss:.3f}",
                 NONE if run.copy_loss is None else f"{run.copy_loss:.3f}",
                 NONE if passed is None else f"{passed:,}",
-                ", ".join(f"{probe:.0f}" for probe in run.probes[-4:]),
-                f"{run.probe_after(minutes):.0f}",
+                ", ".join(f"{probe:.0f}" for probe in run.quarters),
+                f"{run.probe_after(minutes):.0f}" if equally_long else NONE,
                 f"{run.epoch_seconds:.0f}",
                 f"{run.clips_per_second:.0f}",
             ]
