@@ -39,6 +39,7 @@ from videomae.findings.sentences import (
     labels_sentence,
     leak_sentence,
     listed,
+    longer_sentence,
     masks_sentence,
     seen_sentence,
 )
@@ -78,7 +79,7 @@ def page_text(outcomes: Outcomes, results: str = "../benchmarks/findings") -> st
         again_sentence(outcomes),
         "## In a minute",
         _image("fine-tuned top-1 against the mask ratio", "masks", _any(outcomes, masks_in(plan))),
-        f"**1. Masks.** {masks_sentence(outcomes, masks_in(plan))}",
+        f"**1. Masks.** {masks_sentence(outcomes, masks_in(plan))}{longer_sentence(outcomes)}",
         _image("top-1 against the number of labels", "labels", by_labels(outcomes)),
         f"**2. Few labels.** {labels_sentence(outcomes)}",
         _image("top-1 by what was pre-trained on", "domains", matching(outcomes)),

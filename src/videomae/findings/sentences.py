@@ -19,6 +19,7 @@ from videomae.findings.claims import (
     by_seed,
     called,
     clip_gflop,
+    longer_than_base,
     masks_in,
     matching,
     seen_and_learned,
@@ -50,6 +51,22 @@ def masks_sentence(outcomes: Outcomes, points: list[Pretraining]) -> str:
         )
         words.append(f". An epoch of tubes takes {low} and {high}")
     return "".join(words) + "."
+
+
+def longer_sentence(outcomes: Outcomes) -> str:
+    """What the longest of the longer pre-trainings comes to."""
+    known = {
+        point: top1
+        for point in longer_than_base(outcomes.plan)
+        if (top1 := outcomes.top1(point, point.domain))
+    }
+    if not known:
+        return ""
+    longest = max(known, key=lambda point: point.epochs)
+    return (
+        f" Given {longest.epochs} epochs in place of {base_of(outcomes.plan).epochs}, "
+        f"{called(longest)} reaches {known[longest]} %."
+    )
 
 
 def labels_sentence(outcomes: Outcomes) -> str:
