@@ -291,8 +291,8 @@ FULL = Plan(
     "masks of 0.75, where chance decided.",
 )
 
-_QUICK_BASE = masked("frame", 0.5, clips=1000, epochs=30)
-_QUICK_TUBES = masked("tube", 0.9, clips=1000, epochs=30)
+_QUICK_BASE = masked("frame", 0.5, clips=1000, epochs=45)
+_QUICK_TUBES = masked("tube", 0.9, clips=1000, epochs=45)
 QUICK = Plan(
     (
         _QUICK_BASE,
