@@ -252,6 +252,7 @@ def test_what_is_not_installed_is_said_and_left_out(
 ) -> None:
     monkeypatch.setattr(peers, "is_there", lambda _: False)
     monkeypatch.setattr(engines, "ENGINES", ("auto", "torch"))
+    monkeypatch.setattr(engines, "best_dtype", lambda _: torch.float32)
     missing = "transformers is not installed"
     record = bench("forward", "--batch-sizes", 1)
     assert record["left_out"] == [missing]

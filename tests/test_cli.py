@@ -152,7 +152,7 @@ def test_a_terminal_is_told_in_one_line_what_runs_the_model(
         command, found(place)[0], "--model", place / "classifier", "--device", "cpu", "--json"
     )
     assert code == 0
-    expected = r"videomae: torch [0-9.]+, cpu \(\d+ threads\), float32, \w+ attention"
+    expected = r"videomae: torch [0-9.]+, cpu \(\d+ threads\), b?float(32|16), \w+ attention"
     assert re.fullmatch(expected, err.splitlines()[0])
 
 

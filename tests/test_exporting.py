@@ -312,7 +312,7 @@ def test_motion_tiny_answers_the_same_and_in_int8_as_well(cache: Path) -> None:
     options: dict[str, Any] = {"engine_cache_dir": cache, "device": "cpu", "tell": lambda _: None}
     clips, labels = motion_clips(108, first_seed=50_000)
     expected = engines.load("motion-tiny", engine="torch", dtype="float32", device="cpu")(clips)
-    exact = engines.load("motion-tiny", engine="openvino", **options)(clips)
+    exact = engines.load("motion-tiny", engine="openvino", dtype="float32", **options)(clips)
     torch.testing.assert_close(exact, expected, atol=1e-4, rtol=1e-4)
     assert exact.argmax(-1).equal(expected.argmax(-1))
 
