@@ -33,13 +33,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomae.config import VideoMAEConfig
-from videomae.datasets.manifest import load_videos
-from videomae.sampling import clip_indices, random_start
+from videomae.data.manifest import load_videos
+from videomae.processing.sampling import clip_indices, random_start
+from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation, crop_and_resize, random_crop_box
 from videomae.training.data import ClipSource
-from videomae.training.settings import TrainSettings
-from videomae.video import Frames, probe, read_frames
-from videomae.video_write import write_video
+from videomae.video.reader import Frames, probe, read_frames
+from videomae.video.writer import write_video
 
 SIZES = {"340x256": (256, 340), "1280x720": (720, 1280)}
 NUM_FRAMES, STRIDE, SIDE, FPS = 16, 4, 224, 25

@@ -24,19 +24,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from videomae.data.motion import render_dataset
+from videomae.evaluation.evaluate import evaluate
 from videomae.hub import write_json
-from videomae.motion import render_dataset
-from videomae.spellings import to_hf_file_keys
-from videomae.training.evaluate import evaluate
-from videomae.training.finetune import finetune
-from videomae.training.pretrain import pretrain
-from videomae.training.settings import (
+from videomae.settings import (
     EvaluateSettings,
     FinetuneSettings,
     PretrainSettings,
     load_recipe,
 )
-from videomae.weights import read_checkpoint, save_safetensors
+from videomae.training.finetune import finetune
+from videomae.training.pretrain import pretrain
+from videomae.weights.checkpoint import read_checkpoint, save_safetensors
+from videomae.weights.keys import to_hf_file_keys
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "src" / "videomae" / "assets"

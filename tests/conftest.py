@@ -1,12 +1,16 @@
-"""What all tests share: a known random state that is put back, and the stored reference cases."""
+"""What all tests share: a known random state, stored reference cases, a tiny run and its videos."""
 
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from videomae.data.motion import MOTIONS, render_clip
+from videomae.video.reader import write_video
 
 
 @pytest.fixture(autouse=True)
@@ -23,4 +27,36 @@ def _random_state() -> Iterator[None]:
 @pytest.fixture
 def reference_dir() -> Path:
     """Tiny models of the published code with their inputs and outputs; see the README there."""
-    return Path(__file__).parent / "data"
+    return Path(__file__).parent / "reference"
+
+
+# What makes a run tiny: 4 frames of 16 px, so 2 x 2 x 2 tubelets of the tiny preset.
+SMALL: dict[str, Any] = {
+    "preset": "tiny",
+    "image_size": 16,
+    "num_frames": 4,
+    "frame_stride": 2,
+    "batch_size": 4,
+    "log_every_steps": 1,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+@pytest.fixture(scope="session")
+def videos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten videos of 8 frames in two class folders, sway and zoom_in."""
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(10):
+        motion = ("sway", "zoom_in")[index % 2]
+        assert motion in MOTIONS
+        path = folder / motion / f"{index}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_video(path, render_clip(motion, seed=index, size=24, num_frames=8), fps=8)
+    return folder
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """Keyword arguments of settings for a tiny run."""
+    return dict(SMALL)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from videomae import cli
-from videomae.motion import render_dataset
+from videomae.commands import cli
+from videomae.data.motion import render_dataset
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])

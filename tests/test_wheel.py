@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import videomae
-from videomae.training.settings import recipe_names
+from videomae.settings import recipe_names
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel_path: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in names if name.startswith("videomae/")} == package
-    assert {"videomae/py.typed", "videomae/cli.py"} < names
+    assert {"videomae/py.typed", "videomae/commands/cli.py"} < names
     for model in ("motion-tiny", "motion-tiny-pretrain"):
         assert f"videomae/assets/{model}/config.json" in names
         assert f"videomae/assets/{model}/model.safetensors" in names
@@ -59,7 +59,7 @@ import sys, videomae
 assert videomae.__file__.startswith(sys.argv[1]), videomae.__file__
 model = videomae.VideoMAEForVideoClassification.from_pretrained("motion-tiny")
 assert model.config.num_labels == 12
-from videomae.cli import main
+from videomae.commands.cli import main
 sys.argv = ["videomae", "--version"]
 main()
 """

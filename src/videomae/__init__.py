@@ -6,23 +6,23 @@ The names below are loaded when they are first used, so that importing the packa
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from videomae.version import __version__
+
 if TYPE_CHECKING:
     from videomae import errors, masking
     from videomae.config import VideoMAEConfig
-    from videomae.inference import classify, embed, reconstruct
-    from videomae.modeling import (
+    from videomae.inference.predict import classify, embed, reconstruct
+    from videomae.model.modeling import (
         VideoMAEForPreTraining,
         VideoMAEForVideoClassification,
         VideoMAEModel,
         VideoMAEPreTrainedModel,
     )
-    from videomae.processing import (
+    from videomae.processing.processors import (
         VideoMAEFeatureExtractor,
         VideoMAEImageProcessor,
         VideoMAEVideoProcessor,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "VideoMAEConfig",
@@ -44,18 +44,18 @@ __all__ = [
 # The file where each public name lives; `errors` and `masking` are files themselves.
 _HOMES = {
     "VideoMAEConfig": "config",
-    "VideoMAEFeatureExtractor": "processing",
-    "VideoMAEForPreTraining": "modeling",
-    "VideoMAEForVideoClassification": "modeling",
-    "VideoMAEImageProcessor": "processing",
-    "VideoMAEModel": "modeling",
-    "VideoMAEPreTrainedModel": "modeling",
-    "VideoMAEVideoProcessor": "processing",
-    "classify": "inference",
-    "embed": "inference",
+    "VideoMAEFeatureExtractor": "processing.processors",
+    "VideoMAEForPreTraining": "model.modeling",
+    "VideoMAEForVideoClassification": "model.modeling",
+    "VideoMAEImageProcessor": "processing.processors",
+    "VideoMAEModel": "model.modeling",
+    "VideoMAEPreTrainedModel": "model.modeling",
+    "VideoMAEVideoProcessor": "processing.processors",
+    "classify": "inference.predict",
+    "embed": "inference.predict",
     "errors": "errors",
     "masking": "masking",
-    "reconstruct": "inference",
+    "reconstruct": "inference.predict",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from videomae.cli import main
+from videomae.commands.cli import main
 
 sys.exit(main())

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
-from videomae.datasets.manifest import Video, Videos, load_videos
-from videomae.datasets.opening import open_video
+from videomae.data.manifest import Video, Videos, load_videos
+from videomae.data.opening import open_video
 from videomae.errors import ConfigError, VideoError
+from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation, crop_and_resize
 from videomae.training.data import (
     Batch,
@@ -23,8 +24,7 @@ from videomae.training.data import (
     normalize,
     train_batches,
 )
-from videomae.training.settings import TrainSettings
-from videomae.video import probe, read_frames
+from videomae.video.reader import probe, read_frames
 
 CONFIG = VideoMAEConfig.preset("tiny", image_size=16, num_frames=4, frame_stride=2)
 

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from videomae.datasets.manifest import Video, Videos, load_videos, write_manifest
+from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError
-from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.data import Batch
 from videomae.training.finetune import (
@@ -23,9 +24,8 @@ from videomae.training.finetune import (
     mixed,
     problem_loss,
 )
+from videomae.training.log import read_log
 from videomae.training.pretrain import pretrain
-from videomae.training.report import read_log
-from videomae.training.settings import FinetuneSettings, PretrainSettings
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
-from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.training.optim import Ema, layer_of, lr_at, parameter_groups, set_lr
 
 

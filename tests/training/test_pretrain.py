@@ -14,12 +14,12 @@ from PIL import Image
 
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
-from videomae.modeling import VideoMAEForPreTraining
+from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.settings import PretrainSettings, load_recipe
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.data import normalize
+from videomae.training.log import read_log
 from videomae.training.pretrain import draw_masks, make_model, pretrain
-from videomae.training.report import read_log
-from videomae.training.settings import PretrainSettings, load_recipe
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from videomae.modeling import VideoMAEForPreTraining
+from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.settings import PretrainSettings
+from videomae.training.log import read_log
 from videomae.training.pretrain import pretrain
-from videomae.training.report import read_log
-from videomae.training.settings import PretrainSettings
 
 SMALL = """
 data={data} preset=tiny image_size=16 num_frames=4 frame_stride=2 batch_size=4 mask_ratio=0.5

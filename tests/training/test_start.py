@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
-from videomae.modeling import VideoMAEForPreTraining
-from videomae.processing import VideoMAEVideoProcessor
-from videomae.training.machine import Machine
-from videomae.training.settings import PretrainSettings
+from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.processing.processors import VideoMAEVideoProcessor
+from videomae.settings import PretrainSettings
 from videomae.training.start import save_model, sizes_of
 
 

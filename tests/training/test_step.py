@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.masking import tube_mask
-from videomae.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.training.data import Batch
-from videomae.training.machine import Machine
 from videomae.training.step import StepResult, Timer, stepper
 
 TINY: dict[str, Any] = {

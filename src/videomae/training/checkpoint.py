@@ -16,10 +16,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
+from videomae.compute.distributed import Machine
 from videomae.errors import ConfigError, WeightsError
 from videomae.hub import atomic_path
-from videomae.training.machine import Machine
-from videomae.training.settings import TrainSettings
+from videomae.settings import TrainSettings
 
 # What may differ when a run goes on: none of these changes what a step computes.
 _FREE_TO_CHANGE = frozenset(

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
-from videomae.datasets.manifest import Videos
-from videomae.datasets.opening import open_video, part_of
+from videomae.data.manifest import Videos
+from videomae.data.opening import open_video, part_of
 from videomae.errors import ConfigError, VideoError
-from videomae.sampling import frame_indices, random_start, random_uniform_indices, views
+from videomae.processing.sampling import frame_indices, random_start, random_uniform_indices, views
+from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation, crop_and_resize
-from videomae.training.settings import TrainSettings
-from videomae.video import Frames
+from videomae.video.reader import Frames
 
 # A video is kept decoded only up to this size, so that one long file cannot fill the cache.
 _CACHED_VIDEO_BYTES = 16 << 20

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
-from videomae.datasets.manifest import Videos, has_split, load_videos
+from videomae.data.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
-from videomae.modeling import VideoMAEForVideoClassification
+from videomae.evaluation.evaluate import Evaluation, evaluate_model
+from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.report.card import finetuning_card
+from videomae.report.run_page import write_page
+from videomae.settings import FinetuneSettings
 from videomae.training.augment import Augmentation, mix, smooth_one_hot
-from videomae.training.card import finetuning_card
 from videomae.training.data import Batch, ClipSource, normalize
-from videomae.training.evaluate import Evaluation, evaluate_model
+from videomae.training.log import open_output, read_log
 from videomae.training.loop import EpochEnd, run_epochs
-from videomae.training.machine import Machine
-from videomae.training.page import write_page
-from videomae.training.report import open_output, read_log
-from videomae.training.settings import FinetuneSettings
 from videomae.training.start import save_model, sizes_of
 
 _PROBLEM_TYPES = {

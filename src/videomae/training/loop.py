@@ -10,14 +10,14 @@ from itertools import islice
 
 import torch
 
+from videomae.compute.distributed import Machine, step_seed
 from videomae.errors import ConfigError, VideoError
-from videomae.modeling import VideoMAEPreTrainedModel
+from videomae.model.modeling import VideoMAEPreTrainedModel
+from videomae.settings import TrainSettings
 from videomae.training.checkpoint import check_room, load_checkpoint, save_checkpoint
 from videomae.training.data import ClipSource, Plan, train_batches
-from videomae.training.machine import Machine, step_seed
+from videomae.training.log import RunLog
 from videomae.training.optim import Ema, lr_at, parameter_groups, set_lr
-from videomae.training.report import RunLog
-from videomae.training.settings import TrainSettings
 from videomae.training.step import BatchLoss, StepResult, Timer, stepper
 
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
-from videomae.datasets.manifest import load_videos
+from videomae.data.manifest import load_videos
 from videomae.errors import VideoError
 from videomae.masking import MASKS, running_cell_mask
-from videomae.modeling import VideoMAEForPreTraining
+from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.report.card import pretraining_card
+from videomae.report.pictures import film_strip, hide, paste_reconstruction, save_picture, to_frames
+from videomae.report.run_page import write_page
+from videomae.settings import PretrainSettings
 from videomae.training.augment import Augmentation
-from videomae.training.card import pretraining_card
 from videomae.training.data import Batch, ClipSource, normalize
+from videomae.training.log import open_output
 from videomae.training.loop import make_plan, run_epochs
-from videomae.training.machine import Machine
-from videomae.training.page import write_page
-from videomae.training.report import open_output
-from videomae.training.settings import PretrainSettings
 from videomae.training.start import save_model, sizes_of
-from videomae.visualize import film_strip, hide, paste_reconstruction, save_picture, to_frames
 
 
 def pretrain(settings: PretrainSettings) -> Path:

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from videomae.modeling import VideoMAEPreTrainedModel
-from videomae.processing import VideoMAEImageProcessor, VideoMAEVideoProcessor
-from videomae.training.machine import Machine
-from videomae.training.settings import TrainSettings
+from videomae.compute.distributed import Machine
+from videomae.model.modeling import VideoMAEPreTrainedModel
+from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
+from videomae.settings import TrainSettings
 
 
 def sizes_of(settings: TrainSettings) -> dict[str, Any]:

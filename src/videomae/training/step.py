@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
-from videomae.modeling import VideoMAEPreTrainedModel
+from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.training.data import Batch
-from videomae.training.machine import Machine
 
 # Models up to this width are split over the cores of a CPU, row by row. On two cores (Zen 3) 64
 # clips of width 128 then take 0.26 s in place of 0.27 in pre-training, 0.70 in place of 0.84 in

@@ -1,1 +1,0 @@
-"""What the commands do beyond calling one function of the library."""

@@ -1,0 +1,1 @@
+"""The command line: one function or file per command."""

@@ -1,0 +1,323 @@
+"""What each command takes: a frozen dataclass whose fields are its flags, with their help."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro import conf
+from tyro.constructors import PrimitiveConstructorSpec
+
+from videomae.settings import (
+    Dtype,
+    EvaluateSettings,
+    FinetuneSettings,
+    LinearProbeSettings,
+    Mask,
+    PretrainSettings,
+)
+
+
+class Files(tuple[Path, ...]):
+    """Paths of a command line.
+
+    A class of its own, as tyro imports a type checker to look into a plain tuple[Path, ...]: 0.15 s
+    of the 2.3 s (CPU time) from the start of `videomae classify` to its answer.
+    """
+
+
+_FILES = PrimitiveConstructorSpec[Files](
+    nargs="*",
+    metavar="FILE",
+    instance_from_str=lambda words: Files(map(Path, words)),
+    is_instance=lambda value: isinstance(value, Files),
+    str_from_instance=lambda files: [str(path) for path in files],
+)
+
+
+@dataclass(frozen=True)
+class VideoCommand:
+    """What all commands on videos have."""
+
+    files: Annotated[
+        conf.Positional[Files],
+        _FILES,
+        conf.arg(metavar="FILE [FILE ...]", help_behavior_hint=""),
+    ]
+    """Videos, GIFs, folders of frames; any other folder stands for all videos in it."""
+
+
+@dataclass(frozen=True)
+class ModelCommand(VideoCommand):
+    """What all commands that run a model have."""
+
+    model: str = "motion-tiny"
+    """Hub id, folder, weight file, or a model that comes with the package."""
+    frame_stride: int | Literal["config", "uniform"] = "config"
+    """Video frames between two sampled ones; uniform: spread out; config: as it was trained."""
+    dtype: Dtype = "auto"
+    """Precision; auto is the fastest that keeps the accuracy here."""
+    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    """What runs the model; docs/engines.md says which suits what."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the best that is there."""
+    json: bool = False
+    """Print one line of JSON per video and nothing else."""
+
+
+@dataclass(frozen=True)
+class ViewsCommand(ModelCommand):
+    num_clips: int = 1
+    """Clips along time, averaged; the paper tests Kinetics with 5."""
+    num_crops: int = 1
+    """Crops across each clip, averaged; the paper tests with 3."""
+    batch_size: int = 8
+    """Views that go through the model at once."""
+
+
+@dataclass(frozen=True)
+class Classify(ViewsCommand):
+    """Tell what happens in videos."""
+
+    top_k: int = 5
+    """Labels per video."""
+
+
+@dataclass(frozen=True)
+class Embed(ViewsCommand):
+    """Describe videos by vectors."""
+
+    features: Literal["pooled", "per_time", "tokens"] = "pooled"
+    """One vector per video, per time slice, or per tubelet."""
+    output: Path | None = None
+    """features.npz for one file with `paths` and `features`, or a folder for one .npy per video."""
+
+
+@dataclass(frozen=True)
+class Reconstruct(ModelCommand):
+    """Hide most of a video and let a pre-trained model paint it."""
+
+    model: str = "motion-tiny-pretrain"
+    """A pre-trained model with its decoder: hub id, folder, weight file, or a shipped one."""
+    mask: Mask = "tube"
+    """What is hidden."""
+    mask_ratio: float = 0.9
+    """Share that is hidden."""
+    seed: int = 0
+    """Of the mask."""
+    rendering: Literal["plain", "paper"] = "plain"
+    """plain: what the model knows; paper: borrows each hidden patch's brightness and contrast."""
+    output: Path = Path("reconstructions")
+    """A file .png, .gif or .mp4 for one video, else a folder."""
+    format: Literal["png", "gif", "mp4"] = "png"
+    """What to write into a folder."""
+
+
+@dataclass(frozen=True)
+class Probe(VideoCommand):
+    """Tell frames, size, rate and codec of videos."""
+
+    json: bool = False
+    """Print one line of JSON per video and nothing else."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Bring weights from any known spelling to that of transformers or of the original code."""
+
+    source: Annotated[conf.Positional[str], conf.arg(metavar="SRC")]
+    """Hub id, folder, or weight file."""
+    destination: Annotated[conf.Positional[Path], conf.arg(metavar="DST")]
+    """The folder (hf) or .pth file (v1) to write."""
+    to: Literal["hf", "v1"] = "hf"
+    """hf: a folder for transformers and this package; v1: a .pth for the original code."""
+    config: Path | None = None
+    """A config.json, where the source has none and cannot be told by its shapes."""
+    num_attention_heads: int | None = None
+    """For widths that were never published: heads of the encoder."""
+    decoder_num_attention_heads: int | None = None
+    """For widths that were never published: heads of the decoder."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Make one checked manifest of a published list or a folder of videos."""
+
+    source: Annotated[conf.Positional[Path], conf.arg(metavar="SOURCE")]
+    """A list, a folder of lists, a folder of videos or frames, or of tar shards."""
+    output: Path
+    """The folder to write: manifest.csv, labels.txt, report.md, report.json."""
+    layout: Literal[
+        "auto", "folder", "v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset",
+        "vjepa2", "kinetics", "ssv2", "ucf101", "hmdb51", "shards", "manifest", "paths",
+    ] = "auto"  # fmt: skip
+    """How to read the source; auto tells by its names and lines, and asks where it cannot."""
+    root: Path | None = None
+    """Where relative paths start and the videos lie; by default the folder of the source."""
+    split: str | None = None
+    """Split of a list whose name tells none of train, val and test."""
+    fold: int = 1
+    """Which of the three splits of UCF101 and HMDB51."""
+    labels: Path | None = None
+    """Names of class numbers: a line each, classInd.txt, or SSv2's labels.json."""
+    delimiter: str | None = None
+    """Between the parts of a line; by default tabs, ::, commas or spaces, as all lines have."""
+    check: Literal["quick", "decode"] = "quick"
+    """quick: count the frames and read the first, middle and last; decode: read them all."""
+    min_frames: int = 1
+    """Leave out shorter videos."""
+    val_share: float = 0.0
+    """Make this share of the training videos val, where there is no val or test."""
+    resize_short: int | None = None
+    """Re-encode the videos with this short side in pixels, quick to read from any frame."""
+    keyframe_distance: int = 16
+    """Of resized videos: frames from one that stands alone to the next."""
+    crf: int = 23
+    """Of resized videos: quality from 0 (lossless) to 51."""
+    shards: bool = False
+    """Pack the videos into WebDataset tar files."""
+    videos_per_shard: int = 500
+    """Videos in each of those."""
+    seed: int = 0
+    """Of the order in shards."""
+    workers: int | None = None
+    """Videos read or written at once; by default one per core."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Render the built-in data set: short videos, labelled by how the view moves."""
+
+    output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
+    """The folder to write: a folder per class."""
+    clips: int = 600
+    """Videos in all; the 12 classes take turns."""
+    seed: int = 7
+    """Other seeds give other scenes."""
+    size: int = 64
+    """Height and width in pixels."""
+    num_frames: int = 32
+    """Frames per video."""
+    fps: int = 16
+    """Frames per second."""
+    workers: int | None = None
+    """Videos rendered at once; by default one per core."""
+    still: bool = False
+    """Repeat each clip's middle frame, which tells no class: a check on the models."""
+    domain: Literal["camera", "object"] = "camera"
+    """What moves: the view of a bright plane, or one object over a grey ground."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """See it all in a few minutes: videos classified, painted, learned from, on one page."""
+
+    output: Path = Path("demo")
+    """The folder to write; open index.html in it."""
+    video: Path | None = None
+    """Show what the models make of this video, too."""
+    clips: int = 48
+    """Videos to classify."""
+    train_clips: int = 240
+    """Videos to learn from."""
+    pretrain_epochs: int = 10
+    """Times that pre-training sees each of those."""
+    finetune_epochs: int = 6
+    """Times that fine-tuning sees each of those."""
+    seed: int = 11
+    """Other seeds give other scenes."""
+    workers: int | None = None
+    """Videos rendered at once; by default one per core."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Reproduce the paper's three findings in small: masks, few labels, matching data."""
+
+    quick: bool = False
+    """A few points in half an hour, with results and page in the output folder."""
+    output: Path = Path("runs/findings")
+    """The folder of rendered clips and runs; what is finished there is not run again."""
+    results: Path = Path("benchmarks/findings")
+    """The folder of the figures, a small JSON for each finished point."""
+    page: Path = Path("docs/reproduction.md")
+    """The page that is written from them."""
+    workers: int = 2
+    """Points that run at a time, in a process of one thread each."""
+    only_page: bool = False
+    """Run nothing; write the page from the results that are there."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how fast this machine is, beside transformers and others where they are installed."""
+
+    what: conf.Positional[
+        Literal["forward", "train", "decode", "process", "end-to-end", "scaling"]
+    ] = "forward"
+    """What to measure; docs/speed.md explains each."""
+    model: str = "base"
+    """A preset with random weights (tiny, small, base, large, huge, giant), or a model's path."""
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    """Of forward: clips that go through the model at once."""
+    repeats: int = 7
+    """Rounds in which all take turns, after one to warm up."""
+    threads: int | None = None
+    """Threads that compute on a CPU; by default as many as torch takes."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the best that is there."""
+    dtype: Dtype = "float32"
+    """Precision of all; forward tries the others beside it."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """wall: what a user waits for; cpu: what the threads computed, for a machine that is busy."""
+    video: Path | None = None
+    """Of forward, decode and end-to-end: measure with this video, not with rendered ones."""
+    files: int = 32
+    """Of end-to-end: how many short files."""
+    output: Path | None = None
+    """A folder for bench.json and charts."""
+    json: bool = False
+    """Print one line of JSON and nothing else."""
+
+
+@dataclass(frozen=True)
+class RecipeCommand:
+    recipe: str | None = None
+    """A TOML file, or the name of a published recipe (`videomae recipes`); flags override it."""
+
+
+@dataclass(frozen=True)
+class Pretrain(RecipeCommand):
+    """Pre-train a model on videos, by hiding most of them."""
+
+    settings: conf.OmitArgPrefixes[PretrainSettings] = field(default_factory=PretrainSettings)
+
+
+@dataclass(frozen=True)
+class Finetune(RecipeCommand):
+    """Train a classifier on a folder of videos per class."""
+
+    settings: conf.OmitArgPrefixes[FinetuneSettings] = field(default_factory=FinetuneSettings)
+
+
+@dataclass(frozen=True)
+class Evaluate(RecipeCommand):
+    """Measure a classifier's accuracy on a folder of videos per class."""
+
+    settings: conf.OmitArgPrefixes[EvaluateSettings] = field(default_factory=EvaluateSettings)
+
+
+@dataclass(frozen=True)
+class LinearProbe(RecipeCommand):
+    """Measure what a frozen encoder knows of classes: nearest neighbours and a linear map."""
+
+    settings: conf.OmitArgPrefixes[LinearProbeSettings] = field(default_factory=LinearProbeSettings)
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """List the training recipes that come with the package, or print one of them."""
+
+    name: Annotated[conf.Positional[str | None], conf.arg(metavar="[NAME]")] = None
+    """Print this one, to be changed: `videomae recipes motion-tiny-pretrain > mine.toml`."""

@@ -1,0 +1,274 @@
+"""What a data set holds and lacks, counted and listed: for people, and in full for programs."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from videomae.data.checking import Checked
+from videomae.data.lists import Listed
+from videomae.data.manifest import LABEL_SEPARATOR
+
+# The clips of the published models have 16 frames; shorter videos repeat some of theirs.
+SHORT_FRAMES = 16
+# Entries of a list that report.md shows; report.json has all.
+_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found. usable: rows of the manifest; the others are left out of it.
+
+    missing: listed, but not on the disk. too_short: below the least number of frames asked for.
+    """
+
+    source: str
+    layout: str
+    classes: tuple[str, ...]
+    usable: tuple[Checked, ...]
+    unreadable: tuple[Checked, ...] = ()
+    too_short: tuple[Checked, ...] = ()
+    missing: tuple[Listed, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def num_listed(self) -> int:
+        return sum(map(len, (self.usable, self.unreadable, self.too_short, self.missing)))
+
+    @property
+    def unchecked(self) -> list[Checked]:
+        """Addresses, which were not opened."""
+        return [row for row in self.usable if row.info is None]
+
+    @property
+    def short(self) -> list[Checked]:
+        """Usable, with fewer frames than a clip."""
+        return [row for row in self.usable if row.info and row.num_frames < SHORT_FRAMES]
+
+    @property
+    def splits(self) -> list[str]:
+        order = {"train": 0, "val": 1, "test": 2}
+        return sorted({row.video.split for row in self.usable}, key=lambda name: order.get(name, 3))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many videos each class has in each split."""
+        found: dict[str, Counter[str]] = {name: Counter() for name in self.classes}
+        for row in self.usable:
+            label = row.video.label
+            for name in [label] if label in found else label.split(LABEL_SEPARATOR):
+                if name in found:
+                    found[name][row.video.split] += 1
+        return {name: {split: each[split] for split in self.splits} for name, each in found.items()}
+
+    def duplicates(self) -> tuple[list[list[Checked]], list[list[Checked]]]:
+        """Groups of rows of the same content and part: in several splits, and in one."""
+        groups: dict[Any, list[Checked]] = defaultdict(list)
+        for row in self.usable:
+            video = row.video
+            if row.content:
+                part = (video.start_seconds, video.end_seconds, video.first_frame, video.num_frames)
+                groups[row.content, part].append(row)
+        several = [group for group in groups.values() if len(group) > 1]
+        across = [group for group in several if len({row.video.split for row in group}) > 1]
+        return across, [group for group in several if len({row.video.split for row in group}) == 1]
+
+    def warnings(self) -> list[str]:
+        """What should be looked at before training on these videos."""
+        found = []
+        across, within = self.duplicates()
+        if across:
+            names = sorted({row.video.split for group in across for row in group})
+            found.append(
+                f"the same in several of the splits {', '.join(names)}: {_videos(across)}; models "
+                "would be tested on what they learnt, unless one list is a copy of another"
+            )
+        if within:
+            found.append(f"several times in one split: {_videos(within)}")
+        clash = [g for g in [*across, *within] if len({row.video.label for row in g}) > 1]
+        if clash:
+            found.append(f"the same with different labels: {_videos(clash)}")
+        counts = self.counts()
+        unseen = [name for name, each in counts.items() if not each.get("train", 1)]
+        if unseen:
+            found.append(f"classes without videos to train on: {len(unseen)}: {_some(unseen)}")
+        if self.short:
+            found.append(f"fewer than {SHORT_FRAMES} frames: {_videos(self.short)}")
+        if self.unchecked:
+            found.append(f"addresses, not opened: {_videos(self.unchecked)}")
+        return found
+
+    def left_out(self, shown: int = 5) -> list[str]:
+        """One line for each kind of loss, and for the first unreadable videos the reason."""
+        lines = [_short(row.reason) for row in self.unreadable[:shown]]
+        if len(self.unreadable) > shown:
+            lines.append(f"cannot be read, too: {_videos(self.unreadable[shown:])}")
+        if self.missing:
+            first = self.missing[0]
+            everything = len(self.missing) == self.num_listed
+            mend = "; say where the videos lie: --root DIR" if everything else ""
+            lines.append(
+                f"missing: {_videos(self.missing)} of {self.num_listed:,}, such as {first.path} "
+                f"({first.origin}){mend}"
+            )
+        if self.too_short:
+            lines.append(f"too short: {_videos(self.too_short)}")
+        return [printable(line) for line in lines]
+
+    def summary(self) -> list[tuple[str, str]]:
+        """The figures, as pairs of a name and a text."""
+        rows = [
+            ("read as", self.layout),
+            ("listed", f"{self.num_listed:,}"),
+            ("usable", f"{len(self.usable):,}"),
+        ]
+        left_out = {
+            "unreadable": len(self.unreadable),
+            "missing": len(self.missing),
+            "too short": len(self.too_short),
+        }
+        rows += [(name, f"{number:,}") for name, number in left_out.items() if number]
+        splits = Counter(row.video.split for row in self.usable)
+        rows.append(("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)))
+        if self.classes:
+            rows.append(("classes", f"{len(self.classes):,}"))
+        infos = [row.info for row in self.usable if row.info]
+        if infos:
+            rows.append(("frames", _spread([row.num_frames for row in self.usable if row.info])))
+        seconds = [info.duration_seconds for info in infos if info.duration_seconds is not None]
+        if seconds:
+            rows.append(("seconds", f"{_spread(seconds)}; {sum(seconds) / 3600:.2g} hours in all"))
+        rates = Counter(f"{info.fps:.4g}" for info in infos if info.fps)
+        sizes = Counter(f"{info.width} x {info.height}" for info in infos)
+        codecs = Counter(info.codec for info in infos)
+        for name, found_values in (("fps", rates), ("sizes (px)", sizes), ("codecs", codecs)):
+            if found_values:
+                rows.append((name, _commonest(found_values)))
+        return [(name, text) for name, text in rows if text]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in full."""
+        across, within = self.duplicates()
+        return {
+            "source": self.source,
+            "layout": self.layout,
+            "settings": dict(self.settings),
+            "num_listed": self.num_listed,
+            "num_usable": len(self.usable),
+            "summary": {name: printable(text) for name, text in self.summary()},
+            "warnings": [printable(text) for text in self.warnings()],
+            "classes": {printable(name): each for name, each in self.counts().items()},
+            "unreadable": [
+                _entry(row) | {"reason": printable(row.reason)} for row in self.unreadable
+            ],
+            "missing": [
+                {"path": printable(item.path), "split": item.split, "listed_in": item.origin}
+                for item in self.missing
+            ],
+            "too_short": [_entry(row) | {"num_frames": row.num_frames} for row in self.too_short],
+            "short": [_entry(row) | {"num_frames": row.num_frames} for row in self.short],
+            "same_in_several_splits": [[_entry(row) for row in group] for group in across],
+            "same_in_one_split": [[_entry(row) for row in group] for group in within],
+            "not_opened": [_entry(row) for row in self.unchecked],
+        }
+
+    def as_markdown(self) -> str:
+        """The report for people."""
+        across, within = self.duplicates()
+        first, *others = self.summary()
+        parts = [f"# {_code(self.source)}", _table(first, others)]
+        if warnings := self.warnings():
+            parts += ["## Look at this first", _bullets(warnings)]
+        for title, lines in (
+            ("Unreadable, left out", [_code(_short(row.reason)) for row in self.unreadable]),
+            ("Missing, left out", [f"{_code(i.path)} ({i.origin})" for i in self.missing]),
+            ("Too short, left out", [_frames(row) for row in self.too_short]),
+            ("The same video in several splits", list(map(_group, across))),
+            ("The same video several times in one split", list(map(_group, within))),
+            (f"Fewer than {SHORT_FRAMES} frames", [_frames(row) for row in self.short]),
+            ("Addresses, not opened", [_code(row.video.path) for row in self.unchecked]),
+        ):
+            if lines:
+                more = len(lines) - _SHOWN
+                tail = [f"and {more:,} more, see report.json"] if more > 0 else []
+                parts += [f"## {title}: {len(lines):,}", _bullets(lines[:_SHOWN] + tail)]
+        if counts := self.counts():
+            rows = [
+                (_code(name), *(str(each[split]) for split in self.splits))
+                for name, each in counts.items()
+            ]
+            parts += ["## Videos per class", _table(["class", *self.splits], rows)]
+        return "\n\n".join(parts) + "\n"
+
+
+def printable(text: str) -> str:
+    r"""Text that any file can hold: bytes of a name that are no UTF-8 as \xNN.
+
+    >>> printable("caf\udce9")
+    'caf\\xe9'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _entry(row: Checked) -> dict[str, Any]:
+    video = row.video
+    return {
+        "path": printable(str(video)),
+        "label": printable(video.label),
+        "split": video.split,
+        "listed_in": printable(row.origin),
+    }
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    if low == high:
+        return f"{low:.4g} each"
+    return f"{low:.4g} to {high:.4g}, median {median(values):.4g}"
+
+
+def _commonest(values: Counter[str], shown: int = 4) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    text = ", ".join(f"{name} ({number:,})" for name, number in values.most_common(shown))
+    return text + (f" and {len(values) - shown} more" if len(values) > shown else "")
+
+
+def _videos(found: Sequence[Any]) -> str:
+    return "1 video" if len(found) == 1 else f"{len(found):,} videos"
+
+
+def _some(names: Sequence[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")
+
+
+def _short(reason: str) -> str:
+    return " ".join(reason.split())
+
+
+def _frames(row: Checked) -> str:
+    return f"{row.num_frames} frames: {_code(str(row.video))}"
+
+
+def _group(group: Iterable[Checked]) -> str:
+    return " = ".join(
+        f"{_code(str(row.video))} ({row.video.split}{row.video.label and ', ' + row.video.label})"
+        for row in group
+    )
+
+
+def _code(text: str) -> str:
+    """Text as it is, whatever Markdown makes of its signs."""
+    text = printable(text).replace("\n", "\\n")
+    fence = "``" if "`" in text else "`"
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {printable(line)}" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = [" | ".join(printable(cell).replace("|", "\\|") for cell in line) for line in lines]
+    return "\n".join(f"| {line} |" for line in cells)

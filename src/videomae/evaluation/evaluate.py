@@ -1,0 +1,398 @@
+"""The paper's test protocol: several clips and crops of each video, their scores averaged.
+
+Started by torchrun, each process takes its share of the videos, and all know the whole result. The
+identity of a video is its row in the list: names may be equal. N videos, V views of each, K
+classes.
+"""
+
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from videomae.compute.distributed import Machine
+from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
+from videomae.errors import ConfigError
+from videomae.evaluation import metrics
+from videomae.evaluation.predictions import check_pyarrow, write_predictions
+from videomae.evaluation.sharding import Progress, compute_videos, evaluating, is_split
+from videomae.hub import write_json
+from videomae.inference import engines
+from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.report.card import FIGURE_NAMES, PERCENT
+from videomae.report.pictures import plot_confusion
+from videomae.settings import EvaluateSettings, Problem
+from videomae.training.data import ClipSource, normalize
+
+_TOP = 5
+_NUM_CONFUSED = 20
+_PROBLEMS: dict[str | None, Problem] = {
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model said of every video of a list, and how much of it was right.
+
+    scores: (N, K) float32, averaged over the views: shares of the classes, or values; NaN where a
+    video could not be read. bad: the reason for each of those, by its row. They count as wrong; a
+    regression has nothing to count them with, and leaves them out.
+    """
+
+    problem: Problem
+    videos: Videos
+    num_clips: int
+    num_crops: int
+    scores: Tensor
+    bad: dict[int, str]
+
+    @property
+    def num_videos(self) -> int:
+        return len(self.videos)
+
+    @property
+    def num_views(self) -> int:
+        """Views of each video."""
+        return self.num_clips * self.num_crops
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The truth: class numbers (N), 0 or 1 for each class (N, K), or values (N)."""
+        return true_labels(self.videos, self.problem)
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """How many classes the model put before the true one (N); 0 is right."""
+        return metrics.true_ranks(self.scores, self.labels)
+
+    def top(self, count: int) -> float:
+        """Videos in percent whose true class is among the first `count`."""
+        return 100 * int((self.ranks < count).sum()) / self.num_videos
+
+    @property
+    def top1(self) -> float:
+        return self.top(1)
+
+    @property
+    def top5(self) -> float:
+        return self.top(_TOP)
+
+    @cached_property
+    def class_scores(self) -> Tensor:
+        """In percent (K): accuracy, or average precision; NaN for classes without a video."""
+        if self.problem == "multi_label":
+            return 100 * metrics.average_precisions(self.scores, self.labels)
+        num_classes = self.scores.shape[1]
+        hits = self.labels[self.ranks == 0].bincount(minlength=num_classes)
+        return 100 * hits.double() / self.labels.bincount(minlength=num_classes)
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """Those of `class_scores` that are numbers, by the name of the class."""
+        if self.problem == "regression":
+            return {}
+        values = self.class_scores.tolist()
+        pairs = zip(self.videos.classes, values, strict=True)
+        return {name: value for name, value in pairs if not math.isnan(value)}
+
+    @cached_property
+    def confusion(self) -> Tensor:
+        """How often each class (row) was taken for each (column), unreadable videos left out."""
+        readable = ~self.scores[:, 0].isnan()
+        predicted = metrics.top_classes(self.scores[readable], 1)[:, 0]
+        return metrics.confusion_matrix(self.labels[readable], predicted, self.scores.shape[1])
+
+    @cached_property
+    def _figures(self) -> dict[str, float]:
+        if self.problem == "regression":
+            return metrics.regression_figures(self.scores[:, 0], self.labels)
+        mean = metrics.mean_of(self.class_scores)
+        if self.problem == "multi_label":
+            return {"mean_ap": mean}
+        return {"top1": self.top1, "top5": self.top5, "mean_class": mean}
+
+    def figures(self) -> dict[str, float]:
+        """The few numbers that sum it up, those of classes in percent.
+
+        single_label: top1, top5, mean_class (accuracy). multi_label: mean_ap. regression: mae,
+        pearson, spearman, r2.
+        """
+        return dict(self._figures)
+
+    @property
+    def score(self) -> float:
+        """The one figure that models are compared by, higher is better: top1, mean_ap, -mae."""
+        figures = self._figures
+        return -figures["mae"] if self.problem == "regression" else next(iter(figures.values()))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The figures, named and written out, for people."""
+        return [
+            *(
+                (FIGURE_NAMES[key], f"{value:.2f} %" if key in PERCENT else f"{value:.4g}")
+                for key, value in self._figures.items()
+            ),
+            ("videos", f"{self.num_videos:,}"),
+            ("views of each", f"{self.num_views} ({self.num_clips} x {self.num_crops})"),
+            ("unreadable", f"{len(self.bad):,}"),
+        ]
+
+    def worst_classes(self, count: int = 5) -> list[tuple[str, float]]:
+        """The classes with the lowest figures, the lowest first."""
+        return sorted(self.per_class.items(), key=lambda pair: pair[1])[:count]
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value}" for name, value in self.rows()[: len(self._figures)])
+        text = f"{figures} on {self.num_videos} videos, {self.num_views} view"
+        text += f"{'s' if self.num_views > 1 else ''} each"
+        return text + (f"; {len(self.bad)} unreadable" if self.bad else "")
+
+    def write(self, output: Path, **about: Any) -> None:
+        """Write results.json, predictions.parquet and, for classes, confusion.png into a folder.
+
+        `about` (model, data, ...) goes into results.json as it is.
+        """
+        output = Path(output)
+        write_json(output / "results.json", {**about, **self._summary()})
+        write_predictions(
+            output / "predictions.parquet",
+            self.problem,
+            self.videos,
+            self.labels,
+            self.scores,
+            self.bad,
+        )
+        if self.problem == "single_label":
+            plot_confusion(
+                self.confusion.numpy(),
+                self.videos.classes,
+                output / "confusion.png",
+                title=f"top-1 {self.top1:.1f} % of {self.num_videos} videos",
+            )
+
+    def _summary(self) -> dict[str, Any]:
+        figures = {k: None if math.isnan(v) else round(v, 4) for k, v in self._figures.items()}
+        summary: dict[str, Any] = {
+            "problem": self.problem,
+            **figures,
+            "num_videos": self.num_videos,
+            "num_clips": self.num_clips,
+            "num_crops": self.num_crops,
+            "num_unreadable": len(self.bad),
+        }
+        if self.problem != "regression":
+            summary["per_class"] = {name: round(v, 4) for name, v in self.per_class.items()}
+        if self.problem == "single_label":
+            names = self.videos.classes
+            summary["most_confused"] = [
+                {"label": names[true], "predicted": names[taken], "videos": count}
+                for true, taken, count in metrics.most_confused(self.confusion, _NUM_CONFUSED)
+            ]
+        items = self.videos.items
+        summary["unreadable"] = [
+            {"row": row, "path": str(items[row]), "reason": reason}
+            for row, reason in self.bad.items()
+        ]
+        return summary
+
+
+def evaluate(
+    settings: EvaluateSettings,
+    *,
+    machine: Machine | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a trained model on labelled videos; with `settings.output`, write what came out.
+
+    The numbers of the classes are the model's. Data that names its classes otherwise raises
+    ConfigError, but labels that are all numbers below `num_labels` are taken as class numbers. A
+    checkpoint without trained head raises WeightsError.
+    """
+    machine = machine or Machine.start(settings.device, settings.dtype)
+    if settings.output is not None:
+        check_pyarrow()  # before the work, not after it
+    model = load_classifier(settings, machine)
+    problem = _PROBLEMS.get(model.config.problem_type, "single_label")
+    videos = load_labelled(settings, model, problem)
+    evaluation = evaluate_model(
+        model,
+        videos,
+        machine=machine,
+        problem=problem,
+        num_clips=settings.num_clips,
+        num_crops=settings.num_crops,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        on_progress=on_progress,
+    )
+    if settings.output is not None and machine.is_main:
+        evaluation.write(
+            settings.output,
+            model=settings.model,
+            data=str(settings.data),
+            split=chosen_split(settings),
+            frame_stride=model.config.frame_stride or "uniform",
+        )
+    machine.wait()
+    return evaluation
+
+
+def load_classifier(settings: EvaluateSettings, machine: Machine) -> VideoMAEForVideoClassification:
+    """The model to be evaluated, its weights in float32; products run in the machine's dtype."""
+    ready = engines.load(
+        settings.model, dtype="float32", device=machine.device, **stride_of(settings.frame_stride)
+    )
+    assert isinstance(ready.model, VideoMAEForVideoClassification)
+    return ready.model
+
+
+def stride_of(frame_stride: Any) -> dict[str, Any]:
+    """The setting as an override of a config: nothing, a number, or None for uniform.
+
+    >>> stride_of(None), stride_of(4), stride_of("uniform")
+    ({}, {'frame_stride': 4}, {'frame_stride': None})
+    """
+    if frame_stride is None:
+        return {}
+    return {"frame_stride": None if frame_stride == "uniform" else frame_stride}
+
+
+def chosen_split(settings: EvaluateSettings) -> str | None:
+    """The split that is asked for, else test, else val, else None, which is all videos."""
+    known = (name for name in ("test", "val") if has_split(settings.data, name))
+    return settings.split or next(known, None)
+
+
+def load_labelled(
+    settings: EvaluateSettings, model: VideoMAEForVideoClassification, problem: Problem
+) -> Videos:
+    """The videos to evaluate on, in the model's classes; see `evaluate`."""
+    split = chosen_split(settings)
+    if problem == "regression":
+        return load_videos(settings.data, split)
+    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    videos = load_videos(settings.data, split)
+    numbered = by_class_number(videos, names)
+    if numbered is not None:
+        return numbered
+    nameless = names == [f"LABEL_{number}" for number in range(len(names))]
+    if nameless and len(videos.classes) == len(names):
+        warnings.warn(
+            f"{settings.model} has no names for its {len(names)} classes; they are taken to be "
+            f"those of {settings.data} in their order, {', '.join(videos.classes[:3])}, ...",
+            stacklevel=3,
+        )
+        return videos
+    return load_videos(settings.data, split, classes=names)
+
+
+def by_class_number(videos: Videos, names: list[str]) -> Videos | None:
+    """The videos with the model's names in place of class numbers, as published lists have them.
+
+    None where any label is a name, or no number below `len(names)`: "1" may well be a name.
+
+    ```python
+    by_class_number(Videos((Video("x.mp4", "1"),)), ["run", "sit"]).items[0].label  # "sit"
+    ```
+    """
+    used = {part for video in videos.items for part in video.label.split(LABEL_SEPARATOR)} - {""}
+    numbers = {text: int(text) for text in used if text.isascii() and text.isdecimal()}
+    if used & set(names) or len(numbers) < len(used) or max(numbers.values(), default=-1) < 0:
+        return None
+    if max(numbers.values()) >= len(names):
+        return None
+    items = tuple(
+        dataclasses.replace(
+            video,
+            label=LABEL_SEPARATOR.join(
+                names[numbers[part]] for part in video.label.split(LABEL_SEPARATOR) if part
+            ),
+        )
+        for video in videos.items
+    )
+    return Videos(items, tuple(names))
+
+
+def evaluate_model(
+    model: VideoMAEForVideoClassification,
+    videos: Videos,
+    *,
+    machine: Machine,
+    problem: Problem = "single_label",
+    num_clips: int = 1,
+    num_crops: int = 1,
+    batch_size: int = 32,
+    num_workers: int = 2,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a loaded model, leaving it in the mode it was in. Every video counts once.
+
+    Averaged over the views are softmax (single_label), sigmoid (multi_label) or the plain outputs
+    (regression). `videos.classes` are the model's, in its order. All processes take part and get
+    the same answer; each decodes videos rank, rank + world, ...
+
+    Raises ConfigError where classes and outputs differ in number, or a label is none of them.
+    """
+    if problem not in get_args(Problem):
+        raise ConfigError(f"problem={problem!r} is not one of {', '.join(get_args(Problem))}")
+    num_outputs = model.config.num_labels
+    expected = 1 if problem == "regression" else len(videos.classes)
+    if num_outputs != expected:
+        raise ConfigError(
+            f"the model has {num_outputs} outputs and {problem} on these videos needs {expected}; "
+            "use the model that was trained for them"
+        )
+    true_labels(videos, problem)  # wrong ones raise before the work
+    if problem != "single_label":
+        metrics.check_torchmetrics()
+
+    def compute(pixels: Tensor) -> Tensor:
+        with machine.autocast():
+            logits: Tensor = model(normalize(pixels, machine.device), return_dict=True).logits
+        logits = logits.float()
+        if problem == "regression":
+            return logits
+        return logits.softmax(-1) if problem == "single_label" else logits.sigmoid()
+
+    with evaluating(model):
+        rows = compute_videos(
+            ClipSource(videos, model.config),
+            compute,
+            lambda views: views.mean(0),
+            machine=machine,
+            num_clips=num_clips,
+            num_crops=num_crops,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            in_step=is_split(model),
+            on_progress=on_progress,
+        )
+    scores = torch.full((len(videos), num_outputs), torch.nan)
+    for number, row in enumerate(rows):
+        if isinstance(row, Tensor):
+            scores[number] = row
+    bad = {number: row for number, row in enumerate(rows) if isinstance(row, str)}
+    return Evaluation(problem, videos, num_clips, num_crops, scores, bad)
+
+
+def true_labels(videos: Videos, problem: Problem) -> Tensor:
+    """Class numbers (N), 0 or 1 for each class (N, K), or values (N), as the problem has them.
+
+    Raises ConfigError for a label that is no class, or no number.
+    """
+    if problem == "regression":
+        return torch.tensor(videos.values(), dtype=torch.float64)
+    if problem == "single_label":
+        return torch.tensor(videos.class_numbers())
+    targets = torch.zeros(len(videos), len(videos.classes), dtype=torch.long)
+    for row, numbers in enumerate(videos.class_sets()):
+        targets[row, list(numbers)] = 1
+    return targets

@@ -1,0 +1,448 @@
+"""What a frozen encoder knows of classes: nearest neighbours, and a linear map on its features.
+
+No weight of the encoder changes, so that the figures tell of the features alone. N videos, V clips
+of each, M rows to learn from, D features, K classes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from videomae.compute.distributed import Machine
+from videomae.data.manifest import Videos, has_split, load_videos
+from videomae.errors import ConfigError
+from videomae.evaluation.evaluate import Evaluation, stride_of
+from videomae.evaluation.sharding import compute_videos, evaluating
+from videomae.hub import atomic_path, write_json
+from videomae.inference import engines
+from videomae.model.modeling import (
+    VideoMAEForVideoClassification,
+    VideoMAEModel,
+    VideoMAEPreTrainedModel,
+)
+from videomae.settings import LinearProbeSettings
+from videomae.training.data import ClipSource, normalize
+from videomae.version import __version__
+from videomae.weights.checkpoint import read_checkpoint
+
+FEATURES_NAME = "features.npz"
+
+# Of the neighbours' votes: exp(cosine / temperature), as in DINO (Caron et al. 2021, appendix F).
+_TEMPERATURE = 0.07
+# Strengths of the penalty that are tried, the strongest first: each fit starts from the last.
+_L2 = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
+_HELD_OUT = 5  # one in so many
+_MAX_ITERATIONS = 300
+_TESTED_AT_ONCE = 1024
+
+ProbeProgress = Callable[[str, int, int], None]  # (what for, videos done, in all)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Of the videos of one list: values (N, V, D) float32, NaN where a video could not be read."""
+
+    videos: Videos
+    values: Tensor
+    bad: dict[int, str]
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (M, D), class numbers (M) and video numbers (M), M clips that could be read."""
+        kept = [row for row in range(len(self.videos)) if row not in self.bad]
+        labels, num_clips = torch.tensor(self.videos.class_numbers()), self.values.shape[1]
+        return (
+            self.values[kept].flatten(0, 1),
+            labels[kept].repeat_interleave(num_clips),
+            torch.tensor(kept).repeat_interleave(num_clips),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """How well frozen features tell classes apart.
+
+    knn, linear: of the videos that were tested. l2: the penalty that was chosen; tried: each one
+    with its accuracy in percent on the held-out fifth. train: what was learned from. reused: the
+    features lay in the output folder.
+    """
+
+    knn: Evaluation
+    linear: Evaluation
+    l2: float
+    tried: tuple[tuple[float, float], ...]
+    train: Features
+    reused: bool = False
+
+    @property
+    def num_train(self) -> int:
+        """Videos learned from; unreadable ones are left out."""
+        return len(self.train.videos) - len(self.train.bad)
+
+    def unreadable(self) -> list[str]:
+        """The videos that could not be read, each with its reason."""
+        found = [
+            (str(videos.items[row]), reason)
+            for videos, bad in (
+                (self.train.videos, self.train.bad),
+                (self.knn.videos, self.knn.bad),
+            )
+            for row, reason in bad.items()
+        ]
+        return [reason if path in reason else f"{path}: {reason}" for path, reason in found]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The figures, named and written out, for people."""
+        return [
+            ("k-NN top-1", f"{self.knn.top1:.2f} %"),
+            ("linear probe top-1", f"{self.linear.top1:.2f} %"),
+            ("linear probe top-5", f"{self.linear.top5:.2f} %"),
+            ("L2 penalty", f"{self.l2:g}"),
+            ("learned from", f"{self.num_train:,} videos"),
+            ("tested on", f"{self.knn.num_videos:,} videos"),
+            ("unreadable", f"{len(self.unreadable()):,}"),
+        ]
+
+
+def linear_probe(
+    settings: LinearProbeSettings,
+    *,
+    machine: Machine | None = None,
+    on_progress: ProbeProgress | None = None,
+) -> ProbeResult:
+    """Take the features of two sets of videos, learn classes from the one, test on the other.
+
+    Writes results.json and features.npz into `settings.output`; a second run with the same model
+    and videos takes the features from there. Unreadable videos are left out of what is learned
+    from, and count as wrong in what is tested on. Raises ConfigError where there are fewer than
+    five videos or two classes to learn from, or nothing to test on.
+    """
+    machine = machine or Machine.start(settings.device, settings.dtype)
+    train_videos, test_videos = load_both(settings)
+    model = load_encoder(settings, machine)
+    key = _key(settings, machine, model, train_videos, test_videos)
+    found = _read_features(settings.output / FEATURES_NAME, key, train_videos, test_videos)
+    reused = all(machine.gather([found is not None]))
+    if found is None or not reused:
+        found = (
+            _features(
+                settings, machine, model, train_videos, settings.num_clips, "learning", on_progress
+            ),
+            _features(settings, machine, model, test_videos, 1, "testing", on_progress),
+        )
+        if machine.is_main:
+            _write_features(settings.output / FEATURES_NAME, key, *found)
+    result = probe(*found, num_neighbours=settings.num_neighbours, device=machine.device)
+    result = dataclasses.replace(result, reused=reused)
+    if machine.is_main:
+        write_json(settings.output / "results.json", _summary(settings, result))
+    machine.wait()
+    return result
+
+
+def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
+    """What is learned from, and what is tested on, in the classes of the first."""
+    train = load_videos(settings.data, settings.split)
+    data = settings.eval_data or settings.data
+    split = settings.eval_split or next(
+        (name for name in ("test", "val") if has_split(data, name)), None
+    )
+    if settings.eval_data is None and split in (None, settings.split):
+        raise ConfigError(
+            f"{data} has no split test or val to be tested on; name another folder with "
+            "--eval-data, or a split with --eval-split"
+        )
+    if len(train) < _HELD_OUT or len(train.classes) < 2:
+        raise ConfigError(
+            f"{settings.data} has {len(train)} videos of {len(train.classes)} classes to learn "
+            f"from; a linear probe needs at least {_HELD_OUT} of 2"
+        )
+    test = load_videos(data, split, classes=train.classes)
+    for videos in (train, test):
+        videos.class_numbers()  # wrong labels raise before the work
+    return train, test
+
+
+def load_encoder(settings: LinearProbeSettings, machine: Machine) -> VideoMAEPreTrainedModel:
+    """The encoder with its final norm, which fine-tuned checkpoints have behind the mean."""
+    kind: dict[str, Any] = {"model_class": VideoMAEModel}
+    if "fc_norm.weight" in read_checkpoint(settings.model).state:
+        kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
+    with warnings.catch_warnings():
+        # The decoder, or the head, is what is meant to be left out.
+        warnings.filterwarnings("ignore", ".*unexpected tensors were left out")
+        ready = engines.load(
+            settings.model,
+            dtype="float32",
+            device=machine.device,
+            **stride_of(settings.frame_stride),
+            **kind,
+        )
+    return ready.model
+
+
+def _features(
+    settings: LinearProbeSettings,
+    machine: Machine,
+    model: VideoMAEPreTrainedModel,
+    videos: Videos,
+    num_clips: int,
+    what: str,
+    on_progress: ProbeProgress | None,
+) -> Features:
+    """The mean over all tokens after the final norm, of evenly spaced clips, centre crops."""
+    encoder: Any = getattr(model, "videomae", model)
+    norm = getattr(model, "fc_norm", None)
+
+    def compute(pixels: Tensor) -> Tensor:
+        with machine.autocast():
+            tokens = encoder(normalize(pixels, machine.device), return_dict=True).last_hidden_state
+        means: Tensor = tokens.float().mean(1)  # (B, D)
+        return means if norm is None else norm(means)
+
+    with evaluating(model):
+        rows = compute_videos(
+            ClipSource(videos, model.config),
+            compute,
+            lambda clips: clips,
+            machine=machine,
+            num_clips=num_clips,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            on_progress=(lambda done, of: on_progress(what, done, of)) if on_progress else None,
+        )
+    values = torch.full((len(videos), num_clips, model.config.hidden_size), torch.nan)
+    for number, row in enumerate(rows):
+        if isinstance(row, Tensor):
+            values[number] = row
+    return Features(videos, values, {k: row for k, row in enumerate(rows) if isinstance(row, str)})
+
+
+def probe(
+    train: Features, test: Features, *, num_neighbours: int = 20, device: torch.device | str = "cpu"
+) -> ProbeResult:
+    """Learn classes from some features and test on others; the same answer each time."""
+    rows, labels, videos = train.rows()
+    num_classes = len(train.videos.classes)
+    if len(train.videos) - len(train.bad) < _HELD_OUT:
+        reasons = "; ".join(list(train.bad.values())[:5])
+        raise ConfigError(
+            f"{len(train.bad)} of {len(train.videos)} videos to learn from cannot be read, and the "
+            f"others are less than {_HELD_OUT}: {reasons}"
+        )
+    tried, l2 = choose_l2(rows, labels, videos, num_classes, device=device)
+    linear = fit_linear(rows, labels, num_classes, l2=l2, device=device)
+    tested = test.values[:, 0]  # (N, D)
+    readable = ~tested[:, 0].isnan()
+    scores = torch.full((2, len(tested), num_classes), torch.nan)
+    scores[0, readable] = knn_scores(
+        rows, labels, tested[readable], num_classes, num_neighbours=num_neighbours
+    )
+    scores[1, readable] = linear(tested[readable]).softmax(-1).float()
+    knn, fitted = (Evaluation("single_label", test.videos, 1, 1, x, test.bad) for x in scores)
+    return ProbeResult(knn, fitted, l2, tuple(tried), train)
+
+
+def knn_scores(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    num_classes: int,
+    *,
+    num_neighbours: int = 20,
+    temperature: float = _TEMPERATURE,
+) -> Tensor:
+    """How the nearest neighbours vote, as shares of the classes: (M, D), (M), (N, D) -> (N, K).
+
+    Near is a large cosine, and a vote weighs exp(cosine / temperature).
+
+    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> knn_scores(rows, torch.tensor([1, 0]), rows[:1], 2, temperature=1.0)  # e : 1
+    tensor([[0.2689, 0.7311]])
+    """
+    train = F.normalize(train.float(), dim=-1)
+    found = []
+    for part in torch.split(F.normalize(test.float(), dim=-1), _TESTED_AT_ONCE):
+        cosines, rows = (part @ train.T).topk(min(num_neighbours, len(train)))  # (N, k)
+        # Counted from the nearest, so that no temperature overflows: shares stay the same.
+        votes = ((cosines - cosines[:, :1]) / temperature).exp()
+        sums = torch.zeros(len(part), num_classes).scatter_add_(1, labels[rows], votes)
+        found.append(sums / sums.sum(1, keepdim=True))
+    return torch.cat(found) if found else torch.zeros(0, num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Features that are standardised, then mapped to logits: (M, D) -> (M, K), float64 on the CPU.
+
+    mean, std: of the features learned from (D). weight: (D, K). bias: (K).
+    """
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features.double() - self.mean) / self.std @ self.weight + self.bias
+
+
+def fit_linear(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    l2: float,
+    start: Linear | None = None,
+    device: torch.device | str = "cpu",
+) -> Linear:
+    """Multinomial logistic regression: features (M, D), class numbers (M).
+
+    The minimum of the mean cross entropy + l2 / 2 * sum of squared weights, the bias being free,
+    found by L-BFGS in float64. `start` is where it begins, by default zero.
+    """
+    # MPS has no float64.
+    device = torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
+    values = features.double()
+    mean, std = values.mean(0), values.std(0, correction=0)
+    std = torch.where(std > 1e-9 * mean.abs().clamp(min=1e-9), std, 1)  # those that never change
+    x, y = ((values - mean) / std).to(device), labels.to(device)
+    shape = (x.shape[1], num_classes)
+    weight = (start.weight if start else torch.zeros(shape).double()).to(device, copy=True)
+    bias = (start.bias if start else torch.zeros(num_classes).double()).to(device, copy=True)
+    parameters = [weight.requires_grad_(), bias.requires_grad_()]
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=_MAX_ITERATIONS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(x @ weight + bias, y) + l2 / 2 * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return Linear(mean, std, weight.detach().cpu(), bias.detach().cpu())
+
+
+def choose_l2(
+    features: Tensor,
+    labels: Tensor,
+    videos: Tensor,
+    num_classes: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[list[tuple[float, float]], float]:
+    """The penalty with the lowest cross entropy on a fifth of the videos, learned from the others.
+
+    Returns ([(l2, accuracy in percent on the fifth), ...], the best l2). Accuracy does not choose:
+    on a few hundred videos it goes up and down from one penalty to the next. All clips of a video
+    (its number in `videos` (M)) are on the same side, and each class keeps its share.
+    """
+    held = torch.isin(videos, torch.tensor(_held_out(labels, videos)))
+    linear, tried, losses = None, [], []
+    for l2 in _L2:
+        linear = fit_linear(
+            features[~held], labels[~held], num_classes, l2=l2, start=linear, device=device
+        )
+        logits, wanted = linear(features[held]), labels[held]
+        right = int((logits.argmax(1) == wanted).sum())
+        tried.append((l2, 100 * right / len(wanted)))
+        losses.append((float(F.cross_entropy(logits, wanted)), l2))
+    return tried, min(losses)[1]
+
+
+def _held_out(labels: Tensor, videos: Tensor) -> list[int]:
+    """The numbers of a fifth of the videos, evenly from all classes, the same ones each time."""
+    of_video = dict(zip(videos.tolist(), labels.tolist(), strict=True))
+    order = sorted(of_video)
+    random.Random("held out").shuffle(order)
+    order.sort(key=lambda video: of_video[video])
+    return order[::_HELD_OUT]
+
+
+def _key(
+    settings: LinearProbeSettings,
+    machine: Machine,
+    model: VideoMAEPreTrainedModel,
+    *lists: Videos,
+) -> str:
+    """What the features follow from, in short: model, precision, clips and videos."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    described = {
+        "version": __version__,
+        "config": model.config.to_dict(),
+        "dtype": str(machine.dtype),
+        "num_clips": settings.num_clips,
+        "videos": [[str(video) for video in videos.items] for videos in lists],
+    }
+    digest.update(json.dumps(described, default=str).encode())
+    return digest.hexdigest()
+
+
+def _write_features(path: Path, key: str, *sets: Features) -> None:
+    arrays: dict[str, Any] = {"key": np.array(key)}
+    for name, part in zip(("train", "test"), sets, strict=True):
+        arrays[name] = part.values.numpy()
+        arrays[f"{name}_paths"] = np.array([str(video) for video in part.videos.items])
+        arrays[f"{name}_labels"] = np.array([video.label for video in part.videos.items])
+        arrays[f"{name}_bad"] = np.array(json.dumps(part.bad))
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _read_features(
+    path: Path, key: str, train: Videos, test: Videos
+) -> tuple[Features, Features] | None:
+    """What `_write_features` wrote for the same key; None where something else lies there."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            first, second = (
+                Features(
+                    videos,
+                    torch.from_numpy(arrays[name]),
+                    {int(row): why for row, why in json.loads(str(arrays[f"{name}_bad"])).items()},
+                )
+                for name, videos in (("train", train), ("test", test))
+            )
+            return first, second
+    except (OSError, ValueError, KeyError):
+        return None  # none, or damaged: they are computed again
+
+
+def _summary(settings: LinearProbeSettings, result: ProbeResult) -> dict[str, Any]:
+    return {
+        "model": settings.model,
+        "data": str(settings.data),
+        "split": settings.split,
+        "eval_data": None if settings.eval_data is None else str(settings.eval_data),
+        "eval_split": settings.eval_split,
+        "num_clips": settings.num_clips,
+        "num_neighbours": settings.num_neighbours,
+        "knn": {name: round(value, 4) for name, value in result.knn.figures().items()},
+        "linear": {name: round(value, 4) for name, value in result.linear.figures().items()},
+        "l2": result.l2,
+        "held_out_top1": {f"{l2:g}": round(value, 4) for l2, value in result.tried},
+        "num_train": result.num_train,
+        "num_test": result.knn.num_videos,
+        "unreadable": result.unreadable(),
+    }

@@ -1,0 +1,346 @@
+"""How a loaded model runs: on which device, in which precision, by which engine."""
+
+import copy
+import importlib.util
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videomae.compute.cpu import cpu_multiplies_bfloat16, onednn_outruns_mkl, prepare_for_inference
+from videomae.compute.devices import DTYPES, as_device, as_dtype, best_dtype
+from videomae.config import VideoMAEConfig, nearest
+from videomae.errors import ConfigError
+from videomae.hub import PathLike
+from videomae.inference import cache
+from videomae.inference.exported import (
+    PRECISIONS,
+    Answer,
+    Compute,
+    Export,
+    check_engine,
+    version_of,
+)
+from videomae.model.attention import best_implementation
+from videomae.model.modeling import (
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    VideoMAEPreTrainedModel,
+)
+from videomae.weights.pretrained import load_trained
+
+ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
+
+# Takes a line on what takes long or is not done as asked.
+Tell = Callable[[str], None]
+
+_WORTH_TELLING_SECONDS = 2
+
+# What "auto" goes by. One clip of ViT-B on two cores, in ms (docs/engines.md):
+#
+#                                    torch   OpenVINO
+#   Zen 5, AVX-512 BF16, bfloat16     889    496        1.8 times as fast
+#   Zen 5, AVX-512, float32          2115    903        2.3, before `prepare_for_inference`
+#   Zen 3, AVX2, float32             2353   2395        1.0: both are at the processor's limit
+#
+# So it pays where the processor has more than AVX2. To convert takes half a minute, once: ViT-B
+# soon earns it back; models such as motion-tiny (width 128), of which a clip takes 10 ms anyway,
+# never do.
+_OPENVINO_MIN_HIDDEN_SIZE = 384  # ViT-S; narrower ones were not measured
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model that is ready to run: call it with clips, get logits.
+
+    name: which engine it is, never "auto". model: in evaluation mode, on `device`; in `dtype` where
+    torch runs it, in float32 where another engine has a copy of its weights. answer: clips
+    (B, T, C, H, W) in the model's dtype, on `device` -> logits (B, K), or tokens (B, N, D) where
+    those were asked for.
+
+    ```python
+    engine = load("motion-tiny")
+    engine(pixel_values).argmax(-1)  # (B, T, C, H, W) float -> (B,)
+    print(engine.describe())         # torch 2.14.1, cpu (2 threads), float32, sdpa attention
+    ```
+    """
+
+    name: str
+    model: VideoMAEPreTrainedModel
+    device: torch.device
+    dtype: torch.dtype
+    answer: Callable[[Tensor], Tensor]
+
+    @property
+    def config(self) -> VideoMAEConfig:
+        """The model's config."""
+        return self.model.config
+
+    def __call__(
+        self, pixel_values: Tensor, finish: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Logits of clips: (B, T, C, H, W) of any float type, anywhere -> (B, K) float32, CPU.
+
+        `finish` is applied to the answer where that is, before it comes to the CPU. Safe from
+        several threads.
+        """
+        if finish is None:
+            return self.run(self.answer, pixel_values)
+        return self.run(lambda pixels: finish(self.answer(pixels)), pixel_values)
+
+    def run(self, compute: Callable[[Tensor], Tensor], pixel_values: Tensor) -> Tensor:
+        """`compute` of clips that were brought to the model's device and dtype, without gradients.
+
+        Returns what `compute` returns, as float32 on the CPU. ConfigError where a GPU's memory is
+        too small.
+        """
+        try:
+            with torch.inference_mode():
+                return compute(pixel_values.to(self.device).to(self.model.dtype)).float().cpu()
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"{len(pixel_values)} clips at once do not fit into the memory of {self.device}; "
+                "lower batch_size, or choose dtype='float16' or a smaller model"
+            ) from error
+
+    def describe(self) -> str:
+        """One line on what runs where and how."""
+        where = str(self.device)
+        if self.device.type == "cpu":
+            where = f"cpu ({torch.get_num_threads()} threads)"
+        elif self.device.type == "cuda":
+            where = f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        dtype = str(self.dtype).removeprefix("torch.")
+        if self.name in PRECISIONS:
+            return f"{self.name} {version_of(self.name).split('-')[0]}, {where}, {dtype}"
+        attention = self.config.attn_implementation
+        if attention == "auto":
+            tokens = self.config.grid.num_tokens
+            attention = best_implementation(self.device.type, self.dtype, tokens)
+        name = {"compile": "torch.compile"}.get(self.name, self.name)
+        return f"{name} {torch.__version__.split('+')[0]}, {where}, {dtype}, {attention} attention"
+
+
+def load(
+    path_or_model: PathLike | VideoMAEPreTrainedModel,
+    *,
+    engine: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    model_class: type[VideoMAEPreTrainedModel] = VideoMAEForVideoClassification,
+    tokens: bool = False,
+    calibration: Iterable[Tensor] | None = None,
+    engine_cache_dir: PathLike | None = None,
+    tell: Tell | None = None,
+    **overrides: Any,
+) -> Engine:
+    """Get a model ready to run.
+
+    Args:
+        path_or_model: what `model_class.from_pretrained` takes, or a loaded model. A loaded model
+            is never changed: where it is in training mode, or another device or dtype is asked
+            for, a copy runs in its place.
+        engine: "torch"; "compile", which is torch.compile; "openvino" or "onnxruntime", on a CPU,
+            which convert the model once and keep that; or "auto": see `fastest`. docs/engines.md
+            says what each is good for.
+        dtype: "float32", "bfloat16", "float16", "int8" (openvino alone), or "auto": what
+            `best_dtype` says for a model that is loaded here, its own dtype for one that came
+            loaded.
+        device: "cpu", "cuda:1", ... None or "auto" is the best that is there, or where a loaded
+            model is.
+        model_class: what to load; ignored for a loaded model.
+        tokens: answer with the encoder's tokens (B, N, D), not with a classifier's logits.
+        calibration: real clips, (T, C, H, W) each or (B, T, C, H, W), that set the ranges of int8;
+            needed once.
+        engine_cache_dir: where converted models are kept, see `cache.cache_root`.
+        tell: takes one line where something takes long or is not done as asked; by default it is
+            printed to stderr.
+        **overrides: further arguments of `model_class.from_pretrained`.
+
+    Raises ConfigError for an unknown engine, dtype or device, for a pair that does not go together,
+    and where an extra is not installed; WeightsError where nothing loads, and where part of the
+    model is not in the checkpoint and would have to run untrained.
+    """
+    tell = tell or _print_to_stderr
+    loaded = path_or_model if isinstance(path_or_model, VideoMAEPreTrainedModel) else None
+    at = loaded.device if loaded is not None and device in (None, "auto") else as_device(device)
+    precision = _precision(engine, dtype, at, loaded)
+    if isinstance(path_or_model, VideoMAEPreTrainedModel):
+        model = path_or_model
+    else:
+        # On a CPU in float32 first, because engines with weights of their own convert from that.
+        first = torch.float32 if at.type == "cpu" else DTYPES[precision]
+        model = load_trained(model_class, path_or_model, dtype=first, **overrides).to(at)
+    name = fastest(model.config, at, precision) if engine == "auto" else engine
+    if isinstance(model, VideoMAEForPreTraining) and not tokens and name != "torch":
+        if engine != "auto" or precision not in DTYPES:
+            tell(f"{name} cannot run a decoder with its masks; torch runs it")
+        name, precision = "torch", precision if precision in DTYPES else "float32"
+    if name not in PRECISIONS:
+        return _by_torch(name, model, at, DTYPES[precision], tokens=tokens, tell=tell)
+    model = _placed(model, at, torch.float32)
+    root = cache.cache_root(engine_cache_dir)
+    export = Export(name, Answer(model, tokens=tokens), precision, root, tell, calibration)
+    graph = _Graph(export)
+    if engine != "auto" or precision == "int8":
+        graph.ready()
+    return Engine(name, model, at, getattr(torch, precision), graph)
+
+
+def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str:
+    """What "auto" takes: openvino where it is there, was measured faster and soon pays; else torch.
+
+    ```python
+    fastest(VideoMAEConfig.preset("base"), torch.device("cuda"), "bfloat16")  # torch
+    ```
+    """
+    if precision == "int8":
+        return "openvino"  # nothing else computes in it
+    faster = {"bfloat16": cpu_multiplies_bfloat16, "float32": onednn_outruns_mkl}.get(precision)
+    wide = config.hidden_size >= _OPENVINO_MIN_HIDDEN_SIZE
+    pays = device.type == "cpu" and wide and faster is not None and faster()
+    return "openvino" if pays and importlib.util.find_spec("openvino") else "torch"
+
+
+def _precision(
+    engine: str,
+    dtype: str | torch.dtype,
+    device: torch.device,
+    loaded: VideoMAEPreTrainedModel | None,
+) -> str:
+    """The name of the precision to compute in, where engine, dtype and device go together."""
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"engine={engine!r} is not one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}"
+        )
+    asked = str(dtype).removeprefix("torch.")
+    if engine == "auto" and asked == "int8":
+        engine = "openvino"
+    if engine not in PRECISIONS:
+        if asked == "int8":
+            raise ConfigError(
+                f"engine={engine!r} does not compute in int8; use engine='openvino', or "
+                "dtype='auto'"
+            )
+        own = None if loaded is None or asked != "auto" else loaded.dtype
+        chosen = own or as_dtype(dtype, device)
+        return str(chosen).removeprefix("torch.")
+    check_engine(engine, asked)
+    if device.type != "cpu":
+        raise ConfigError(
+            f"engine={engine!r} runs on a CPU, and device is {device}; pass device='cpu', or use "
+            "engine='torch'"
+        )
+    if asked == "bfloat16" and not cpu_multiplies_bfloat16():
+        raise ConfigError(
+            f"this processor does not multiply in bfloat16, so that {engine} would run in float32; "
+            "use dtype='float32' or 'auto'"
+        )
+    if asked != "auto":
+        return asked
+    best = str(best_dtype(device) if loaded is None else loaded.dtype).removeprefix("torch.")
+    there = best in PRECISIONS[engine] and (best != "bfloat16" or cpu_multiplies_bfloat16())
+    return best if there else "float32"
+
+
+def _placed(
+    model: VideoMAEPreTrainedModel, device: torch.device, dtype: torch.dtype
+) -> VideoMAEPreTrainedModel:
+    """The model in evaluation mode on that device in that dtype: itself where it is so already.
+
+    Else a copy, because the model may be the caller's.
+    """
+    if model.training or (model.device, model.dtype) != (device, dtype):
+        model = copy.deepcopy(model).eval().to(device, dtype)
+    return model
+
+
+def _by_torch(
+    name: str,
+    model: VideoMAEPreTrainedModel,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    tokens: bool,
+    tell: Tell,
+) -> Engine:
+    """The engines "torch" and "compile". Whatever makes torch itself faster is done here."""
+    model = _placed(model, device, dtype)
+    if name == "compile":  # which chooses the products by itself
+        compiled = _Compiled(Answer(model, tokens=tokens), tell)
+        return Engine(name, model, device, dtype, compiled)
+    return Engine(name, model, device, dtype, Answer(prepare_for_inference(model), tokens=tokens))
+
+
+class _Graph:
+    """A converted model, made or read when it is first needed.
+
+    Those that load with engine="auto" for the sake of `Engine.model` do not pay for it.
+    """
+
+    def __init__(self, export: Export) -> None:
+        self.export, self.lock = export, threading.Lock()
+        self.compute: Compute | None = None
+
+    def ready(self) -> Compute:
+        with self.lock, torch.inference_mode(False):  # torch.export does not work under it
+            if self.compute is None:
+                self.compute = self.export()
+            return self.compute
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        _check_clips(self.export.answer, pixel_values)
+        return torch.from_numpy(self.ready()(pixel_values.contiguous().numpy()))
+
+
+class _Compiled:
+    """A module by torch.compile, which says how long it took when it compiles."""
+
+    def __init__(self, answer: Answer, tell: Tell) -> None:
+        # The second size of batch makes it compile for all others as well, so that there are three
+        # compilations at most: one clip alone is always a case by itself.
+        self.plain, self.compiled = answer, torch.compile(answer, fullgraph=True)
+        self.tell, self.lock = tell, threading.Lock()
+        self.seen: set[int] = set()
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        _check_clips(self.plain, pixel_values)
+        batch = len(pixel_values)
+        if batch in self.seen:
+            answer: Tensor = self.compiled(pixel_values)
+            return answer
+        with self.lock:
+            start = time.perf_counter()
+            answer = self.first(pixel_values)
+            seconds = time.perf_counter() - start
+            if seconds > _WORTH_TELLING_SECONDS:
+                self.tell(f"torch.compile for batches of {batch}: {seconds:.0f} s")
+            self.seen.add(batch)
+        return answer
+
+    def first(self, pixel_values: Tensor) -> Tensor:
+        try:
+            answer: Tensor = self.compiled(pixel_values)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ConfigError(
+                f"torch.compile cannot compile this here ({str(error).strip().splitlines()[0]}); "
+                "on a CPU it needs a C++ compiler; use engine='torch'"
+            ) from error
+        return answer
+
+
+def _check_clips(answer: Answer, pixel_values: Tensor) -> None:
+    """ConfigError, in the model's own words, for clips that it cannot take."""
+    model: Any = answer.model
+    getattr(model, "videomae", model).embeddings.check(pixel_values, False)
+
+
+def _print_to_stderr(text: str) -> None:
+    print(f"videomae: {text}", file=sys.stderr)

@@ -1,0 +1,401 @@
+"""Videos in, answers out: classify, embed and reconstruct files, frame folders, arrays, tensors.
+
+A function takes one video and returns one result, takes a list and returns a list, or takes an
+iterator and returns an iterator that gives each result as soon as it is there.
+
+Letters: V views of a video; T, C, H, W as everywhere; N tokens, f slices of time, D features, K
+labels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from videomae.config import VideoMAEConfig, nearest
+from videomae.errors import ConfigError
+from videomae.hub import PathLike
+from videomae.inference import engines
+from videomae.masking import MASKS, split_mask
+from videomae.model.modeling import (
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    VideoMAEModel,
+    VideoMAEPreTrainedModel,
+)
+from videomae.processing.views import (
+    FrameStride,
+    OnError,
+    ViewMaker,
+    find_processor,
+    prepared,
+    run_views,
+)
+from videomae.report import pictures
+from videomae.report.pictures import Rendering
+from videomae.tubelets import pixel_targets
+from videomae.video.reader import BadVideo, Frames
+from videomae.weights.checkpoint import read_checkpoint
+
+Model = PathLike | VideoMAEPreTrainedModel
+Features = Literal["pooled", "per_time", "tokens"]
+Floats = NDArray[np.float32]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """What a classifier says of one video.
+
+    path: the file or folder, None for an array. labels: the `top_k` best, best first. scores: their
+    scores, in 0..1: probabilities that sum to 1 over all labels, the mean over all views. (A
+    multi-label model scores each label by itself; a regression gives its values.) logits: (V, K),
+    of each view before the softmax. are_shares: whether scores are shares of 1, not values.
+    """
+
+    path: Path | None
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+    logits: Floats = field(repr=False)
+    are_shares: bool = field(default=True, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Features of one video: (D,), (f, D) or (N, D), as was asked for. path: None for arrays."""
+
+    path: Path | None
+    features: Floats = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """One clip, what the model saw of it, and what it made of that.
+
+    original, masked, reconstructed: uint8 (T, H, W, 3). mask: bool (f, h, w), True = hidden. loss:
+    the mean squared error over hidden tubelets, as in training. path: None for arrays.
+    """
+
+    path: Path | None
+    original: Frames = field(repr=False)
+    masked: Frames = field(repr=False)
+    reconstructed: Frames = field(repr=False)
+    mask: NDArray[np.bool_] = field(repr=False)
+    loss: float
+
+    def save(self, path: PathLike, *, fps: float = 8) -> Path:
+        """Write all three clips: .png a film strip, .gif or .mp4 side by side, at `fps`."""
+        clips = {
+            "original": self.original,
+            f"{self.mask.mean():.0%} hidden": self.masked,
+            "reconstructed": self.reconstructed,
+        }
+        return pictures.save_clips(path, clips, fps=fps)
+
+
+def classify(
+    videos: Any,
+    *,
+    model: Model = "motion-tiny",
+    processor: Any = None,
+    top_k: int = 5,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    frame_stride: FrameStride = "config",
+    dtype: str | torch.dtype = "auto",
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    tell: engines.Tell | None = None,
+    batch_size: int = 8,
+    on_error: OnError = "raise",
+) -> Any:
+    """Tell what happens in videos.
+
+    Args:
+        videos: a video file, GIF or folder of frames; or a video as uint8 array or tensor,
+            (T, H, W, 3) or (T, 3, H, W); or a list or iterator of these.
+        model: hub id, folder, weight file, shipped name, or a loaded classifier (saves loading it
+            at each call).
+        processor: turns frames into pixels; by default the one stored beside the model's weights,
+            or ImageNet mean and std and the model's frame size where none is.
+        top_k: how many labels to give.
+        num_clips, num_crops: views of each video: clips along time, crops across each clip. Their
+            softmax is averaged; the paper tests Kinetics with 5 x 3. One is centred.
+        frame_stride: frames between two sampled ones, None spreads them over the whole video; the
+            model's config knows what it was trained with.
+        dtype, engine, device: see `engines.load`.
+        tell: takes one line on what runs the model, and others on what takes long; by default only
+            the latter are printed to stderr.
+        batch_size: views that go through the model at once.
+        on_error: "raise" stops at the first video that cannot be read; "skip" gives a `BadVideo`
+            (path, reason) in its place and goes on.
+
+    Returns a Classification, or a list or iterator of them. Raises VideoError for videos that
+    cannot be read, ConfigError for wrong arguments, WeightsError for models that cannot be loaded
+    or are not classifiers.
+
+    ```python
+    result = classify("clip.mp4")
+    result.labels[0], result.scores[0]          # ('zoom_in', 0.98)
+    for result in classify(iter(paths), model="MCG-NJU/videomae-base-finetuned-kinetics"):
+        print(result.path, result.labels)       # one by one, however many there are
+    ```
+    """
+    _check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    ready = _load(model, tell, engine=engine, dtype=dtype, device=device)
+    if not isinstance(ready.model, VideoMAEForVideoClassification):
+        raise ConfigError(
+            f"model is a {type(ready.model).__name__}, and classify needs a "
+            "VideoMAEForVideoClassification; pass one, or a path to let it be loaded"
+        )
+    maker = ViewMaker(
+        ready.config,
+        processor or find_processor(_place(model), ready.config),
+        frame_stride,
+        num_clips,
+        num_crops,
+    )
+
+    def answer(path: Path | None, logits: Tensor) -> Classification:
+        scores = _scores(logits, ready.config).mean(0)  # (K,)
+        best = scores.topk(min(top_k, len(scores)))
+        names = ready.config.id2label or {}
+        labels = tuple(names.get(index, str(index)) for index in best.indices.tolist())
+        return Classification(
+            path,
+            labels,
+            tuple(best.values.tolist()),
+            logits.numpy(),
+            are_shares=ready.config.problem_type != "regression",
+        )
+
+    def each(items: Iterable[Any]) -> Iterator[Classification | BadVideo]:
+        for path, logits in run_views(items, maker, ready.__call__, batch_size, on_error):
+            yield logits if isinstance(logits, BadVideo) else answer(path, logits)
+
+    return _as_given(videos, each)
+
+
+def embed(
+    videos: Any,
+    *,
+    model: Model = "motion-tiny",
+    processor: Any = None,
+    features: Features = "pooled",
+    num_clips: int = 1,
+    num_crops: int = 1,
+    frame_stride: FrameStride = "config",
+    dtype: str | torch.dtype = "auto",
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    tell: engines.Tell | None = None,
+    batch_size: int = 8,
+    on_error: OnError = "raise",
+) -> Any:
+    """Describe videos by vectors, for search, clustering and small classifiers.
+
+    `features` says which:
+
+    - "pooled" (D,): the mean over all tokens, normalised. A fine-tuned model has its norm after
+      the mean, so that this is what its head sees; a pre-trained one has it before the mean. With
+      several views, the mean over them.
+    - "per_time" (f, D): the same, but the mean is taken over each time slice by itself; a slice is
+      `tubelet_size` frames of the clip.
+    - "tokens" (N, D): `last_hidden_state`, slice by slice, row by row. Normalised for a pre-trained
+      model; a fine-tuned one has no norm for single tokens.
+
+    An encoder that was saved without any norm gives plain means. There is no class token in
+    VideoMAE. `model` may be of any kind. Other arguments, lists and errors: see `classify`.
+
+    Returns an Embedding, or a list or iterator of them; float32.
+
+    ```python
+    embed("clip.mp4", model="MCG-NJU/videomae-base").features.shape          # (768,)
+    np.stack([e.features for e in embed(paths, features="pooled")])          # (len(paths), 128)
+    ```
+    """
+    _check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    if features not in get_args(Features):
+        raise ConfigError(
+            f"features={features!r} is not one of {', '.join(get_args(Features))}"
+            f"{nearest(features, get_args(Features))}"
+        )
+    if features != "pooled" and num_clips * num_crops > 1:
+        raise ConfigError(
+            f"features={features!r} of {num_clips} clips x {num_crops} crops cannot be averaged; "
+            "use features='pooled', or num_clips=1, num_crops=1"
+        )
+    kind: dict[str, Any] = {"model_class": VideoMAEModel}
+    if not isinstance(model, VideoMAEPreTrainedModel) and _has_pooled_norm(model):
+        kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
+    options = {"engine": engine, "dtype": dtype, "device": device}
+    ready = _load(model, tell, tokens=True, **options, **kind)
+    maker = ViewMaker(
+        ready.config,
+        processor or find_processor(_place(model), ready.config),
+        frame_stride,
+        num_clips,
+        num_crops,
+    )
+
+    def compute(pixel_values: Tensor) -> Tensor:
+        return ready(pixel_values, lambda tokens: _features(ready.model, tokens, features))
+
+    def each(items: Iterable[Any]) -> Iterator[Embedding | BadVideo]:
+        for path, found in run_views(items, maker, compute, batch_size, on_error):
+            # Only pooled features can have more than one view.
+            yield (found if isinstance(found, BadVideo) else Embedding(path, found.mean(0).numpy()))
+
+    return _as_given(videos, each)
+
+
+def reconstruct(
+    videos: Any,
+    *,
+    model: Model = "motion-tiny-pretrain",
+    processor: Any = None,
+    mask: str = "tube",
+    mask_ratio: float = 0.9,
+    seed: int = 0,
+    rendering: Rendering = "plain",
+    frame_stride: FrameStride = "config",
+    dtype: str | torch.dtype = "auto",
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    tell: engines.Tell | None = None,
+    on_error: OnError = "raise",
+) -> Any:
+    """Hide most of a clip, and let a pre-trained model paint what it cannot see.
+
+    Args:
+        model: a pre-training checkpoint with its decoder, or a loaded VideoMAEForPreTraining.
+        mask: "tube", "random", "frame" or "running_cell"; see `videomae.masking`.
+        mask_ratio: the share that is hidden; the paper trains with 0.9.
+        seed: of the mask; the same for each video, so that a result does not hang on its company.
+        rendering: "plain" shows what the model knows and no more; "paper" is how the published
+            pictures are made, and looks better than the model is: it borrows each hidden patch's
+            brightness and contrast from the original. See `pictures.paste_reconstruction`.
+
+    Other arguments, several videos and errors: see `classify`. Returns a Reconstruction, or a list
+    or iterator of them.
+
+    ```python
+    reconstruct("clip.mp4", mask_ratio=0.75).save("clip.gif")
+    ```
+    """
+    if mask not in MASKS:
+        raise ConfigError(f"mask={mask!r} is not one of {', '.join(MASKS)}{nearest(mask, MASKS)}")
+    if rendering not in get_args(Rendering):
+        raise ConfigError(f"rendering={rendering!r} is not one of {', '.join(get_args(Rendering))}")
+    options = {"engine": engine, "dtype": dtype, "device": device}
+    ready = _load(model, tell, model_class=VideoMAEForPreTraining, **options)
+    if not isinstance(ready.model, VideoMAEForPreTraining):
+        raise ConfigError(
+            f"model is a {type(ready.model).__name__}, which has no decoder, and reconstruct needs "
+            "a VideoMAEForPreTraining; pass one, or a path to let it be loaded"
+        )
+    config = ready.config
+    chosen = processor or find_processor(_place(model), config)
+    maker = ViewMaker(config, chosen, frame_stride)
+    generator = torch.Generator().manual_seed(seed)
+    hidden = MASKS[mask](config.grid, mask_ratio, generator=generator)  # (1, N)
+
+    def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
+        predictions = ready.run(
+            lambda pixels: ready.model(pixels, hidden, return_dict=True).logits, pixel_values
+        )  # (1, M, t*p*q*C)
+        target = pixel_targets(
+            pixel_values,
+            split_mask(hidden, config.grid.num_tokens)[1],
+            config.tubelet_size,
+            config.patch_hw,
+            normalize=config.norm_pix_loss,
+        )
+        pixels = _shown(pixel_values[0], chosen)
+        pasted = pictures.paste_reconstruction(
+            pixels, hidden[0], predictions[0], config, rendering=rendering
+        )
+        return Reconstruction(
+            path=path,
+            original=pictures.to_frames(pixels),
+            masked=pictures.to_frames(pictures.hide(pixels, hidden[0], config)),
+            reconstructed=pictures.to_frames(pasted),
+            mask=hidden[0].view(tuple(config.grid)).numpy(),
+            loss=float(F.mse_loss(predictions, target)),
+        )
+
+    def each(items: Iterable[Any]) -> Iterator[Reconstruction | BadVideo]:
+        for path, found in prepared(items, maker, on_error):
+            yield found if isinstance(found, BadVideo) else answer(path, found)
+
+    return _as_given(videos, each)
+
+
+def _as_given(videos: Any, each: Callable[[Iterable[Any]], Iterator[Result]]) -> Any:
+    """One result for one video, a list for a list, an iterator for an iterator."""
+    if isinstance(videos, Iterator):
+        return each(videos)
+    if isinstance(videos, list | tuple):
+        return list(each(videos))
+    [result] = each([videos])
+    return result
+
+
+def _place(model: Model) -> PathLike | None:
+    return None if isinstance(model, VideoMAEPreTrainedModel) else model
+
+
+def _scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
+    """Logits (V, K) as what they mean for the problem that the model was trained on."""
+    if config.problem_type == "multi_label_classification":
+        return logits.sigmoid()
+    return logits if config.problem_type == "regression" else logits.softmax(-1)
+
+
+def _load(
+    model: PathLike | VideoMAEPreTrainedModel, tell: engines.Tell | None, **options: Any
+) -> engines.Engine:
+    """The model ready to run, having told what runs it."""
+    ready = engines.load(model, tell=tell, **options)
+    if tell:
+        tell(ready.describe())
+    return ready
+
+
+def _has_pooled_norm(model: PathLike) -> bool:
+    """Whether a checkpoint keeps its final norm in the classifier, as fine-tuned ones do."""
+    return "fc_norm.weight" in read_checkpoint(model).state
+
+
+def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features) -> Tensor:
+    """Features of clips by their tokens (V, N, D): (V, D), (V, f, D) or (V, N, D)."""
+    if features == "tokens":
+        return tokens
+    slices = model.config.grid.frames if features == "per_time" else 1
+    means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (V, f, D)
+    norm = getattr(model, "fc_norm", None)
+    means = means if norm is None else norm(means)
+    return means if features == "per_time" else means[:, 0]
+
+
+def _shown(pixel_values: Tensor, processor: Any) -> Tensor:
+    """Pixel values (T, C, H, W) as they were before the processor normalised them: in 0..1."""
+    if not processor.do_normalize:
+        return pixel_values
+    mean, std = (
+        torch.tensor(values).view(-1, 1, 1)
+        for values in (processor.image_mean, processor.image_std)
+    )
+    return pixel_values * std + mean
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name}={count} is too small; expected at least 1")

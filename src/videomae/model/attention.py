@@ -1,0 +1,130 @@
+"""Softmax attention in the ways that serve VideoMAE, and which of them suits a call.
+
+Letters: B clips, H heads, N tokens, d features of a head. There is no causal or padding mask:
+every token of a clip sees every other.
+"""
+
+import importlib.util
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from videomae.compute.cpu import cpu_multiplies_bfloat16
+from videomae.config import ATTENTION_IMPLEMENTATIONS
+from videomae.errors import ConfigError
+
+# On a CPU with bfloat16 products (two cores of a server CPU with AVX-512 BF16) the fused kernel of
+# SDPA is the slower one on few tokens: forward and backward of 24 heads take 2.3 ms eager and
+# 9.3 ms fused at 160 tokens, the visible ones of pre-training; at 1568 tokens 147 and 145 ms.
+# Between the two, nothing was measured: the line is drawn in the middle of the two logarithms.
+# On many tokens the products of one head at a time are the fastest: at 1568 tokens 12 heads forward
+# take 20 ms, 47 fused and 51 eager, and with backward 93, 145 and 147 ms. Those 93 kept the weights
+# of all heads, 5 MB each; here they are made a second time, which costs one more forward.
+#
+# Without such products every other way but the fused is out of the question (Zen 3, 160 tokens: 4
+# and 64 ms), and in float32 it is the fastest at every size (Zen 3, one core, 12 heads, forward at
+# 1568 tokens: 115 ms, 136 head by head, 382 eager; with backward 435, 539, 692).
+_SDPA_CPU_BF16_MIN_TOKENS = 512
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    implementation: str = "auto",
+    dropout: float = 0.0,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Softmax(query key^T / sqrt(d)) value, heads side by side.
+
+    query, key, value (B, H, N, d) -> context (B, N, H*d), and the weights (B, H, N, N) where they
+    are asked for. Only `eager` makes the weights, so `need_weights` uses it whatever is chosen.
+    """
+    if implementation == "auto":
+        implementation = best_implementation(query.device.type, query.dtype, query.shape[2])
+    if need_weights or implementation == "eager":
+        weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+        weights = F.dropout(weights, dropout) if dropout else weights
+        context = weights @ value  # (B, H, N, d)
+        return context.transpose(1, 2).flatten(2), weights if need_weights else None
+    if implementation == "flash_attention_2":
+        return _flash(query, key, value, dropout), None
+    if implementation == "per_head":
+        return _per_head(query, key, value, dropout), None
+    context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return context.transpose(1, 2).flatten(2), None
+
+
+def best_implementation(device_type: str, dtype: torch.dtype, num_tokens: int) -> str:
+    """The fastest of `eager`, `per_head` and `sdpa` where it was measured; `sdpa` elsewhere.
+
+    `per_head` is chosen by this alone: it is nothing but `eager` in another order.
+    """
+    if device_type != "cpu" or dtype != torch.bfloat16 or not cpu_multiplies_bfloat16():
+        return "sdpa"
+    if num_tokens < _SDPA_CPU_BF16_MIN_TOKENS:
+        return "eager"
+    return "per_head"
+
+
+def check_implementation(implementation: str) -> None:
+    """Raise ConfigError, saying what is missing, where an implementation cannot run here."""
+    if implementation not in ATTENTION_IMPLEMENTATIONS:
+        raise ConfigError(
+            f"attn_implementation={implementation!r} is not one of "
+            f"{', '.join(ATTENTION_IMPLEMENTATIONS)}"
+        )
+    if implementation != "flash_attention_2":
+        return
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "attn_implementation='flash_attention_2' needs an NVIDIA GPU and none is available; "
+            "use 'sdpa'"
+        )
+    if importlib.util.find_spec("flash_attn") is None:
+        raise ConfigError(
+            "attn_implementation='flash_attention_2' needs the package flash-attn; "
+            "pip install flash-attn --no-build-isolation, or use 'sdpa'"
+        )
+
+
+def _per_head(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """As `eager`, one head after another, of which none keeps its weights (N, N).
+
+    For gradients each head's weights are made again: 12 heads of 1568 tokens would keep 59 MB a
+    layer in bfloat16.
+    """
+
+    def attend_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (N, d) each -> (N, d)
+        weights = ((q * q.shape[-1] ** -0.5) @ k.T).softmax(-1)
+        return F.dropout(weights, dropout) @ v if dropout else weights @ v
+
+    attend_again = partial(
+        checkpoint, attend_head, use_reentrant=False, preserve_rng_state=dropout > 0
+    )
+    gradients = torch.is_grad_enabled() and query.requires_grad
+    attend_one = attend_again if gradients else attend_head
+    clips = [
+        torch.cat([attend_one(*head) for head in zip(*heads, strict=True)], dim=-1)  # (N, H*d)
+        for heads in zip(query, key, value, strict=True)
+    ]
+    return torch.stack(clips)
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+    check_implementation("flash_attention_2")
+    if query.device.type != "cuda" or query.dtype not in (torch.float16, torch.bfloat16):
+        raise ConfigError(
+            "flash_attention_2 runs on a CUDA device in float16 or bfloat16, got "
+            f"{query.device.type} and {query.dtype}; move the model with "
+            ".to('cuda', torch.bfloat16), or use 'sdpa'"
+        )
+    from flash_attn import flash_attn_func  # type: ignore[import-not-found]
+
+    heads_last = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, H, d)
+    context: Tensor = flash_attn_func(*heads_last, dropout_p=dropout)
+    return context.flatten(2)

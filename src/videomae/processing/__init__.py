@@ -1,0 +1,1 @@
+"""Frames -> pixels, on one path."""

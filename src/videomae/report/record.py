@@ -1,0 +1,147 @@
+"""What the files of a run say of it: settings, log, results; of a run at any stage.
+
+Written by `report.py` and by what a run leaves; read here with no more than is there.
+"""
+
+import json
+import math
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from videomae.errors import ConfigError
+from videomae.report.html import Curve
+from videomae.training.log import read_log
+
+# Curves stay quick to draw however long the run was.
+_MAX_POINTS = 500
+# Speed and times are medians over so many of the last lines of the log.
+_RECENT = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a run say; empty where a file is missing or broken.
+
+    reports: lines of the log with a loss or a learning rate. evaluations: those with a score.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    reports: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    results: dict[str, Any]
+    bad: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def command(self) -> str | None:
+        """The command that the settings belong to, told by keys that only it has."""
+        names = {"mask_ratio": "pretrain", "layer_decay": "finetune"}
+        return next((name for key, name in names.items() if key in self.settings), None)
+
+    @property
+    def title(self) -> str:
+        kinds = {"pretrain": "Pre-training", "finetune": "Fine-tuning", None: "Run"}
+        data = Path(str(self.settings.get("data", ""))).name
+        return f"{kinds[self.command]}{data and f' on {data}'}"
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.reports[-1] if self.reports else {}
+
+    @property
+    def step(self) -> int:
+        return round(number(self.last.get("step")) or 0)
+
+    @cached_property
+    def num_steps(self) -> int | None:
+        """Steps of the whole run, or None where that cannot be told yet."""
+        epoch, epochs = (number(v) for v in (self.last.get("epoch"), self.settings.get("epochs")))
+        if not epoch or not epochs:
+            return None
+        # The log rounds epochs; the steps of one are whole.
+        return round(max(round(self.step / epoch), 1) * epochs)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.num_steps is not None and self.step >= self.num_steps
+
+    @property
+    def seconds(self) -> float:
+        every = [number(row.get("seconds")) for row in (*self.reports, *self.evaluations)]
+        return max((value for value in every if value is not None), default=0.0)
+
+    def recent(self, key: str) -> float | None:
+        """The median of a figure over the last lines of the log."""
+        values = [number(row.get(key)) for row in self.reports[-_RECENT:]]
+        known = [value for value in values if value is not None]
+        return median(known) if known else None
+
+    def curve(self, key: str, *, over: str = "step") -> Curve:
+        """A figure over the steps or epochs, where it is a number; thinned out."""
+        rows = self.reports if over == "step" else self.evaluations
+        pairs = [(number(row.get(over)), number(row.get(key))) for row in rows]
+        known = [(x, y) for x, y in pairs if x is not None and y is not None and x > 0]
+        return thin([x for x, _ in known], [y for _, y in known])
+
+
+def read_run(folder: Path) -> Run:
+    """Read what there is; ConfigError where there is no such folder."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; give the output folder of a run")
+    rows = [row for row in read_log(folder) if isinstance(row, dict)]
+    return Run(
+        folder=folder,
+        settings=_read_settings(folder / "settings.toml"),
+        environment=_read_object(folder / "environment.json"),
+        reports=[row for row in rows if "loss" in row or "lr" in row],
+        evaluations=[row for row in rows if number(row.get("score")) is not None],
+        results=_read_object(folder / "results.json"),
+        bad=_read_object(folder / "bad_videos.json"),
+        data=_read_object(folder / "data_report.json"),
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, not whole, not UTF-8
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def number(value: Any) -> float | None:
+    """The value where it is a finite number: the log has null for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
+
+
+def thin(xs: list[float], ys: list[float], most: int = _MAX_POINTS) -> Curve:
+    """At most so many points: means of neighbours, and the last one as it is.
+
+    >>> thin([1, 2, 3, 4, 5], [10, 20, 30, 40, 90], most=3)
+    ([1.5, 3.5, 5], [15.0, 35.0, 90])
+    """
+    if len(xs) <= most:
+        return xs, ys
+    count = len(xs) - 1
+    cuts = [round(part * count / (most - 1)) for part in range(most)]
+    parts = [slice(start, end) for start, end in pairwise(cuts)]
+
+    def means(values: list[float]) -> list[float]:
+        return [*(sum(values[part]) / len(values[part]) for part in parts), values[-1]]
+
+    return means(xs), means(ys)

@@ -1,0 +1,207 @@
+"""What a run shows and keeps: progress on the terminal, a line of JSON per report, trackers."""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from videomae.compute.distributed import Machine, describe_devices
+from videomae.data.manifest import REPORT_NAME, Videos
+from videomae.errors import ConfigError
+from videomae.hub import atomic_path, write_json
+from videomae.settings import TrainSettings, to_toml, write_recipe
+from videomae.version import __version__
+
+# Figures that log.jsonl has and a line on the screen does without.
+_QUIET = ("lr", "grad_norm", "data_ms", "forward_ms", "backward_ms", "optimizer_ms", "per_class")
+
+
+class RunLog:
+    """The folder and the face of one run.
+
+    Appends to `log.jsonl` in the output folder, hands the same figures to the tracker, and draws a
+    progress bar on stderr. All of it in the main process only.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, machine: Machine, *, num_steps: int, title: str,
+        first_step: int = 0,
+    ) -> None:  # fmt: skip
+        self.output, self.title, self.machine = Path(settings.output), title, machine
+        self.path = self.output / "log.jsonl"
+        self.seconds_before = 0.0
+        if machine.is_main and settings.resume:
+            self._forget_after(first_step)
+        self.started = time.perf_counter()
+        self.console = Console(stderr=True, quiet=not machine.is_main)
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not (self.console.is_terminal and machine.is_main),
+        )
+        self.task = self.progress.add_task(title, total=num_steps, completed=first_step, state="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, text: str) -> None:
+        """One line above the progress bar."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def advance(self, step: int, state: str) -> None:
+        """Move the bar to a step."""
+        self.progress.update(self.task, completed=step, state=state)
+
+    def record(self, **values: Any) -> None:
+        """Append one line to log.jsonl, and print it where there is no terminal to draw on.
+
+        Figures that are no number become null: JSON has no word for them.
+        """
+        if not self.machine.is_main:
+            return
+        seconds = time.perf_counter() - self.started + self.seconds_before
+        values = {**values, "seconds": round(seconds, 1)}
+        values = {
+            key: (float(f"{value:.6g}") if np.isfinite(value) else None)
+            if isinstance(value, float)
+            else value
+            for key, value in values.items()
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        figures = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
+        self.machine.track(figures, step=values["step"])
+        if not self.console.is_terminal:
+            told = {k: v for k, v in values.items() if k not in _QUIET and v != 0}
+            line = "  ".join(f"{name} {_short(value)}" for name, value in told.items())
+            self.say(f"{self.title}: {line}")
+
+    def list_bad(self, videos: Videos, bad: Mapping[int, str]) -> None:
+        """Write bad_videos.json and name the first of the videos that could not be read."""
+        if not bad or not self.machine.is_main:
+            return
+        found = {str(videos.items[index]): bad[index] for index in sorted(bad)}
+        write_json(self.output / "bad_videos.json", found)
+        for path, reason in list(found.items())[:20]:
+            self.say(f"skipped {reason if path in reason else f'{path}: {reason}'}")
+        if len(found) > 20:
+            self.say(f"and {len(found) - 20} more: {self.output / 'bad_videos.json'}")
+
+    def _forget_after(self, step: int) -> None:
+        """Cut log.jsonl back to a step, so that no step is told twice after a resume."""
+        rows = [row for row in read_log(self.output) if row.get("step", 0) <= step]
+        if rows:
+            self.seconds_before = float(rows[-1].get("seconds", 0.0))
+        if self.path.exists():
+            with atomic_path(self.path) as temporary:
+                Path(temporary).write_text(
+                    "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+                )
+
+
+def read_log(output: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; a last one that was cut off by a crash is left out."""
+    path = Path(output) / "log.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def open_output(settings: TrainSettings, machine: Machine) -> None:
+    """Make the output folder and write what the run is made of, before any work is done.
+
+    `settings.toml` is a recipe that repeats the run, `environment.json` tells versions, hardware,
+    command and git revision; what `videomae prepare` found out about the data is copied beside
+    them. Raises ConfigError where the folder cannot be written, or holds another run that this one
+    would overwrite.
+    """
+    output = Path(settings.output)
+    if not settings.resume and (output / "log.jsonl").exists():
+        raise ConfigError(
+            f"{output} holds a run already; pass --resume to go on with it, "
+            "or choose another --output"
+        )
+    machine.wait()
+    if machine.is_main:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            write_recipe(settings, output / "settings.toml")
+            write_json(output / "environment.json", _environment())
+            data_report = Path(settings.data) / REPORT_NAME
+            if data_report.is_file():
+                with atomic_path(output / "data_report.json") as temporary:
+                    Path(temporary).write_bytes(data_report.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"cannot write to the output folder {output}: {error}") from error
+        machine.open_tracker(settings.tracker, output, to_toml(settings))
+    machine.wait()
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "videomae": __version__,
+        "git": _git_revision(),
+        "command": sys.argv,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        **describe_devices(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The commit of the working folder, with + where files differ from it; None outside of git."""
+
+    def ask(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

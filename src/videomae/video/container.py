@@ -1,0 +1,162 @@
+"""The bytes of a video file, looked at before FFmpeg sees them."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from videomae.errors import VideoError
+from videomae.video.limits import DecodeClock, VideoLimits
+
+# Boxes of an mp4 index, with the few numbers in them that FFmpeg turns into memory.
+_INDEX_BOXES = re.compile(
+    rb"(?P<stsz>stsz.{4}(?P<sample_bytes>.{4})(?P<samples>.{4}))"  # samples, perhaps of one size
+    rb"|(?P<trun>trun.(?P<flags>.{3})(?P<run>.{4}))"  # samples of a fragment
+    rb"|(?P<elst>elst.{4}(?P<edits>.{4}))"  # parts of the edit list
+    rb"|(?P<cmov>cmov.{4}dcom)",  # a compressed index, which would hide all these
+    re.DOTALL,
+)
+_KNOWN_NOT_MP4 = re.compile(rb"RIFF|\x1aE\xdf\xa3|GIF8|FLV|OggS|\x30\x26\xb2\x75|DKIF|YUV4MPEG2")
+
+
+class VideoBytes(AbstractContextManager["VideoBytes"]):
+    """A video file as FFmpeg gets it: bytes without a name or a folder, read against the clock.
+
+    `data` are the bytes where they are in memory already; `path` then only names them.
+    """
+
+    name = "video"  # so that the content alone tells FFmpeg what it is
+
+    def __init__(self, path: Path, clock: DecodeClock, data: bytes | None = None) -> None:
+        self._path, self._clock = path, clock
+        try:
+            self._raw = io.FileIO(path, "rb") if data is None else io.BytesIO(data)
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
+        self._size = self.seek(0, io.SEEK_END)
+        self.seek(0)
+        self._head = self.read(64)
+        self.seek(0)
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._clock.check()
+        try:
+            return self._raw.read(size)
+        except OSError as error:
+            raise VideoError(f"{self._path}: cannot be read ({error.strerror})") from error
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._raw.seek(offset, whence)
+        except (OSError, ValueError):  # before the beginning, as damaged files have it
+            return -1  # FFmpeg's word for no
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_cut_off(self) -> bool:
+        """Whether the file is shorter than its first bytes promise, or a GIF without its end mark.
+
+        FFmpeg takes the end of such a file for the end of the video. It notices itself where an
+        mp4 is cut off; an MPEG transport stream has no end.
+        """
+        if self._head.startswith(b"GIF8"):
+            position = self.tell()
+            self.seek(max(0, self._size - 64))
+            tail = self.read(64)
+            self.seek(position)
+            return not tail.rstrip(b"\0").endswith(b";")
+        return self._size < _promised_bytes(self._head)
+
+    def check_index(self, limits: VideoLimits) -> None:
+        """Raise VideoError for an mp4 index of a few bytes that stands for millions of samples.
+
+        FFmpeg builds the whole index when it opens a file, some 24 bytes for each sample, before
+        anything can be counted: 6 kB could take 4 GB of memory.
+        """
+        if _KNOWN_NOT_MP4.match(self._head):
+            return
+        samples = edits = without_bytes = 0
+        # twice: old QuickTime sound counts one byte a sample and stores about half of it
+        room = 2 * self._size
+        for box in self._boxes():
+            for found in _INDEX_BOXES.finditer(box):
+                if found["stsz"]:
+                    sample_bytes, count = _number(found["sample_bytes"]), _number(found["samples"])
+                    if sample_bytes:  # all alike, so that the file says how many there can be
+                        without_bytes = max(without_bytes, sample_bytes * count - room)
+                    samples = max(samples, count)
+                elif found["trun"] and not _number(found["flags"]) & 0xF00:  # no bytes per sample
+                    samples += _number(found["run"])
+                elif found["elst"]:
+                    edits = max(edits, _number(found["edits"]))
+                elif found["cmov"]:
+                    raise VideoError(
+                        f"{self._path}: its index is compressed, so that its size cannot be "
+                        "checked; rewrite it: ffmpeg -i IN -c copy OUT.mp4"
+                    )
+        if without_bytes > 0 or samples > room:
+            raise VideoError(
+                f"{self._path}: is damaged or hostile; its index promises {samples:,} samples, "
+                f"more than the {self._size:,} bytes of the file can hold"
+            )
+        if edits > 1 and edits * samples > 16 * limits.max_frames:
+            raise VideoError(
+                f"{self._path}: its edit list has {edits:,} parts of up to {samples:,} samples, "
+                f"more than 16 times the limit of {limits.max_frames:,} frames; if you trust the "
+                f"file, raise it: limits=VideoLimits(max_frames={edits * samples // 16 + 1})"
+            )
+
+    def _boxes(self) -> Iterator[bytes]:
+        """The outermost boxes of an mp4 but for the media data."""
+        start = 0
+        while start + 8 <= self._size:
+            self.seek(start)
+            head = self.read(16)
+            size = _number(head[:4])
+            if size == 1:
+                size = _number(head[8:16])
+            elif size == 0:
+                size = self._size - start  # the last box, to the end of the file
+            if size < 8:
+                break
+            kind = head[4:8]
+            if kind != b"mdat" and kind.isascii() and kind.decode().isprintable():
+                self.seek(start)
+                yield self.read(min(size, self._size - start))
+            start += size
+        self.seek(0)
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def _promised_bytes(head: bytes) -> int:
+    """Length of a whole file by its first bytes; 0 where they do not say."""
+    if head[:4] == b"RIFF":
+        size = int.from_bytes(head[4:8], "little")
+        return 0 if size >= 2**32 - 8 else 8 + size  # all ones: was written to a pipe
+    if head[:4] == b"\x1aE\xdf\xa3":  # the EBML header, then one segment that holds all else
+        header_bytes, start = _ebml_size(head, 4)
+        segment = start + header_bytes
+        if head[segment : segment + 4] == b"\x18S\x80g":
+            size, start = _ebml_size(head, segment + 4)
+            return start + size if size else 0
+    return 0
+
+
+def _ebml_size(data: bytes, start: int) -> tuple[int, int]:
+    """An EBML length (0 if unknown) and where it ends; leading zero bits tell its own length."""
+    first = data[start] if start < len(data) else 0
+    length = 9 - first.bit_length()
+    bits = 7 * length
+    size = int.from_bytes(data[start : start + length], "big") % (1 << bits)
+    return (0 if size == (1 << bits) - 1 else size), start + length

@@ -1,0 +1,429 @@
+"""One video file decoded with FFmpeg (PyAV); `video_write` writes with it, no other file knows it.
+
+Files are taken for hostile: we open them and hand FFmpeg their bytes, so that it can open nothing
+by itself; the kinds of container are named, and limits are checked before anything is allocated.
+"""
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from videomae.errors import VideoError
+from videomae.video.container import VideoBytes
+from videomae.video.limits import DecodeClock, VideoInfo, VideoLimits
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
+
+# Containers that hold pictures themselves. Not among them, on purpose: playlists and scripts that
+# name further files or addresses (hls, dash, concat, sdp, image2 patterns, asx, rtsp, ...).
+_CONTAINERS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "ogg", "asf", "mxf", "dv",
+    "ivf", "gif", "yuv4mpegpipe",
+)  # fmt: skip
+# Containers that store when each frame is shown, so that counting needs no decoding.
+_TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+_PROGRESSIVE = 1  # AVFieldOrder; 0 is unknown
+# Of a file whose frames could only be counted by decoding them, so many bytes are kept for the
+# read that follows: a video of UCF101 (320 x 240 px, 7 seconds) has 20 MB.
+_KEPT_BYTES = 64 * 2**20
+# Decode on to a later key frame, rather than seek to it, where it is no more frames away than this.
+_SEEK_COST_FRAMES = 4
+
+
+class _LostError(Exception):
+    """The decoder did not show the frame that the packets promised."""
+
+
+class VideoFile:
+    """One video file: knows when each frame is shown, and decodes forward from key frames."""
+
+    def __init__(
+        self, path: Path, limits: VideoLimits, num_threads: int, data: bytes | None = None
+    ) -> None:
+        self._path, self._limits, self._num_threads = path, limits, num_threads
+        self.clock = DecodeClock(path, limits)
+        self._reformatter = VideoReformatter()
+        # When each frame is shown, ascending, and at which of those times decoding can start.
+        # No times: frames are told apart by counting them from the beginning.
+        self._times: list[int] = []
+        self._key_times: list[int] = []
+        self._wanted: set[int] = set()  # the times asked for, empty is all; and their last
+        self._last = -(2**63)
+        self._frames: Iterator[av.VideoFrame] = iter(())  # what the decoder shows next
+        self._position = 0  # number of the first of them
+        self._sought = False  # whether that one must be a key frame
+        self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
+        self._file = VideoBytes(path, self.clock, data)
+        try:
+            self._file.check_index(limits)
+            self._container = self._open_container()
+            self._start_at_beginning()
+            self.info = self._survey()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if hasattr(self, "_container"):
+            self._container.close()
+        self._file.close()
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
+        """Yield (index, upright RGB (H, W, 3)) for ascending indices."""
+        for index, frame in self.pictures(wanted):
+            yield index, self._rgb(frame)
+
+    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (index, frame as it is stored, not turned) for ascending indices."""
+        done = 0
+        try:
+            for index, frame in self._find(wanted):
+                self._check_size(frame)
+                yield index, frame
+                done += 1
+        except (_LostError, av.FFmpegError):
+            # Either decoding could not begin where the file said, or the file is damaged. A decode
+            # from the beginning tells, and is what frame numbers are defined by.
+            num_frames, intact = self._count_by_decoding()
+            if not intact or num_frames != self.info.num_frames:
+                raise self._damaged(num_frames, self.info.num_frames) from None
+            self._rewind()
+            for index, frame in self._find(wanted[done:]):
+                self._check_size(frame)
+                yield index, frame
+
+    def times(self) -> tuple[list[int], Fraction] | None:
+        """When each frame is shown, and the seconds in one unit of that; None where unknown."""
+        unit = self._stream.time_base
+        return (self._times, unit) if self._times and unit else None
+
+    # Opening
+
+    def _open_container(self) -> InputContainer:
+        self._file.seek(0)
+        try:
+            return av.open(
+                self._file,
+                "r",
+                options={
+                    "format_whitelist": ",".join(_CONTAINERS),
+                    "protocol_whitelist": "none",
+                    "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
+                    "use_absolute_path": "0",
+                    **self._codec_options(),
+                },
+                metadata_errors="replace",  # titles are in any encoding
+                io_open=self._refuse_to_open,
+            )
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"{self._path}: cannot be opened as a video ({error.strerror}), 0 frames are "
+                "readable. Either its index is damaged or cut off, or it is no plain video: "
+                "playlists, scripts, stream descriptions and single images are refused. "
+                f"Expected one of: {' '.join(_CONTAINERS)}"
+            ) from error
+
+    def _refuse_to_open(self, url: str, _flags: int, _options: dict[str, str]) -> Any:
+        raise VideoError(f"{self._path}: refers to another file or address ({url}); refused")
+
+    def _codec_options(self) -> dict[str, str]:
+        # The decoder's guard acts before it allocates. It counts padding too, hence the room.
+        return {"max_pixels": str(2 * self._limits.max_pixels + 2**16)}
+
+    def _start_at_beginning(self) -> None:
+        videos = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic and stream.codec_context
+        ]
+        if not videos:
+            kinds = ", ".join(stream.type for stream in self._container.streams) or "no"
+            raise VideoError(
+                f"{self._path}: 0 frames are readable; expected a video stream, got {kinds} "
+                "streams. Either it is no video, or its beginning is damaged or cut off"
+            )
+        self._stream = videos[0]
+        for stream in self._container.streams:
+            if stream is not self._stream:
+                stream.discard = Discard.all
+        codec = self._stream.codec_context
+        self._limits.check(self._path, max_pixels=codec.width * codec.height)
+        codec.options = self._codec_options()
+        codec.thread_count = self._num_threads
+        codec.thread_type = "AUTO"
+        self._start(self._container.demux(self._stream), position=0)
+
+    def _rewind(self) -> None:
+        # Opening anew, as a seek to the beginning is not exact in every container.
+        self._container.close()
+        self._container = self._open_container()
+        self._start_at_beginning()
+
+    # Surveying: how many frames, and when
+
+    def _survey(self) -> VideoInfo:
+        stream = self._stream
+        unit = stream.time_base or Fraction(1, av.time_base)
+        rate = stream.average_rate or stream.guessed_rate
+        fps = float(rate) if rate else None
+        seconds = float(stream.duration * unit) if stream.duration else None
+        if seconds is None and self._container.duration:
+            seconds = self._container.duration / av.time_base
+        self._limits.check(self._path, max_duration_seconds=seconds, max_frames=stream.frames)
+        codec_name, promised = stream.codec_context.codec.canonical_name, stream.frames
+        whole = self._read_times() and not self._file.is_cut_off()
+        if whole and self._shows_first_frame():
+            num_frames = len(self._times)
+        else:
+            num_frames, intact = self._count_by_decoding()
+            # what is missing of an AVI may be no more than the index behind its frames
+            all_there = self._container.format.name == "avi" and num_frames == promised
+            if not intact or not num_frames or not (whole or all_there):
+                raise self._damaged(num_frames, promised)
+        if len(self._times) > 1:
+            first_to_last = float((self._times[-1] - self._times[0]) * unit)
+            mean_fps = (num_frames - 1) / first_to_last
+            if fps is None or abs(fps / mean_fps - 1) > 0.01:  # else the header is the more exact
+                fps = mean_fps
+            seconds = first_to_last + 1 / fps
+        elif seconds is None and fps:
+            seconds = num_frames / fps
+        self._limits.check(self._path, max_duration_seconds=seconds)
+        height, width = self.orientation.turned(self._stored_size)
+        return VideoInfo(
+            path=self._path,
+            num_frames=num_frames,
+            fps=fps,
+            duration_seconds=seconds,
+            height=height,
+            width=width,
+            codec=codec_name,
+            rotation_degrees=self.orientation.rotation_degrees,
+        )
+
+    def _read_times(self) -> bool:
+        """Learn from the packets when frames are shown; tell whether all packets are there."""
+        codec = self._stream.codec_context
+        # An interlaced picture may be two packets, one for each field.
+        if self._container.format.name not in _TIMED_CONTAINERS or codec.field_order > _PROGRESSIVE:
+            return True
+        is_vp8 = codec.name == "vp8"
+        packet_times: list[int | None] = []
+        times: list[int] = []
+        key_times: list[int] = []
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.dts is None and not packet.size:
+                    continue  # PyAV's own last packet, which empties the decoder
+                self.clock.check()
+                if packet.is_corrupt:
+                    return False
+                if is_vp8 and not memoryview(packet)[0] & 0x10:
+                    continue  # show_frame, RFC 6386 section 9.1: a picture for reference only
+                packet_times.append(packet.pts if packet.size else None)
+                self._limits.check(self._path, max_frames=len(packet_times))
+                if packet.pts is None:
+                    continue
+                if packet.is_discard:  # outside the edit list
+                    continue
+                times.append(packet.pts)
+                if packet.is_keyframe:
+                    key_times.append(packet.pts)
+        except av.FFmpegError:
+            return False
+        if None not in packet_times and len(set(packet_times)) == len(packet_times):
+            self._times, self._key_times = sorted(times), sorted(key_times)
+            self._number = {time: number for number, time in enumerate(self._times)}
+        return True
+
+    def _shows_first_frame(self) -> bool:
+        """Decode one frame, for its size; tell whether that went well, and times are known."""
+        if not self._times:
+            return False
+        self._position = len(self._times)  # all packets are behind us
+        self._approach(0)
+        try:
+            first = next(self._frames, None)
+        except (_LostError, av.FFmpegError):
+            return False
+        if first is None:
+            return False
+        self._learn_shape(first)
+        self._frames = itertools.chain([first], self._frames)
+        return True
+
+    def _count_by_decoding(self) -> tuple[int, bool]:
+        """Count the frames up to the first damage; tell whether there was none."""
+        self._times, self._key_times, self._wanted, self._kept = [], [], set(), []
+        self._rewind()
+        kept_bytes = 0
+        try:
+            for frame in self._frames:
+                self.clock.check()
+                if frame.is_corrupt:
+                    return self._position, False
+                if self._position == 0:
+                    self._learn_shape(frame)
+                self._position += 1
+                self._limits.check(self._path, max_frames=self._position)
+                kept_bytes += sum(plane.buffer_size for plane in frame.planes)
+                if kept_bytes <= _KEPT_BYTES:
+                    self._kept.append(frame)
+        except (_LostError, av.FFmpegError):
+            return self._position, False
+        return self._position, True
+
+    def _damaged(self, num_readable: int, num_promised: int) -> VideoError:
+        of = f" of {num_promised}" if num_promised > num_readable else ""
+        return VideoError(
+            f"{self._path}: is damaged or cut off; frames readable from its beginning on: "
+            f"{num_readable}{of}. Get the file anew, or re-encode what is left: "
+            "ffmpeg -i IN -c:v libx264 OUT.mp4"
+        )
+
+    # Decoding
+
+    def _find(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield the frames of these ascending numbers; _LostError where one does not come."""
+        if self._times and wanted:
+            if self._position < len(self._times) and self._times[self._position] <= self._last:
+                self._position = len(self._times)  # the last read was given up on its way
+            self._wanted, self._last = {self._times[k] for k in wanted}, self._times[wanted[-1]]
+        for index in wanted:
+            if index < len(self._kept):
+                yield index, self._kept[index]
+                continue
+            self._approach(index)
+            for frame in self._frames:
+                self.clock.check()
+                number = self._position
+                if self._times:
+                    number = self._number.get(-1 if frame.pts is None else frame.pts, -1)
+                    if number < self._position:
+                        continue  # shown before the key frame decoding began at: incomplete
+                # Some files call every picture a key frame; decoding from a false one gives mush.
+                if self._sought and not (number == self._position and frame.key_frame):
+                    raise _LostError
+                self._sought = False
+                self._position = number + 1
+                if frame.is_corrupt or number > index:
+                    raise _LostError
+                if number == index:
+                    yield index, frame
+                    break
+            else:
+                raise _LostError
+
+    def _approach(self, index: int) -> None:
+        """Make the decoder stand at or before a frame, as near as is worth while."""
+        ahead = self._position <= index
+        key = bisect_right(self._key_times, self._times[index]) - 1 if self._times else -1
+        if key < 0:
+            if not ahead:
+                self._rewind()
+            return
+        key_time = self._key_times[key]
+        gain = bisect_left(self._times, key_time) - self._position
+        if ahead and gain <= _SEEK_COST_FRAMES:
+            return
+        try:
+            self._container.seek(key_time, stream=self._stream)
+            packets = self._container.demux(self._stream)
+            first = next(packets)
+        except av.FFmpegError:
+            first = None
+        if first is None or first.is_discard or first.pts is None or first.pts > key_time:
+            self._key_times = []  # this file cannot be sought in
+            self._rewind()
+        else:
+            position = bisect_left(self._times, first.pts)
+            self._start(itertools.chain([first], packets), position=position)
+            self._sought = True
+
+    def _start(self, packets: Iterable["av.Packet[Any]"], *, position: int) -> None:
+        self._frames = self._decode(packets)
+        self._position = position
+        self._sought = False
+
+    def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in packets:
+                if packet.is_corrupt:
+                    raise _LostError
+                if self._wanted:
+                    # Pictures that are neither asked for nor referred to by others need no
+                    # decoding. Past the last one asked for nothing is left out: the next read
+                    # may want it.
+                    time = packet.pts
+                    idle = time is not None and time < self._last and time not in self._wanted
+                    self._stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
+                yield from packet.decode()
+        except (_LostError, av.FFmpegError):
+            yield from self._stream.codec_context.decode(None)  # frames from before the damage
+            raise
+
+    def _learn_shape(self, first: av.VideoFrame) -> None:
+        self.orientation = Orientation.of(first)
+        self._stored_size = first.height, first.width
+
+    def _rgb(self, frame: av.VideoFrame) -> Frames:
+        # One reformatter for all frames: a new one each time costs 2 ms a frame at 340 x 256 px.
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        return self.orientation.apply(cast(Frames, picture.to_ndarray()))
+
+    def _check_size(self, frame: av.VideoFrame) -> None:
+        if (frame.height, frame.width) != self._stored_size:
+            raise VideoError(
+                f"{self._path}: its frames change size, from {self._stored_size[1]} x "
+                f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x height); "
+                "re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a stored picture is turned to be shown: first transposed, then flipped."""
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+    rotation_degrees: int = 0  # clockwise
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "Orientation":
+        """Read the display matrix (a b u, c d v, x y w): x' = a x + c y, y' = b x + d y.
+
+        Angles between quarter turns, which no camera writes, count as the nearest.
+        """
+        try:
+            data: Any = cast(Any, frame.side_data)["DISPLAYMATRIX"]
+        except KeyError:
+            return cls()
+        matrix = np.frombuffer(data, np.int32)
+        a, b, c, d = (float(matrix[k]) for k in (0, 1, 3, 4))
+        degrees = round(np.degrees(np.arctan2(b, a)) / 90) * 90 % 360
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(True, b < 0, c < 0, degrees)
+        return cls(False, d < 0, a < 0, degrees)
+
+    def turned(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) shown of a picture stored as (height, width)."""
+        return size[::-1] if self.transposed else size
+
+    def apply(self, image: Frames) -> Frames:
+        """A turned view of an image (H, W, 3) or of one of its planes (H, W)."""
+        if self.transposed:
+            image = image.swapaxes(0, 1)
+        return image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]

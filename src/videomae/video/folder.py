@@ -1,0 +1,125 @@
+"""A folder of numbered images, read as a video."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from videomae.errors import VideoError
+from videomae.video.limits import VIDEO_SUFFIXES, DecodeClock, VideoInfo, VideoLimits
+
+# Raster formats only: Pillow's other readers include ones that start programs (EPS, Ghostscript).
+_IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key that reads digits as numbers: img_2 before img_10.
+
+    >>> sorted(["img_10.jpg", "img_2.jpg", "img_1.jpg"], key=natural_key)
+    ['img_1.jpg', 'img_2.jpg', 'img_10.jpg']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    # the name itself decides between img_1 and img_01
+    return [(0, int(part)) if k % 2 else (1, part) for k, part in enumerate(parts)], name
+
+
+class FrameFolder:
+    """The images of a folder in natural order of their names; other files are passed over."""
+
+    def __init__(self, path: Path, limits: VideoLimits) -> None:
+        self._limits = limits
+        self.clock = DecodeClock(path, limits)
+        try:
+            names = [
+                file.name
+                for file in path.iterdir()
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and not file.name.startswith(".")
+                and file.is_file()  # opening a pipe would wait for ever
+            ]
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
+        if not names:
+            raise VideoError(
+                f"{path}: the folder holds no images; expected one file per frame "
+                f"({' '.join(IMAGE_SUFFIXES)}), for example img_00001.jpg"
+            )
+        limits.check(path, max_frames=len(names))
+        self._files = [path / name for name in sorted(names, key=natural_key)]
+        height, width = self._read(self._files[0]).shape[:2]
+        self.info = VideoInfo(
+            path=path,
+            num_frames=len(names),
+            fps=None,
+            duration_seconds=None,
+            height=height,
+            width=width,
+            codec="images",
+            rotation_degrees=0,
+        )
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index, (H, W, 3) RGB uint8) for ascending indices."""
+        for index in wanted:
+            self.clock.check()
+            image = self._read(self._files[index])
+            if image.shape[:2] != (self.info.height, self.info.width):
+                raise VideoError(
+                    f"{self._files[index]}: is {image.shape[0]} x {image.shape[1]} px (height x "
+                    f"width), but the first frame of the folder is {self.info.height} x "
+                    f"{self.info.width}; resize the images to one size"
+                )
+            yield index, image
+
+    def close(self) -> None:
+        """Nothing is held open between two frames."""
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        try:
+            with Image.open(path, formats=_IMAGE_FORMATS) as image:
+                self._limits.check(path, max_pixels=image.width * image.height)  # not yet decoded
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I;16"):  # Pillow would clip, not scale, 16-bit grey
+                    grey = (np.asarray(upright) >> 8).astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, axis=-1)
+                if upright.mode in ("I", "F"):
+                    raise VideoError(
+                        f"{path}: holds 32-bit pixels (mode {upright.mode}), whose range is "
+                        "unknown; save the frames with 8 or 16 bits"
+                    )
+                return np.asarray(upright.convert("RGB"))
+        except VideoError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise VideoError(
+                f"{path}: {error}; Pillow itself refuses more, whatever VideoLimits say"
+            ) from error
+        except (OSError, SyntaxError, ValueError) as error:
+            raise VideoError(
+                f"{path}: cannot be read as an image ({error}); replace or remove the file"
+            ) from error
+
+
+def find_videos(path: Path) -> list[Path]:
+    """The videos that a path stands for: itself, or those in it where it is a folder of videos.
+
+    A folder that directly holds images and no videos is one video, frame by frame. Hidden files and
+    folders are passed over. What is not there, or holds no video, is returned for its error's sake.
+    """
+    if not path.is_dir():
+        return [path]
+    found: list[Path] = []
+    for folder, subfolders, names in os.walk(path):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        suffixes = {name: Path(name).suffix.lower() for name in names if not name.startswith(".")}
+        videos = sorted(name for name in suffixes if suffixes[name] in VIDEO_SUFFIXES)
+        found += [Path(folder, name) for name in videos]
+        if not videos and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
+            found.append(Path(folder))
+            subfolders.clear()
+    return found or [path]

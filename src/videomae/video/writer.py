@@ -1,0 +1,209 @@
+"""Videos written with FFmpeg (PyAV): frames from memory, or another video made small."""
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from videomae.errors import ConfigError, VideoError
+from videomae.hub import PathLike, atomic_path
+from videomae.video.decoder import Frames, Orientation, VideoFile
+from videomae.video.folder import FrameFolder
+from videomae.video.limits import VideoInfo, VideoLimits
+
+# Made for reading clips of every fourth frame; the table in docs/data.md has what was measured.
+# fastdecode leaves out arithmetic coding and the smoothing of edges. Always three B-frames in a row
+# to which no other frame refers: those not asked for need no decoding. veryfast halves the
+# time of x264's own choice.
+_FAST = {
+    "preset": "veryfast",
+    "tune": "fastdecode",
+    "bf": "3",
+    "b_strategy": "0",
+    "b-pyramid": "none",
+}
+
+
+def write_video(
+    path: PathLike,
+    frames: Frames,
+    *,
+    fps: float = 30.0,
+    crf: int = 18,
+    keyframe_distance: int | None = None,
+) -> Path:
+    """Write frames (T, H, W, 3), uint8 RGB, as an H.264 mp4 that every player opens, atomically.
+
+    fps: frames per second. crf: 0 (lossless) to 51, smaller is better and larger; 18 is about
+    invisible. keyframe_distance: a key frame at least every so many frames (x264's own choice, at
+    most 250, if None); short distances make seeking cheap. An odd height or width grows by one
+    repeated row or column, since players expect one colour per 2 x 2 pixels. The same frames give
+    the same bytes on every machine.
+
+    Raises VideoError for frames of another shape or type, ConfigError for other values.
+
+    >>> write_video("grey.mp4", np.full((16, 64, 64, 3), 128, np.uint8))  # doctest: +SKIP
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise VideoError(
+            f"cannot write frames of shape {frames.shape} and type {frames.dtype}; expected a "
+            "non-empty (frames, height, width, 3) array of uint8 RGB"
+        )
+    if fps <= 0 or not 0 <= crf <= 51 or (keyframe_distance is not None and keyframe_distance < 1):
+        raise ConfigError(
+            f"cannot write with fps={fps}, crf={crf}, keyframe_distance={keyframe_distance}; "
+            "expected fps above 0, crf from 0 to 51, keyframe_distance None or at least 1"
+        )
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    options = {"crf": str(crf)}
+    if keyframe_distance is not None:
+        options["g"] = str(keyframe_distance)
+    rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
+    # The index goes first: the file plays while it loads, and a part of it can still be read.
+    flags = {"movflags": "+faststart"}
+    with (
+        atomic_path(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options=flags) as container,
+    ):
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
+        for image in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return Path(path)
+
+
+def resize_video(
+    source: PathLike,
+    path: PathLike,
+    *,
+    short_side_px: int,
+    keyframe_distance: int = 16,
+    crf: int = 23,
+    part: range | None = None,
+    data: bytes | None = None,
+    limits: VideoLimits | None = None,
+) -> VideoInfo:
+    """Write a video file or folder of images anew as a small H.264 mp4: all its frames, no sound.
+
+    The short side becomes `short_side_px`, the other keeps the shape, both rounded to even; nothing
+    is enlarged. Frames are shown at the times they were (a folder's at 25 a second) and turned
+    upright. `part` picks frames by number. Of `data`, the bytes of a file, `source` is the name.
+    Frames go through one by one, so that length costs no memory. Short `keyframe_distance`s make
+    seeking cheap and files large; for `crf` see `write_video`.
+
+    Raises VideoError where a frame cannot be read, or what was written does not hold as many
+    frames, and then nothing is left behind; ConfigError for impossible numbers.
+
+    >>> resize_video("a.avi", "small/a.mp4", short_side_px=320).width  # doctest: +SKIP
+    426
+    """
+    if short_side_px < 2 or keyframe_distance < 1 or not 0 <= crf <= 51:
+        raise ConfigError(
+            f"cannot resize with {short_side_px=}, {keyframe_distance=}, {crf=}; expected "
+            "at least 2 px, a distance of at least 1 and a crf from 0 to 51"
+        )
+    source, path, limits = Path(source), Path(path), limits or VideoLimits()
+    video: VideoFile | FrameFolder
+    if data is None and source.is_dir():
+        video = FrameFolder(source, limits)
+    else:
+        video = VideoFile(source, limits, 1, data)
+    try:
+        numbers = range(video.info.num_frames) if part is None else part
+        if not numbers or numbers[-1] >= video.info.num_frames or numbers[0] < 0:
+            raise VideoError(
+                f"{source}: has no frames {numbers.start} to {numbers.stop - 1}; it has "
+                f"{video.info.num_frames}"
+            )
+        height, width = resized_size(video.info.height, video.info.width, short_side_px)
+        rate = Fraction(video.info.fps or 25).limit_denominator(1001)
+        times = video.times() if isinstance(video, VideoFile) else None
+        options = {"crf": str(crf), "g": str(keyframe_distance), **_FAST}
+        with atomic_path(path) as temporary:
+            with av.open(
+                str(temporary), "w", format="mp4", options={"movflags": "+faststart"}
+            ) as out:
+                stream = out.add_stream("libx264", rate=rate, options=options)
+                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+                codec = stream.codec_context
+                codec.thread_count = 1  # x264's output depends on the number of threads
+                codec.time_base = unit = times[1] if times else 1 / rate
+                for place, picture in enumerate(_small(video, numbers, height, width)):
+                    if place == 0:
+                        # Colours are stored as they were, so the file must name them as it did.
+                        codec.colorspace = picture.colorspace
+                        codec.color_range = picture.color_range
+                        codec.color_primaries = picture.color_primaries
+                        codec.color_trc = picture.color_trc
+                    start = numbers[0]
+                    picture.pts = times[0][numbers[place]] - times[0][start] if times else place
+                    picture.time_base = unit
+                    picture.pict_type = 0  # else x264 would take over the choice of key frames
+                    out.mux(stream.encode(picture))
+                out.mux(stream.encode(None))
+            written = VideoFile(temporary, VideoLimits(max_frames=limits.max_frames), 1)
+            written.close()
+            if written.info.num_frames != len(numbers):
+                raise VideoError(
+                    f"{source}: {len(numbers)} frames were read, but the resized file has "
+                    f"{written.info.num_frames}; the times of its frames may repeat. Re-encode it: "
+                    "ffmpeg -i IN -c:v libx264 -vsync passthrough OUT.mp4"
+                )
+    finally:
+        video.close()
+    return dataclasses.replace(written.info, path=path)
+
+
+def resized_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
+    """The even (height, width) of a frame made small, never larger than it was but for rounding.
+
+    >>> resized_size(720, 1280, 320), resized_size(240, 321, 320)
+    ((320, 568), (240, 320))
+    """
+    scale = min(short_side_px / min(height, width), 1)
+    return max(int(height * scale / 2) * 2, 2), max(int(width * scale / 2) * 2, 2)
+
+
+def _small(
+    video: VideoFile | FrameFolder, numbers: range, height: int, width: int
+) -> Iterator[av.VideoFrame]:
+    """The frames of these numbers as yuv420p of that size, upright."""
+    video.clock.restart()
+    reformatter = VideoReformatter()
+
+    def scaled(frame: av.VideoFrame, height: int, width: int) -> av.VideoFrame:
+        return reformatter.reformat(
+            frame, width, height, "yuv420p", interpolation="BICUBIC", threads=1
+        )
+
+    if isinstance(video, FrameFolder):
+        for _, image in video.frames(numbers):
+            yield scaled(av.VideoFrame.from_ndarray(image), height, width)
+        return
+    for _, frame in video.pictures(numbers):
+        turn = video.orientation
+        small = scaled(frame, *turn.turned((height, width)))
+        yield small if turn == Orientation() else _turned(small, turn)
+
+
+def _turned(frame: av.VideoFrame, turn: Orientation) -> av.VideoFrame:
+    """A yuv420p frame turned plane by plane: luma (H, W), then two of colour (H/2, W/2)."""
+    high, wide = frame.height, frame.width
+    flat = frame.to_ndarray()  # (3 H / 2, W)
+    planes = [flat[:high], *flat[high:].reshape(2, high // 2, wide // 2)]
+    turned = np.concatenate([turn.apply(plane).ravel() for plane in planes])
+    height, width = turn.turned((high, wide))
+    upright = av.VideoFrame.from_ndarray(turned.reshape(height * 3 // 2, width), format="yuv420p")
+    upright.colorspace, upright.color_range = frame.colorspace, frame.color_range
+    return upright

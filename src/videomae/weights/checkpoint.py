@@ -1,0 +1,414 @@
+"""Checkpoints: read any published file safely, and write them.
+
+The only file that knows safetensors and pickles. Which tensors a model needs is decided in
+`pretrained.py`.
+"""
+
+import argparse
+import re
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from videomae import hub
+from videomae.config import VideoMAEConfig
+from videomae.errors import WeightsError
+from videomae.weights.keys import (
+    State,
+    facts_of,
+    of_images,
+    rename,
+    scheme_of,
+    some,
+    without_image_parts,
+)
+
+SAFETENSORS_NAME = "model.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file or folder of weights holds, in our names.
+
+    `scheme` says in words whose spelling it was. `facts` are the config fields that follow from
+    names and shapes (head counts never do). `config` is its config.json in the same fields, or None
+    where there is none. `unexpected` are tensors that no VideoMAE has, in the file's spelling, and
+    `left_out` those of an image MAE that mean nothing here. The state of an image MAE has 2-D
+    patches, to be inflated once the tubelet size is known.
+    """
+
+    source: str
+    scheme: str
+    state: State
+    facts: dict[str, Any]
+    config: dict[str, Any] | None
+    unexpected: tuple[str, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def of_images(self) -> bool:
+        return of_images(self.state)
+
+    @property
+    def has_decoder(self) -> bool:
+        return any(key.startswith(("decoder.", "mask_token")) for key in self.state)
+
+    @property
+    def has_classifier(self) -> bool:
+        return "classifier.weight" in self.state
+
+
+def read_checkpoint(
+    id_or_path: hub.PathLike, *, use_safetensors: bool | None = None, **where: Any
+) -> Checkpoint:
+    """Read weights of any known spelling from a hub id, a folder, a shipped name or one file.
+
+    Known are the files of transformers 4 and 5 (whole or sharded), of the original VideoMAE and
+    VideoMAE V2 code (pre-training and fine-tuning, all wrappers), of the V2 hub repositories, and
+    of MMAction2; and, to start from, image MAEs of transformers and of the original code. Tensors
+    are mapped from the file where its format allows, not copied. Pickles are opened without running
+    anything in them. `where` are `hub.fetch`'s arguments.
+
+    Raises WeightsError: nothing found, damaged, not a VideoMAE, a VideoMAE of a kind that was never
+    published (cosine attention, learned positions), or an image model with parts of its own.
+
+    ```python
+    read_checkpoint("vit_b_k710_dl_from_giant.pth").facts["hidden_size"]  # 768
+    ```
+    """
+    path = Path(id_or_path).expanduser()
+    if path.is_file():
+        source, raw = path.name, _read_file(path)
+        beside = path.with_name("config.json") if path.suffix == ".safetensors" else None
+        config_path = beside if beside is not None and beside.is_file() else None
+    else:
+        source = str(id_or_path)
+        raw = _read_model_files(id_or_path, use_safetensors, where)
+        config_path = hub.fetch(id_or_path, "config.json", required=False, **where)
+    kept, left_out = without_image_parts(raw)
+    state, unexpected, notes = rename(kept, source=source)
+    config = None
+    if config_path is not None:
+        config = _published_config(hub.read_json(config_path), source=source)
+    if unexpected and of_images(state):
+        raise WeightsError(
+            f"{source} is an image model with {len(unexpected)} tensors that no image MAE has: "
+            f"{some(unexpected)}; without them it would be another model, so use a plain ViT as "
+            "facebookresearch/mae and transformers' ViTMAE write it"
+        )
+    return Checkpoint(
+        source=source,
+        scheme=scheme_of(raw),
+        state=state,
+        facts=facts_of(state, raw, source=source),
+        config=config,
+        unexpected=unexpected,
+        notes=notes,
+        left_out=left_out,
+    )
+
+
+# Files
+
+
+def _read_model_files(
+    id_or_path: hub.PathLike, use_safetensors: bool | None, where: dict[str, Any]
+) -> State:
+    """The tensors under the usual file names, one file or shards, safetensors before pickles."""
+    names = {None: (SAFETENSORS_NAME, PICKLE_NAME), True: (SAFETENSORS_NAME,)}
+    for name in names.get(use_safetensors, (PICKLE_NAME,)):
+        path = hub.fetch(id_or_path, name, required=False, **where)
+        if path is not None:
+            return _read_file(path)
+        index_path = hub.fetch(id_or_path, f"{name}.index.json", required=False, **where)
+        if index_path is not None:
+            return _read_shards(id_or_path, index_path, where)
+    try:
+        hub.fetch(id_or_path, SAFETENSORS_NAME, **where)  # for the reason, which differs
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; looked for {SAFETENSORS_NAME}, {PICKLE_NAME} and their shards"
+            f"{'' if use_safetensors is None else f' (use_safetensors={use_safetensors})'}; "
+            "a weight file of another name is opened by its own path"
+        ) from error
+    raise AssertionError("a file was not there and then was")
+
+
+def _read_shards(id_or_path: hub.PathLike, index_path: Path, where: dict[str, Any]) -> State:
+    places = hub.read_json(index_path).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
+        raise WeightsError(f"{index_path} has no weight_map that names a file for each tensor")
+    state: State = {}
+    for name in sorted(set(places.values())):
+        if not name.endswith((".safetensors", ".bin")):
+            raise WeightsError(f"{index_path} lists {name!r}, which is no kind of weight file")
+        state.update(_read_file(hub.fetch(id_or_path, name, **where)))
+    lost = sorted(set(places) - set(state))
+    if lost:
+        raise WeightsError(
+            f"{index_path} lists {len(lost)} tensors that its files do not hold: {some(lost)}; "
+            "files of two saves may be mixed up, get them anew"
+        )
+    return state
+
+
+def _read_file(path: Path) -> State:
+    """The tensors of one file under the names they have in it."""
+    with path.open("rb") as file:
+        if file.read(24).startswith(b"version https://git-lfs"):
+            raise WeightsError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull`")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(
+                f"{path} is not a whole safetensors file: {error}; get it anew"
+            ) from error
+    if path.suffix in _PICKLE_SUFFIXES:
+        return _peel(_read_pickle(path), path)
+    raise WeightsError(
+        f"{path} is not a weight file; expected .safetensors, {', '.join(_PICKLE_SUFFIXES)}"
+    )
+
+
+def _harmless() -> list[Any]:
+    """What published pickles hold beside tensors: command line arguments, paths, numpy numbers.
+
+    Each is plain data whose making runs no code of the file. Paths come out as pure ones, which can
+    be made on any system and cannot touch the disk.
+    """
+    scalar = np.float64(0).__reduce__()[0]  # numpy moved it, and files spell both places
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    modules = ("pathlib", "pathlib._local")
+    return [
+        argparse.Namespace,
+        np.dtype,
+        *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+        *((scalar, name) for name in names),
+        *((PurePosixPath, f"{module}.PosixPath") for module in modules),
+        *((PureWindowsPath, f"{module}.WindowsPath") for module in modules),
+    ]
+
+
+_TORCH_ALLOW_LIST = threading.Lock()  # torch keeps one list for all threads
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with _TORCH_ALLOW_LIST, safe_globals(_harmless()):
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except Exception as error:  # a damaged or hostile file may raise anything
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            raise WeightsError(
+                f"{path} holds {refused[1]}, which is not plain data; nothing in it was run. "
+                "Published VideoMAE files do not need it: if you trust the file, open it where "
+                "it was made and save its tensors alone, with torch.save({'model': state_dict}, "
+                "...)"
+            ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path} is not a checkpoint that torch can open, or is damaged: {reason}"
+        ) from error
+
+
+def _peel(content: Any, path: Path) -> State:
+    """The tensors inside the wrappers that training scripts put around them."""
+    wrappers = ("model", "module", "state_dict", "model_ema")
+    outer = content
+    while isinstance(content, Mapping):
+        inside = (content[name] for name in wrappers if isinstance(content.get(name), Mapping))
+        inner = next(inside, None)
+        if inner is None:
+            break
+        content = inner
+    state = {
+        key: value
+        for key, value in (content.items() if isinstance(content, Mapping) else ())
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if not state:
+        found = some(map(str, outer)) if isinstance(outer, Mapping) else type(outer).__name__
+        raise WeightsError(
+            f"{path} holds no named tensors, neither bare nor under {', '.join(wrappers)}; "
+            f"it holds: {found}"
+        )
+    return state
+
+
+def save_safetensors(path: hub.PathLike, state: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file, atomically."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with hub.atomic_path(path) as temporary:
+        # transformers refuses files that do not say which framework wrote them.
+        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def save_pth(path: hub.PathLike, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as the original code does, under "model" in a .pth file, atomically."""
+    tensors = {key: value.detach().cpu().clone() for key, value in state.items()}
+    with hub.atomic_path(path) as temporary:
+        torch.save({"model": tensors}, temporary)
+
+
+# The config
+
+# Width -> heads of the models that were published (scripts of V1 and V2). Shapes do not tell heads.
+_ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}
+
+
+def describe(
+    checkpoint: Checkpoint,
+    config: VideoMAEConfig | None,
+    *,
+    name: str,
+    given: Mapping[str, Any],
+) -> tuple[VideoMAEConfig, list[str]]:
+    """The config of a checkpoint as it is, before any change, and what to tell about it.
+
+    From `config` if there is one, else config.json, else from shapes and the table of published
+    head counts. `name` is the id or path, `given` the caller's overrides, which may hold the heads.
+    An image model has no grid of tubelets, so that the one asked for is its first, not resized.
+    """
+    facts, notes = checkpoint.facts, []
+    heads = {key: given[key] for key in given if key.endswith("num_attention_heads")}
+    if config is not None:
+        described = config.copy()
+        pooling = facts["use_mean_pooling"]
+        unsaid = checkpoint.config is None or checkpoint.of_images
+        if unsaid and described.use_mean_pooling != pooling:
+            described.use_mean_pooling = pooling
+            notes.append(
+                f"use_mean_pooling is taken as {pooling}, for the file has "
+                f"{'no final norm or a pooled one' if pooling else 'a final norm before pooling'}"
+            )
+    else:
+        if checkpoint.config is None:
+            if not checkpoint.of_images:
+                notes += _unsaid(facts, given)
+            eps = {} if checkpoint.scheme.startswith("transformers") else _ORIGINAL_EPS
+            values = {**facts, **_known_heads(checkpoint, heads), **eps}
+        else:
+            partial = checkpoint.scheme != "transformers"  # leaves out what shapes tell
+            values = {**(facts if partial else {}), **checkpoint.config}
+        # The published SSv2 models: trained at stride 2, tested on frames spread over the video.
+        ssv2 = re.search(r"videomae-\w[\w-]*?(-finetuned)?-ssv2/?$", name)
+        if ssv2 and "frame_stride" not in values:
+            values["frame_stride"] = None if ssv2[1] else 2
+        described = VideoMAEConfig.from_dict(values, **heads)
+    if _is_misconverted_small(checkpoint.config, described) and "num_attention_heads" not in heads:
+        described.num_attention_heads = 6
+        notes.append(
+            "config.json says 16 heads, which a conversion script wrote for ViT-S by mistake; its "
+            "weights were trained with 6, and 6 are used; pass num_attention_heads=16 if they are "
+            "truly meant"
+        )
+    if checkpoint.of_images:
+        described = described.copy(**{key: given[key] for key in _GRID_FIELDS if key in given})
+        notes.append(
+            "an image model, to be trained on videos: its patches are inflated to tubelets of "
+            f"{described.tubelet_size} frames, positions are those of {tuple(described.grid)} "
+            f"tubelets; left out: {some(checkpoint.left_out) or 'nothing'}"
+        )
+    return described, notes
+
+
+_ORIGINAL_EPS = {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
+_GRID_FIELDS = ("image_size", "num_frames", "tubelet_size")
+
+
+def _unsaid(facts: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """Where published values stand in for what a file does not tell, and it matters."""
+    resized = sorted({"image_size", "num_frames"} & set(given))
+    if "image_size" not in facts and resized:
+        yield (
+            "the file does not say what it was trained on; 16 frames of 224 pixels are taken, and "
+            f"positions resized from there to the {' and '.join(resized)} asked for; if it was "
+            "trained on that, describe it with config= instead"
+        )
+
+
+def _known_heads(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, int]:
+    """Head counts of published widths; WeightsError for another width, for no shape tells them."""
+    heads = {}
+    for prefix, table in (("", _ENCODER_HEADS), ("decoder_", _DECODER_HEADS)):
+        field, width = f"{prefix}num_attention_heads", checkpoint.facts.get(f"{prefix}hidden_size")
+        if width is None or field in given:
+            continue
+        if width not in table:
+            raise WeightsError(
+                f"{checkpoint.source} has {prefix}hidden_size={width} and does not say how many "
+                f"heads; expected a published width ({', '.join(map(str, table))}), or pass "
+                f"{field}=..., or a whole config="
+            )
+        heads[field] = table[width]
+    return heads
+
+
+def _is_misconverted_small(published: Mapping[str, Any] | None, config: VideoMAEConfig) -> bool:
+    """A ViT-S config.json as an early conversion script wrote it (`pooled_norm_eps` is ours)."""
+    sizes = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    return published is not None and "pooled_norm_eps" not in published and sizes == (384, 12, 16)
+
+
+# The V2 hub repositories nest the original code's arguments: theirs -> ours.
+_V2_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "img_size": ("image_size", int),
+    "patch_size": ("patch_size", int),
+    "in_chans": ("num_channels", int),
+    "embed_dim": ("hidden_size", int),
+    "depth": ("num_hidden_layers", int),
+    "num_heads": ("num_attention_heads", int),
+    "all_frames": ("num_frames", int),
+    "tubelet_size": ("tubelet_size", int),
+    "layer_norm_eps": ("layer_norm_eps", float),
+    "qkv_bias": ("qv_bias", bool),
+    "use_mean_pooling": ("use_mean_pooling", bool),
+}
+
+
+# What the config.json of an image MAE says of its encoder; the decoder it describes is left out.
+_IMAGE_MAE_FIELDS = (
+    *("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers"),
+    *("num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"),
+    *("dtype", "torch_dtype"),
+)
+
+
+def _published_config(values: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """A config.json in our fields; WeightsError if it is not a VideoMAE's or an image MAE's."""
+    nested = values.get("model_config")
+    if isinstance(nested, dict):
+        config = {
+            ours: kind(nested[key]) for key, (ours, kind) in _V2_FIELDS.items() if key in nested
+        }
+        if "embed_dim" in nested and "mlp_ratio" in nested:
+            config["intermediate_size"] = int(nested["embed_dim"] * nested["mlp_ratio"])
+        eps = config.get("layer_norm_eps", 1e-6)
+        return {**config, "layer_norm_eps": eps, "pooled_norm_eps": eps}
+    model_type = values.get("model_type", "videomae")
+    if model_type == "vit_mae":
+        return {key: values[key] for key in _IMAGE_MAE_FIELDS if key in values}
+    if model_type != "videomae":
+        raise WeightsError(
+            f"{source} is a {model_type!r} model by its config.json, expected 'videomae', or "
+            "'vit_mae' to start from images"
+        )
+    return values

@@ -1,0 +1,364 @@
+"""From checkpoint to model and back: which config, which tensors, and a strict report of both."""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import nn
+
+from videomae import hub
+from videomae.config import VideoMAEConfig
+from videomae.errors import ConfigError, WeightsError
+from videomae.weights.checkpoint import (
+    SAFETENSORS_NAME,
+    Checkpoint,
+    describe,
+    read_checkpoint,
+    save_safetensors,
+)
+from videomae.weights.keys import State, inflate, some, to_hf_file_keys
+from videomae.weights.matching import LoadReport, match
+
+# What transformers takes and has no meaning here: nothing of it changes which model comes out.
+_IGNORED_ARGUMENTS = ("low_cpu_mem_usage", "weights_only", "_from_auto", "_from_pipeline")
+
+
+class PretrainedModel(nn.Module):
+    """What makes a network loadable: `from_pretrained`, `save_pretrained`, and small questions.
+
+    A subclass takes a config alone, keeps it as `self.config`, and has `init_weights()`. It makes
+    tables that are not saved on the CPU by name, so that they are filled in a blank model too.
+    """
+
+    config: VideoMAEConfig
+    base_model_prefix = "videomae"
+
+    def init_weights(self) -> None:
+        """Start all parameters anew."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: hub.PathLike,
+        *,
+        config: VideoMAEConfig | hub.PathLike | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: str | int | torch.device | None = None,
+        interpolate_pos_encoding: bool = True,
+        keep_final_norm: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        use_safetensors: bool | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: hub.PathLike | None = None,
+        local_files_only: bool = False,
+        **overrides: Any,
+    ) -> Self:
+        """Load a model, in eval mode, from a hub id, a folder, a shipped name, or one weight file.
+
+        Args:
+            id_or_path: "MCG-NJU/videomae-base", "runs/mine", "motion-tiny", "vit_b_ssv2.pth", ...
+            config: describes the checkpoint, in place of its config.json; a config or its file.
+            dtype: torch.float16, "float16", ...; "auto" takes config.json's or the file's own.
+                By default config.json's, else float32. `torch_dtype` is its older name.
+            device_map: one device, such as "cpu" or "cuda:0".
+            interpolate_pos_encoding: where `num_frames` or `image_size` are overridden, resize the
+                positions from the checkpoint's own grid. False refuses such overrides.
+            keep_final_norm: for a classifier made from a pre-training checkpoint: start its
+                pooled norm from the encoder's trained final norm. By default it starts fresh, as
+                in the published recipes, which throw that norm away.
+            ignore_mismatched_sizes: start tensors outside the layers (head, patch embedding) anew
+                where their shape differs from the checkpoint's, in place of an error.
+            output_loading_info: return (model, LoadReport).
+            use_safetensors: True or False opens only model.safetensors or pytorch_model.bin.
+            trust_remote_code: accepted, but code of a repository is never run.
+            revision, token, cache_dir, local_files_only: for the hub.
+            **overrides: any config field, changing what the checkpoint is: `num_labels`,
+                `id2label`, `attn_implementation`, `num_frames`, `drop_path_rate`, ...
+
+        A classifier made from a pre-training checkpoint has a fresh head, and takes the mean over
+        all tokens even if config.json says otherwise (the published ones do, and would classify
+        from the first patch alone); `use_mean_pooling=False` keeps to that. Both are announced by
+        a warning.
+
+        An image MAE (of transformers, or a .pth of the original code) is a start for training on
+        videos: its patches are inflated to tubelets, its class token, positions, decoder and head
+        are left out, and a warning says so. A decoder starts fresh, of the sizes in `overrides`.
+
+        Raises WeightsError where tensors are lacking, surplus or of another shape, and where a
+        head count is neither published nor given; ConfigError for wrong arguments.
+
+        ```python
+        VideoMAEForVideoClassification.from_pretrained(
+            "MCG-NJU/videomae-base-finetuned-kinetics", attn_implementation="sdpa",
+            torch_dtype=torch.float16)
+        VideoMAEForPreTraining.from_pretrained("mine.pth", num_attention_heads=3)
+        ```
+        """
+        for name in _IGNORED_ARGUMENTS:
+            overrides.pop(name, None)
+        device = _device(device_map)
+        where = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        if config is not None and not isinstance(config, VideoMAEConfig):
+            config = _read_config(config, where)
+        checkpoint = read_checkpoint(id_or_path, use_safetensors=use_safetensors, **where)
+        described, told = describe(checkpoint, config, name=str(id_or_path), given=overrides)
+        wanted = described.copy(**overrides)
+        if wanted.grid != described.grid:
+            if not interpolate_pos_encoding:
+                raise ConfigError(
+                    f"the overrides ask for a grid of {tuple(wanted.grid)} tubelets and the "
+                    f"checkpoint has {tuple(described.grid)}; interpolate_pos_encoding=True "
+                    "resizes its positions"
+                )
+            wanted.position_grid = described.position_grid or described.grid
+
+        model, state = cls._blank(wanted), inflate(checkpoint.state, wanted.tubelet_size)
+        starts_fresh = hasattr(model, "classifier") and not checkpoint.has_classifier
+        if starts_fresh and "use_mean_pooling" not in overrides and not wanted.use_mean_pooling:
+            told.append(
+                "a pre-training checkpoint: the classifier takes the mean over all tokens and a "
+                "norm, though the config says use_mean_pooling=False, which classifies from the "
+                "first patch alone; pass use_mean_pooling=False to keep to that"
+            )
+            wanted.use_mean_pooling = True
+            model = cls._blank(wanted)
+        if keep_final_norm:
+            state = _final_norm_kept(model, state, checkpoint.source)
+        prefix = model.checkpoint_prefix
+        report = match(
+            {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()},
+            checkpoint,
+            model_name=cls.__name__,
+            config=wanted,
+            state=state,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            may_lose_norm="use_mean_pooling" in overrides,
+            notes=[*checkpoint.notes, *told],
+        )
+        if report.newly_initialised:
+            told.append(f"newly initialised, to be trained: {some(report.newly_initialised)}")
+        if report.unexpected:
+            told.append(f"unexpected tensors were left out: {some(report.unexpected)}")
+        if trust_remote_code:
+            told.append("trust_remote_code has no effect: code of a repository is never run")
+        if told:
+            warnings.warn(f"{checkpoint.source}: {'; '.join(told)}", stacklevel=2)
+
+        chosen = _dtype(dtype if dtype is not None else torch_dtype, described, checkpoint)
+        model._fill(state, report, chosen, device)
+        wanted.dtype = str(chosen).removeprefix("torch.")
+        if output_loading_info:
+            return model, report  # type: ignore[return-value]
+        return model
+
+    @property
+    def checkpoint_prefix(self) -> str:
+        """What checkpoints have in front of these names: the encoder alone bears no prefix."""
+        prefix = self.base_model_prefix
+        return "" if hasattr(self, prefix) else f"{prefix}."
+
+    @classmethod
+    def _blank(cls, config: VideoMAEConfig) -> Self:
+        """The model without memory for its parameters: cheap, for names and shapes."""
+        with torch.device("meta"):
+            return cls(config)
+
+    def _fill(
+        self, state: State, report: LoadReport, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Give a blank model its parameters, and itself its place and eval mode."""
+        prefix = self.checkpoint_prefix
+        fresh = {name.removeprefix(prefix).rpartition(".")[0] for name in report.newly_initialised}
+        for name in fresh:
+            module: Any = self.get_submodule(name)
+            module.to_empty(device="cpu", recurse=False)
+            if name:  # the model itself has the mask token, which init_weights starts
+                module.reset_parameters()
+        if fresh:
+            self.init_weights()  # the rest is still without memory, so this reaches those alone
+        # Copied out of the mapped file: it may be replaced while the model lives on.
+        tensors = {
+            name.removeprefix(prefix): torch.empty_like(
+                state[name], dtype=dtype, device=device, memory_format=torch.contiguous_format
+            ).copy_(state[name])
+            for name in report.loaded
+        }
+        self.load_state_dict(tensors, strict=False, assign=True)
+        self.to(device=device, dtype=dtype)
+        self.eval()
+
+    def save_pretrained(
+        self,
+        save_directory: hub.PathLike,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        max_shard_size: int | str | None = None,  # noqa: ARG002
+        safe_serialization: bool = True,
+        **push: Any,
+    ) -> None:
+        """Write config.json and model.safetensors into a folder, as transformers reads them.
+
+        Each file is written whole or not at all. Weights are always one safetensors file:
+        `max_shard_size` is accepted for compatibility, `safe_serialization=False` is refused.
+        `push_to_hub=True` uploads the folder's two files as well (see `push_to_hub`).
+        """
+        if not safe_serialization:
+            raise ConfigError(
+                "safe_serialization=False asks for a pickle; only safetensors is written. "
+                "torch.save(model.state_dict(), path) makes a pickle"
+            )
+        config = self.config.copy(
+            architectures=[type(self).__name__], dtype=str(self.dtype).removeprefix("torch.")
+        )
+        if config.position_grid not in (None, config.grid):
+            warnings.warn(
+                f"the positions of this model are resized from {tuple(config.position_grid or ())} "
+                f"to {tuple(config.grid)} tubelets; transformers does not know that and will give "
+                "other outputs for the saved folder",
+                stacklevel=2,
+            )
+        folder = Path(save_directory)
+        save_safetensors(folder / SAFETENSORS_NAME, to_hf_file_keys(self.state_dict()))
+        config.save_pretrained(folder)
+        if push_to_hub:
+            self.push_to_hub(repo_id or folder.resolve().name, **push)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload config.json and model.safetensors to a hub repository; the URL of the commit."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.push_folder(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+                revision=revision,
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the parameters hold."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> None:
+        """In training, forget what happens inside layers and compute it again for gradients.
+
+        Saves memory for about a third more time. The argument is accepted for compatibility.
+        """
+        self._set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Undo `gradient_checkpointing_enable`."""
+        self._set_gradient_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether any part of the model has gradient checkpointing on."""
+        return any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
+
+    def _set_gradient_checkpointing(self, value: bool) -> None:
+        for part in self.modules():
+            if hasattr(part, "gradient_checkpointing"):
+                part.gradient_checkpointing = value  # type: ignore[assignment]
+
+
+def _read_config(path: hub.PathLike, where: dict[str, Any]) -> VideoMAEConfig:
+    if Path(path).is_file():
+        return VideoMAEConfig.from_dict(hub.read_json(path))
+    return VideoMAEConfig.from_pretrained(str(path), **where)
+
+
+def _dtype(
+    asked: torch.dtype | str | None, config: VideoMAEConfig, checkpoint: Checkpoint
+) -> torch.dtype:
+    if asked is None or asked == "auto":
+        own = next(iter(checkpoint.state.values())).dtype if asked else torch.float32
+        asked = config.dtype or own
+    if isinstance(asked, str):
+        asked = getattr(torch, asked.removeprefix("torch."), asked)
+    if not isinstance(asked, torch.dtype) or not asked.is_floating_point:
+        raise ConfigError(
+            f"dtype={asked!r} is not a floating point type; use float32, bfloat16, float16 or auto"
+        )
+    return asked
+
+
+def _device(device_map: Any) -> torch.device:
+    try:
+        if device_map is None or isinstance(device_map, str | int | torch.device):
+            return torch.device("cpu" if device_map is None else device_map)
+    except RuntimeError:
+        pass
+    raise ConfigError(
+        f"device_map={device_map!r} is not one device; a model is put on one whole, for example "
+        "device_map='cpu' or 'cuda:0'"
+    )
+
+
+def _final_norm_kept(model: PretrainedModel, state: State, source: str) -> State:
+    norm = {
+        f"fc_norm.{part}": state.get(f"videomae.layernorm.{part}") for part in ("weight", "bias")
+    }
+    if getattr(model, "fc_norm", None) is None or "fc_norm.weight" in state:
+        raise ConfigError(
+            "keep_final_norm=True is for a classifier with mean pooling made from a pre-training "
+            "checkpoint; leave it out"
+        )
+    if None in norm.values():
+        raise ConfigError(f"keep_final_norm=True, but {source} has no final norm")
+    return {**state, **norm}  # type: ignore[dict-item]
+
+
+Loaded = TypeVar("Loaded", bound=PretrainedModel)
+
+
+def load_trained(model_class: type[Loaded], path: hub.PathLike, **arguments: Any) -> Loaded:
+    """A model in evaluation mode with nothing in it newly initialised."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        loaded: Any = model_class.from_pretrained(path, output_loading_info=True, **arguments)
+    model, report = loaded
+    if report.newly_initialised:
+        raise WeightsError(
+            f"{path} holds no trained classifier (it lacks "
+            f"{', '.join(report.newly_initialised)}), so that its answers would be random; train "
+            f"one with `videomae finetune --init {path} --data DIR`"
+        )
+    for warning in told:
+        warnings.warn(warning.message, stacklevel=3)
+    trained: Loaded = model.eval()
+    return trained

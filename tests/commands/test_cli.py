@@ -1,0 +1,502 @@
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import videomae
+from reproduction.plan import FULL, QUICK
+from reproduction.run import Progress
+from videomae.commands import cli
+from videomae.config import VideoMAEConfig
+from videomae.data.manifest import Video, Videos
+from videomae.data.motion import render_clip
+from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae.video.reader import probe, write_video
+
+SIZES: dict[str, Any] = {
+    "image_size": 16,
+    "patch_size": 8,
+    "num_frames": 4,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+    "frame_stride": 2,
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line: the exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = cast(int, stop.code)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two models and some videos, one of them broken."""
+    place = tmp_path_factory.mktemp("cli")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = VideoMAEConfig(**SIZES, id2label={0: "run", 1: "jump", 2: "fall"})
+        classifier = VideoMAEForVideoClassification(config)
+        torch.nn.init.normal_(classifier.classifier.weight)
+        classifier.save_pretrained(place / "classifier")
+        config = VideoMAEConfig(**SIZES, use_mean_pooling=False)
+        VideoMAEForPreTraining(config).save_pretrained(place / "pretrained")
+    for name in ("a/1", "b/1", "b/2"):
+        path = place / "videos" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, render_clip("sway", seed=len(name), size=24, num_frames=12), fps=8)
+    frames = place / "videos" / "c"
+    frames.mkdir()
+    for index, frame in enumerate(render_clip("pulse", seed=1, size=24, num_frames=9)):
+        Image.fromarray(frame).save(frames / f"{index}.png")
+    (place / "bad.mp4").write_bytes(b"not a video")
+    return place
+
+
+def found(place: Path) -> list[str]:
+    return [str(place / "videos" / name) for name in ("a/1.mp4", "b/1.mp4", "b/2.mp4", "c")]
+
+
+def lines(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_findings_runs_the_chosen_plan_and_writes_its_page(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_plan(plan: Any, *, folder: Path, results_dir: Path, **rest: Any) -> dict[str, str]:
+        rest["on_progress"](Progress(2, 0, 10, 0, ("one", "two")))
+        rest["on_progress"](Progress(2, 1, 10, 5, ("two",)))
+        seen.append((len(plan.points), folder, results_dir, rest["workers"]))
+        return {"two": "exit code 1, see x"} if plan is QUICK else {}
+
+    seen: list[Any] = []
+    monkeypatch.setattr("reproduction.run.run_plan", run_plan)
+    place = tmp_path / "runs"
+    code, out, err = run("findings", "--quick", "--output", place)
+    assert (code, out.strip()) == (1, f"wrote {place / 'quick' / 'reproduction.md'}")
+    assert err.strip() == "videomae: two: exit code 1, see x"
+    words = ["--output", place, "--results", place / "figures", "--page", place / "a" / "page.md"]
+    code, out, err = run("findings", "--workers", 1, *words)
+    assert (code, out.strip(), err) == (0, f"wrote {place / 'a' / 'page.md'}", "")
+    assert run("findings", "--only-page", *words)[0] == 0
+    assert seen == [
+        (len(QUICK.points), place, place / "quick" / "results", 2),
+        (len(FULL.points), place, place / "figures", 1),
+    ]
+
+
+def test_classify_prints_a_table_that_lines_up(run: Run, place: Path) -> None:
+    code, out, err = run(
+        "classify", place / "videos", "--model", place / "classifier", "--top-k", 2
+    )
+    assert (code, err) == (0, "")
+    rows = [row.split() for row in out.splitlines()]
+    assert len(rows) == 8
+    assert [row[0] for row in rows[::2]] == found(place)
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        assert {first[1], second[0]} < {"run", "jump", "fall"}
+        share = float(first[2].removesuffix("%"))
+        assert first[3].count("█") == int(share / 5)  # of 20
+    assert len({row.index("%") for row in out.splitlines()}) == 1
+
+
+def test_classify_prints_the_values_of_a_regression_as_they_are(
+    run: Run, place: Path, tmp_path: Path
+) -> None:
+    model = VideoMAEForVideoClassification.from_pretrained(place / "classifier")
+    model.config.problem_type = "regression"
+    model.save_pretrained(tmp_path / "model")
+    code, out, err = run("classify", found(place)[0], "--model", tmp_path / "model", "--top-k", 1)
+    assert (code, err) == (0, "")
+    result = videomae.classify(found(place)[0], model=tmp_path / "model", top_k=1)
+    path, label, value = out.split()
+    assert (path, label) == (found(place)[0], result.labels[0])
+    assert float(value) == pytest.approx(result.scores[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("command", ["classify", "embed"])
+def test_a_terminal_is_told_in_one_line_what_runs_the_model(
+    command: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
+    code, _, err = run(
+        command, found(place)[0], "--model", place / "classifier", "--device", "cpu", "--json"
+    )
+    assert code == 0
+    expected = r"videomae: torch [0-9.]+, cpu \(\d+ threads\), b?float(32|16), \w+ attention"
+    assert re.fullmatch(expected, err.splitlines()[0])
+
+
+def test_classify_as_json_gives_the_numbers_of_the_function(run: Run, place: Path) -> None:
+    code, out, err = run(
+        "classify", place / "videos", "--model", place / "classifier", "--json", "--num-clips", 2,
+        "--num-crops", 3, "--batch-size", 4, "--dtype", "float32", "--engine", "torch",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    results = videomae.classify(
+        found(place), model=place / "classifier", num_clips=2, num_crops=3, dtype="float32"
+    )
+    for line, result in zip(lines(out), results, strict=True):
+        assert list(line) == ["path", "labels", "scores"]
+        assert line["path"] == str(result.path)
+        assert tuple(line["labels"]) == result.labels
+        assert line["scores"] == pytest.approx(result.scores, abs=1e-5)
+
+
+def test_a_bad_video_is_reported_and_the_others_go_on(run: Run, place: Path) -> None:
+    files = [place / "bad.mp4", place / "gone.mp4", place / "videos" / "c"]
+    code, out, err = run("classify", *files, "--model", place / "classifier", "--json")
+    assert code == 1
+    first, second, third = lines(out)
+    assert list(first) == list(second) == ["path", "error"]
+    assert "cannot be opened as a video" in first["error"]
+    assert list(third) == ["path", "labels", "scores"]
+    errors = err.splitlines()
+    assert len(errors) == 3
+    assert all(line.startswith("videomae: ") for line in errors)
+    assert errors[1] == f"videomae: {place / 'gone.mp4'}: there is no such file or folder"
+    assert errors[2] == "videomae: 2 of 3 videos could not be read"
+
+
+def test_the_frame_stride_can_be_told(run: Run, place: Path) -> None:
+    scores = []
+    for stride in ("config", "2", "1"):
+        _, out, _ = run(
+            "classify", place / "videos" / "c", "--model", place / "classifier", "--json",
+            "--frame-stride", stride,
+        )  # fmt: skip
+        scores.append(lines(out)[0]["scores"])
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_embed_shows_prints_or_writes_vectors(run: Run, place: Path, tmp_path: Path) -> None:
+    call = ("embed", place / "videos", "--model", place / "pretrained", "--dtype", "float32")
+    expected = videomae.embed(found(place), model=place / "pretrained", dtype="float32")
+
+    code, out, _ = run(*call)
+    assert code == 0
+    assert [row.split()[:2] for row in out.splitlines()] == [[path, "16"] for path in found(place)]
+    _, out, _ = run(*call, "--json")
+    for line, result in zip(lines(out), expected, strict=True):
+        np.testing.assert_allclose(line["features"], result.features, atol=1e-5)
+
+    code, out, _ = run(*call, "--json", "--output", tmp_path / "new" / "all.npz")
+    assert lines(out)[0] == {"path": found(place)[0], "shape": [16]}
+    with np.load(tmp_path / "new" / "all.npz") as stored:
+        assert stored["paths"].tolist() == found(place)
+        np.testing.assert_allclose(
+            stored["features"], np.stack([e.features for e in expected]), atol=1e-5
+        )
+
+    code, out, _ = run(*call, "--output", tmp_path / "each", "--features", "per_time")
+    assert out.splitlines()[0].split()[1:4] == ["2", "x", "16"]
+    written = sorted(str(p.relative_to(tmp_path / "each")) for p in tmp_path.rglob("*.npy"))
+    assert written == ["a/1.npy", "b/1.npy", "b/2.npy", "c.npy"]
+    assert np.load(tmp_path / "each" / "c.npy").shape == (2, 16)
+
+    code, _, err = run(*call, "--output", tmp_path / "all.csv")
+    assert code == 1
+    assert "all.csv: name a file that ends in .npz, or a folder" in err
+
+
+def test_embed_leaves_bad_videos_out_of_the_file(run: Run, place: Path, tmp_path: Path) -> None:
+    code, _, _ = run(
+        "embed", place / "bad.mp4", place / "videos" / "c", "--model", place / "classifier",
+        "--output", tmp_path / "x.npz",
+    )  # fmt: skip
+    assert code == 1
+    with np.load(tmp_path / "x.npz") as stored:
+        assert stored["paths"].tolist() == [str(place / "videos" / "c")]
+
+
+def test_reconstruct_writes_pictures(run: Run, place: Path, tmp_path: Path) -> None:
+    call = ("reconstruct", "--model", place / "pretrained", "--mask-ratio", "0.5")
+    output = tmp_path / "pictures"
+    code, out, _ = run(*call, place / "videos", "--output", output, "--format", "gif")
+    assert code == 0
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.gif")) == [
+        "a/1.gif", "b/1.gif", "b/2.gif", "c.gif",
+    ]  # fmt: skip
+    assert out.splitlines()[0].split()[:3] == [found(place)[0], str(output / "a/1.gif"), "loss"]
+
+    code, out, _ = run(*call, found(place)[0], "--output", tmp_path / "one.mp4", "--json")
+    assert code == 0
+    assert list(lines(out)[0]) == ["path", "output", "loss"]
+    assert probe(tmp_path / "one.mp4").num_frames == 4
+
+    code, _, err = run(*call, place / "videos", "--output", tmp_path / "one.png")
+    assert code == 1
+    assert "one.png is one file for 4 videos; name a folder" in err
+
+
+def test_outputs_lie_to_each_other_as_the_files_do(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("x/1.mp4", "x/1.avi", "y/z/2.b.mp4")]
+    assert cli._mirrored(files, Path("out"), ".png") == {
+        files[0]: Path("out/x/1.mp4.png"),
+        files[1]: Path("out/x/1.avi.png"),
+        files[2]: Path("out/y/z/2.b.png"),
+    }
+    assert cli._mirrored(files[2:], Path("out"), ".png") == {files[2]: Path("out/2.b.png")}
+
+
+def test_probe_tells_what_is_in_a_file(run: Run, place: Path) -> None:
+    code, out, _ = run("probe", found(place)[0], place / "videos" / "c")
+    assert code == 0
+    first, second = out.splitlines()
+    assert first.split()[1:] == ["12", "frames", "8", "fps", "24", "x", "24", "px", "h264"]
+    assert second.split()[1:] == ["9", "frames", "24", "x", "24", "px", "images"]
+    code, out, _ = run("probe", found(place)[0], place / "bad.mp4", "--json")
+    assert code == 1
+    assert lines(out)[0]["num_frames"] == 12
+    assert list(lines(out)[1]) == ["path", "error"]
+
+
+def test_convert_writes_and_reports(run: Run, place: Path, tmp_path: Path) -> None:
+    code, out, _ = run("convert", place / "classifier", tmp_path / "v1.pth", "--to", "v1")
+    assert code == 0
+    assert "tensors loaded" in out
+    assert f"wrote {tmp_path / 'v1.pth'}" in out
+    code, _, err = run("convert", tmp_path / "v1.pth", tmp_path / "hf")
+    assert code == 1
+    assert "does not say how many heads" in err
+    code, out, _ = run("convert", tmp_path / "v1.pth", tmp_path / "hf", "--num-attention-heads", 2)
+    assert code == 0
+    files = {path.name for path in (tmp_path / "hf").iterdir()}
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= files
+
+
+def test_motion_renders_a_data_set(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "motion", tmp_path / "set", "--clips", 12, "--size", 16, "--num-frames", 4, "--seed", 1
+    )
+    assert code == 0
+    assert out == f"wrote 12 videos into {tmp_path / 'set'}\n"
+    assert len(list((tmp_path / "set").rglob("*.mp4"))) == 12
+
+
+def test_demo_gets_the_flags_as_arguments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from videomae.commands import demo
+
+    parameters = inspect.signature(demo.demo).parameters
+    known = {name: each.default for name, each in parameters.items() if name != "output_dir"}
+    del known["classifier"], known["autoencoder"]
+    calls: list[Any] = []
+    monkeypatch.setattr(demo, "demo", lambda output, **flags: calls.append((output, flags)))
+    assert run("demo", "--output", "x", "--video", "v.mp4", "--clips", "12")[0] == 0
+    assert calls == [(Path("x"), {**known, "video": Path("v.mp4"), "clips": 12})]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stands in for training: the settings that it was called with."""
+    from videomae.training import finetune, pretrain
+
+    settings: list[Any] = []
+    monkeypatch.setattr(pretrain, "pretrain", settings.append)
+    monkeypatch.setattr(finetune, "finetune", settings.append)
+    return settings
+
+
+def test_training_gets_the_flags_as_settings(run: Run, asked: list[Any]) -> None:
+    code, _, err = run(
+        "pretrain", "--data", "d", "--preset", "tiny", "--init", "m", "--epochs", "9", "--lr", "2",
+        "--batch-size", "4", "--mask-ratio", "0.75", "--dtype", "float32", "--seed", "3",
+        "--save-every-steps", "5", "--output", "o", "--resume", "--no-norm-pix-loss",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert run("finetune", "--layer-decay", "0.5")[0] == 0
+    assert asked == [
+        PretrainSettings(
+            data=Path("d"), preset="tiny", init="m", epochs=9, lr=2, batch_size=4, mask_ratio=0.75,
+            dtype="float32", seed=3, save_every_steps=5, output=Path("o"), resume=True,
+            norm_pix_loss=False,
+        ),
+        FinetuneSettings(layer_decay=0.5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_recipe_gives_defaults_that_flags_override(
+    joint: bool, run: Run, asked: list[Any], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('preset = "tiny"\nepochs = 90\nlr = 0.5\nwarmup_epochs = 2.0\n')
+    flag = [f"--recipe={recipe}"] if joint else ["--recipe", recipe]
+    assert run("pretrain", "--epochs", 7, *flag)[0] == 0
+    assert asked == [PretrainSettings(preset="tiny", epochs=7, lr=0.5, warmup_epochs=2.0)]
+
+    code, out, _ = run("pretrain", *flag, "--help")
+    assert code == 0
+    assert "(default: 90)" in out
+    recipe.write_text("epoch = 90\n")
+    code, _, err = run("pretrain", *flag)
+    assert code == 1
+    assert "has no key 'epoch'; did you mean 'epochs'?" in err
+
+
+def test_settings_that_contradict_each_other_are_wrong_usage(run: Run, asked: list[Any]) -> None:
+    code, _, err = run("pretrain", "--epochs", 100, "--warmup-epochs", 200)
+    assert code == 2
+    assert "longer than epochs=100" in " ".join(err.replace("│", " ").split())
+    assert asked == []
+
+
+def test_evaluate_prints_the_figures_and_what_it_could_not_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from videomae.evaluation import evaluate
+
+    asked: list[EvaluateSettings] = []
+
+    def stand_in(settings: EvaluateSettings, *, on_progress: Any, **_: Any) -> evaluate.Evaluation:
+        asked.append(settings)
+        on_progress(2, 2)
+        videos = Videos((Video("x.mp4", "a"), Video("y.mp4", "b")), ("a", "b"))
+        scores = torch.tensor([[1.0, 0.0], [0.75, 0.25]])
+        bad = {1: "y.mp4: broken"} if settings.num_crops > 1 else {}
+        return evaluate.Evaluation("single_label", videos, 1, settings.num_crops, scores, bad)
+
+    monkeypatch.setattr(evaluate, "evaluate", stand_in)
+    code, out, err = run("evaluate", "--data", "d")
+    assert [" ".join(line.split()) for line in out.splitlines()] == [
+        "top-1 50.00 %",
+        "top-5 100.00 %",
+        "mean class accuracy 50.00 %",
+        "videos 2",
+        "views of each 1 (1 x 1)",
+        "unreadable 0",
+        "lowest classes",
+        "b 0.00 %",
+        "a 100.00 %",
+    ]
+    assert (code, err) == (0, "")
+    code, out, err = run("evaluate", "--num-crops", "3")
+    assert "3 (1 x 3)" in out
+    assert (code, err) == (1, "videomae: y.mp4: broken\n")
+    assert asked == [EvaluateSettings(data=Path("d")), EvaluateSettings(num_crops=3)]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_linear_probe_prints_the_figures_and_what_it_could_not_read(
+    run: Run, tmp_path: Path, broken: bool
+) -> None:
+    for split in ("train", "val"):
+        for index in range(6):
+            path = tmp_path / "v" / split / ("sway", "spin")[index % 2] / f"{index}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, render_clip("sway", seed=index, size=24, num_frames=8), fps=8)
+    if broken:
+        (tmp_path / "v" / "val" / "sway" / "0.mp4").write_bytes(b"junk")
+    flags = ("--data", tmp_path / "v", "--output", tmp_path / "out", "--device", "cpu")
+    code, out, err = run("linear-probe", *flags)
+    assert code == broken
+    assert out.startswith("k-NN top-1")
+    assert "linear probe top-1" in out
+    assert "features.npz" not in out
+    assert err.count("videomae: ") == broken
+    code, out, _ = run("linear-probe", *flags)
+    assert out.splitlines()[-1].endswith("out/features.npz")
+
+
+def test_help_names_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for kind in cli.RUN:
+        assert cli.command_name(kind) in out
+        code, text, _ = run(cli.command_name(kind), "--help")
+        assert code == 0
+        assert (kind.__doc__ or "").split("\n")[0] in " ".join(text.split())
+    assert run() == (0, out, "")
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"videomae {videomae.__version__}\n", "")
+
+
+def test_wrong_usage_is_2(run: Run, place: Path) -> None:
+    assert run("clasify", "x")[0] == 2
+    assert run("classify", "x", "--modle", "y")[0] == 2
+    assert run("classify", "x", "--dtype", "float17")[0] == 2
+    assert run("convert", place / "classifier")[0] == 2
+    assert run("classify") == (2, "", "videomae classify: name at least one video\n")
+
+
+def test_errors_are_one_line_without_a_traceback(run: Run, place: Path) -> None:
+    code, out, err = run("classify", found(place)[0], "--model", place / "pretrained")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"videomae: {place / 'pretrained'} holds no trained classifier")
+    assert err.count("\n") == 1
+    code, _, err = run("embed", found(place)[0], "--model", place / "nothing")
+    assert code == 1
+    assert err.count("\n") == 1
+    output = place / "bad.mp4" / "x.npz"  # below a file
+    code, _, err = run(
+        "embed", found(place)[0], "--model", place / "classifier", "--output", output
+    )
+    assert code == 1
+    assert err.startswith("videomae: [Errno")
+
+
+def test_warnings_are_one_line_each(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(_: Any) -> int:
+        warnings.warn("look\nout", stacklevel=1)
+        return 0
+
+    before = warnings.showwarning
+    monkeypatch.setitem(cli.RUN, cli.Probe, warn)
+    assert run("probe", place) == (0, "", "videomae: warning: look out\n")
+    assert warnings.showwarning is before
+
+
+def test_ctrl_c_ends_quietly(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.RUN, cli.Probe, interrupt)
+    assert run("probe", place) == (130, "", "videomae: interrupted\n")
+
+
+def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
+    command = [sys.executable, "-m", "videomae", "probe", "--json", *found(place)]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        result = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr == ""
+
+
+def test_python_dash_m_runs_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "videomae", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"videomae {videomae.__version__}\n"

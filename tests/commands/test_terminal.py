@@ -1,0 +1,130 @@
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from videomae.commands import terminal
+from videomae.video.reader import BadVideo
+
+FILES = [Path("a.mp4"), Path("b.mp4"), Path("c.mp4")]
+RESULTS = [1, BadVideo(Path("b.mp4"), "b.mp4: is\nbroken"), 3]
+
+
+def report(results: Any, *, as_json: bool = False, files: list[Path] = FILES) -> int:
+    def show(result: int) -> Table:
+        rows = terminal.rows_for(files, 5)
+        rows.add_row("file", f"#{result}")
+        return rows
+
+    return terminal.report(
+        results, files, "counting", lambda result: {"n": result}, show, as_json=as_json
+    )
+
+
+def test_results_go_to_stdout_and_complaints_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(RESULTS) == 1
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [["file", "#1"], ["file", "#3"]]
+    assert err == "videomae: b.mp4: is broken\nvideomae: 1 of 3 videos could not be read\n"
+
+
+def test_json_has_a_line_for_each_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(RESULTS, as_json=True) == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"path": "a.mp4", "n": 1},
+        {"path": "b.mp4", "error": "b.mp4: is\nbroken"},
+        {"path": "c.mp4", "n": 3},
+    ]
+    assert err.startswith("videomae: b.mp4: is broken\n")
+
+
+def test_all_well_is_0_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report([1, 2, 3], as_json=True) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_result_is_printed_before_the_next_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+
+    def results() -> Any:
+        for number in range(3):
+            yield number
+            printed.append(capsys.readouterr().out)
+
+    report(results(), as_json=True)
+    assert [json.loads(line)["n"] for line in printed] == [0, 1, 2]
+
+
+def test_a_terminal_shows_a_bar_that_leaves_the_results(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich believe in a terminal
+    monkeypatch.setenv("COLUMNS", "100")
+    assert report(RESULTS) == 1
+    out, err = capsys.readouterr()
+    assert "counting" in out
+    assert "#1" in out
+    assert "b.mp4: is" in out  # above the bar, as it is the same terminal
+    assert "1 of 3 videos could not be read" in err
+
+
+def test_json_on_a_terminal_is_not_mixed_with_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    report([1, 2, 3], as_json=True)
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["n"] for line in out.splitlines()] == [1, 2, 3]
+    assert "counting" not in err
+
+
+def test_columns_line_up_from_table_to_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.Screen("x", 2, as_json=False) as screen:
+        for cells in (("a", "bb", "c"), ("aaaaaa", "b", "ccc")):
+            rows = terminal.rows_for([Path("a"), Path("aaaaaa")], 4, None)
+            rows.add_row(*cells)
+            screen.out.print(rows)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "a       bb    c",
+        "aaaaaa  b     ccc",
+    ]
+
+
+def test_lines_for_programs_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    long = [Path("x" * 90)]
+    with terminal.Screen("x", 1, as_json=False) as screen:
+        rows = terminal.rows_for(long, 200)
+        rows.add_row(str(long[0]), "y" * 200)
+        screen.out.print(rows)
+    assert capsys.readouterr().out.strip() == "x" * 90 + "  " + "y" * 200
+
+
+def test_scores_become_bars_where_there_are_characters_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drawn(score: float) -> str:
+        console = Console(file=io.StringIO(), width=30)
+        with console.capture() as capture:
+            console.print(terminal.score_bar(score))
+        return capture.get().strip()
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    assert [drawn(score) for score in (-1, 0, 0.5, 7)] == ["", "", "█" * 10, "█" * 20]
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert terminal.score_bar(0.5) == ""
+
+
+def test_warnings_and_complaints_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = terminal.show_warning
+        warnings.warn("beware\nof this", stacklevel=1)
+    assert terminal.complain("no", code=5) == 5
+    assert capsys.readouterr().err == "videomae: warning: beware of this\nvideomae: no\n"

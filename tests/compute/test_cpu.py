@@ -1,0 +1,110 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from videomae.compute import cpu
+from videomae.compute.cpu import (
+    OneDnnLinear,
+    cpu_multiplies_bfloat16,
+    onednn_outruns_mkl,
+    prepare_for_inference,
+)
+from videomae.config import VideoMAEConfig
+from videomae.model.modeling import VideoMAEForVideoClassification
+
+ZEN_5 = {"cpu_name": "AMD EPYC 9575F 64-Core Processor", "avx512_f": True, "avx512_bf16": True}
+ZEN_3 = {"cpu_name": "AMD EPYC 7763 64-Core Processor", "avx512_f": False}
+XEON = {"cpu_name": "Intel(R) Xeon(R) Platinum 8480+", "avx512_f": True, "amx_bf16": True}
+ARM = {"cpu_name": "Neoverse-V2", "bf16": True}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
+    monkeypatch.setattr(cpu, "cpu_capabilities", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("found", "onednn", "bfloat16"),
+    [
+        (ZEN_5, True, True),
+        (ZEN_3, False, False),
+        (XEON, False, True),
+        (ARM, False, True),
+        ({}, False, False),  # a torch that cannot tell
+    ],
+)
+def test_what_a_processor_is_good_at(
+    found: dict[str, Any], onednn: bool, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, found)
+    assert onednn_outruns_mkl() is onednn
+    assert cpu_multiplies_bfloat16() is bfloat16
+
+
+def test_an_old_torch_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert cpu.cpu_capabilities() == {}
+
+
+@pytest.fixture
+def classifier() -> VideoMAEForVideoClassification:
+    config = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_labels=5)
+    return VideoMAEForVideoClassification(config).eval()
+
+
+def clips(model: VideoMAEForVideoClassification) -> Tensor:
+    config = model.config
+    return torch.randn(2, config.num_frames, config.num_channels, *config.image_hw)
+
+
+def test_a_model_stays_as_it_is_where_torch_is_fastest(
+    classifier: VideoMAEForVideoClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, ZEN_3)
+    assert prepare_for_inference(classifier) is classifier
+
+
+def test_a_prepared_model_answers_the_same_from_the_same_parameters(
+    classifier: VideoMAEForVideoClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, ZEN_5)
+    prepared, pixels = prepare_for_inference(classifier), clips(classifier)
+    assert prepared is not classifier
+    assert not any(isinstance(module, OneDnnLinear) for module in classifier.modules())
+    assert not any(type(module) is nn.Linear for module in prepared.modules())
+    assert not any(module.training for module in prepared.modules())
+    own, theirs = prepared.state_dict(keep_vars=True), classifier.state_dict(keep_vars=True)
+    assert list(own) == list(theirs)
+    assert all(own[name] is theirs[name] for name in own)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            prepared(pixels).logits, classifier(pixels).logits, atol=1e-6, rtol=1e-5
+        )
+        classifier.classifier.bias.add_(1)  # shows at once: nothing was copied
+        torch.testing.assert_close(
+            prepared(pixels).logits, classifier(pixels).logits, atol=1e-6, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_without_gradients_onednn_is_asked_and_agrees(bias: bool) -> None:
+    linear = OneDnnLinear(24, 16, bias=bias)
+    x = torch.randn(2, 5, 24)
+    expected = nn.Linear.forward(linear, x)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        torch.testing.assert_close(linear(x), expected)
+    assert "mkldnn::_linear_pointwise" in {event.key for event in profile.key_averages()}
+
+
+def test_elsewhere_the_map_is_that_of_torch() -> None:
+    linear, x = OneDnnLinear(24, 16), torch.randn(2, 5, 24)
+    linear(x).sum().backward()
+    assert linear.weight.grad is not None
+    with torch.no_grad():
+        double = copy.deepcopy(linear).double()
+        torch.testing.assert_close(double(x.double()), nn.Linear.forward(double, x.double()))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert linear(x).dtype == torch.bfloat16
+        assert copy.deepcopy(linear).to("meta")(x.to("meta")).is_meta

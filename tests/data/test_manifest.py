@@ -1,0 +1,203 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from videomae.data.manifest import (
+    LABELS_NAME,
+    MANIFEST_NAME,
+    REPORT_NAME,
+    Video,
+    Videos,
+    has_split,
+    is_address,
+    left_out,
+    load_videos,
+    read_manifest,
+    write_manifest,
+)
+from videomae.errors import ConfigError
+from videomae.hub import write_json
+
+NAMES = [
+    "two words.mp4",
+    "a\ttab.mp4",
+    'a "quoted" name.mp4',
+    "#1 [x]; (y), z!.mp4",
+    "either|or.mp4",
+    "tänzer 舞 🕺.mp4",
+    "00123",
+    "-1.mp4",
+    "line\nend.mp4",
+    "a\u2028b.mp4",
+    "ends with blank ",
+    "ab::c/x.mp4",
+    "no utf-8 \udce9.mp4",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_and_class_reads_back(tmp_path: Path, name: str) -> None:
+    label = name.replace("\n", " ")
+    inside = Video(str(tmp_path / "videos" / name), label, "val")
+    outside = Video(f"/elsewhere/{name}", label, "train")
+    videos = Videos((inside, outside), (label,))
+    path = write_manifest(tmp_path, videos)
+    assert read_manifest(path) == videos
+    assert load_videos(tmp_path, None).class_numbers() == (0, 0)
+    assert load_videos(tmp_path, "val", classes=["no", label]).class_numbers() == (1,)
+
+
+def test_parts_and_addresses_read_back(tmp_path: Path) -> None:
+    items = (
+        Video("s3://bucket/a b.mp4", "a"),
+        Video("zip://x.mp4::https://host/x.zip", "a"),
+        Video("/v/long.mp4", "b", "val", start_seconds=12.5, end_seconds=20.0),
+        Video("/v/frames", "b", "val", first_frame=0, num_frames=58),
+        Video("/v/x.tar", "a|b", "test", offset=512, num_bytes=1000),
+    )
+    path = write_manifest(tmp_path, Videos(items, ("b", "a")))
+    assert read_manifest(path) == Videos(items, ("b", "a"))
+    assert [video.is_remote for video in items] == [True, True, False, False, False]
+    assert str(items[2]) == "/v/long.mp4 (start_seconds=12.5, end_seconds=20.0)"
+    assert str(items[0]) == "s3://bucket/a b.mp4"
+
+
+def test_paths_inside_are_written_relative_and_unused_columns_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_manifest(
+        Path("data"), Videos((Video(str(tmp_path / "data" / "a.mp4"), "run"),), ("run",))
+    )
+    assert Path("data", MANIFEST_NAME).read_text() == "path,label,split\na.mp4,run,train\n"
+    assert Path("data", LABELS_NAME).read_text() == "run\n"
+    Path("data").rename("moved")
+    assert read_manifest("moved/manifest.csv").items[0].path == os.path.join("moved", "a.mp4")  # noqa: PTH118
+
+
+def test_a_manifest_by_hand_may_be_plain(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes("\ufeffpath,label,note\r\na.mp4,walk,x\r\n\r\nb.mp4,run,\r\n".encode())
+    got = read_manifest(path)
+    assert got.classes == ("run", "walk")
+    assert [(Path(v.path).name, v.label, v.split) for v in got.items] == [
+        ("a.mp4", "walk", "train"), ("b.mp4", "run", "train"),
+    ]  # fmt: skip
+    (tmp_path / LABELS_NAME).write_text("walk\r\nrun\r\n")
+    assert read_manifest(path).classes == ("walk", "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("path,label\n", "has no rows"),
+        ("file,label\na.mp4,x\n", "line 2: expected a path and the columns of the first line"),
+        ("path,label\n\na.mp4,x\nb.mp4,x,y\n", r"line 4: expected .*got \['b.mp4', 'x', \['y'\]\]"),
+        ("path,start_seconds\na.mp4,soon\n", "start_seconds='soon' is no number of at least 0"),
+        ("path,first_frame\na,1.5\n", "first_frame='1.5' is no whole number of at least 0"),
+        ("path,offset\na,-1\n", "offset='-1' is no whole number"),
+        ("path,end_seconds\na,nan\n", "end_seconds='nan' is no number"),
+    ],
+)
+def test_rows_that_make_no_sense_are_told_with_their_line(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    path = tmp_path / MANIFEST_NAME
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        read_manifest(path)
+
+
+def test_a_manifest_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_manifest(tmp_path / "gone.csv")
+    with pytest.raises(ConfigError, match=r"`videomae prepare` makes one"):
+        load_videos(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("classes", [("a\nb",), ("",), ("a", "a"), ("a\r",)])
+def test_classes_that_a_line_cannot_hold_are_refused(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be written to labels.txt"):
+        write_manifest(tmp_path, Videos((Video("/a.mp4"),), classes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_become_numbers_sets_and_values() -> None:
+    videos = Videos((Video("x", "b|a"), Video("y", "a"), Video("z")), ("a", "b"))
+    assert videos.class_sets() == ((1, 0), (0,), ())
+    with pytest.raises(ConfigError, match=r"x: its label 'b\|a' is not among the 2 classes"):
+        videos.class_numbers()
+    with pytest.raises(ConfigError, match="its label 'a' is not a number, as regression needs"):
+        Videos((Video("x", "a"),)).values()
+    assert Videos((Video("x", "0.5"), Video("y", "-2"))).values() == (0.5, -2)
+    own = Videos((Video("x", "a|b"),), ("a|b", "a"))
+    assert own.class_sets() == ((0,),)
+
+
+def test_a_split_and_a_models_classes_are_asked_for(tmp_path: Path) -> None:
+    items = (Video("/a.mp4", "run"), Video("/b.mp4", "walk", "val"))
+    write_manifest(tmp_path, Videos(items, ("run", "walk")))
+    assert load_videos(tmp_path / MANIFEST_NAME, "val").items == items[1:]
+    assert load_videos(tmp_path, None).items == items
+    assert has_split(tmp_path, "val")
+    assert not has_split(tmp_path, "test")
+    with pytest.raises(ConfigError, match=r"no videos of split 'test'; it has \['train', 'val'\]"):
+        load_videos(tmp_path, "test")
+    with pytest.raises(ConfigError, match=r"has the classes \['walk'\], which the model does not"):
+        load_videos(tmp_path, "val", classes=["run"])
+
+
+def test_a_folder_is_read_without_a_manifest(tmp_path: Path) -> None:
+    for name in ("train/run/a.mp4", "train/walk/b.mp4", "val/walk/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    frames = tmp_path / "train" / "walk" / "frames"
+    frames.mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(frames / "1.png")
+    got = load_videos(tmp_path)
+    assert got.classes == ("run", "walk")
+    # in a folder of videos, images beside them are in the way; a folder of its own is a video
+    assert [(Path(v.path).name, v.label) for v in got.items] == [
+        ("a.mp4", "run"), ("b.mp4", "walk"), ("frames", "walk"),
+    ]  # fmt: skip
+    assert load_videos(tmp_path, "val", classes=got.classes).class_numbers() == (1,)
+    assert has_split(tmp_path, "val")
+    with pytest.raises(ConfigError, match="has no folder test"):
+        load_videos(tmp_path, "test")
+    assert load_videos(tmp_path / "val" / "walk").classes == ()
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no videos"):
+        load_videos(tmp_path)
+
+
+def test_addresses_are_told_from_paths() -> None:
+    addresses = ["s3://b/x", "https://h/x.mp4", "simplecache::s3://b/x"]
+    paths = ["/a/x.mp4", "C:/x.mp4", "a::b.mp4", "a/b://c", "x.mp4", "1://x"]
+    assert all(map(is_address, addresses))
+    assert not any(map(is_address, paths))
+
+
+def test_all_splits_of_a_folder_are_all_its_videos(tmp_path: Path) -> None:
+    for place in ("train/a/1.mp4", "train/b/2.mp4", "val/b/1.mp4", "test/c/1.mp4"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    videos = load_videos(tmp_path, None)
+    assert videos.classes == ("a", "b", "c")
+    assert [(item.split, item.label) for item in videos.items] == [
+        ("train", "a"), ("train", "b"), ("val", "b"), ("test", "c"),
+    ]  # fmt: skip
+    assert load_videos(tmp_path, "val").classes == ("b",)
+
+
+def test_what_preparing_left_out_of_a_split_is_counted(tmp_path: Path) -> None:
+    assert left_out(tmp_path, "test") == 0
+    report = {"unreadable": [{"split": "test"}, {"split": "train"}], "missing": [{"split": "test"}]}
+    write_json(tmp_path / REPORT_NAME, report)
+    assert [left_out(tmp_path, split) for split in ("train", "val", "test")] == [1, 0, 2]

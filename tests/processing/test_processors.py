@@ -1,0 +1,613 @@
+"""Both processors against transformers' torchvision ones: same pixels, files and Auto classes."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from videomae import hub
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD
+from videomae.errors import ConfigError, VideoError, WeightsError
+from videomae.processing.processors import (
+    BatchFeature,
+    VideoMAEFeatureExtractor,
+    VideoMAEImageProcessor,
+    VideoMAEVideoProcessor,
+)
+from videomae.video.reader import read_frames, write_video
+
+PAIRS = {
+    "image": (VideoMAEImageProcessor, transformers.VideoMAEImageProcessor),
+    "video": (VideoMAEVideoProcessor, transformers.VideoMAEVideoProcessor),
+}
+OURS = [VideoMAEImageProcessor, VideoMAEVideoProcessor]
+IMAGENET = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+SMALL = {"size": 32, "crop_size": 24}
+# (height, width): odd, tall, wide, tiny, upscaled, of the very size.
+SIZES = [(40, 50), (33, 47), (50, 41), (17, 90), (91, 16), (8, 9), (2, 5), (32, 32), (120, 160)]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"crop_size": 33},
+    {"size": {"shortest_edge": 20}},
+    {"size": {"height": 30, "width": 41}, "crop_size": {"height": 21, "width": 50}},
+    {"size": (23, 37), "crop_size": (37, 23)},
+    {"size": 28, "default_to_square": True},
+    {"size": {"shortest_edge": 32, "longest_edge": 40}, "do_center_crop": False},
+    {"size": {"max_height": 32, "max_width": 40}, "do_center_crop": False},
+    {"resample": 0},
+    {"resample": 1},
+    {"resample": 3},
+    {"resample": 3, "size": 19, "crop_size": 19},
+    {"do_resize": False},
+    {"do_center_crop": False},
+    {"do_rescale": False},
+    {"do_normalize": False},
+    {"do_rescale": False, "do_normalize": False},
+    {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.0, 1.0], "image_std": [1.0, 1.0, 1.0]},
+    {"image_mean": 0.4, "image_std": 0.3},
+    {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.3, 0.2, 0.1]},
+    {"do_convert_rgb": True},
+]
+
+
+@pytest.fixture(autouse=True)
+def _only_expected_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def clip(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape).astype(np.uint8)
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    assert isinstance(ours.pixel_values, torch.Tensor)
+    assert ours.pixel_values.shape == theirs.pixel_values.shape
+    assert ours.pixel_values.dtype == theirs.pixel_values.dtype
+    difference = ours.pixel_values.double() - theirs.pixel_values.double()
+    assert difference.abs().max() <= 1e-6
+
+
+def forms(frames: np.ndarray) -> dict[str, Any]:
+    """One video of uint8 (T, H, W, 3) in all the forms that both libraries take."""
+    first = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+    return {
+        "array, channels last": frames,
+        "array, channels first": first,
+        "tensor, channels last": torch.from_numpy(frames),
+        "tensor, channels first": torch.from_numpy(first),
+        "list of arrays": list(frames),
+        "list of arrays, channels first": list(first),
+        "list of tensors": list(torch.from_numpy(first)),
+        "list of images": [Image.fromarray(frame) for frame in frames],
+        "every second frame": np.repeat(frames, 2, axis=0)[::2],
+        "floats": frames.astype(np.float32),
+        "doubles": torch.from_numpy(frames).double(),
+        "whole numbers": torch.from_numpy(frames).long(),
+    }
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_same_pixels_for_each_setting_and_size(kind: str, setting: dict[str, Any]) -> None:
+    ours, theirs = PAIRS[kind]
+    mine, peer = ours(**SMALL | setting), theirs(**IMAGENET | SMALL | setting)
+    for height, width in SIZES:
+        frames = clip(2, height, width, 3)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*as do_rescale=False expects")
+            result = mine(frames, return_tensors="pt", input_data_format="channels_last")
+        expected = peer(frames, return_tensors="pt", input_data_format="channels_last")
+        assert_same(result, expected)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_settings_of_a_call_are_the_same_as_of_the_processor(kind: str) -> None:
+    ours, theirs = PAIRS[kind]
+    frames = clip(2, 45, 61, 3)
+    for setting in SETTINGS:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*as do_rescale=False expects")
+            result = ours(size=99)(frames, return_tensors="pt", **SMALL | setting)
+        assert_same(result, theirs(**IMAGENET)(frames, return_tensors="pt", **SMALL | setting))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("resample", [0, 2, 3])
+def test_same_pixels_for_each_form_of_input(kind: str, resample: int) -> None:
+    ours, theirs = PAIRS[kind]
+    setting = SMALL | {"resample": resample}
+    mine, peer = ours(**setting), theirs(**setting, **IMAGENET)
+    for name, frames in forms(clip(3, 45, 61, 3)).items():
+        theirs_too = list(frames) if name == "every second frame" else frames
+        assert_same(mine(frames, return_tensors="pt"), peer(theirs_too, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_same_pixels_for_batches(kind: str) -> None:
+    ours, theirs = PAIRS[kind]
+    mine, peer = ours(**SMALL), theirs(**SMALL, **IMAGENET)
+    videos = [clip(2, 45, 61, 3), clip(2, 50, 33, 3)]
+    images = [[Image.fromarray(frame) for frame in video] for video in videos]
+    for batch in (videos, images, [torch.from_numpy(video) for video in videos]):
+        result = mine(batch, return_tensors="pt")
+        assert result.pixel_values.shape == (2, 2, 3, 24, 24)
+        assert_same(result, peer(batch, return_tensors="pt"))
+    five = np.stack([videos[0], videos[0] + 1])
+    assert_same(mine(five, return_tensors="pt"), peer(list(five), return_tensors="pt"))
+    assert_same(mine(videos[0][0], return_tensors="pt"), peer(videos[0][0], return_tensors="pt"))
+
+
+def test_frames_of_differing_sizes() -> None:
+    frames = [clip(45, 61, 3), clip(50, 33, 3), clip(24, 24, 3)]
+    expected = transformers.VideoMAEImageProcessor(**SMALL, **IMAGENET)(frames, return_tensors="pt")
+    for processor in (VideoMAEImageProcessor(**SMALL), VideoMAEVideoProcessor(**SMALL)):
+        assert_same(processor(frames, return_tensors="pt"), expected)
+
+
+def test_published_size_and_mean_are_the_defaults() -> None:
+    frames = clip(2, 240, 320, 3)
+    for ours, theirs in PAIRS.values():
+        result = ours()(frames, return_tensors="pt")
+        assert result.pixel_values.shape == (1, 2, 3, 224, 224)
+        assert_same(result, theirs(**IMAGENET)(frames, return_tensors="pt"))
+
+
+def test_grey_is_repeated_as_by_the_video_processor_of_transformers() -> None:
+    grey = clip(2, 45, 61, 1)
+    peer = transformers.VideoMAEVideoProcessor(**SMALL, **IMAGENET)
+    expected = peer(grey, return_tensors="pt", input_data_format="channels_last")
+    images = [Image.fromarray(frame[..., 0]) for frame in grey]
+    for ours in OURS:
+        for frames in (grey, list(grey), list(grey[..., 0]), images):
+            assert_same(ours(**SMALL)(frames, return_tensors="pt"), expected)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_transparent_images_are_laid_on_white(kind: str) -> None:
+    rgba = clip(2, 45, 61, 4)
+    images = [Image.fromarray(frame) for frame in rgba]
+    peer = transformers.VideoMAEImageProcessor(**SMALL, **IMAGENET, do_convert_rgb=True)
+    processor = PAIRS[kind][0](**SMALL)
+    result = processor(images, return_tensors="pt", do_convert_rgb=True)
+    assert_same(result, peer(images, return_tensors="pt"))
+    result = processor(rgba, return_tensors="pt", do_convert_rgb=True)
+    assert_same(result, peer(rgba, return_tensors="pt"))
+
+
+def test_any_number_of_channels() -> None:
+    frames = clip(2, 45, 61, 5)
+    mean, std = [0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.4, 0.3, 0.2, 0.1]
+    peer = transformers.VideoMAEImageProcessor(**SMALL, image_mean=mean, image_std=std)
+    expected = peer(frames, return_tensors="pt", input_data_format="channels_last")
+    for ours in OURS:
+        mine = ours(**SMALL, image_mean=mean, image_std=std)
+        assert_same(mine(frames, return_tensors="pt"), expected)
+
+
+def test_numbers_by_hand() -> None:
+    white = np.full((1, 8, 8, 3), 255, np.uint8)
+    pixels = VideoMAEImageProcessor(size=4, crop_size=6)(white, return_tensors="np").pixel_values
+    assert isinstance(pixels, np.ndarray)
+    middle, edge = pixels[0, 0, :, 3, 3], pixels[0, 0, :, 0, 0]
+    assert middle == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    assert edge == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])  # black
+
+
+# Results
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_return_tensors(ours: type[VideoMAEImageProcessor]) -> None:
+    videos = [clip(2, 45, 61, 3), clip(3, 45, 61, 3)]
+    several = ours(**SMALL)(videos).pixel_values
+    assert [tuple(video.shape) for video in several] == [(2, 3, 24, 24), (3, 3, 24, 24)]
+    tensor = ours(**SMALL)(videos[:1], return_tensors="pt").pixel_values
+    assert torch.equal(tensor[0], several[0])
+    array = ours(**SMALL).preprocess(videos[:1], return_tensors="np").pixel_values
+    assert isinstance(array, np.ndarray)
+    assert np.array_equal(array, tensor.numpy())
+    with pytest.raises(ConfigError, match="return_tensors='tf'; expected 'pt', 'np', or None"):
+        ours(**SMALL)(videos, return_tensors="tf")
+
+
+def test_batch_feature_is_a_dict_with_attributes() -> None:
+    batch = VideoMAEImageProcessor(**SMALL)(clip(2, 45, 61, 3), return_tensors="pt")
+    assert dict(**batch)["pixel_values"] is batch["pixel_values"] is batch.pixel_values
+    assert batch.to("cpu", torch.bfloat16) is batch
+    assert batch.pixel_values.dtype == torch.bfloat16
+    with pytest.raises(AttributeError, match="no 'labels' in this batch; it has pixel_values"):
+        _ = batch.labels
+
+
+def test_batch_feature_casts_floats_only() -> None:
+    batch = BatchFeature(
+        pixels=[torch.zeros(2)], count=torch.tensor(3), array=np.zeros(2), name="clip"
+    ).to(torch.float16)
+    assert batch.pixels[0].dtype == torch.float16
+    assert batch.count.dtype == torch.int64
+    assert batch.array.dtype == np.float64
+    assert batch.name == "clip"
+
+
+def test_device() -> None:
+    frames = clip(2, 45, 61, 3)
+    here = VideoMAEImageProcessor(**SMALL)(frames, return_tensors="pt", device="cpu")
+    assert here.pixel_values.device.type == "cpu"
+    # No pixels on "meta", but the way through every step off the CPU.
+    there = VideoMAEImageProcessor(**SMALL)(frames, return_tensors="pt", device="meta")
+    assert there.pixel_values.shape == here.pixel_values.shape
+    assert there.pixel_values.device.type == "meta"
+
+
+def test_inputs_stay_as_they_were() -> None:
+    frames = clip(2, 32, 32, 3).astype(np.float32)
+    before = frames.copy()
+    VideoMAEImageProcessor(do_resize=False, do_center_crop=False)(frames)
+    assert np.array_equal(frames, before)
+
+
+# Settings
+
+
+def test_the_old_name_is_the_same_class() -> None:
+    assert VideoMAEFeatureExtractor is VideoMAEImageProcessor
+    assert VideoMAEFeatureExtractor(size=112, crop_size=112).size == {"shortest_edge": 112}
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_settings_have_one_form(ours: type[VideoMAEImageProcessor]) -> None:
+    processor = ours(
+        size=[3, 4],
+        crop_size=np.int64(5),
+        resample="bicubic",
+        image_mean=np.array([1, 2, 3]),
+        image_std=2,
+        input_data_format=transformers.image_utils.ChannelDimension.LAST,
+    )
+    assert processor.size == {"height": 3, "width": 4}
+    assert processor.crop_size == {"height": 5, "width": 5}
+    assert processor.resample == Image.Resampling.BICUBIC
+    assert processor.image_mean == (1.0, 2.0, 3.0)
+    assert processor.image_std == 2.0
+    assert processor.input_data_format == "channels_last"
+    processor.resample = Image.Resampling.NEAREST
+    processor.size = transformers.VideoMAEImageProcessor(size=7).size
+    assert (processor.resample, processor.size) == (0, {"shortest_edge": 7})
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_an_unknown_argument_names_the_nearest(ours: type[VideoMAEImageProcessor]) -> None:
+    message = f"{ours.__name__} has no argument 'do_centre_crop'; did you mean 'do_center_crop'"
+    with pytest.raises(ConfigError, match=message):
+        ours(do_centre_crop=True)
+    with pytest.raises(ConfigError, match=message):
+        ours()(clip(2, 8, 8, 3), do_centre_crop=True)
+    with pytest.raises(ConfigError, match=message):
+        ours.from_dict({}, do_centre_crop=True)
+    with pytest.raises(ConfigError, match=message):
+        ours().do_centre_crop = True
+
+
+def test_sampling_is_the_video_processors() -> None:
+    with pytest.raises(ConfigError, match="VideoMAEImageProcessor has no argument 'num_frames'"):
+        VideoMAEImageProcessor(num_frames=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("do_resize", "False", "True or False"),
+        ("size", 0, "an int, (height, width), or a dict of shortest_edge (and longest_edge)"),
+        ("size", "224", "an int, (height, width)"),
+        ("size", True, "an int, (height, width)"),
+        ("size", (1, 2, 3), "an int, (height, width)"),
+        ("size", {"longest_edge": 224}, "an int, (height, width)"),
+        ("size", {"height": 224}, "an int, (height, width)"),
+        ("crop_size", {"shortest_edge": 224}, "an int, (height, width), or a dict of height and"),
+        ("crop_size", 22.4, "an int, (height, width), or a dict of height and"),
+        ("resample", "box", "'bilinear', 'bicubic', 'nearest', 'lanczos', or Pillow's 0 to 3"),
+        ("resample", 4, "'bilinear', 'bicubic', 'nearest', 'lanczos', or Pillow's 0 to 3"),
+        ("rescale_factor", 0, "a number above 0"),
+        ("image_mean", [], "a number, or one per channel"),
+        ("image_mean", "grey", "a number, or one per channel"),
+        ("image_std", [0.2, 0.0, 0.2], "a number above 0, or one per channel"),
+        ("input_data_format", "HWC", "'channels_first' or 'channels_last'"),
+        ("num_frames", 0, "a whole number above 0"),
+        ("fps", -1, "a number above 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(name: str, value: object, expected: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r}; expected {expected}")):
+        VideoMAEVideoProcessor(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("switch", "name"),
+    [
+        ("do_resize", "size"),
+        ("do_resize", "resample"),
+        ("do_center_crop", "crop_size"),
+        ("do_rescale", "rescale_factor"),
+        ("do_normalize", "image_mean"),
+        ("do_normalize", "image_std"),
+    ],
+)
+def test_a_step_without_its_value_is_an_error(switch: str, name: str) -> None:
+    frames = clip(2, 45, 61, 3)
+    with pytest.raises(ConfigError, match=rf"{switch}=True needs .*{name}.*, but got None"):
+        VideoMAEImageProcessor()(frames, **{name: None})
+    off = {switch: None, name: None, "do_normalize": False, "return_tensors": "pt"}
+    assert VideoMAEImageProcessor()(frames, **off)["pixel_values"].shape[:3] == (1, 2, 3)
+
+
+def test_wrong_videos_are_refused() -> None:
+    processor = VideoMAEImageProcessor(**SMALL)
+    with pytest.raises(ConfigError, match="a video has no frames; pass at least one"):
+        processor([[]])
+    with pytest.raises(ConfigError, match=r"a\.mp4 is a path; VideoMAEVideoProcessor reads files"):
+        processor("a.mp4")
+    with pytest.raises(ConfigError, match=r"\(2,\) is neither a frame nor a video"):
+        processor(np.zeros(2))
+    with pytest.raises(ConfigError, match="frames have 4 channels, but image_mean and image_std"):
+        processor(clip(2, 45, 61, 4))
+
+
+def test_unlike_frames_and_videos_are_refused() -> None:
+    processor = VideoMAEImageProcessor(size=32, do_center_crop=False)
+    frames = [clip(40, 60, 3), clip(40, 80, 3)]
+    message = (
+        r"frames of a video come out unlike: \(3, 32, 48\) and \(3, 32, 64\).*; keep do_center"
+    )
+    with pytest.raises(ConfigError, match=message):
+        processor(frames)
+    message = r"videos of this batch come out unlike: \(1, 3, 32, 48\) and \(1, 3, 32, 64\)"
+    with pytest.raises(ConfigError, match=message):
+        processor([[frame] for frame in frames], return_tensors="pt")
+
+
+def test_a_doubtful_range_is_warned_of_and_processed() -> None:
+    frames = clip(2, 45, 61, 3).astype(np.float32) / 255
+    with pytest.warns(UserWarning, match="pass do_rescale=False"):
+        twice = VideoMAEImageProcessor(**SMALL)(frames, return_tensors="pt")
+    peer = transformers.VideoMAEImageProcessor(**SMALL, **IMAGENET)
+    assert_same(twice, peer(frames, return_tensors="pt"))
+    once = VideoMAEImageProcessor(**SMALL, do_rescale=False)(frames, return_tensors="pt")
+    assert_same(once, peer(frames, return_tensors="pt", do_rescale=False))
+
+
+# Which frames
+
+
+def test_sampling_by_hand() -> None:
+    frames = clip(10, 24, 24, 3)
+    processor = VideoMAEVideoProcessor(**SMALL, do_sample_frames=True, return_metadata=True)
+    batch = processor(frames, num_frames=4, return_tensors="pt")
+    assert batch.video_metadata == [
+        {"total_num_frames": 10, "fps": None, "frames_indices": [0, 2, 5, 7]}
+    ]
+    expected = VideoMAEVideoProcessor(**SMALL)(frames[[0, 2, 5, 7]], return_tensors="pt")
+    assert torch.equal(batch.pixel_values, expected.pixel_values)
+    # 10 frames at 5 a second last 2 s, so 1.6 a second are 3.
+    batch = processor(frames, fps=1.6, video_metadata={"total_num_frames": 10, "fps": 5})
+    assert batch.video_metadata[0]["frames_indices"] == [0, 3, 6]
+    assert processor(frames).video_metadata[0]["frames_indices"] == list(range(10))
+
+
+@pytest.mark.parametrize("choice", [{"num_frames": 7}, {"num_frames": 10}, {"fps": 7}, {}])
+def test_sampling_as_transformers_does(choice: dict[str, Any]) -> None:
+    videos = [clip(10, 40, 50, 3), clip(10, 33, 50, 3)]
+    metadata = [{"total_num_frames": 10, "fps": 24.0}] * 2
+    arguments = {"do_sample_frames": True, "video_metadata": metadata, "return_tensors": "pt"}
+    result = VideoMAEVideoProcessor(**SMALL)(videos, **arguments, **choice)
+    peer = transformers.VideoMAEVideoProcessor(**SMALL, **IMAGENET)
+    expected = peer(videos, **arguments, **choice, return_metadata=True)
+    assert_same(result, expected)
+    ours = VideoMAEVideoProcessor(**SMALL)(videos, **arguments, **choice, return_metadata=True)
+    for mine, theirs in zip(ours.video_metadata, expected.video_metadata, strict=True):
+        assert mine["frames_indices"] == list(theirs.frames_indices)
+
+
+def test_sampling_that_cannot_be_is_refused() -> None:
+    frames = clip(10, 24, 24, 3)
+    processor = VideoMAEVideoProcessor(**SMALL, do_sample_frames=True)
+    with pytest.raises(ConfigError, match=r"num_frames=4 and fps=2\.0 exclude each other"):
+        processor(frames, num_frames=4, fps=2)
+    with pytest.raises(
+        ConfigError, match=r"fps=2\.0 cannot be chosen from a video of unknown rate"
+    ):
+        processor(frames, fps=2)
+    with pytest.raises(ConfigError, match="11 frames were asked for, the video has 10"):
+        processor(frames, num_frames=11)
+    with pytest.raises(ConfigError, match="1 videos, 2 video_metadata; give one each"):
+        processor(frames, num_frames=4, video_metadata=[{}, {}])
+    with pytest.raises(ConfigError, match="video_metadata says 300 frames, 10 were given"):
+        processor(frames, num_frames=4, video_metadata={"total_num_frames": 300, "fps": 25})
+    with pytest.warns(UserWarning, match="num_frames and fps do nothing without do_sample_frames"):
+        assert len(processor(frames, num_frames=4, do_sample_frames=False).pixel_values[0]) == 10
+
+
+def test_video_files_are_decoded(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", clip(12, 48, 64, 3), fps=6)
+    processor = VideoMAEVideoProcessor(**SMALL, return_metadata=True)
+    batch = processor(path, do_sample_frames=True, num_frames=4, return_tensors="pt")
+    assert batch.video_metadata == [
+        {"total_num_frames": 12, "fps": 6, "frames_indices": [0, 3, 6, 9]}
+    ]
+    expected = processor(read_frames(path, [0, 3, 6, 9]), return_tensors="pt")
+    assert torch.equal(batch.pixel_values, expected.pixel_values)
+    two = processor([str(path), path], do_sample_frames=True, fps=3, return_tensors="pt")
+    assert two.pixel_values.shape == (2, 6, 3, 24, 24)
+    assert processor(path).pixel_values[0].shape == (12, 3, 24, 24)
+    with pytest.raises(VideoError):
+        processor(tmp_path / "absent.mp4")
+
+
+# Files
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_settings_survive_saving(ours: type[VideoMAEImageProcessor], tmp_path: Path) -> None:
+    processor = ours(
+        size=(30, 40), crop_size=24, resample="nearest", image_mean=0.5, do_rescale=None
+    )
+    (written,) = processor.save_pretrained(tmp_path / "new")
+    assert Path(written).parent == tmp_path / "new"
+    assert ours.from_pretrained(tmp_path / "new") == processor
+    assert ours.from_pretrained(str(written)) == processor
+    assert ours.from_dict(processor.to_dict()) == processor
+    assert ours.from_pretrained(tmp_path / "new", size=7).size == {"shortest_edge": 7}
+
+
+def test_either_processor_opens_the_others_file_but_its_own_first(tmp_path: Path) -> None:
+    VideoMAEVideoProcessor(size=20, num_frames=8).save_pretrained(tmp_path)
+    assert VideoMAEImageProcessor.from_pretrained(tmp_path).size == {"shortest_edge": 20}
+    VideoMAEImageProcessor(size=30).save_pretrained(tmp_path)
+    assert VideoMAEImageProcessor.from_pretrained(tmp_path).size == {"shortest_edge": 30}
+    assert VideoMAEVideoProcessor.from_pretrained(tmp_path).size == {"shortest_edge": 20}
+    assert VideoMAEVideoProcessor.from_pretrained(tmp_path).num_frames == 8
+
+
+def test_a_folder_without_settings_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"has no preprocessor_config\.json"):
+        VideoMAEVideoProcessor.from_pretrained(tmp_path)
+
+
+def test_shipped_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    VideoMAEImageProcessor(size=36).save_pretrained(tmp_path)
+    monkeypatch.setattr(hub, "resolve_shipped", {"motion-tiny": tmp_path}.get)
+    assert VideoMAEVideoProcessor.from_pretrained("motion-tiny").size == {"shortest_edge": 36}
+
+
+def test_hub_arguments_go_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    VideoMAEImageProcessor(size=36).save_pretrained(tmp_path)
+    asked = []
+
+    def fetch(name: str, file: str, *, required: bool = True, **where: Any) -> Path | None:
+        asked.append((name, file, required, where))
+        return tmp_path / file if (tmp_path / file).is_file() else None
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    processor = VideoMAEVideoProcessor.from_pretrained("some/model", revision="v2", do_resize=False)
+    assert processor.size == {"shortest_edge": 36}
+    assert processor.do_resize is False
+    assert asked == [
+        ("some/model", "video_preprocessor_config.json", False, {"revision": "v2"}),
+        ("some/model", "preprocessor_config.json", False, {"revision": "v2"}),
+    ]
+
+
+def test_old_spellings_are_understood(tmp_path: Path) -> None:
+    stored = {
+        "feature_extractor_type": "VideoMAEFeatureExtractor",
+        "size": 36,
+        "crop_size": 32,
+        "resample": 3,
+        "do_center_crop": True,
+        "_valid_processor_keys": ["videos"],
+        "image_mean": [0.485, 0.456, 0.406],
+        "data_format": "channels_first",
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
+    for ours in OURS:
+        processor = ours.from_pretrained(tmp_path)
+        assert processor.size == {"shortest_edge": 36}
+        assert processor.crop_size == {"height": 32, "width": 32}
+        assert processor.resample == 3
+        assert processor.image_std == IMAGENET_STD  # missing
+
+
+def test_unknown_stored_settings_are_left_out_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="stored settings unknown here, left out: do_flip, tiles"):
+        processor = VideoMAEImageProcessor.from_dict({"tiles": 2, "do_flip": True, "size": 9})
+    assert processor.size == {"shortest_edge": 9}
+
+
+@pytest.mark.parametrize("name", ["models--MCG-NJU--videomae-base", "OpenGVLab/VideoMAEv2-Base"])
+def test_half_as_mean_of_a_published_checkpoint_is_warned_of(name: str, tmp_path: Path) -> None:
+    half = VideoMAEImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    half.save_pretrained(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"says mean 0\.5, but .* were trained with ImageNet's"):
+        assert VideoMAEVideoProcessor.from_pretrained(tmp_path / name).image_mean == (0.5,) * 3
+    kept = VideoMAEImageProcessor.from_pretrained(tmp_path / name, image_mean=[0.5] * 3)
+    assert kept.image_mean == (0.5,) * 3
+    half.save_pretrained(tmp_path / "my-own")
+    assert VideoMAEImageProcessor.from_pretrained(tmp_path / "my-own").image_std == (0.5,) * 3
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_transformers_opens_our_files_with_the_same_pixels(
+    setting: dict[str, Any], tmp_path: Path
+) -> None:
+    frames = clip(2, 45, 61, 3)
+    image, video = (ours(**SMALL | setting) for ours in OURS)
+    image.save_pretrained(tmp_path)
+    openers = [
+        transformers.VideoMAEImageProcessor,
+        transformers.AutoImageProcessor,
+        transformers.AutoFeatureExtractor,
+        transformers.AutoVideoProcessor,  # from the image processor's file
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = image(frames, return_tensors="pt")
+        for opener in openers:
+            opened = opener.from_pretrained(tmp_path)
+            assert_same(expected, opened(frames, return_tensors="pt"))
+        video.save_pretrained(tmp_path)
+        for opener in (transformers.VideoMAEVideoProcessor, transformers.AutoVideoProcessor):
+            opened = opener.from_pretrained(tmp_path)
+            assert isinstance(opened, transformers.VideoMAEVideoProcessor)
+            assert_same(expected, opened(frames, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_we_open_the_files_of_transformers(kind: str, tmp_path: Path) -> None:
+    frames = clip(2, 45, 61, 3)
+    ours, theirs = PAIRS[kind]
+    for index, setting in enumerate(SETTINGS):
+        peer = theirs(**SMALL | setting)
+        peer.save_pretrained(tmp_path / str(index))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for opener in (ours, VideoMAEVideoProcessor):
+                opened = opener.from_pretrained(tmp_path / str(index))
+                result = opened(frames, return_tensors="pt")
+                assert_same(result, peer(frames, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_pipeline_opens_our_folder(ours: type[VideoMAEImageProcessor], tmp_path: Path) -> None:
+    config = transformers.VideoMAEConfig(
+        image_size=32,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_frames=4,
+    )
+    model = transformers.VideoMAEForVideoClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    processor = ours(size=32, crop_size=32)
+    processor.save_pretrained(tmp_path)
+    frames = clip(8, 45, 61, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = transformers.pipeline("video-classification", model=str(tmp_path), device="cpu")
+        (best, *_) = pipe(frames)
+    with torch.no_grad():
+        logits = model(**processor(frames[::2], return_tensors="pt")).logits
+    assert best["score"] == pytest.approx(logits.softmax(-1).max().item(), abs=1e-6)
+    assert best["label"] == model.config.id2label[logits.argmax().item()]

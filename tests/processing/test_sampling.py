@@ -1,0 +1,239 @@
+"""Which frames and which crops, worked out by hand."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from videomae.errors import ConfigError
+from videomae.processing.sampling import (
+    View,
+    clip_indices,
+    clip_span,
+    crop_boxes,
+    frame_indices,
+    random_start,
+    random_uniform_indices,
+    uniform_indices,
+    views,
+)
+
+
+def picture(indices: list[int], num_video_frames: int) -> str:
+    """The row of a docstring: x passed over, f taken, F taken more than once."""
+    counts = Counter(indices)
+    return "".join("xfF"[min(counts[k], 2)] for k in range(num_video_frames))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frame_stride", "span"), [(4, 3, 10), (16, 4, 61), (1, 9, 1), (16, 1, 16)]
+)
+def test_clip_span(num_frames: int, frame_stride: int, span: int) -> None:
+    assert clip_span(num_frames, frame_stride) == span
+
+
+@pytest.mark.parametrize(
+    ("num_video_frames", "expected", "drawn"),
+    [
+        (12, [1, 4, 7, 10], "xfxxfxxfxxfx"),
+        (11, [0, 3, 6, 9], "fxxfxxfxxfx"),
+        (10, [0, 3, 6, 9], "fxxfxxfxxf"),
+        (9, [0, 3, 6, 8], "fxxfxxfxf"),
+        (8, [0, 3, 6, 7], "fxxfxxff"),
+        (5, [0, 3, 4, 4], "fxxfF"),
+        (3, [0, 2, 2, 2], "fxF"),
+        (1, [0, 0, 0, 0], "F"),
+    ],
+)
+def test_clips_are_centred_and_end_in_the_last_frame(
+    num_video_frames: int, expected: list[int], drawn: str
+) -> None:
+    indices = clip_indices(num_video_frames, num_frames=4, frame_stride=3)
+    assert indices == expected
+    assert picture(indices, num_video_frames) == drawn
+
+
+def test_the_recipe_of_the_published_models() -> None:
+    assert clip_indices(300) == list(range(119, 180, 4))  # (300 - 61) // 2 = 119
+    assert clip_indices(61) == list(range(0, 61, 4))
+    assert clip_indices(30) == [0, 4, 8, 12, 16, 20, 24, 28] + [29] * 8
+
+
+def test_a_given_start() -> None:
+    assert clip_indices(12, num_frames=4, frame_stride=3, start=2) == [2, 5, 8, 11]
+    assert clip_indices(12, num_frames=4, frame_stride=3, start=5) == [5, 8, 11, 11]
+    for start in (-1, 12):
+        with pytest.raises(ConfigError, match=f"start={start} lies outside the video; expected 0"):
+            clip_indices(12, num_frames=4, frame_stride=3, start=start)
+
+
+@pytest.mark.parametrize(
+    ("num_video_frames", "expected"),
+    [
+        (12, [1, 4, 7, 10]),  # parts of 3: |xfx|xfx|xfx|xfx|
+        (10, [1, 3, 6, 8]),  # parts of 2.5, middles at 1.25, 3.75, 6.25, 8.75
+        (4, [0, 1, 2, 3]),
+        (3, [0, 1, 1, 2]),  # middles at 0.375, 1.125, 1.875, 2.625
+        (2, [0, 0, 1, 1]),
+        (1, [0, 0, 0, 0]),
+    ],
+)
+def test_uniform_indices(num_video_frames: int, expected: list[int]) -> None:
+    assert uniform_indices(num_video_frames, num_frames=4) == expected
+
+
+def test_uniform_offsets() -> None:
+    assert uniform_indices(12, num_frames=4, offset=0) == [0, 3, 6, 9]
+    assert uniform_indices(12, num_frames=4, offset=0.99) == [2, 5, 8, 11]
+    assert uniform_indices(12, num_frames=4, offset=1 - 2**-53)[-1] == 11
+    for offset in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match=rf"offset={offset} is not in \[0, 1\); use 0\.5"):
+            uniform_indices(12, num_frames=4, offset=offset)
+
+
+def test_a_config_says_dense_or_spread_out() -> None:
+    assert frame_indices(12, num_frames=4, frame_stride=3) == [1, 4, 7, 10]
+    assert frame_indices(20, num_frames=4, frame_stride=3, start=0) == [0, 3, 6, 9]
+    assert frame_indices(20, num_frames=4, frame_stride=None) == [2, 7, 12, 17]
+    with pytest.raises(ConfigError, match="start=3 has no meaning with frame_stride=None"):
+        frame_indices(20, num_frames=4, frame_stride=None, start=3)
+
+
+def test_random_starts_reach_the_last_frame() -> None:
+    generator = random.Random(0)
+    starts = Counter(
+        random_start(13, num_frames=4, frame_stride=3, generator=generator) for _ in range(400)
+    )
+    assert sorted(starts) == [0, 1, 2, 3]  # 13 - 10 = 3: xxxfxxfxxfxxf
+    assert min(starts.values()) > 60  # about 100 each
+    assert clip_indices(13, num_frames=4, frame_stride=3, start=3)[-1] == 12
+
+
+@pytest.mark.parametrize("num_video_frames", [1, 5, 10])
+def test_short_videos_start_at_their_beginning(num_video_frames: int) -> None:
+    generator = random.Random(0)
+    for _ in range(5):
+        start = random_start(num_video_frames, num_frames=4, frame_stride=3, generator=generator)
+        assert start == 0
+
+
+def test_random_uniform_indices_take_one_of_each_part() -> None:
+    generator = random.Random(0)
+    seen = set()
+    for _ in range(200):
+        indices = random_uniform_indices(12, num_frames=4, generator=generator)
+        assert [index // 3 for index in indices] == [0, 1, 2, 3]
+        seen.update(indices)
+    assert seen == set(range(12))
+    indices = random_uniform_indices(2, num_frames=4, generator=generator)
+    assert indices == [0, 0, 1, 1]
+
+
+def test_the_generator_alone_decides() -> None:
+    before = random.getstate()
+    draws = [
+        (
+            random_start(300, num_frames=16, frame_stride=4, generator=generator),
+            random_uniform_indices(300, num_frames=16, generator=generator),
+        )
+        for generator in (random.Random(5), random.Random(5), random.Random(6))
+    ]
+    assert draws[0] == draws[1] != draws[2]
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize(
+    ("num_crops", "lefts"), [(1, [3]), (2, [0, 6]), (3, [0, 3, 6]), (4, [0, 2, 4, 6])]
+)
+def test_crops_lie_along_the_longer_side(num_crops: int, lefts: list[int]) -> None:
+    wide = crop_boxes(4, 10, size=4, num_crops=num_crops)
+    assert wide == [(0, left, 4, 4) for left in lefts]
+    tall = crop_boxes(10, 4, size=4, num_crops=num_crops)
+    assert tall == [(left, 0, 4, 4) for left in lefts]
+
+
+def test_crops_of_the_paper() -> None:
+    boxes = crop_boxes(224, 298, size=224, num_crops=3)
+    assert boxes == [(0, 0, 224, 224), (0, 37, 224, 224), (0, 74, 224, 224)]
+
+
+def test_crops_are_centred_along_the_other_side() -> None:
+    assert crop_boxes(9, 12, size=4, num_crops=3) == [(2, 0, 4, 4), (2, 4, 4, 4), (2, 8, 4, 4)]
+    assert crop_boxes(4, 4, size=4, num_crops=2) == [(0, 0, 4, 4), (0, 0, 4, 4)]
+    assert crop_boxes(6, 10, size=(6, 8), num_crops=2) == [(0, 0, 6, 8), (0, 2, 6, 8)]
+
+
+def test_crops_must_fit() -> None:
+    message = "a crop of 8 x 8 px does not fit into a frame of 6 x 10 px; resize the frame's short"
+    with pytest.raises(ConfigError, match=message):
+        crop_boxes(6, 10, size=8, num_crops=1)
+
+
+def test_views_are_clips_times_crops() -> None:
+    found = views(14, 4, 10, num_frames=4, frame_stride=2, size=4, num_clips=3, num_crops=2)
+    clips = [(0, 2, 4, 6), (3, 5, 7, 9), (7, 9, 11, 13)]  # starts 0, 3, 7 of 0 to 14 - 7
+    assert found == [
+        View(clip=clip, crop=crop, indices=clips[clip], box=(0, 6 * crop, 4, 4))
+        for clip in range(3)
+        for crop in range(2)
+    ]
+
+
+def test_one_view_is_the_centre() -> None:
+    (view,) = views(100, 8, 12, num_frames=4, frame_stride=3, size=8, num_clips=1, num_crops=1)
+    assert list(view.indices) == clip_indices(100, num_frames=4, frame_stride=3)
+    assert view.box == (0, 2, 8, 8)
+
+
+def test_views_of_the_paper() -> None:
+    found = views(300, 224, 298, num_frames=16, frame_stride=4, size=224, num_clips=5, num_crops=3)
+    assert len(found) == 15
+    assert [view.indices[0] for view in found[::3]] == [0, 59, 119, 179, 239]  # 239 = 300 - 61
+    assert found[-1].indices[-1] == 299
+
+
+def test_short_videos_give_the_same_clip_every_time() -> None:
+    found = views(5, 4, 4, num_frames=4, frame_stride=3, size=4, num_clips=3, num_crops=1)
+    assert {view.indices for view in found} == {(0, 3, 4, 4)}
+
+
+def test_spread_out_clips_interleave() -> None:
+    def clips(num_video_frames: int, num_clips: int) -> list[tuple[int, ...]]:
+        found = views(
+            num_video_frames, 4, 4,
+            num_frames=4, frame_stride=None, size=4, num_clips=num_clips, num_crops=1,
+        )  # fmt: skip
+        return [view.indices for view in found]
+
+    assert clips(16, 2) == [(1, 5, 9, 13), (3, 7, 11, 15)]
+    assert clips(16, 1) == [tuple(uniform_indices(16, num_frames=4))]
+    assert sorted(index for clip in clips(16, 4) for index in clip) == list(range(16))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("num_video_frames", lambda: clip_indices(0)),
+        ("num_frames", lambda: clip_indices(9, num_frames=0)),
+        ("frame_stride", lambda: clip_indices(9, frame_stride=0)),
+        ("num_video_frames", lambda: uniform_indices(0)),
+        ("num_frames", lambda: uniform_indices(9, num_frames=0)),
+        (
+            "num_video_frames",
+            lambda: random_start(0, num_frames=1, frame_stride=1, generator=random.Random(0)),
+        ),
+        (
+            "num_frames",
+            lambda: random_uniform_indices(9, num_frames=0, generator=random.Random(0)),
+        ),
+        ("num_crops", lambda: crop_boxes(4, 4, size=4, num_crops=0)),
+        ("crop_height", lambda: crop_boxes(4, 4, size=0, num_crops=1)),
+        (
+            "num_clips",
+            lambda: views(9, 4, 4, num_frames=4, frame_stride=1, size=4, num_clips=0, num_crops=1),
+        ),
+    ],
+)
+def test_counts_are_at_least_one(name: str, call: "type[object]") -> None:
+    with pytest.raises(ConfigError, match=f"{name}=0 is too small; expected at least 1"):
+        call()

@@ -1,0 +1,289 @@
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from videomae.config import IMAGENET_MEAN, VideoMAEConfig
+from videomae.errors import ConfigError, VideoError
+from videomae.processing import views
+from videomae.processing.processors import VideoMAEImageProcessor
+from videomae.processing.views import ViewMaker, find_processor, prepared, run_views
+from videomae.video.folder import find_videos
+from videomae.video.reader import BadVideo, Frames, write_video
+
+CONFIG = VideoMAEConfig(
+    image_size=8, patch_size=4, num_frames=4, hidden_size=8, num_attention_heads=1, frame_stride=2
+)
+
+
+class Plain:
+    """A processor that crops the middle 8 x 8 pixels and changes no value."""
+
+    def __call__(self, frames: list[Any], do_center_crop: bool = True, **_: Any) -> dict[str, Any]:
+        pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
+        if do_center_crop:
+            top, left = (pixels.shape[2] - 8) // 2, (pixels.shape[3] - 8) // 2
+            pixels = pixels[:, :, top : top + 8, left : left + 8]
+        return {"pixel_values": pixels[None]}
+
+
+def numbered(count: int, height: int = 8, width: int = 8) -> Frames:
+    """Frames whose first channel is their number and whose second is the column."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[..., 0] = np.arange(count, dtype=np.uint8)[:, None, None]
+    frames[..., 1] = np.arange(width, dtype=np.uint8)
+    return frames
+
+
+def make(frames: Any, **options: Any) -> torch.Tensor:
+    return ViewMaker(CONFIG, Plain(), **options)(frames)
+
+
+def test_one_view_is_the_centred_clip_of_the_config() -> None:
+    # 11 frames, span 7: start 2.
+    views = make(numbered(11))
+    assert views.shape == (1, 4, 3, 8, 8)
+    assert views[0, :, 0, 0, 0].tolist() == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("stride", "expected"), [("config", [2, 4, 6, 8]), (1, [3, 4, 5, 6]), (None, [1, 4, 6, 9])]
+)
+def test_the_stride_can_be_told(stride: views.FrameStride, expected: list[int]) -> None:
+    views = make(numbered(11), frame_stride=stride)
+    assert views[0, :, 0, 0, 0].tolist() == expected
+
+
+def test_views_go_clip_by_clip_and_left_to_right() -> None:
+    views = make(numbered(11, width=12), num_clips=2, num_crops=3)
+    assert views.shape == (6, 4, 3, 8, 8)
+    assert views[:, 0, 0, 0, 0].tolist() == [0, 0, 0, 4, 4, 4]
+    assert views[:, 0, 1, 0, 0].tolist() == [0, 2, 4, 0, 2, 4]
+    one = make(numbered(11, width=12))
+    middle = make(numbered(11, width=12), num_crops=3)[1]
+    assert torch.equal(one[0], middle)
+
+
+def test_each_frame_is_read_once_and_few_at_a_time() -> None:
+    read: list[list[int]] = []
+    frames = numbered(60)
+
+    def reader(indices: Any) -> Frames:
+        read.append(list(indices))
+        return frames[list(indices)]
+
+    config = CONFIG.copy(num_frames=16, frame_stride=3)
+    ViewMaker(config, Plain(), num_clips=3).views(60, reader)
+    flat = [index for indices in read for index in indices]
+    assert flat == sorted(set(flat))
+    assert max(map(len, read)) == 16
+
+
+def test_files_folders_arrays_and_tensors_are_read_alike(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (9, 10, 12, 3), dtype=np.uint8)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{index}.png")
+    expected = make(frames)
+    for video in (
+        folder,
+        str(folder),
+        torch.from_numpy(frames),
+        frames.transpose(0, 3, 1, 2),
+        torch.from_numpy(frames).permute(0, 3, 1, 2),
+    ):
+        assert torch.equal(make(video), expected)
+    write_video(tmp_path / "a.mp4", numbered(9) * 20)
+    assert make(tmp_path / "a.mp4").shape == (1, 4, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (
+            np.zeros((4, 8, 8, 3), np.float32),
+            r"\(4, 8, 8, 3\) and type float32 was given; ",
+        ),
+        (np.zeros((8, 8, 3), np.uint8), r"must be stacked: np.stack\(frames\)"),
+        (np.zeros((2, 4, 8, 8, 3), np.uint8), "give several videos as a list"),
+        (torch.zeros(4, 8, 8, dtype=torch.uint8), "must be stacked"),
+        ([1, 2], "a video cannot be a list; expected a path, or an array or tensor of frames"),
+    ],
+)
+def test_what_is_no_video_is_explained(video: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(video)
+
+
+def pixels_of(video: Any) -> torch.Tensor:
+    """Stands in for a ViewMaker: a video is a number, or the name of a broken file."""
+    if isinstance(video, str):
+        raise VideoError(f"{video}: broken")
+    return torch.full((video, 2), float(video))
+
+
+def test_the_order_is_kept_and_bad_videos_hold_their_place() -> None:
+    found = list(prepared([1, "x.mp4", 3], pixels_of, "skip"))
+    assert [path for path, _ in found] == [None, Path("x.mp4"), None]
+    assert found[1][1] == BadVideo(Path("x.mp4"), "x.mp4: broken")
+    with pytest.raises(VideoError, match=r"x\.mp4: broken"):
+        list(prepared([1, "x.mp4", 3], pixels_of, "raise"))
+    with pytest.raises(ConfigError, match="on_error='ignore' is unknown; expected 'raise' or"):
+        list(prepared([1], pixels_of, "ignore"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_videos_are_read_ahead_as_there_are_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "decode_threads", lambda: threads)
+    asked: list[int] = []
+
+    def videos() -> Iterator[int]:
+        for number in range(1, 100):
+            asked.append(number)
+            yield number
+
+    results = prepared(videos(), pixels_of, "raise")
+    next(results)
+    assert asked == list(range(1, threads + 2))
+    next(results)
+    assert asked == list(range(1, threads + 3))
+
+
+def test_the_next_videos_are_decoded_while_the_caller_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(views, "decode_threads", lambda: 2)
+    third_done = threading.Event()
+    together = threading.Barrier(2)  # passed only by two videos that are decoded at once
+
+    def decode(number: int) -> torch.Tensor:
+        if number < 3:
+            together.wait(timeout=60)
+        else:
+            third_done.set()
+        return pixels_of(number)
+
+    results = prepared([1, 2, 3], decode, "raise")
+    assert len(next(results)[1]) == 1  # type: ignore[arg-type]
+    assert third_done.wait(timeout=60)  # though nobody has asked for the second yet
+    assert [len(made) for _, made in results] == [2, 3]  # type: ignore[arg-type]
+
+
+def test_each_video_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write_video(tmp_path / f"{name}.mp4", numbered(40, 16, 16)) for name in "abc"]
+    opened: list[Path] = []
+    reader = views.VideoReader
+
+    def counting(path: Path) -> Any:
+        opened.append(path)
+        return reader(path)
+
+    monkeypatch.setattr(views, "VideoReader", counting)
+    maker = ViewMaker(CONFIG, Plain(), num_clips=3, num_crops=3)
+    assert all(len(made) == 9 for _, made in prepared(paths, maker, "raise"))  # type: ignore[arg-type]
+    assert sorted(opened) == paths
+
+
+def test_threads_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 2), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert views.decode_threads() == threads
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert views.decode_threads() == 1
+
+
+def test_leaving_early_ends_the_thread() -> None:
+    results = prepared(iter(range(1, 9)), pixels_of, "raise")
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("videomae-decode")]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_views_share_batches_and_find_their_way_back(batch_size: int) -> None:
+    sizes: list[int] = []
+
+    def compute(views: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(views))
+        return views.sum(1) * 10
+
+    videos: list[Any] = [1, 2, "x.mp4", 3, 1, "y.mp4"]
+    found = [made for _, made in run_views(videos, pixels_of, compute, batch_size, "skip")]
+    outputs = [made.tolist() if isinstance(made, torch.Tensor) else made.reason for made in found]
+    assert outputs == [[20], [40, 40], "x.mp4: broken", [60, 60, 60], [20], "y.mp4: broken"]
+    assert max(sizes) <= batch_size
+    assert sum(sizes) == 7
+
+
+def test_a_result_comes_as_soon_as_its_batch_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "decode_threads", lambda: 1)
+    asked: list[int] = []
+
+    def videos() -> Iterator[int]:
+        for _ in range(50):
+            asked.append(1)
+            yield 1
+
+    results: Any = run_views(videos(), pixels_of, lambda views: views, 4, "raise")
+    next(results)
+    assert len(asked) == 5  # one batch and one video ahead
+    results.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[str], Path]:
+    def touch(name: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
+    return touch
+
+
+def test_folders_stand_for_their_videos(tree: Callable[[str], Path], tmp_path: Path) -> None:
+    videos = [tree("b/2.mp4"), tree("b/10.MKV"), tree("a/x.gif"), tree("top.webm")]
+    tree("labels.txt"), tree(".hidden/3.mp4"), tree("b/.4.mp4"), tree("b/notes.txt")
+    frames = tree("c/clip/1.jpg").parent
+    tree("c/clip/2.jpg"), tree("c/clip/more/9.mp4"), tree("b/poster.png")
+    found = find_videos(tmp_path)
+    assert found == [videos[3], videos[2], videos[1], videos[0], frames]
+    assert find_videos(frames) == [frames]
+    assert find_videos(videos[0]) == [videos[0]]
+
+
+def test_what_holds_no_videos_is_kept_for_its_error(
+    tree: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tree("empty/readme.txt")
+    assert find_videos(tmp_path / "empty") == [tmp_path / "empty"]
+    assert find_videos(tmp_path / "gone.mp4") == [tmp_path / "gone.mp4"]
+
+
+def test_the_stored_processor_is_found_beside_the_weights(tmp_path: Path) -> None:
+    VideoMAEImageProcessor(size=12, crop_size=8, image_mean=0.25).save_pretrained(tmp_path)
+    (tmp_path / "model.pth").touch()
+    for path in (tmp_path, str(tmp_path), tmp_path / "model.pth"):
+        processor = find_processor(path, CONFIG)
+        assert processor.size == {"shortest_edge": 12}
+        assert processor.image_mean == 0.25
+
+
+def test_without_one_the_config_says_what_fits(tmp_path: Path) -> None:
+    for path in (None, tmp_path):
+        processor = find_processor(path, CONFIG)
+        assert processor.size == {"shortest_edge": 8}
+        assert processor.crop_size == {"height": 8, "width": 8}
+        assert processor.image_mean == IMAGENET_MEAN
+    wide = find_processor(None, CONFIG.copy(image_size=(8, 12)))
+    assert wide.size == wide.crop_size == {"height": 8, "width": 12}

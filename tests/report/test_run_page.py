@@ -1,0 +1,228 @@
+"""The page of a run: what stands on it, at every stage of the run."""
+
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from videomae.errors import ConfigError
+from videomae.report.pictures import save_picture
+from videomae.report.run_page import duration, write_page
+from videomae.settings import (
+    FinetuneSettings,
+    PretrainSettings,
+    TrainSettings,
+    write_recipe,
+)
+
+PRETRAIN = PretrainSettings(data=Path("/videos/many clips"), preset="small", epochs=4)
+FINETUNE = FinetuneSettings(init="MCG-NJU/videomae-base", epochs=4)
+
+
+def make_run(folder: Path, settings: TrainSettings, *, num_epochs: int = 4) -> Path:
+    """A run of 10 steps an epoch, a line of its log for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(replace(settings, output=folder), folder / "settings.toml")
+    rows = [
+        {
+            "step": step,
+            "epoch": step / 10,
+            "lr": 1e-4 / step,
+            "loss": None if step == 5 else 1 + 1 / step,
+            "grad_norm": 0.5,
+            "clips_per_second": 40.0,
+            "data_ms": 5.0,
+            "forward_ms": 60.0,
+            "backward_ms": 120.0,
+            "optimizer_ms": 15.0,
+            "num_bad_videos": 0,
+            "num_skipped_steps": 1,
+            "seconds": 3.0 * step,
+        }
+        for step in range(1, 10 * num_epochs + 1)
+    ]
+    add_rows(folder, rows)
+    environment = {"torch": "2.14", "command": ["videomae", "pretrain", "--data", "many clips"]}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    return folder
+
+
+def add_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    with (folder / "log.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def draw_epochs(folder: Path, epochs: list[int]) -> None:
+    for epoch in epochs:
+        picture = np.full((30, 90, 3), epoch, np.uint8)
+        save_picture(folder / f"reconstructions/epoch_{epoch:04d}.png", picture)
+
+
+def words_of(page: Path) -> str:
+    """What a reader reads, in one line."""
+    body = page.read_text(encoding="utf-8").split("<main>")[1]
+    body = re.sub(r"</?(code|b|small)>", "", body)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def test_a_finished_pretraining(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", PRETRAIN)
+    draw_epochs(folder, [1, 2, 3, 4])
+    page = write_page(folder)
+    assert page == folder / "index.html"
+    words = words_of(page)
+    for expected in (
+        "Pre-training on many clips VideoMAE small from scratch, 90 % hidden (tube mask).",
+        "Finished: 40 steps, 4 epochs.",
+        "time 2 min loss 1.02 clips per second 40.0",
+        "steps left out 1",
+        "Learning rate over steps, in 10⁻⁴",
+        "A step: 200 ms waiting for data 5 ms forward 60 ms backward 120 ms optimiser 15 ms",
+        "preset small base",  # here, and by default
+        "command videomae pretrain --data 'many clips'",
+        f"videomae finetune --init {folder}/model --data LABELLED",
+        f"videomae pretrain --recipe {folder}/settings.toml --output {folder}-again",
+    ):
+        assert expected in words
+    assert re.findall(r"<h3>(.*?)</h3>", page.read_text()) == ["Epoch 1", "Epoch 3", "Epoch 4"]
+    assert "--resume" not in words
+
+
+def test_a_page_holds_everything_itself_and_nothing_runs_in_it(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, PRETRAIN)
+    draw_epochs(folder, [1])
+    text = write_page(folder).read_text()
+    assert "default-src 'none'; img-src data:" in text
+    assert "<script" not in text
+    assert "http:" not in text
+    assert "https:" not in text
+    assert all(source.startswith("data:image/") for source in re.findall(r'src="(.*?)"', text))
+
+
+def test_the_curves_are_files_too_and_the_same_files_give_the_same_page(tmp_path: Path) -> None:
+    make_run(tmp_path, PRETRAIN)
+    first = write_page(tmp_path).read_bytes()
+    assert (tmp_path / "loss.png").read_bytes()[1:4] == b"PNG"
+    assert (tmp_path / "lr.png").read_bytes()[1:4] == b"PNG"
+    assert write_page(tmp_path).read_bytes() == first
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_that_goes_on_says_how_far_it_is_and_how_to_resume_it(tmp_path: Path) -> None:
+    make_run(tmp_path, PRETRAIN, num_epochs=1)
+    words = words_of(write_page(tmp_path))
+    assert "At step 10 of 40, epoch 1 of 4; about 1 min 30 s to go." in words
+    assert f"videomae pretrain --recipe {tmp_path}/settings.toml --resume" in words
+
+
+def test_a_finetuning_with_evaluations(tmp_path: Path) -> None:
+    make_run(tmp_path, FINETUNE)
+    figures = [{"top1": top1, "top5": 90.0, "mean_class": 20.0} for top1 in (25.0, 75.5, 60.0)]
+    add_rows(
+        tmp_path,
+        [{"step": 10, "epoch": n, "score": f["top1"], **f} for n, f in enumerate(figures, start=1)],
+    )
+    results = {
+        "problem": "single_label",
+        **figures[-1],
+        "num_videos": 1200,
+        "num_clips": 5,
+        "num_crops": 3,
+        "num_unreadable": 1,
+        "per_class": {"run": 80.0, "<jump>": 40.0, "sit": None},
+        "unreadable": [{"row": 3, "path": "a.mp4", "reason": "a.mp4: is damaged"}, None],
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    save_picture(tmp_path / "confusion.png", np.zeros((20, 20, 3), np.uint8))
+    page = write_page(tmp_path)
+    words = words_of(page)
+    for expected in (
+        "From MCG-NJU/videomae-base.",
+        "best top-1 75.5 %",
+        "Accuracy in percent over epochs",
+        "top-1: 60.00 at the end top-5: 90.00 at the end",
+        "epoch top-1 top-5 mean class accuracy 1 25.0 % 90.0 % 20.0 %",
+        "1,200 videos, 5 x 3 views of each; 1 unreadable.",
+        "Each of 2 classes, the worst first <jump> 40% run 80%",
+        "Videos of the evaluation that cannot be read 1 a.mp4 is damaged",
+        f"videomae classify VIDEO.mp4 --model {tmp_path}/model",
+    ):
+        assert expected in words
+    assert page.read_text().count("data:image/png") == 1
+
+
+def test_a_single_evaluation_is_a_table_without_curves(tmp_path: Path) -> None:
+    make_run(tmp_path, replace(FINETUNE, problem="regression"))
+    add_rows(tmp_path, [{"step": 40, "epoch": 4, "score": -2.5, "mae": 2.5, "r2": None}])
+    words = words_of(write_page(tmp_path))
+    assert "best mean absolute error 2.50" in words
+    assert "epoch mean absolute error R2 4 2.50" in words
+    assert "over epochs" not in words
+
+
+def test_the_data_report_and_unreadable_videos_are_shown_in_part(tmp_path: Path) -> None:
+    make_run(tmp_path, PRETRAIN)
+    report = {"summary": {"usable": "1,000", "fps": "25"}, "warnings": ["3 videos are <short>"]}
+    (tmp_path / "data_report.json").write_text(json.dumps(report))
+    bad = {f"/v/<{n}>.mp4": f"/v/<{n}>.mp4: is cut off" for n in range(100)}
+    (tmp_path / "bad_videos.json").write_text(json.dumps(bad))
+    words = words_of(write_page(tmp_path))
+    assert "usable 1,000 fps 25" in words
+    assert "Look at this 3 videos are <short>" in words
+    assert "Videos that cannot be read: 100 /v/<0>.mp4 is cut off /v/<1>.mp4" in words
+    assert "/v/<30>.mp4" not in words
+    assert "And 70 more, in bad_videos.json." in words
+
+
+def test_an_empty_folder_has_a_page_and_no_folder_has_none(tmp_path: Path) -> None:
+    words = words_of(write_page(tmp_path))
+    assert words.startswith("Run There is no readable settings.toml in this folder. Nothing repo")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    with pytest.raises(ConfigError, match="is no folder"):
+        write_page(tmp_path / "nowhere")
+
+
+def test_broken_files_are_left_out_and_a_broken_picture_is_told(tmp_path: Path) -> None:
+    make_run(tmp_path, PRETRAIN)
+    draw_epochs(tmp_path, [1, 2])
+    picture = tmp_path / "reconstructions/epoch_0002.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    (tmp_path / "reconstructions/epoch_0001.png.tmp").write_text("")
+    (tmp_path / "results.json").write_text('{"per_class": [1], "unreadable": 3, "num_videos": "x"}')
+    (tmp_path / "data_report.json").write_text('{"summary": [], "warnings": {}}')
+    (tmp_path / "environment.json").write_text('{"command": "x"')
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 41, "lo')
+    words = words_of(write_page(tmp_path))
+    assert "epoch_0002.png cannot be read." in words
+    assert "Finished: 40 steps" in words
+
+
+def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
+    make_run(tmp_path, PRETRAIN, num_epochs=2000)
+    noise = np.random.default_rng(0).integers(0, 256, (780, 1840, 3), np.uint8)
+    for epoch in (1, 1000, 2000):
+        save_picture(tmp_path / f"reconstructions/epoch_{epoch:04d}.png", noise)
+    page = write_page(tmp_path)
+    assert page.stat().st_size < 3_000_000
+    for points in re.findall(r'class="curve first" points="(.*?)"', page.read_text()):
+        assert len(points.split()) <= 500
+
+
+def test_names_of_any_bytes_reach_the_page(tmp_path: Path) -> None:
+    make_run(tmp_path, PRETRAIN)
+    (tmp_path / "bad_videos.json").write_text(json.dumps({"caf\udce9.mp4": "is <damaged>"}))
+    assert r"caf\udce9.mp4 is <damaged>" in words_of(write_page(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (7.4, "7 s"), (120, "2 min"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")],
+)
+def test_durations_are_told_in_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,68 @@
+"""How much of what is hidden could be copied from another slice."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from reproduction import baselines as copying
+from reproduction.baselines import best_copy, copy_loss, seen_elsewhere
+from reproduction.plan import Scale, masked
+from videomae.data.motion import Trajectory
+
+SCALE = Scale(num_frames=8, video_frames=16)
+
+
+def loss_of(point: object, **values: object) -> float:
+    found = copy_loss(dataclasses.replace(point, image_size=32, **values), SCALE)
+    assert found is not None
+    return found
+
+
+def test_each_distance_has_a_factor_of_its_own() -> None:
+    targets = torch.tensor([1.0, 3.0, 5.0, 5.0]).view(1, 4, 1, 1)
+    hidden = torch.tensor([False, True, True, True]).view(1, 4, 1)
+    assert best_copy(targets, hidden) == pytest.approx(0)
+    assert best_copy(targets, ~hidden) == pytest.approx(0)
+    hidden = torch.tensor([[False, True], [True, True], [False, False], [True, False]])
+    targets = torch.tensor([[1.0, 4.0], [2.0, 1.0], [9.0, 1.0], [9.0, 2.0]])
+    # Of cell 0: 2 from 1 and 9 from 9; of cell 1: 1 from 1, all next to it; 4 from 1, two away.
+    factor = (2 + 81 + 1) / (1 + 81 + 1)
+    loss = (2 - factor) ** 2 + (9 - 9 * factor) ** 2 + (1 - factor) ** 2
+    found = best_copy(targets.view(1, 4, 2, 1), hidden.view(1, 4, 2))
+    assert found == pytest.approx(loss / 4, rel=1e-5)
+
+
+def test_a_still_ground_can_be_copied_and_tubes_leave_nothing_to_copy() -> None:
+    rand, tube, frame = (masked(mask, 0.75) for mask in ("random", "tube", "frame"))
+    assert loss_of(rand, domain="object") < 0.65 < 0.75 < loss_of(rand)
+    assert loss_of(masked("random", 0.5)) < loss_of(rand)
+    assert loss_of(frame) < 0.98 < loss_of(tube)
+
+
+def test_raw_pixels_have_no_such_yardstick() -> None:
+    assert copy_loss(masked("random", 0.75, norm_pix_loss=False), SCALE) is None
+
+
+def test_the_fewer_cells_and_times_are_visible_the_less_shows_elsewhere() -> None:
+    tube, rand, frame = (
+        [seen_elsewhere(masked(mask, ratio), SCALE) or 0 for ratio in (0.5, 0.75, 0.9)]
+        for mask in ("tube", "random", "frame")
+    )
+    assert tube == sorted(tube, reverse=True)
+    assert rand == sorted(rand, reverse=True)
+    assert all(a < b < c for a, b, c in zip(tube, rand, frame, strict=True))
+    assert seen_elsewhere(masked("tube", 0.5, domain="object"), SCALE) is None
+
+
+def test_without_motion_what_tubes_hide_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rest(_motion: str, num_frames: int, _rng: np.random.Generator) -> Trajectory:
+        return Trajectory(np.zeros(num_frames, complex), np.ones(num_frames, complex), 0.1)
+
+    monkeypatch.setattr(copying, "draw_trajectory", rest)
+    seen = seen_elsewhere.__wrapped__
+    assert seen(masked("tube", 0.5), SCALE) == 0
+    assert seen(masked("frame", 0.5), SCALE) == 1
+    # Half of the tubelets: one that is hidden is hidden in the 3 other slices too in 1 of 8.
+    assert seen(masked("random", 0.5), SCALE) == pytest.approx(7 / 8, abs=0.01)

