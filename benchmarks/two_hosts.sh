@@ -59,7 +59,7 @@ import sys
 from pathlib import Path
 
 from videomae import VideoMAEForPreTraining
-from videomae.training.log import read_log
+from videomae.report.record import read_log
 
 work = Path(sys.argv[1])
 pair, alone = ([row["loss"] for row in read_log(work / name)] for name in ("pair", "alone"))

@@ -13,6 +13,7 @@ import torch
 from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.report.record import read_log
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.data import Batch
@@ -24,7 +25,6 @@ from videomae.training.finetune import (
     mixed,
     problem_loss,
 )
-from videomae.training.log import read_log
 from videomae.training.pretrain import pretrain
 
 

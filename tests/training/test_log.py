@@ -9,9 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Video, Videos
 from videomae.errors import ConfigError
+from videomae.report.record import read_log
 from videomae.settings import PretrainSettings, load_recipe
 from videomae.training import log as report
-from videomae.training.log import RunLog, open_output, read_log
+from videomae.training.log import RunLog, open_output
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from PIL import Image
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.report.record import read_log
 from videomae.settings import PretrainSettings, load_recipe
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.data import normalize
-from videomae.training.log import read_log
 from videomae.training.pretrain import draw_masks, make_model, pretrain
 
 

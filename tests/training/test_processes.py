@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.report.record import read_log
 from videomae.settings import PretrainSettings
-from videomae.training.log import read_log
 from videomae.training.pretrain import pretrain
 
 SMALL = """

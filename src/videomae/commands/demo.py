@@ -27,9 +27,9 @@ from videomae.hub import PathLike, atomic_path, fetch, read_json, write_json
 from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
 from videomae.report import html
 from videomae.report.html import Curve
+from videomae.report.record import read_log
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.finetune import finetune
-from videomae.training.log import read_log
 from videomae.training.pretrain import pretrain
 from videomae.video.reader import Frames, probe, read_frames
 

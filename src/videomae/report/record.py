@@ -15,7 +15,6 @@ from typing import Any
 
 from videomae.errors import ConfigError
 from videomae.report.html import Curve
-from videomae.training.log import read_log
 
 # Curves stay quick to draw however long the run was.
 _MAX_POINTS = 500
@@ -106,6 +105,18 @@ def read_run(folder: Path) -> Run:
         bad=_read_object(folder / "bad_videos.json"),
         data=_read_object(folder / "data_report.json"),
     )
+
+
+def read_log(output: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; a last one that was cut off by a crash is left out."""
+    path = Path(output) / "log.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from videomae.errors import ConfigError
 from videomae.evaluation.evaluate import Evaluation, evaluate_model
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.report.card import finetuning_card
+from videomae.report.record import read_log
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
 from videomae.training.augment import Augmentation, mix, smooth_one_hot
 from videomae.training.data import Batch, ClipSource, normalize
-from videomae.training.log import open_output, read_log
+from videomae.training.log import open_output
 from videomae.training.loop import EpochEnd, run_epochs
 from videomae.training.start import save_model, sizes_of
 

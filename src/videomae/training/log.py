@@ -27,6 +27,7 @@ from videomae.compute.distributed import Machine, describe_devices
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path, write_json
+from videomae.report.record import read_log
 from videomae.settings import TrainSettings, to_toml, write_recipe
 from videomae.version import __version__
 
@@ -131,18 +132,6 @@ class RunLog:
                 Path(temporary).write_text(
                     "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
                 )
-
-
-def read_log(output: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; a last one that was cut off by a crash is left out."""
-    path = Path(output) / "log.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
 
 
 def open_output(settings: TrainSettings, machine: Machine) -> None:
