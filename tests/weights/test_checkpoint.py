@@ -22,6 +22,7 @@ from videomae.weights.checkpoint import (
     Checkpoint,
     _published_config,
     describe,
+    has_pooled_norm,
     read_checkpoint,
     save_pth,
     save_safetensors,
@@ -227,6 +228,25 @@ def test_shards(ending: str, state: State, tmp_path: Path) -> None:
     assert checkpoint.config == {"model_type": "videomae", "hidden_size": 48}
 
 
+@pytest.mark.parametrize("name", ["x.pth", "model.safetensors", "pytorch_model.bin", "shards"])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_pooled_norm_is_found_by_its_name(
+    name: str, pooled: bool, raw: State, state: State, tmp_path: Path
+) -> None:
+    state, raw = ({k: x[k] for k in x if pooled or "fc_norm" not in k} for x in (state, raw))
+    place = tmp_path
+    if name == "shards":
+        write_shards(tmp_path, state, ending="safetensors")
+        for shard in tmp_path.glob("*.safetensors"):
+            shard.unlink()  # the index alone tells
+    elif name == "model.safetensors":
+        save_safetensors(tmp_path / name, to_hf_file_keys(state))
+    else:
+        torch.save({"module": raw}, tmp_path / name)
+        place = tmp_path / name
+    assert has_pooled_norm(place) == pooled
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -339,18 +359,19 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def checkpoint(
-    *, facts: dict[str, Any], config: dict[str, Any] | None = None, scheme: str = "original"
+    *,
+    facts: dict[str, Any],
+    config: dict[str, Any] | None = None,
+    scheme: str = "original",
+    source: str = "x.pth",
 ) -> Checkpoint:
-    return Checkpoint("x.pth", scheme, {}, {"use_mean_pooling": True, **facts}, config, (), ())
+    return Checkpoint(source, scheme, {}, {"use_mean_pooling": True, **facts}, config, (), ())
 
 
 def described(
-    read: Checkpoint,
-    config: VideoMAEConfig | None = None,
-    name: str = "x.pth",
-    **given: Any,
+    read: Checkpoint, config: VideoMAEConfig | None = None, **given: Any
 ) -> tuple[VideoMAEConfig, list[str]]:
-    return describe(read, config, name=name, given=given)
+    return describe(read, config, given=given)
 
 
 @pytest.mark.parametrize(
@@ -481,10 +502,9 @@ def test_16_heads_can_be_meant() -> None:
     ],
 )
 def test_frame_stride_of_the_ssv2_models(name: str, stride: int | None) -> None:
-    read = checkpoint(facts={}, config={"hidden_size": 768}, scheme="transformers")
-    assert described(read, name=name)[0].frame_stride == stride
-    said = checkpoint(facts={}, config={"frame_stride": 3}, scheme="transformers")
-    assert described(said, name=name)[0].frame_stride == 3
+    kind: dict[str, Any] = {"facts": {}, "scheme": "transformers", "source": name}
+    assert described(checkpoint(config={}, **kind))[0].frame_stride == stride
+    assert described(checkpoint(config={"frame_stride": 3}, **kind))[0].frame_stride == 3
 
 
 V2_HUB = {

@@ -625,6 +625,13 @@ def test_remote_code_is_never_run(classifier_dir: Path) -> None:
         VideoMAEModel.from_pretrained(classifier_dir, trust_remote_code=True)
 
 
+def test_a_checkpoint_is_read_once_and_loaded_twice(classifier_dir: Path) -> None:
+    checkpoint = read_checkpoint(classifier_dir)
+    for _ in range(2):
+        model = VideoMAEForVideoClassification.from_pretrained(checkpoint)
+        assert torch.equal(model.fc_norm.weight, checkpoint.state["fc_norm.weight"])
+
+
 def test_a_config_can_be_given_as_object_file_or_folder(
     classifier_dir: Path, tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ def convert(
         "num_attention_heads": num_attention_heads,
         "decoder_num_attention_heads": decoder_num_attention_heads,
     }
-    model, report = _load(checkpoint, source, config=config, **heads, **where)
+    model, report = _load(checkpoint, config=config, **heads, **where)
     if to == "hf":
         model.save_pretrained(destination)
         beside = None if checkpoint.of_images else source  # that of images is no video processor
@@ -88,17 +88,17 @@ def convert(
     return Conversion(destination, type(model).__name__, model.config, report)
 
 
-def _load(checkpoint: Checkpoint, source: hub.PathLike, **arguments: Any) -> Any:
+def _load(checkpoint: Checkpoint, **arguments: Any) -> Any:
     """The model a checkpoint is, and the report of loading it."""
     arguments = {key: value for key, value in arguments.items() if value is not None}
     kind: Any = VideoMAEModel
     if checkpoint.has_decoder:
         kind = VideoMAEForPreTraining
-    elif checkpoint.has_classifier or "fc_norm.weight" in checkpoint.state:
+    elif checkpoint.has_classifier or checkpoint.has_pooled_norm:
         kind = VideoMAEForVideoClassification
         if not checkpoint.has_classifier:
             arguments["num_labels"] = 0
-    return kind.from_pretrained(source, dtype="auto", output_loading_info=True, **arguments)
+    return kind.from_pretrained(checkpoint, dtype="auto", output_loading_info=True, **arguments)
 
 
 def _write_processor(

@@ -34,7 +34,7 @@ from videomae.model.modeling import (
 from videomae.settings import LinearProbeSettings
 from videomae.training.data import ClipSource, normalize
 from videomae.version import __version__
-from videomae.weights.checkpoint import read_checkpoint
+from videomae.weights.checkpoint import has_pooled_norm
 
 FEATURES_NAME = "features.npz"
 
@@ -176,7 +176,7 @@ def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
 def load_encoder(settings: LinearProbeSettings, machine: Machine) -> VideoMAEPreTrainedModel:
     """The encoder with its final norm, which fine-tuned checkpoints have behind the mean."""
     kind: dict[str, Any] = {"model_class": VideoMAEModel}
-    if "fc_norm.weight" in read_checkpoint(settings.model).state:
+    if has_pooled_norm(settings.model):
         kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
     with warnings.catch_warnings():
         # The decoder, or the head, is what is meant to be left out.

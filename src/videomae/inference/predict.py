@@ -41,7 +41,7 @@ from videomae.report import pictures
 from videomae.report.pictures import Rendering
 from videomae.tubelets import pixel_targets
 from videomae.video.reader import BadVideo, Frames
-from videomae.weights.checkpoint import read_checkpoint
+from videomae.weights.checkpoint import has_pooled_norm
 
 Model = PathLike | VideoMAEPreTrainedModel
 Features = Literal["pooled", "per_time", "tokens"]
@@ -232,7 +232,7 @@ def embed(
             "use features='pooled', or num_clips=1, num_crops=1"
         )
     kind: dict[str, Any] = {"model_class": VideoMAEModel}
-    if not isinstance(model, VideoMAEPreTrainedModel) and _has_pooled_norm(model):
+    if not isinstance(model, VideoMAEPreTrainedModel) and has_pooled_norm(model):
         kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready = _load(model, tell, tokens=True, **options, **kind)
@@ -366,11 +366,6 @@ def _load(
     if tell:
         tell(ready.describe())
     return ready
-
-
-def _has_pooled_norm(model: PathLike) -> bool:
-    """Whether a checkpoint keeps its final norm in the classifier, as fine-tuned ones do."""
-    return "fc_norm.weight" in read_checkpoint(model).state
 
 
 def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features) -> Tensor:

@@ -8,7 +8,7 @@ import argparse
 import re
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -27,6 +27,7 @@ from videomae.weights.keys import (
     State,
     facts_of,
     of_images,
+    our_name,
     rename,
     scheme_of,
     some,
@@ -70,6 +71,10 @@ class Checkpoint:
     def has_classifier(self) -> bool:
         return "classifier.weight" in self.state
 
+    @property
+    def has_pooled_norm(self) -> bool:
+        return "fc_norm.weight" in self.state
+
 
 def read_checkpoint(
     id_or_path: hub.PathLike, *, use_safetensors: bool | None = None, **where: Any
@@ -89,15 +94,13 @@ def read_checkpoint(
     read_checkpoint("vit_b_k710_dl_from_giant.pth").facts["hidden_size"]  # 768
     ```
     """
-    path = Path(id_or_path).expanduser()
-    if path.is_file():
-        source, raw = path.name, _read_file(path)
-        beside = path.with_name("config.json") if path.suffix == ".safetensors" else None
-        config_path = beside if beside is not None and beside.is_file() else None
-    else:
-        source = str(id_or_path)
-        raw = _read_model_files(id_or_path, use_safetensors, where)
-        config_path = hub.fetch(id_or_path, "config.json", required=False, **where)
+    path = _find(id_or_path, use_safetensors, where)
+    raw = _read_shards(id_or_path, path, where) if _is_index(path) else _read_file(path)
+    alone = path == Path(id_or_path).expanduser()
+    source, folder = (path.name, path.parent) if alone else (str(id_or_path), id_or_path)
+    config_path = None
+    if not alone or path.suffix == ".safetensors":
+        config_path = hub.fetch(folder, "config.json", required=False, **where)
     kept, left_out = without_image_parts(raw)
     state, unexpected, notes = rename(kept, source=source)
     config = None
@@ -121,21 +124,36 @@ def read_checkpoint(
     )
 
 
+def has_pooled_norm(id_or_path: hub.PathLike, **where: Any) -> bool:
+    """Whether a checkpoint has its final norm behind the mean over tokens, as fine-tuned ones do.
+
+    Looks at names alone: the tensors are mapped where the format allows, not read. Arguments and
+    errors are those of `read_checkpoint`.
+
+    ```python
+    has_pooled_norm("motion-tiny")           # True
+    has_pooled_norm("motion-tiny-pretrain")  # False
+    ```
+    """
+    path = _find(id_or_path, None, where)
+    names: Iterable[str] = _weight_map(path) if _is_index(path) else _read_file(path)
+    return "fc_norm.weight" in map(our_name, names)
+
+
 # Files
 
 
-def _read_model_files(
-    id_or_path: hub.PathLike, use_safetensors: bool | None, where: dict[str, Any]
-) -> State:
-    """The tensors under the usual file names, one file or shards, safetensors before pickles."""
+def _find(id_or_path: hub.PathLike, use_safetensors: bool | None, where: dict[str, Any]) -> Path:
+    """The file of weights, or the index of its shards; safetensors before pickles."""
+    path = Path(id_or_path).expanduser()
+    if path.is_file():
+        return path
     names = {None: (SAFETENSORS_NAME, PICKLE_NAME), True: (SAFETENSORS_NAME,)}
     for name in names.get(use_safetensors, (PICKLE_NAME,)):
-        path = hub.fetch(id_or_path, name, required=False, **where)
-        if path is not None:
-            return _read_file(path)
-        index_path = hub.fetch(id_or_path, f"{name}.index.json", required=False, **where)
-        if index_path is not None:
-            return _read_shards(id_or_path, index_path, where)
+        for file_name in (name, f"{name}.index.json"):
+            found = hub.fetch(id_or_path, file_name, required=False, **where)
+            if found is not None:
+                return found
     try:
         hub.fetch(id_or_path, SAFETENSORS_NAME, **where)  # for the reason, which differs
     except WeightsError as error:
@@ -147,10 +165,20 @@ def _read_model_files(
     raise AssertionError("a file was not there and then was")
 
 
-def _read_shards(id_or_path: hub.PathLike, index_path: Path, where: dict[str, Any]) -> State:
+def _is_index(path: Path) -> bool:
+    return path.name.endswith(".index.json")
+
+
+def _weight_map(index_path: Path) -> dict[str, str]:
+    """Tensor name -> name of the shard that holds it."""
     places = hub.read_json(index_path).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise WeightsError(f"{index_path} has no weight_map that names a file for each tensor")
+    return places
+
+
+def _read_shards(id_or_path: hub.PathLike, index_path: Path, where: dict[str, Any]) -> State:
+    places = _weight_map(index_path)
     state: State = {}
     for name in sorted(set(places.values())):
         if not name.endswith((".safetensors", ".bin")):
@@ -277,13 +305,12 @@ def describe(
     checkpoint: Checkpoint,
     config: VideoMAEConfig | None,
     *,
-    name: str,
     given: Mapping[str, Any],
 ) -> tuple[VideoMAEConfig, list[str]]:
     """The config of a checkpoint as it is, before any change, and what to tell about it.
 
     From `config` if there is one, else config.json, else from shapes and the table of published
-    head counts. `name` is the id or path, `given` the caller's overrides, which may hold the heads.
+    head counts. `given` are the caller's overrides, which may hold the heads.
     An image model has no grid of tubelets, so that the one asked for is its first, not resized.
     """
     facts, notes = checkpoint.facts, []
@@ -308,7 +335,7 @@ def describe(
             partial = checkpoint.scheme != "transformers"  # leaves out what shapes tell
             values = {**(facts if partial else {}), **checkpoint.config}
         # The published SSv2 models: trained at stride 2, tested on frames spread over the video.
-        ssv2 = re.search(r"videomae-\w[\w-]*?(-finetuned)?-ssv2/?$", name)
+        ssv2 = re.search(r"videomae-\w[\w-]*?(-finetuned)?-ssv2/?$", checkpoint.source)
         if ssv2 and "frame_stride" not in values:
             values["frame_stride"] = None if ssv2[1] else 2
         described = VideoMAEConfig.from_dict(values, **heads)

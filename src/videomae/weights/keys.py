@@ -81,7 +81,7 @@ def _bare(key: str) -> str:
     return key[wrapper.end() :] if wrapper else key
 
 
-def _our_name(key: str) -> str | None:
+def our_name(key: str) -> str | None:
     """Our name for a tensor, or None if no VideoMAE has it; fused tensors keep their last part."""
     key = _bare(key)
     for pattern, start in _STARTS:
@@ -100,7 +100,7 @@ def _our_name(key: str) -> str | None:
 
 def of_images(state: Mapping[str, Tensor]) -> bool:
     """Whether these are the tensors of an image model, under any known names: 2-D patches."""
-    return any(tensor.ndim == 4 and _our_name(key) == _PATCHES for key, tensor in state.items())
+    return any(tensor.ndim == 4 and our_name(key) == _PATCHES for key, tensor in state.items())
 
 
 def without_image_parts(raw: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
@@ -145,7 +145,7 @@ def rename(
         state[name], spelled[name] = tensor, key
 
     for key, tensor in raw.items():
-        name = _our_name(key)
+        name = our_name(key)
         if _POSITIONS.fullmatch(_bare(key)):
             _check_positions(tensor, key, source)
         elif key.startswith("data_preprocessor."):

@@ -42,7 +42,7 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        id_or_path: hub.PathLike,
+        id_or_path: hub.PathLike | Checkpoint,
         *,
         config: VideoMAEConfig | hub.PathLike | None = None,
         dtype: torch.dtype | str | None = None,
@@ -64,6 +64,7 @@ class PretrainedModel(nn.Module):
 
         Args:
             id_or_path: "MCG-NJU/videomae-base", "runs/mine", "motion-tiny", "vit_b_ssv2.pth", ...
+                or a Checkpoint that was read already.
             config: describes the checkpoint, in place of its config.json; a config or its file.
             dtype: torch.float16, "float16", ...; "auto" takes config.json's or the file's own.
                 By default config.json's, else float32. `torch_dtype` is its older name.
@@ -112,8 +113,12 @@ class PretrainedModel(nn.Module):
         }
         if config is not None and not isinstance(config, VideoMAEConfig):
             config = _read_config(config, where)
-        checkpoint = read_checkpoint(id_or_path, use_safetensors=use_safetensors, **where)
-        described, told = describe(checkpoint, config, name=str(id_or_path), given=overrides)
+        checkpoint = (
+            id_or_path
+            if isinstance(id_or_path, Checkpoint)
+            else read_checkpoint(id_or_path, use_safetensors=use_safetensors, **where)
+        )
+        described, told = describe(checkpoint, config, given=overrides)
         wanted = described.copy(**overrides)
         if wanted.grid != described.grid:
             if not interpolate_pos_encoding:
