@@ -18,7 +18,7 @@ from reproduction.claims import (
 )
 from reproduction.plan import Pretraining
 from reproduction.results import Outcomes, Pretrained
-from videomae.report.pictures import plot_bars, plot_curve
+from videomae.report.plots import plot_bars, plot_curve
 
 _TITLE = "fine-tuned top-1, %; bars: worst to best seed"
 

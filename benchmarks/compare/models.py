@@ -23,7 +23,7 @@ from videomae.errors import ConfigError
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
-from videomae.report.pictures import plot_curve
+from videomae.report.plots import plot_curve
 
 # What imports everything before memory is measured, and needs next to none itself.
 _SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=2, num_labels=2)

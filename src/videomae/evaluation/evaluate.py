@@ -26,7 +26,7 @@ from videomae.hub import write_json
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.report.card import FIGURE_NAMES, PERCENT
-from videomae.report.pictures import plot_confusion
+from videomae.report.plots import plot_confusion
 from videomae.settings import EvaluateSettings, Problem
 from videomae.training.data import ClipSource, normalize
 

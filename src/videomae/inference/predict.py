@@ -37,8 +37,8 @@ from videomae.processing.views import (
     prepared,
     run_views,
 )
-from videomae.report import pictures
-from videomae.report.pictures import Rendering
+from videomae.report import pictures, reconstruction
+from videomae.report.reconstruction import Rendering
 from videomae.tubelets import pixel_targets
 from videomae.video.reader import BadVideo, Frames
 from videomae.weights.checkpoint import has_pooled_norm
@@ -280,7 +280,7 @@ def reconstruct(
         seed: of the mask; the same for each video, so that a result does not hang on its company.
         rendering: "plain" shows what the model knows and no more; "paper" is how the published
             pictures are made, and looks better than the model is: it borrows each hidden patch's
-            brightness and contrast from the original. See `pictures.paste_reconstruction`.
+            brightness and contrast from the original. See `reconstruction.paste_reconstruction`.
 
     Other arguments, several videos and errors: see `classify`. Returns a Reconstruction, or a list
     or iterator of them.
@@ -318,14 +318,14 @@ def reconstruct(
             normalize=config.norm_pix_loss,
         )
         pixels = _shown(pixel_values[0], chosen)
-        pasted = pictures.paste_reconstruction(
+        pasted = reconstruction.paste_reconstruction(
             pixels, hidden[0], predictions[0], config, rendering=rendering
         )
         return Reconstruction(
             path=path,
-            original=pictures.to_frames(pixels),
-            masked=pictures.to_frames(pictures.hide(pixels, hidden[0], config)),
-            reconstructed=pictures.to_frames(pasted),
+            original=reconstruction.to_frames(pixels),
+            masked=reconstruction.to_frames(reconstruction.hide(pixels, hidden[0], config)),
+            reconstructed=reconstruction.to_frames(pasted),
             mask=hidden[0].view(tuple(config.grid)).numpy(),
             loss=float(F.mse_loss(predictions, target)),
         )

@@ -14,7 +14,7 @@ from videomae.hub import atomic_path
 from videomae.report import html
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.html import Curve
-from videomae.report.pictures import plot_curve
+from videomae.report.plots import plot_curve
 from videomae.report.record import Run, number, read_run
 from videomae.settings import FinetuneSettings, PretrainSettings, to_toml
 from videomae.version import __version__

@@ -14,7 +14,8 @@ from videomae.errors import VideoError
 from videomae.masking import MASKS, running_cell_mask
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.report.card import pretraining_card
-from videomae.report.pictures import film_strip, hide, paste_reconstruction, save_picture, to_frames
+from videomae.report.pictures import film_strip, save_picture
+from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
 from videomae.report.run_page import write_page
 from videomae.settings import PretrainSettings
 from videomae.training.augment import Augmentation

@@ -1,0 +1,111 @@
+"""Charts: the same each time, readable for few and many."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from videomae.errors import ConfigError
+from videomae.report import plots
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.png"])
+def test_curves_are_drawn_the_same_each_time(name: str, tmp_path: Path) -> None:
+    series = {"train": ([0, 1, 2], [3.0, 2.0, 1.5]), "val": ([2], [1.6])}
+    drawn = [
+        plots.plot_curve(
+            series, tmp_path / str(k) / name, title="T", xlabel="step", ylabel="loss", log_y=True
+        ).read_bytes()
+        for k in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    if name.endswith("png"):
+        with Image.open(tmp_path / "0" / name) as image:
+            assert image.width == pytest.approx(1024, abs=2)
+    else:
+        assert b"<svg" in drawn[0]
+
+
+def test_curves_may_be_empty_or_broken_off(tmp_path: Path) -> None:
+    nan = float("nan")
+    series: dict[str, tuple[list[float], list[float]]] = {"a": ([], []), "b": ([1, 2], [1, nan])}
+    assert plots.plot_curve(series, tmp_path / "a.png").exists()
+    with pytest.raises(ConfigError, match="curve 'x' has 2 xs and 1 ys; give pairs"):
+        plots.plot_curve({"x": ([1, 2], [1])}, tmp_path / "b.png")
+    with pytest.raises(ConfigError, match=r"ends in '.pdf'; name a file that ends in .svg or .png"):
+        plots.plot_curve({}, tmp_path / "b.pdf")
+
+
+def test_curves_show_spreads_and_chosen_ticks(tmp_path: Path) -> None:
+    series = {"a": ([100, 1000], [3.0, 5.0]), "b": ([100], [1.0])}
+    spreads = {"a": [(2.0, 4.0), (4.5, 6.0)], "b": [(0.5, 1.5)]}
+    settings = {"log_x": True, "ticks": [100, 1000]}
+    plain = plots.plot_curve(series, tmp_path / "a.svg", **settings).read_text()
+    spread = plots.plot_curve(series, tmp_path / "b.svg", spreads=spreads, **settings)
+    assert "<!-- 1,000 -->" in plain
+    assert "LineCollection" in spread.read_text()
+    assert "LineCollection" not in plain
+
+
+def test_a_level_is_drawn_and_named_beside_a_single_curve(tmp_path: Path) -> None:
+    series = {"a": ([1, 2], [30.0, 50.0])}
+    plain = plots.plot_curve(series, tmp_path / "a.svg").read_text()
+    level = plots.plot_curve(series, tmp_path / "b.svg", levels={"chance": 8.3}).read_text()
+    assert "<!-- chance -->" in level
+    assert "<!-- a -->" in level
+    assert "<!-- a -->" not in plain
+
+
+def test_bars_show_the_mean_and_each_value(tmp_path: Path) -> None:
+    bars = {"scratch": [8.0, 9.0], "pre-trained on $5": [70.0, 75.0, 71.0]}
+    first, second = (
+        plots.plot_bars(bars, tmp_path / f"{k}.svg", title="T", xlabel="%") for k in range(2)
+    )
+    assert first.read_bytes() == second.read_bytes()
+    assert "<!-- 72.0 -->" in first.read_text()
+    for wrong in ({}, {"a": []}):
+        with pytest.raises(ConfigError, match="nothing to draw; give each bar a name"):
+            plots.plot_bars(wrong, tmp_path / "c.svg")
+
+
+def test_drawing_leaves_pyplot_and_its_global_figures_alone(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from videomae.report.plots import plot_curve
+assert "matplotlib" not in sys.modules
+plot_curve({{"a": ([0, 1], [1, 0])}}, {str(tmp_path / "a.svg")!r})
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 100, 101, 700])
+def test_confusions_are_readable_for_few_and_many_classes(count: int, tmp_path: Path) -> None:
+    matrix = np.diag(np.full(count, 9))
+    matrix[0, -1] = 1
+    names = [f"a rather long name, costing $ {k}" + "!" * k for k in range(count)]
+    path = plots.plot_confusion(matrix, names, tmp_path / "new" / "c.png", title="top-1 $9")
+    with Image.open(path) as image:
+        assert max(300, 4 * count) < image.width < 6000
+        picture = np.asarray(image.convert("RGB")).astype(int)
+    blue = picture[..., 2] - picture[..., 0]
+    assert (blue > 90).sum() > 9 * count  # the diagonal, at least three pixels each way
+    assert [entry.name for entry in path.parent.iterdir()] == ["c.png"]
+
+
+def test_confusions_are_drawn_the_same_each_time_and_refused_where_they_do_not_fit(
+    tmp_path: Path,
+) -> None:
+    matrix = np.array([[9, 1], [0, 0]])
+    drawn = [
+        plots.plot_confusion(matrix, ["a", "b"], tmp_path / f"{k}.svg").read_bytes()
+        for k in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    with pytest.raises(ConfigError, match=r"matrix \(2, 2\) does not fit 1 classes"):
+        plots.plot_confusion(matrix, ["a"], tmp_path / "c.png")
+    with pytest.raises(ConfigError, match=r"ends in '.gif'"):
+        plots.plot_confusion(matrix, ["a", "b"], tmp_path / "c.gif")
