@@ -30,6 +30,7 @@ from videomae.hub import write_json
 from videomae.settings import (
     EvaluateSettings,
     FinetuneSettings,
+    MotionSettings,
     PretrainSettings,
     load_recipe,
 )
@@ -89,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder
     for name, (clips, seed, still) in DATA.items():
-        render_dataset(folder / name, clips=clips, seed=seed, still=still)
+        render_dataset(MotionSettings(folder / name, clips=clips, seed=seed, still=still))
     settings = load_recipe("motion-tiny-pretrain", PretrainSettings)
     output = folder / "pretrain"
     if not (output / "model").exists():

@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from reproduction.baselines import seen_elsewhere
 from reproduction.plan import Finetuning, Plan, Pretraining
 from reproduction.results import Outcomes, Tuned, variants
-from videomae.data.motion import MOTIONS, Domain
+from videomae.data.motion import MOTIONS
 from videomae.masking import MASKS, choose_tokens
+from videomae.settings import Domain
 from videomae.training.pretrain import draw_masks, make_model
 
 PAPER_RATIO = 0.9  # at which masks of different kinds are compared

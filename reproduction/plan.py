@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import Domain
-from videomae.settings import FinetuneSettings, Mask, Preset, PretrainSettings
+from videomae.settings import Domain, FinetuneSettings, Mask, Preset, PretrainSettings
 
 
 @dataclass(frozen=True)

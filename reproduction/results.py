@@ -8,8 +8,8 @@ from typing import Any
 
 from reproduction.plan import Finetuning, Plan, Point, Pretraining
 from reproduction.run import is_done
-from videomae.data.motion import Domain
 from videomae.hub import read_json
+from videomae.settings import Domain
 
 
 @dataclass(frozen=True)

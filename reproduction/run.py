@@ -32,7 +32,7 @@ from videomae.errors import VideoMAEError, WeightsError
 from videomae.evaluation.probe import linear_probe
 from videomae.hub import read_json, write_json
 from videomae.report.record import read_run, thin
-from videomae.settings import LinearProbeSettings, to_toml
+from videomae.settings import LinearProbeSettings, MotionSettings, to_toml
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain
@@ -164,13 +164,15 @@ def render(plan: Plan, point: Point, folder: Path, *, workers: int = 2) -> None:
     """Make the clips that a point reads, where they are not there yet."""
     for clips in Plan((point,), plan.scale).clips():
         render_dataset(
-            folder / "data" / clips.name,
-            clips=clips.count,
-            seed=clips.seed,
-            size=clips.size,
-            num_frames=plan.scale.video_frames,
-            domain=clips.domain,
-            workers=workers,
+            MotionSettings(
+                folder / "data" / clips.name,
+                clips=clips.count,
+                seed=clips.seed,
+                size=clips.size,
+                num_frames=plan.scale.video_frames,
+                domain=clips.domain,
+                workers=workers,
+            )
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from videomae.commands import cli
 from videomae.data.motion import render_dataset
+from videomae.settings import MotionSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -43,7 +44,7 @@ def test_the_first_lines_print_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    render_dataset("clips", clips=12, workers=1)
+    render_dataset(MotionSettings(Path("clips"), clips=12, workers=1))
     (code,) = blocks(ROOT / "README.md", "python")
     printed = StringIO()
     with redirect_stdout(printed):

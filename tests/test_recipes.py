@@ -20,6 +20,7 @@ from videomae.data.motion import MOTIONS, render_clip
 from videomae.data.prepare import prepare
 from videomae.settings import (
     FinetuneSettings,
+    PrepareSettings,
     PretrainSettings,
     find_recipe,
     load_recipe,
@@ -235,7 +236,9 @@ def data_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         source.mkdir(parents=True)
         options = make(source, clips)
         output = folder / name
-        prepared = prepare(options.pop("source", source), output, workers=1, **options)
+        prepared = prepare(
+            PrepareSettings(options.pop("source", source), output, workers=1, **options)
+        )
         assert len(prepared.survey.usable) == len(clips), prepared.survey.summary()
         made[name] = output
     return made

@@ -1,4 +1,4 @@
-"""Every knob of pre-training, fine-tuning and evaluation, written once.
+"""Every knob of a command that learns, measures or makes data, written once.
 
 Flags, recipe keys and help texts all come from these fields. A run writes its resolved settings as
 `settings.toml`, which is itself a recipe.
@@ -15,7 +15,13 @@ from videomae.config import nearest
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path
 
+Check = Literal["quick", "decode"]
+Domain = Literal["camera", "object"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Layout = Literal[
+    "auto", "folder", "v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset",
+    "vjepa2", "kinetics", "ssv2", "ucf101", "hmdb51", "shards", "manifest", "paths",
+]  # fmt: skip
 Mask = Literal["tube", "random", "frame", "running_cell"]
 Preset = Literal["micro", "tiny", "small", "base", "large", "huge", "giant"]
 Problem = Literal["single_label", "multi_label", "regression"]
@@ -286,6 +292,14 @@ def _check_choices(settings: Any) -> None:
             )
 
 
+def _check_least(settings: Any, **least: int) -> None:
+    """Numbers are at least so large; None is no number."""
+    for name, number in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < number:
+            raise ConfigError(f"{name}={value} must be at least {number}")
+
+
 def _words(kind: Any) -> list[str]:
     """The texts a field's type allows by name.
 
@@ -425,3 +439,79 @@ class LinearProbeSettings:
         for name in ("num_clips", "num_neighbours", "batch_size", "num_workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """One checked manifest of a published list or a folder of videos; small videos and shards."""
+
+    source: Path
+    """A list, a folder of lists, a folder of videos or frames, or of tar shards."""
+    output: Path
+    """The folder to write: manifest.csv, labels.txt, report.md, report.json."""
+    layout: Layout = "auto"
+    """How to read the source; auto tells by its names and lines, and asks where it cannot."""
+    root: Path | None = None
+    """Where relative paths start and the videos lie; by default the folder of the source."""
+    split: str | None = None
+    """Split of a list whose name tells none of train, val and test."""
+    fold: int = 1
+    """Which of the three splits of UCF101 and HMDB51."""
+    labels: Path | None = None
+    """Names of class numbers: a line each, classInd.txt, or SSv2's labels.json."""
+    delimiter: str | None = None
+    """Between the parts of a line; by default tabs, ::, commas or spaces, as all lines have."""
+    check: Check = "quick"
+    """quick: count the frames and read the first, middle and last; decode: read them all."""
+    min_frames: int = 1
+    """Leave out shorter videos."""
+    val_share: float = 0.0
+    """Make this share of the training videos val, where there is no val or test."""
+    resize_short: int | None = None
+    """Re-encode the videos with this short side in pixels, quick to read from any frame."""
+    keyframe_distance: int = 16
+    """Of resized videos: frames from one that stands alone to the next."""
+    crf: int = 23
+    """Of resized videos: quality from 0 (lossless) to 51."""
+    shards: bool = False
+    """Pack the videos into WebDataset tar files."""
+    videos_per_shard: int = 500
+    """Videos in each of those."""
+    seed: int = 0
+    """Of the order in shards."""
+    workers: int | None = None
+    """Videos read or written at once; by default one per core."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_least(self, min_frames=1, videos_per_shard=1, workers=1, resize_short=16)
+        if not 0 <= self.val_share < 1:
+            raise ConfigError(f"val_share={self.val_share} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """The built-in data set: short videos, labelled by how the view moves."""
+
+    output: Path
+    """The folder to write: a folder per class."""
+    clips: int = 600
+    """Videos in all; the 12 classes take turns."""
+    seed: int = 7
+    """Other seeds give other scenes."""
+    size: int = 64
+    """Height and width in pixels."""
+    num_frames: int = 32
+    """Frames per video."""
+    fps: int = 16
+    """Frames per second."""
+    workers: int | None = None
+    """Videos rendered at once; by default one per core."""
+    still: bool = False
+    """Repeat each clip's middle frame, which tells no class: a check on the models."""
+    domain: Domain = "camera"
+    """What moves: the view of a bright plane, or one object over a grey ground."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_least(self, clips=1, fps=1, workers=1, seed=0)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from videomae.data.motion import (
     render_dataset,
 )
 from videomae.errors import ConfigError
+from videomae.settings import MotionSettings
 from videomae.video.reader import probe, read_frames
 
 # Of clips as they were before there was a second domain.
@@ -255,15 +257,14 @@ def test_bad_arguments_are_explained() -> None:
 
 @pytest.mark.parametrize("wrong", [{"clips": 0}, {"fps": 0}, {"workers": 0}, {"seed": -1}])
 def test_impossible_settings_make_no_folder(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=r"expected a seed of at least 0 and the others"):
-        render_dataset(tmp_path / "set", **wrong)
+    with pytest.raises(ConfigError, match=r"must be at least [01]"):
+        render_dataset(MotionSettings(tmp_path / "set", **wrong))
     assert not (tmp_path / "set").exists()
 
 
-def render(folder: Path, **settings: object) -> list[Path]:
-    return render_dataset(
-        folder, **{"clips": 13, "size": 16, "num_frames": 4, "workers": 1, **settings}
-    )
+def render(folder: Path, *, on_progress: Any = None, **changed: Any) -> list[Path]:
+    asked = {"clips": 13, "size": 16, "num_frames": 4, "workers": 1, **changed}
+    return render_dataset(MotionSettings(folder, **asked), on_progress=on_progress)
 
 
 def test_a_data_set_is_a_folder_per_class_of_readable_videos(tmp_path: Path) -> None:

@@ -299,13 +299,9 @@ def _convert(command: Convert) -> int:
 def _prepare(command: Prepare) -> int:
     from videomae.data.prepare import prepare
 
-    arguments = asdict(command)
-    arguments["check_how"] = arguments.pop("check")
     with Screen("reading lists", 0, as_json=False) as screen:
         result = prepare(
-            arguments.pop("source"),
-            arguments.pop("output"),
-            **arguments,
+            command,
             on_progress=lambda what, done, of: screen.progress.update(
                 screen.task, description=what, completed=done, total=of
             ),
@@ -324,10 +320,7 @@ def _motion(command: Motion) -> int:
     from videomae.data.motion import render_dataset
 
     with Screen("rendering", command.clips, as_json=False) as screen:
-        arguments = asdict(command)
-        paths = render_dataset(
-            arguments.pop("output"), **arguments, on_progress=lambda done, _: screen.advance(done)
-        )
+        paths = render_dataset(command, on_progress=lambda done, _: screen.advance(done))
     print(f"wrote {len(paths)} videos into {command.output}")
     return 0
 

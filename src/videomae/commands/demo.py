@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from videomae.inference.predict import Classification, Reconstruction, classify,
 from videomae.report import html
 from videomae.report.html import Curve
 from videomae.report.record import read_log
-from videomae.settings import FinetuneSettings, PretrainSettings
+from videomae.settings import FinetuneSettings, MotionSettings, PretrainSettings
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain
 from videomae.video.reader import Frames, probe, read_frames
@@ -117,10 +117,13 @@ def demo(
 
     console.print(f"1/4 rendering {clips} clips to look at, {train_clips} to learn from")
     with _bar(console, "rendering", clips + train_clips) as advance:
-        how: Any = {"fps": _FPS, "workers": workers, "on_progress": lambda *_: advance()}
         # Not the seeds 1, 2 and 7 of the recipes.
-        render_dataset(folder / "training", clips=train_clips, seed=seed + 1, **how)
-        paths = render_dataset(folder / "clips", clips=clips, seed=seed, **how)
+        looked_at = MotionSettings(folder / "clips", clips, seed, fps=_FPS, workers=workers)
+        learned_from = replace(
+            looked_at, output=folder / "training", clips=train_clips, seed=seed + 1
+        )
+        render_dataset(learned_from, on_progress=lambda *_: advance())
+        paths = render_dataset(looked_at, on_progress=lambda *_: advance())
 
     console.print(f"2/4 classifying {clips} clips, moving and frozen, with {classifier}")
     with _bar(console, "classifying", 2 * clips) as advance:

@@ -13,6 +13,8 @@ from videomae.settings import (
     FinetuneSettings,
     LinearProbeSettings,
     Mask,
+    MotionSettings,
+    PrepareSettings,
     PretrainSettings,
 )
 
@@ -141,72 +143,17 @@ class Convert:
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(PrepareSettings):
     """Make one checked manifest of a published list or a folder of videos."""
 
     source: Annotated[conf.Positional[Path], conf.arg(metavar="SOURCE")]
-    """A list, a folder of lists, a folder of videos or frames, or of tar shards."""
-    output: Path
-    """The folder to write: manifest.csv, labels.txt, report.md, report.json."""
-    layout: Literal[
-        "auto", "folder", "v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset",
-        "vjepa2", "kinetics", "ssv2", "ucf101", "hmdb51", "shards", "manifest", "paths",
-    ] = "auto"  # fmt: skip
-    """How to read the source; auto tells by its names and lines, and asks where it cannot."""
-    root: Path | None = None
-    """Where relative paths start and the videos lie; by default the folder of the source."""
-    split: str | None = None
-    """Split of a list whose name tells none of train, val and test."""
-    fold: int = 1
-    """Which of the three splits of UCF101 and HMDB51."""
-    labels: Path | None = None
-    """Names of class numbers: a line each, classInd.txt, or SSv2's labels.json."""
-    delimiter: str | None = None
-    """Between the parts of a line; by default tabs, ::, commas or spaces, as all lines have."""
-    check: Literal["quick", "decode"] = "quick"
-    """quick: count the frames and read the first, middle and last; decode: read them all."""
-    min_frames: int = 1
-    """Leave out shorter videos."""
-    val_share: float = 0.0
-    """Make this share of the training videos val, where there is no val or test."""
-    resize_short: int | None = None
-    """Re-encode the videos with this short side in pixels, quick to read from any frame."""
-    keyframe_distance: int = 16
-    """Of resized videos: frames from one that stands alone to the next."""
-    crf: int = 23
-    """Of resized videos: quality from 0 (lossless) to 51."""
-    shards: bool = False
-    """Pack the videos into WebDataset tar files."""
-    videos_per_shard: int = 500
-    """Videos in each of those."""
-    seed: int = 0
-    """Of the order in shards."""
-    workers: int | None = None
-    """Videos read or written at once; by default one per core."""
 
 
 @dataclass(frozen=True)
-class Motion:
+class Motion(MotionSettings):
     """Render the built-in data set: short videos, labelled by how the view moves."""
 
     output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
-    """The folder to write: a folder per class."""
-    clips: int = 600
-    """Videos in all; the 12 classes take turns."""
-    seed: int = 7
-    """Other seeds give other scenes."""
-    size: int = 64
-    """Height and width in pixels."""
-    num_frames: int = 32
-    """Frames per video."""
-    fps: int = 16
-    """Frames per second."""
-    workers: int | None = None
-    """Videos rendered at once; by default one per core."""
-    still: bool = False
-    """Repeat each clip's middle frame, which tells no class: a check on the models."""
-    domain: Literal["camera", "object"] = "camera"
-    """What moves: the view of a bright plane, or one object over a grey ground."""
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from videomae.data.lists import Listed
 from videomae.data.manifest import Video, is_address
 from videomae.data.opening import open_video, part_of
 from videomae.data.sources import image_numbers
 from videomae.errors import VideoMAEError
+from videomae.settings import Check
 from videomae.video.folder import IMAGE_SUFFIXES
 from videomae.video.limits import VIDEO_SUFFIXES
 from videomae.video.reader import VideoInfo
 
-Check = Literal["quick", "decode"]
 Progress = Callable[[int, int], None]
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")

@@ -18,13 +18,14 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomae.errors import ConfigError
-from videomae.hub import PathLike, read_json, write_json
+from videomae.hub import read_json, write_json
+from videomae.settings import Domain, MotionSettings
 from videomae.video.reader import write_video
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
@@ -44,9 +45,6 @@ MOTIONS: tuple[str, ...] = (
     "zoom_in",
     "zoom_out",
 )
-
-# What moves: the camera over a plane, or one object over a ground that stands still.
-Domain = Literal["camera", "object"]
 
 # The plane repeats after so many view widths: more than the diagonal of the widest view (2.8), so
 # that nothing is seen twice in a frame.
@@ -81,6 +79,9 @@ class _Look(NamedTuple):
 _SMOOTH = _Look(chroma=(0.10, 0.17), hard=False, shapes=True)
 _GROUND = _Look(chroma=(0.00, 0.04), hard=True, shapes=False)
 _OBJECT = _Look(chroma=(0.14, 0.22), hard=True, shapes=False)
+
+# The settings that decide the pixels and files of a data set.
+_RECORDED = ("clips", "seed", "size", "num_frames", "fps", "still", "domain")
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
@@ -386,44 +387,27 @@ def _distance(
 
 
 def render_dataset(
-    output_dir: PathLike,
-    *,
-    clips: int = 600,
-    seed: int = 7,
-    size: int = 64,
-    num_frames: int = 32,
-    fps: int = 16,
-    workers: int | None = None,
-    still: bool = False,
-    domain: Domain = "camera",
-    on_progress: Callable[[int, int], None] | None = None,
+    settings: MotionSettings, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
-    """Write a labelled set of mp4 files, `output_dir/<motion>/<index>.mp4`, and list them by index.
+    """Write a labelled set of mp4 files, `output/<motion>/<index>.mp4`, and list them by index.
 
     Clip `i` shows `MOTIONS[i % 12]` on the scene of `(seed, i)`: classes differ by at most one in
     number, and any number of `workers` (processes; default one per core) writes the same pixels.
     More than one starts fresh interpreters, so a script calls this under `if __name__ ==
-    "__main__"`. With `still=True` each clip repeats its middle frame: the same looks, no motion,
-    so that no model can do better than chance. `domain` says what moves, see `render_clip`.
+    "__main__"`. With `still` each clip repeats its middle frame: the same looks, no motion, so that
+    no model can do better than chance. `domain` says what moves, see `render_clip`.
     `on_progress(done, clips)` hears of each clip.
 
     `labels.txt` lists the classes and `dataset.json` the settings; the same call carries on where
-    an interrupted one stopped. Raises ConfigError for impossible settings, and for a folder that
-    was made with others or holds something else.
+    an interrupted one stopped. Raises ConfigError for a folder that was made with other settings or
+    holds something else.
 
     ```python
-    render_dataset("motion", clips=24)[13]  # motion/orbit/00013.mp4
+    render_dataset(MotionSettings(Path("motion"), clips=24))[13]  # motion/orbit/00013.mp4
     ```
     """
-    _check_shape(size, num_frames)
-    if clips < 1 or fps < 1 or (workers is not None and workers < 1) or seed < 0:
-        raise ConfigError(
-            f"{clips=}, {fps=}, {workers=}, {seed=}: expected a seed of at least 0 and the others "
-            "at least 1"
-        )
-    _check_domain(domain)
-    settings = _Settings(clips, seed, size, num_frames, fps, still, domain)
-    output_dir = Path(output_dir)
+    _check_shape(settings.size, settings.num_frames)
+    output_dir, clips = settings.output, settings.clips
     _claim(output_dir, settings)
 
     paths = [
@@ -433,26 +417,14 @@ def render_dataset(
     missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]
     done = clips - len(missing)
     write = partial(_write_clip, settings=settings)
-    for _ in _each(write, missing, workers or os.cpu_count() or 1):
+    for _ in _each(write, missing, settings.workers or os.cpu_count() or 1):
         done += 1
         if on_progress:
             on_progress(done, clips)
     return paths
 
 
-class _Settings(NamedTuple):
-    """What decides the pixels and files of a data set."""
-
-    clips: int
-    seed: int
-    size: int
-    num_frames: int
-    fps: int
-    still: bool
-    domain: Domain
-
-
-def _write_clip(job: tuple[int, Path], *, settings: _Settings) -> None:
+def _write_clip(job: tuple[int, Path], *, settings: MotionSettings) -> None:
     index, path = job
     clip = render_clip(
         path.parent.name,
@@ -491,9 +463,10 @@ def _check_domain(domain: str) -> None:
         raise ConfigError(f"domain={domain!r} is not one of {', '.join(get_args(Domain))}")
 
 
-def _claim(output_dir: Path, settings: _Settings) -> None:
+def _claim(output_dir: Path, settings: MotionSettings) -> None:
     """Make the folder ours, or check that it already holds a set of these very settings."""
-    asked = {"made_by": "videomae motion", **settings._asdict(), "classes": list(MOTIONS)}
+    values = {name: getattr(settings, name) for name in _RECORDED}
+    asked = {"made_by": "videomae motion", **values, "classes": list(MOTIONS)}
     record = output_dir / "dataset.json"
     if record.is_file():
         found = {"domain": "camera", **read_json(record)}  # the only one that there once was

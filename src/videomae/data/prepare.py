@@ -21,7 +21,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from videomae.data.checking import (
-    Check,
     Checked,
     Journal,
     check,
@@ -38,10 +37,11 @@ from videomae.data.manifest import (
     Videos,
     write_manifest,
 )
-from videomae.data.sources import Layout, list_shard, read_source
+from videomae.data.sources import list_shard, read_source
 from videomae.data.survey import Survey, printable
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike, atomic_path, read_json, write_json
+from videomae.settings import PrepareSettings
 from videomae.video.reader import VideoInfo, resize_video
 
 Progress = Callable[[str, int, int], None]
@@ -60,52 +60,22 @@ class Prepared:
     survey: Survey
 
 
-def prepare(
-    source: PathLike,
-    output: PathLike,
-    *,
-    layout: Layout = "auto",
-    root: PathLike | None = None,
-    split: str | None = None,
-    fold: int = 1,
-    labels: PathLike | None = None,
-    delimiter: str | None = None,
-    check_how: Check = "quick",
-    min_frames: int = 1,
-    val_share: float = 0.0,
-    resize_short: int | None = None,
-    keyframe_distance: int = 16,
-    crf: int = 23,
-    shards: bool = False,
-    videos_per_shard: int = 500,
-    seed: int = 0,
-    workers: int | None = None,
-    on_progress: Progress | None = None,
-) -> Prepared:
+def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -> Prepared:
     """Make one checked manifest of a list or folder, and if asked small videos and shards.
 
-    For `layout` to `delimiter` see `published.read_source`, for `check_how` `checking.check`.
-    Videos of fewer than `min_frames` frames are left out. `val_share` of the training videos
-    become val, where there is no other val or test split. `resize_short` re-encodes each video with
-    that short side (see `resize_video`). `shards` packs them into WebDataset tars, those to train
-    on in an order drawn from `seed`. `on_progress(what, done, of)` hears of each video.
+    Videos that `shards` packs to train on come in an order drawn from the seed. `on_progress(what,
+    done, of)` hears of each video. The same call goes on where it was interrupted.
 
-    The same call goes on where it was interrupted. Raises ConfigError for settings or lists that
-    make no sense, and where `output` holds another data set; bad videos are reported instead.
+    Raises ConfigError for lists that make no sense, and where the output folder holds another data
+    set; bad videos are reported instead.
 
     ```python
-    prepare("k400/val.csv", "data/k400", root="k400/videos", resize_short=320).survey.summary()
+    settings = PrepareSettings(Path("k400/val.csv"), Path("data/k400"), resize_short=320)
+    prepare(settings).survey.summary()
     ```
     """
-    source, output = Path(source), Path(output)
-    workers = os.cpu_count() or 1 if workers is None else workers
-    if workers < 1 or min_frames < 1 or videos_per_shard < 1 or not 0 <= val_share < 1:
-        raise ConfigError(
-            f"{workers=}, {min_frames=}, {videos_per_shard=}, {val_share=}: expected at least 1, "
-            "and a share from 0 to below 1"
-        )
-    if resize_short is not None and resize_short < 16:
-        raise ConfigError(f"resize_short={resize_short} is too small; expected at least 16 px")
+    source, output = settings.source, settings.output
+    workers = settings.workers or os.cpu_count() or 1
     _claim(source, output)
 
     def progress(what: str) -> Callable[[int, int], None] | None:
@@ -114,31 +84,43 @@ def prepare(
     inside = source.is_dir() and output.absolute().is_relative_to(source.absolute())
     listing = read_source(
         source,
-        layout=layout,
-        root=None if root is None else Path(root),
-        split=split,
-        fold=fold,
-        labels=None if labels is None else Path(labels),
-        delimiter=delimiter,
+        layout=settings.layout,
+        root=settings.root,
+        split=settings.split,
+        fold=settings.fold,
+        labels=settings.labels,
+        delimiter=settings.delimiter,
         leave_out=output if inside else None,
     )
     rows, missing = find_files(listing.items, listing.root)
     journal = Journal(output / JOURNAL_NAME)
     try:
         rows = check(
-            rows, journal, how=check_how, workers=workers, on_progress=progress("checking")
+            rows, journal, how=settings.check, workers=workers, on_progress=progress("checking")
         )
-        too_short = [row for row in rows if row.info and row.num_frames < min_frames]
-        rows = [row for row in rows if not row.info or row.num_frames >= min_frames]
+        too_short = [row for row in rows if row.info and row.num_frames < settings.min_frames]
+        rows = [row for row in rows if not row.info or row.num_frames >= settings.min_frames]
         rows = compare(rows, journal, workers=workers, on_progress=progress("comparing contents"))
-        if resize_short is not None:
-            job = _Resize(output, journal, resize_short, keyframe_distance, crf)
+        if settings.resize_short is not None:
+            job = _Resize(
+                output,
+                journal,
+                settings.resize_short,
+                settings.keyframe_distance,
+                settings.crf,
+            )
             rows = _resized(rows, job, listing.root, workers, progress("resizing"))
         bad = [row for row in rows if row.reason]
         bad += [_bad_shard(path, reason) for path, reason in listing.unreadable]
-        rows = split_off([row for row in rows if not row.reason], val_share)
-        if shards and rows:
-            pack = _Pack(output / "shards", journal, listing.classes, videos_per_shard, seed)
+        rows = split_off([row for row in rows if not row.reason], settings.val_share)
+        if settings.shards and rows:
+            pack = _Pack(
+                output / "shards",
+                journal,
+                listing.classes,
+                settings.videos_per_shard,
+                settings.seed,
+            )
             rows = _packed(rows, pack, workers, progress("writing shards"))
     finally:
         journal.close()
@@ -151,7 +133,7 @@ def prepare(
         tuple(bad),
         tuple(too_short),
         tuple(missing),
-        (("root", printable(str(listing.root))), ("resize_short", str(resize_short))),
+        (("root", printable(str(listing.root))), ("resize_short", str(settings.resize_short))),
     )
     write_json(output / REPORT_NAME, survey.as_json())
     with atomic_path(output / "report.md") as temporary:

@@ -19,13 +19,10 @@ from videomae.data import lists
 from videomae.data.lists import Listed, read_names, split_named
 from videomae.data.manifest import LABELS_NAME, MANIFEST_NAME, is_address, read_manifest
 from videomae.errors import ConfigError
+from videomae.settings import Layout
 from videomae.video.folder import IMAGE_SUFFIXES, find_videos, natural_key
 from videomae.video.limits import VIDEO_SUFFIXES
 
-Layout = Literal[
-    "auto", "folder", "v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset", "vjepa2",
-    "kinetics", "ssv2", "ucf101", "hmdb51", "shards", "manifest", "paths",
-]  # fmt: skip
 _LINES = ("v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset", "vjepa2", "paths")
 _HMDB51 = re.compile(r"(.+)_test_split([1-3])\.txt")
 _UCF101 = re.compile(r"(train|test)list0([1-3])\.txt")
