@@ -17,6 +17,8 @@ all take turns, and the quartiles. Then what preparing costs: time, bytes, and p
 """
 
 import argparse
+import dataclasses
+import itertools
 import math
 import random
 import statistics
@@ -34,7 +36,9 @@ from torch.nn import functional as F
 
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import load_videos
+from videomae.evaluation.sharding import views_of
 from videomae.processing.sampling import clip_indices, random_start
+from videomae.processing.views import ViewMaker, find_processor
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation, crop_and_resize, random_crop_box
 from videomae.training.data import ClipSource
@@ -142,13 +146,14 @@ def measure(
 
 
 def psnr(raw: Path, prepared: Path, count: int) -> float:
-    """Of the centred evaluation clips of both, in decibels over all pixels."""
-    one, other = (ClipSource(load_videos(folder), CONFIG) for folder in (raw, prepared))
+    """The likeness of the centred evaluation clips of both, in decibels over all pixels."""
+    maker = ViewMaker(CONFIG, dataclasses.replace(find_processor(None, CONFIG), do_normalize=False))
+    rows = zip(*(load_videos(folder).items for folder in (raw, prepared)), strict=True)
     errors = []
-    for index in range(count):
-        difference = one.view_clips(index).float() - other.view_clips(index).float()
+    for one, other in itertools.islice(rows, count):
+        difference = views_of(one, maker) - views_of(other, maker)  # in 0..1
         errors.append(difference.square().mean().item())
-    return 10 * math.log10(255**2 / statistics.mean(errors))
+    return -10 * math.log10(statistics.mean(errors))
 
 
 def size_of(folder: Path, pattern: str) -> float:

@@ -16,7 +16,7 @@ from reproduction.plan import Pretraining, Scale
 from videomae.config import Grid
 from videomae.data.motion import MOTIONS, Points, draw_trajectory, render_clip
 from videomae.masking import MASKS
-from videomae.training.data import normalize
+from videomae.processing.views import find_processor, normalize
 from videomae.tubelets import pixel_targets
 
 _CLIPS_PER_MOTION = 10
@@ -45,7 +45,8 @@ def copy_loss(point: Pretraining, scale: Scale) -> float | None:
             for motion in MOTIONS
         ]
     )  # fmt: skip
-    pixels = normalize(torch.from_numpy(clips).permute(0, 1, 4, 2, 3), torch.device("cpu"))
+    frames = torch.from_numpy(clips).permute(0, 1, 4, 2, 3)
+    pixels = normalize(frames, find_processor(None, config))
     targets = pixel_targets(pixels, None, config.tubelet_size, config.patch_hw, normalize=True)
     hidden = MASKS[point.mask](
         grid,

@@ -17,8 +17,8 @@ from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError, WeightsError
 from videomae.evaluation.evaluate import Evaluation, by_class_number, evaluate, evaluate_model
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.processing.views import ViewMaker, find_processor
 from videomae.settings import EvaluateSettings
-from videomae.training.data import ClipSource, normalize
 
 CLASSES = ("sway", "zoom_in")
 NAN = float("nan")
@@ -59,9 +59,10 @@ def test_scores_are_the_mean_softmax_over_views(videos_dir: Path, machine: Machi
     videos, model = load_videos(videos_dir), make_model()
     evaluation = evaluate_model(model, videos, machine=machine, num_clips=2, num_crops=3)
     assert (evaluation.num_videos, evaluation.num_views) == (10, 6)
-    views = ClipSource(videos, model.config).view_clips(7, num_clips=2, num_crops=3)
+    processor = find_processor(None, model.config)
+    views = ViewMaker(model.config, processor, num_clips=2, num_crops=3)(videos.items[7].path)
     with torch.no_grad():
-        shares = model(normalize(views, machine.device)).logits.softmax(-1).mean(0)
+        shares = model(views).logits.softmax(-1).mean(0)
     torch.testing.assert_close(evaluation.scores[7], shares, atol=1e-5, rtol=0)
 
 
@@ -146,7 +147,7 @@ def test_all_unreadable_is_an_evaluation_too(tmp_path: Path) -> None:
     assert len(evaluation.bad) == 2
 
 
-def test_several_labels_and_values(videos_dir: Path, machine: Machine, tmp_path: Path) -> None:
+def test_several_labels_and_values(videos_dir: Path, tmp_path: Path) -> None:
     items = load_videos(videos_dir).items
     both = tuple(
         Video(v.path, "|".join(CLASSES) if k < 3 else v.label) for k, v in enumerate(items)
@@ -157,10 +158,9 @@ def test_several_labels_and_values(videos_dir: Path, machine: Machine, tmp_path:
     assert evaluation.problem == "multi_label"
     assert evaluation.score == evaluation.figures()["mean_ap"]
     assert 0 < evaluation.score <= 100
-    logits = model(
-        normalize(ClipSource(evaluation.videos, model.config).view_clips(0), machine.device)
-    )
-    torch.testing.assert_close(evaluation.scores[:1], logits.logits.sigmoid(), atol=1e-5, rtol=0)
+    maker = ViewMaker(model.config, find_processor(None, model.config))
+    logits = model(maker(evaluation.videos.items[0].path)).logits
+    torch.testing.assert_close(evaluation.scores[:1], logits.sigmoid(), atol=1e-5, rtol=0)
     assert not (tmp_path / "out" / "confusion.png").exists()
 
     values = tuple(Video(v.path, str(k / 4)) for k, v in enumerate(items))

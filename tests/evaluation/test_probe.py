@@ -25,8 +25,8 @@ from videomae.evaluation.probe import (
     probe,
 )
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.processing.views import ViewMaker, find_processor
 from videomae.settings import LinearProbeSettings
-from videomae.training.data import ClipSource, normalize
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
@@ -158,9 +158,10 @@ def test_features_are_the_mean_token_after_the_final_norm(data: Path) -> None:
         stored = torch.from_numpy(arrays["train"][7])
     model = VideoMAEForPreTraining.from_pretrained(given.model).videomae
     assert model.layernorm is not None
-    clips = ClipSource(load_videos(data), model.config).view_clips(7, num_clips=3)
+    processor = find_processor(given.model, model.config)
+    clips = ViewMaker(model.config, processor, num_clips=3)(load_videos(data).items[7].path)
     with torch.no_grad():
-        tokens = model(normalize(clips, torch.device("cpu"))).last_hidden_state
+        tokens = model(clips).last_hidden_state
     torch.testing.assert_close(stored, tokens.mean(1), atol=1e-5, rtol=1e-5)
     figures = json.loads((given.output / "results.json").read_text())
     assert figures["knn"]["top1"] == result.knn.top1

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,17 +7,19 @@ from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
-from videomae.data.manifest import load_videos
+from videomae.data.manifest import Video, Videos, load_videos
 from videomae.errors import ConfigError, VideoError
-from videomae.evaluation.sharding import compute_videos, evaluating, is_split
-from videomae.training.data import ClipSource
+from videomae.evaluation import sharding
+from videomae.evaluation.sharding import compute_videos, evaluating, is_split, views_of
+from videomae.processing.views import ViewMaker, find_processor
+from videomae.video.reader import probe, read_frames
 
 CONFIG = VideoMAEConfig.preset("tiny", image_size=16, num_frames=4, frame_stride=2)
 
 
 @pytest.fixture
-def source(videos_dir: Path) -> ClipSource:
-    return ClipSource(load_videos(videos_dir), CONFIG)
+def videos(videos_dir: Path) -> Videos:
+    return load_videos(videos_dir)
 
 
 @pytest.fixture
@@ -24,26 +27,31 @@ def machine() -> Machine:
     return Machine.start("cpu", "float32")
 
 
+def maker_of(num_clips: int = 1, num_crops: int = 1) -> ViewMaker:
+    return ViewMaker(CONFIG, find_processor(None, CONFIG), num_clips=num_clips, num_crops=num_crops)
+
+
 def brightness(pixels: Tensor) -> Tensor:
     """(B, T, C, H, W) -> (B, C)."""
-    return pixels.float().mean((1, 3, 4))
+    return pixels.mean((1, 3, 4))
 
 
-class Stumbling(ClipSource):
-    """Opens nothing at the first so many tries of video 3."""
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, failures: dict[str, int]) -> None:
+    """Let each of these videos fail so many times; "" is all others."""
 
-    failures = 1
+    def views(video: Video, maker: ViewMaker) -> Tensor:
+        name = video.path if video.path in failures else ""
+        if failures.get(name, 0) > 0:
+            failures[name] -= 1
+            raise error
+        return views_of(video, maker)
 
-    def view_clips(self, index: int, *, num_clips: int = 1, num_crops: int = 1) -> Tensor:
-        if index == 3 and self.failures:
-            self.failures -= 1
-            raise VideoError("the disk stumbles")
-        return super().view_clips(index, num_clips=num_clips, num_crops=num_crops)
+    monkeypatch.setattr(sharding, "views_of", views)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 7, 100])
 def test_each_video_has_its_own_views_in_the_order_of_the_list(
-    source: ClipSource, machine: Machine, batch_size: int
+    videos: Videos, machine: Machine, batch_size: int
 ) -> None:
     sizes, told = [], []
 
@@ -52,85 +60,86 @@ def test_each_video_has_its_own_views_in_the_order_of_the_list(
         return brightness(pixels)
 
     rows = compute_videos(
-        source,
+        videos,
+        maker_of(num_clips=2, num_crops=3),
         compute,
         lambda views: views,
         machine=machine,
-        num_clips=2,
-        num_crops=3,
         batch_size=batch_size,
         num_workers=2,
         on_progress=lambda done, of: told.append((done, of)),
     )
     assert len(rows) == 10
-    for index, row in enumerate(rows):
+    for video, row in zip(videos.items, rows, strict=True):
         assert isinstance(row, Tensor)
-        expected = brightness(source.view_clips(index, num_clips=2, num_crops=3))
-        assert torch.equal(row, expected)
+        assert torch.equal(row, brightness(views_of(video, maker_of(num_clips=2, num_crops=3))))
     assert max(sizes) <= batch_size
     assert sum(sizes) == 60
     assert told[-1] == (10, 10)
     assert told == sorted(told)
 
 
+def run(videos: Videos, machine: Machine, **options: Any) -> list[Tensor | str]:
+    """The mean brightness of the first view of each video."""
+    given: dict[str, Any] = {"batch_size": 4, "num_workers": 1, "maker": maker_of()} | options
+    compute, maker = given.pop("compute", brightness), given.pop("maker")
+    return compute_videos(videos, maker, compute, lambda rows: rows[0], machine=machine, **given)
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 def test_a_video_is_tried_twice_and_never_replaced(
-    source: ClipSource, machine: Machine, failures: int
+    videos: Videos, machine: Machine, failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stumbling = Stumbling(source.videos, CONFIG)
-    stumbling.failures = failures
-    rows = compute_videos(
-        stumbling, brightness, lambda views: views[0], machine=machine,
-        num_clips=1, batch_size=3, num_workers=1,
-    )  # fmt: skip
+    stumbles = {videos.items[3].path: failures}
+    failing(monkeypatch, VideoError("the disk stumbles"), stumbles)
+    rows = run(videos, machine, batch_size=3)
     texts = {index: row for index, row in enumerate(rows) if isinstance(row, str)}
     assert texts == ({} if failures == 1 else {3: "the disk stumbles"})
-    assert stumbling.failures == 0
+    assert set(stumbles.values()) == {0}
 
 
-def test_answers_that_are_no_numbers_are_told(source: ClipSource, machine: Machine) -> None:
-    rows = compute_videos(
-        source, lambda pixels: brightness(pixels) / 0 * 0, lambda views: views[0],
-        machine=machine, num_clips=1, batch_size=8, num_workers=1,
-    )  # fmt: skip
+def test_answers_that_are_no_numbers_are_told(videos: Videos, machine: Machine) -> None:
+    rows = run(videos, machine, compute=lambda pixels: brightness(pixels) / 0 * 0)
     assert set(map(str, rows)) == {"the model's answer is no number; try dtype=float32"}
 
 
 def test_a_split_model_is_called_equally_often_whatever_can_be_read(
-    source: ClipSource, machine: Machine
+    videos: Videos, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(ClipSource):
-        def view_clips(self, index: int, **_: int) -> Tensor:
-            raise VideoError(f"{index} is broken")
-
-    calls = {}
-    for name, each in (("whole", source), ("broken", Broken(source.videos, CONFIG))):
+    def num_calls(num_clips: int, batch_size: int) -> int:
         sizes: list[int] = []
 
-        def compute(pixels: Tensor, sizes: list[int] = sizes) -> Tensor:
+        def compute(pixels: Tensor) -> Tensor:
             sizes.append(len(pixels))
             return brightness(pixels)
 
-        compute_videos(
-            each, compute, lambda views: views, machine=machine,
-            num_clips=3, num_crops=3, batch_size=4, num_workers=1, in_step=True,
-        )  # fmt: skip
-        calls[name] = len(sizes)
-    assert calls == {"whole": 30, "broken": 30}  # 9 views as 4, 4, 1
+        maker = maker_of(num_clips=num_clips)
+        run(videos, machine, compute=compute, maker=maker, batch_size=batch_size, in_step=True)
+        return len(sizes)
+
+    cases = [(9, 4), (3, 8), (1, 4), (1, 100)]
+    expected = [30, 5, 3, 1]  # 9 views as 4, 4, 1; 3 of two videos in 8; 4, 4, 2; all
+    assert [num_calls(*case) for case in cases] == expected
+    failing(monkeypatch, VideoError("broken"), {video.path: 99 for video in videos.items[::2]})
+    assert [num_calls(*case) for case in cases] == expected
+    failing(monkeypatch, VideoError("broken"), {"": 999})
+    assert [num_calls(*case) for case in cases] == expected
 
 
 def test_errors_of_the_caller_are_not_taken_for_bad_videos(
-    source: ClipSource, machine: Machine
+    videos: Videos, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Wrong(ClipSource):
-        def view_clips(self, index: int, **_: int) -> Tensor:
-            raise ConfigError(f"fsspec lacks a package for {index}")
-
+    failing(monkeypatch, ConfigError("fsspec lacks a package"), {"": 99})
     with pytest.raises(ConfigError, match="lacks a package"):
-        compute_videos(
-            Wrong(source.videos, CONFIG), brightness, lambda views: views, machine=machine,
-            num_clips=1, batch_size=4, num_workers=1,
-        )  # fmt: skip
+        run(videos, machine)
+
+
+def test_views_are_of_the_part_that_a_row_names(videos_dir: Path) -> None:
+    path = sorted((videos_dir / "sway").glob("*.mp4"))[0]
+    assert probe(path).fps == 8
+    last = read_frames(path, [7])
+    (view,) = views_of(Video(str(path), start_seconds=7 / 8), maker_of())
+    assert torch.equal(view, maker_of()(last)[0])
 
 
 def test_every_part_of_a_model_is_left_in_its_mode() -> None:

@@ -20,9 +20,9 @@ from videomae.processing.transforms import (
     as_videos,
     center_crop,
     check_range,
-    normalize,
     output_size,
     resize,
+    to_pixels,
 )
 
 
@@ -259,7 +259,7 @@ def test_cropping_copies_nothing() -> None:
     assert center_crop(frame, 5, 5)._base is frame
 
 
-# normalize, check_range
+# to_pixels, check_range
 
 
 def frames_of(*numbers: float, dtype: torch.dtype = torch.uint8) -> list[Tensor]:
@@ -267,7 +267,7 @@ def frames_of(*numbers: float, dtype: torch.dtype = torch.uint8) -> list[Tensor]
 
 
 def test_normalizing_by_hand() -> None:
-    pixels = normalize(frames_of(0, 255), factor=1 / 255, mean=(0.5, 0, 1), std=(0.5, 2, 4))
+    pixels = to_pixels(frames_of(0, 255), factor=1 / 255, mean=(0.5, 0, 1), std=(0.5, 2, 4))
     assert pixels.shape == (2, 3, 2, 2)
     assert pixels.dtype == torch.float32
     assert pixels.is_contiguous()
@@ -276,22 +276,22 @@ def test_normalizing_by_hand() -> None:
 
 
 def test_each_step_alone() -> None:
-    assert normalize(frames_of(51), factor=1 / 255)[0, 0, 0, 0].item() == pytest.approx(0.2)
-    assert normalize(frames_of(5), mean=1.0, std=2.0)[0, 0, 0, 0].item() == 2
-    assert torch.equal(normalize(frames_of(5, 6)), torch.cat(frames_of(5, 6)))
+    assert to_pixels(frames_of(51), factor=1 / 255)[0, 0, 0, 0].item() == pytest.approx(0.2)
+    assert to_pixels(frames_of(5), mean=1.0, std=2.0)[0, 0, 0, 0].item() == 2
+    assert torch.equal(to_pixels(frames_of(5, 6)), torch.cat(frames_of(5, 6)))
 
 
 def test_grey_becomes_three_channels_when_three_are_meant() -> None:
     grey = [torch.full((1, 1, 2, 2), 4, dtype=torch.uint8)]
-    assert normalize(grey).shape == (1, 1, 2, 2)
-    assert normalize(grey, mean=1.0).shape == (1, 1, 2, 2)
-    assert normalize(grey, to_rgb=True).shape == (1, 3, 2, 2)
-    assert normalize(grey, mean=(0, 1, 2), std=1.0)[0, :, 0, 0].tolist() == [4, 3, 2]
+    assert to_pixels(grey).shape == (1, 1, 2, 2)
+    assert to_pixels(grey, mean=1.0).shape == (1, 1, 2, 2)
+    assert to_pixels(grey, to_rgb=True).shape == (1, 3, 2, 2)
+    assert to_pixels(grey, mean=(0, 1, 2), std=1.0)[0, :, 0, 0].tolist() == [4, 3, 2]
 
 
 def test_any_number_of_channels_fits_its_own_mean() -> None:
     frame = torch.ones(1, 5, 2, 2)
-    pixels = normalize([frame], mean=(0, 1, 2, 3, 4), std=(1, 1, 1, 1, 2))
+    pixels = to_pixels([frame], mean=(0, 1, 2, 3, 4), std=(1, 1, 1, 1, 2))
     assert pixels[0, :, 0, 0].tolist() == [1, 0, -1, -2, -1.5]
 
 
@@ -304,7 +304,7 @@ def test_any_number_of_channels_fits_its_own_mean() -> None:
 )
 def test_a_mean_that_does_not_fit_the_channels_is_an_error(channels: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        normalize([torch.zeros(1, channels, 2, 2)], mean=(1, 1, 1), std=(1, 1, 1))
+        to_pixels([torch.zeros(1, channels, 2, 2)], mean=(1, 1, 1), std=(1, 1, 1))
 
 
 def test_numbers_already_rescaled_are_warned_of() -> None:

@@ -13,7 +13,15 @@ from videomae.config import IMAGENET_MEAN, VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
 from videomae.processing import views
 from videomae.processing.processors import VideoMAEImageProcessor
-from videomae.processing.views import ViewMaker, find_processor, prepared, run_views
+from videomae.processing.views import (
+    ViewMaker,
+    find_processor,
+    normalize,
+    prepared,
+    run_views,
+    shown,
+    try_twice,
+)
 from videomae.video.folder import find_videos
 from videomae.video.reader import BadVideo, Frames, write_video
 
@@ -111,6 +119,7 @@ def test_files_folders_arrays_and_tensors_are_read_alike(tmp_path: Path) -> None
             np.zeros((4, 8, 8, 3), np.float32),
             r"\(4, 8, 8, 3\) and type float32 was given; ",
         ),
+        (np.zeros((4, 8, 8, 4), np.uint8), r"\(4, 8, 8, 4\) and type uint8 was given; "),
         (np.zeros((8, 8, 3), np.uint8), r"must be stacked: np.stack\(frames\)"),
         (np.zeros((2, 4, 8, 8, 3), np.uint8), "give several videos as a list"),
         (torch.zeros(4, 8, 8, dtype=torch.uint8), "must be stacked"),
@@ -205,8 +214,8 @@ def test_threads_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_leaving_early_ends_the_thread() -> None:
     results = prepared(iter(range(1, 9)), pixels_of, "raise")
     next(results)
-    results.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name.startswith("videomae-decode")]
+    results.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("videomae-ahead")]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
@@ -218,7 +227,8 @@ def test_views_share_batches_and_find_their_way_back(batch_size: int) -> None:
         return views.sum(1) * 10
 
     videos: list[Any] = [1, 2, "x.mp4", 3, 1, "y.mp4"]
-    found = [made for _, made in run_views(videos, pixels_of, compute, batch_size, "skip")]
+    pairs = prepared(videos, pixels_of, "skip")
+    found = [made for _, made in run_views(pairs, compute, batch_size)]
     outputs = [made.tolist() if isinstance(made, torch.Tensor) else made.reason for made in found]
     assert outputs == [[20], [40, 40], "x.mp4: broken", [60, 60, 60], [20], "y.mp4: broken"]
     assert max(sizes) <= batch_size
@@ -234,10 +244,34 @@ def test_a_result_comes_as_soon_as_its_batch_is_full(monkeypatch: pytest.MonkeyP
             asked.append(1)
             yield 1
 
-    results: Any = run_views(videos(), pixels_of, lambda views: views, 4, "raise")
+    results = run_views(prepared(videos(), pixels_of, "raise"), lambda views: views, 4)
     next(results)
     assert len(asked) == 5  # one batch and one video ahead
-    results.close()
+
+
+def test_batches_are_as_full_as_whole_videos_make_them() -> None:
+    sizes: list[int] = []
+
+    def compute(views: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(views))
+        return views
+
+    videos = [("a", torch.zeros(3, 2)), ("b", "broken"), *[("c", torch.zeros(3, 2))] * 4]
+    assert [name for name, _ in run_views(videos, compute, 8)] == list("abcccc")
+    assert sizes == [6, 6, 3]
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_a_stumble_is_forgiven_once(failures: int) -> None:
+    left = [failures]
+
+    def stumbling(number: int) -> int:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise VideoError("the disk stumbles")
+        return number
+
+    assert try_twice(stumbling, 7) == (7 if failures < 2 else "the disk stumbles")
 
 
 @pytest.fixture
@@ -287,3 +321,51 @@ def test_without_one_the_config_says_what_fits(tmp_path: Path) -> None:
         assert processor.image_mean == IMAGENET_MEAN
     wide = find_processor(None, CONFIG.copy(image_size=(8, 12)))
     assert wide.size == wide.crop_size == {"height": 8, "width": 12}
+
+
+@pytest.mark.parametrize(("num_channels", "opaque"), [(1, 0), (3, 0), (4, 1)])
+def test_the_processor_that_fits_has_the_channels_of_the_model(
+    num_channels: int, opaque: int
+) -> None:
+    processor = find_processor(None, CONFIG.copy(num_channels=num_channels))
+    assert len(processor.image_mean) == len(processor.image_std) == num_channels
+    assert processor.image_mean[:3] == (IMAGENET_MEAN if num_channels > 1 else (0.449,))
+    made = ViewMaker(CONFIG.copy(num_channels=num_channels), processor)(numbered(9))
+    assert made.shape == (1, 4, num_channels, 8, 8)
+    if opaque:
+        assert torch.equal(made[:, :, 3], torch.ones(1, 4, 8, 8))
+
+
+def test_arrays_with_the_channels_of_the_model_are_taken_as_they_are() -> None:
+    for count in (1, 2, 4, 5):
+        config = CONFIG.copy(num_channels=count)
+        frames = np.random.default_rng(0).integers(0, 255, (9, 8, 8, count), dtype=np.uint8)
+        maker = ViewMaker(config, find_processor(None, config))
+        made = maker(frames)
+        assert torch.equal(made, maker(torch.from_numpy(frames).permute(0, 3, 1, 2)))
+        clip = torch.from_numpy(frames)[[1, 3, 5, 7]].permute(0, 3, 1, 2)[None]
+        assert torch.equal(made, normalize(clip, maker.processor))
+    with pytest.raises(ConfigError, match="or with the 5 channels of the model"):
+        maker(frames[..., :4])
+    with pytest.raises(ConfigError, match="frames have 3 channels and the model takes 5"):
+        maker(frames[..., :3])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"image_mean": 0.5, "image_std": 0.5},
+        {"rescale_factor": 1 / 127.5, "image_mean": (1, 0, 1), "image_std": (1, 2, 1)},
+        {"do_rescale": False, "image_mean": 100.0, "image_std": 3.0},
+        {"do_normalize": False},
+        {"do_normalize": False, "do_rescale": False},
+    ],
+)
+def test_clips_get_the_numbers_of_the_processor(settings: dict[str, Any]) -> None:
+    processor = VideoMAEImageProcessor(size=8, crop_size=8, **settings)
+    clip = torch.randint(0, 256, (1, 4, 3, 8, 8), dtype=torch.uint8)
+    expected = processor(clip, return_tensors="pt").pixel_values
+    assert torch.equal(normalize(clip, processor), expected.float())
+    if processor.do_rescale and processor.rescale_factor == 1 / 255:
+        torch.testing.assert_close(shown(expected[0], processor), clip[0] / 255)

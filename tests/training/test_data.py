@@ -7,23 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
+from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos
 from videomae.data.opening import open_video
 from videomae.errors import ConfigError, VideoError
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation, crop_and_resize
-from videomae.training.data import (
-    Batch,
-    ClipSource,
-    Plan,
-    covering_size,
-    normalize,
-    train_batches,
-)
+from videomae.training.data import Batch, ClipSource, Plan, train_batches
 from videomae.video.reader import probe, read_frames
 
 CONFIG = VideoMAEConfig.preset("tiny", image_size=16, num_frames=4, frame_stride=2)
@@ -238,36 +233,20 @@ def test_clips_come_from_their_part_alone(videos_dir: Path) -> None:
     last = read_frames(path, [7])
     rows = (Video(str(path), start_seconds=7 / 8),)
     clips = ClipSource(Videos(rows), CONFIG, augmentation=Augmentation(crop_scales=(1.0,)))
-    (view,) = clips.view_clips(0)
     expected = crop_and_resize(last, (0, 0, 24, 24), (16, 16))
-    assert torch.equal(view, expected.expand(4, -1, -1, -1))
     (clip,) = clips.train_clips(0, 0)
-    assert torch.equal(clip, view)
+    assert torch.equal(clip, expected.expand(4, -1, -1, -1))
 
 
-def test_the_centred_view_is_the_middle_of_the_video(videos_dir: Path) -> None:
-    clips = source(videos_dir)
-    (view,) = clips.view_clips(0)
-    # 8 frames, span 7: starts at (8 - 7) // 2 = 0
-    frames = read_frames(clips.videos.items[0].path, [0, 2, 4, 6])
-    whole = crop_and_resize(frames, (0, 0, *frames.shape[1:3]), (16, 16))
-    assert torch.equal(view, whole)
-
-
-def test_views_are_clips_times_crops(videos_dir: Path) -> None:
-    views = source(videos_dir).view_clips(0, num_clips=2, num_crops=3)
-    assert views.shape == (6, 4, 3, 16, 16)
-    assert not torch.equal(views[0], views[3])  # clips start at frames 0 and 1
-
-
-def test_covering_size_rounds_down_the_longer_side() -> None:
-    assert covering_size(240, 320, (224, 224)) == (224, 298)
-    assert covering_size(320, 240, (224, 224)) == (298, 224)
-    assert covering_size(32, 32, (32, 32)) == (32, 32)
-    assert covering_size(100, 100, (32, 64)) == (64, 64)
-
-
-def test_normalize_uses_the_training_statistics() -> None:
-    pixels = torch.full((1, 1, 3, 1, 1), 255, dtype=torch.uint8)
-    expected = (1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    assert torch.allclose(normalize(pixels, torch.device("cpu")).flatten(), expected)
+def test_a_model_of_other_channels_trains_on_them(videos_dir: Path) -> None:
+    videos = load_videos(videos_dir)
+    rgb = ClipSource(videos, CONFIG).train_clips(0, 0)  # (1, T, 3, H, W)
+    grey = ClipSource(videos, CONFIG.copy(num_channels=1)).train_clips(0, 0)
+    frames = rgb[0].permute(0, 2, 3, 1).numpy()
+    luma = [np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]
+    assert torch.equal(grey[0, :, 0], torch.from_numpy(np.stack(luma)))
+    four = ClipSource(videos, CONFIG.copy(num_channels=4))
+    assert torch.equal(four.train_clips(0, 0)[:, :, :3], rgb)
+    assert bool((four.train_clips(0, 0)[:, :, 3] == 255).all())
+    with pytest.raises(ConfigError, match="frames have 3 channels and the model takes 2"):
+        ClipSource(videos, CONFIG.copy(num_channels=2)).train_clips(0, 0)

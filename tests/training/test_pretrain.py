@@ -15,10 +15,10 @@ from PIL import Image
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.processing.views import normalize
 from videomae.report.record import read_log
 from videomae.settings import PretrainSettings, load_recipe
 from videomae.training.checkpoint import checkpoint_paths
-from videomae.training.data import normalize
 from videomae.training.pretrain import draw_masks, make_model, pretrain
 
 
@@ -144,8 +144,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_a_step_without_a_number_is_skipped_and_many_stop_the_run(
     settings: PretrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(pixels: Any, device: Any) -> Any:
-        return normalize(pixels, device) * (float("nan") if next(steps) in bad else 1)
+    def poisoned(*clips: Any) -> Any:
+        return normalize(*clips) * (float("nan") if next(steps) in bad else 1)
 
     with monkeypatch.context() as patch:
         patch.setattr("videomae.training.pretrain.normalize", poisoned)

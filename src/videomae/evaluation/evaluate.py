@@ -23,12 +23,12 @@ from videomae.evaluation import metrics
 from videomae.evaluation.predictions import check_pyarrow, write_predictions
 from videomae.evaluation.sharding import Progress, compute_videos, evaluating, is_split
 from videomae.hub import write_json
-from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.processing.views import ViewMaker, find_processor
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.plots import plot_confusion
 from videomae.settings import EvaluateSettings, Problem
-from videomae.training.data import ClipSource, normalize
+from videomae.weights.pretrained import load_trained
 
 _TOP = 5
 _NUM_CONFUSED = 20
@@ -225,6 +225,7 @@ def evaluate(
     evaluation = evaluate_model(
         model,
         videos,
+        processor=find_processor(settings.model, model.config),
         machine=machine,
         problem=problem,
         num_clips=settings.num_clips,
@@ -247,11 +248,12 @@ def evaluate(
 
 def load_classifier(settings: EvaluateSettings, machine: Machine) -> VideoMAEForVideoClassification:
     """The model to be evaluated, its weights in float32; products run in the machine's dtype."""
-    ready = engines.load(
-        settings.model, dtype="float32", device=machine.device, **stride_of(settings.frame_stride)
-    )
-    assert isinstance(ready.model, VideoMAEForVideoClassification)
-    return ready.model
+    return load_trained(
+        VideoMAEForVideoClassification,
+        settings.model,
+        dtype=torch.float32,
+        **stride_of(settings.frame_stride),
+    ).to(machine.device)
 
 
 def stride_of(frame_stride: Any) -> dict[str, Any]:
@@ -325,6 +327,7 @@ def evaluate_model(
     model: VideoMAEForVideoClassification,
     videos: Videos,
     *,
+    processor: Any = None,
     machine: Machine,
     problem: Problem = "single_label",
     num_clips: int = 1,
@@ -335,6 +338,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a loaded model, leaving it in the mode it was in. Every video counts once.
 
+    Pixels are those of `classify` with the same `processor`, by default one that fits the model.
     Averaged over the views are softmax (single_label), sigmoid (multi_label) or the plain outputs
     (regression). `videos.classes` are the model's, in its order. All processes take part and get
     the same answer; each decodes videos rank, rank + world, ...
@@ -350,13 +354,14 @@ def evaluate_model(
             f"the model has {num_outputs} outputs and {problem} on these videos needs {expected}; "
             "use the model that was trained for them"
         )
+    processor = processor or find_processor(None, model.config)
     true_labels(videos, problem)  # wrong ones raise before the work
     if problem != "single_label":
         metrics.check_torchmetrics()
 
     def compute(pixels: Tensor) -> Tensor:
         with machine.autocast():
-            logits: Tensor = model(normalize(pixels, machine.device), return_dict=True).logits
+            logits: Tensor = model(pixels.to(machine.device), return_dict=True).logits
         logits = logits.float()
         if problem == "regression":
             return logits
@@ -364,12 +369,11 @@ def evaluate_model(
 
     with evaluating(model):
         rows = compute_videos(
-            ClipSource(videos, model.config),
+            videos,
+            ViewMaker(model.config, processor, num_clips=num_clips, num_crops=num_crops),
             compute,
             lambda views: views.mean(0),
             machine=machine,
-            num_clips=num_clips,
-            num_crops=num_crops,
             batch_size=batch_size,
             num_workers=num_workers,
             in_step=is_split(model),

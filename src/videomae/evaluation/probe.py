@@ -5,6 +5,7 @@ of each, M rows to learn from, D features, K classes.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import random
@@ -23,18 +24,19 @@ from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluate import Evaluation, stride_of
-from videomae.evaluation.sharding import compute_videos, evaluating
+from videomae.evaluation.sharding import Progress, compute_videos, evaluating
 from videomae.hub import atomic_path, write_json
-from videomae.inference import engines
 from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEModel,
     VideoMAEPreTrainedModel,
 )
+from videomae.processing.processors import VideoMAEImageProcessor
+from videomae.processing.views import ViewMaker, find_processor
 from videomae.settings import LinearProbeSettings
-from videomae.training.data import ClipSource, normalize
 from videomae.version import __version__
 from videomae.weights.checkpoint import has_pooled_norm
+from videomae.weights.pretrained import load_trained
 
 FEATURES_NAME = "features.npz"
 
@@ -130,15 +132,20 @@ def linear_probe(
     machine = machine or Machine.start(settings.device, settings.dtype)
     train_videos, test_videos = load_both(settings)
     model = load_encoder(settings, machine)
-    key = _key(settings, machine, model, train_videos, test_videos)
+    processor = find_processor(settings.model, model.config)
+    key = _key(settings, machine, model, processor, train_videos, test_videos)
     found = _read_features(settings.output / FEATURES_NAME, key, train_videos, test_videos)
     reused = all(machine.gather([found is not None]))
     if found is None or not reused:
+
+        def features(what: str, videos: Videos, num_clips: int) -> Features:
+            maker = ViewMaker(model.config, processor, num_clips=num_clips)
+            report = functools.partial(on_progress, what) if on_progress else None
+            return compute_features(settings, machine, model, videos, maker, report)
+
         found = (
-            _features(
-                settings, machine, model, train_videos, settings.num_clips, "learning", on_progress
-            ),
-            _features(settings, machine, model, test_videos, 1, "testing", on_progress),
+            features("learning", train_videos, settings.num_clips),
+            features("testing", test_videos, 1),
         )
         if machine.is_main:
             _write_features(settings.output / FEATURES_NAME, key, *found)
@@ -175,30 +182,23 @@ def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
 
 def load_encoder(settings: LinearProbeSettings, machine: Machine) -> VideoMAEPreTrainedModel:
     """The encoder with its final norm, which fine-tuned checkpoints have behind the mean."""
-    kind: dict[str, Any] = {"model_class": VideoMAEModel}
+    kind: type[VideoMAEPreTrainedModel] = VideoMAEModel
+    options = stride_of(settings.frame_stride)
     if has_pooled_norm(settings.model):
-        kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
+        kind, options["num_labels"] = VideoMAEForVideoClassification, 0
     with warnings.catch_warnings():
         # The decoder, or the head, is what is meant to be left out.
         warnings.filterwarnings("ignore", ".*unexpected tensors were left out")
-        ready = engines.load(
-            settings.model,
-            dtype="float32",
-            device=machine.device,
-            **stride_of(settings.frame_stride),
-            **kind,
-        )
-    return ready.model
+        return load_trained(kind, settings.model, dtype=torch.float32, **options).to(machine.device)
 
 
-def _features(
+def compute_features(
     settings: LinearProbeSettings,
     machine: Machine,
     model: VideoMAEPreTrainedModel,
     videos: Videos,
-    num_clips: int,
-    what: str,
-    on_progress: ProbeProgress | None,
+    maker: ViewMaker,
+    on_progress: Progress | None,
 ) -> Features:
     """The mean over all tokens after the final norm, of evenly spaced clips, centre crops."""
     encoder: Any = getattr(model, "videomae", model)
@@ -206,22 +206,22 @@ def _features(
 
     def compute(pixels: Tensor) -> Tensor:
         with machine.autocast():
-            tokens = encoder(normalize(pixels, machine.device), return_dict=True).last_hidden_state
+            tokens = encoder(pixels.to(machine.device), return_dict=True).last_hidden_state
         means: Tensor = tokens.float().mean(1)  # (B, D)
         return means if norm is None else norm(means)
 
     with evaluating(model):
         rows = compute_videos(
-            ClipSource(videos, model.config),
+            videos,
+            maker,
             compute,
             lambda clips: clips,
             machine=machine,
-            num_clips=num_clips,
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
-            on_progress=(lambda done, of: on_progress(what, done, of)) if on_progress else None,
+            on_progress=on_progress,
         )
-    values = torch.full((len(videos), num_clips, model.config.hidden_size), torch.nan)
+    values = torch.full((len(videos), maker.num_views, model.config.hidden_size), torch.nan)
     for number, row in enumerate(rows):
         if isinstance(row, Tensor):
             values[number] = row
@@ -380,15 +380,17 @@ def _key(
     settings: LinearProbeSettings,
     machine: Machine,
     model: VideoMAEPreTrainedModel,
+    processor: VideoMAEImageProcessor,
     *lists: Videos,
 ) -> str:
-    """What the features follow from, in short: model, precision, clips and videos."""
+    """What the features follow from, in short: model, precision, pixels, clips and videos."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     described = {
         "version": __version__,
         "config": model.config.to_dict(),
+        "processor": processor.to_dict(),
         "dtype": str(machine.dtype),
         "num_clips": settings.num_clips,
         "videos": [[str(video) for video in videos.items] for videos in lists],

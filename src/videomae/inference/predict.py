@@ -36,6 +36,7 @@ from videomae.processing.views import (
     find_processor,
     prepared,
     run_views,
+    shown,
 )
 from videomae.report import pictures, reconstruction
 from videomae.report.reconstruction import Rendering
@@ -176,7 +177,7 @@ def classify(
         )
 
     def each(items: Iterable[Any]) -> Iterator[Classification | BadVideo]:
-        for path, logits in run_views(items, maker, ready.__call__, batch_size, on_error):
+        for path, logits in run_views(prepared(items, maker, on_error), ready.__call__, batch_size):
             yield logits if isinstance(logits, BadVideo) else answer(path, logits)
 
     return _as_given(videos, each)
@@ -248,7 +249,7 @@ def embed(
         return ready(pixel_values, lambda tokens: _features(ready.model, tokens, features))
 
     def each(items: Iterable[Any]) -> Iterator[Embedding | BadVideo]:
-        for path, found in run_views(items, maker, compute, batch_size, on_error):
+        for path, found in run_views(prepared(items, maker, on_error), compute, batch_size):
             # Only pooled features can have more than one view.
             yield (found if isinstance(found, BadVideo) else Embedding(path, found.mean(0).numpy()))
 
@@ -317,7 +318,7 @@ def reconstruct(
             config.patch_hw,
             normalize=config.norm_pix_loss,
         )
-        pixels = _shown(pixel_values[0], chosen)
+        pixels = shown(pixel_values[0], chosen)
         pasted = reconstruction.paste_reconstruction(
             pixels, hidden[0], predictions[0], config, rendering=rendering
         )
@@ -377,17 +378,6 @@ def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features
     norm = getattr(model, "fc_norm", None)
     means = means if norm is None else norm(means)
     return means if features == "per_time" else means[:, 0]
-
-
-def _shown(pixel_values: Tensor, processor: Any) -> Tensor:
-    """Pixel values (T, C, H, W) as they were before the processor normalised them: in 0..1."""
-    if not processor.do_normalize:
-        return pixel_values
-    mean, std = (
-        torch.tensor(values).view(-1, 1, 1)
-        for values in (processor.image_mean, processor.image_std)
-    )
-    return pixel_values * std + mean
 
 
 def _check_counts(**counts: int) -> None:

@@ -28,8 +28,8 @@ from videomae.processing.transforms import (
     as_videos,
     center_crop,
     check_range,
-    normalize,
     resize,
+    to_pixels,
 )
 from videomae.video.reader import VideoReader
 
@@ -238,7 +238,7 @@ class _Processor:
                 "(channels, height, width); keep do_center_crop=True or give size a height and a "
                 "width, and pass do_convert_rgb=True if their channels differ"
             )
-        return normalize(frames, factor=factor, mean=mean, std=std, to_rgb=to_rgb)
+        return to_pixels(frames, factor=factor, mean=mean, std=std, to_rgb=to_rgb)
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError
 
 Frame = Any  # a PIL image, or an array or tensor of shape (H, W, C), (C, H, W) or (H, W)
@@ -24,6 +26,8 @@ Video = list[Frame] | str | os.PathLike[str]
 # Hamming (5) are missing: PyTorch has no such filters.
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 _MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# Shares of red, green and blue in the luma of Pillow's mode "L", of 0x10000.
+_LUMA = np.array([19595, 38470, 7471], np.uint32)
 # The numbers of these Pillow modes are brightness; those of a palette, or of CMYK, are not.
 _PIXEL_MODES = ("L", "I", "F", "I;16", "RGB", "RGBA")
 
@@ -234,7 +238,7 @@ def center_crop(frame: Tensor, height: int, width: int) -> Tensor:
     return frame[:, :, top : top + height, left : left + width]
 
 
-def normalize(
+def to_pixels(
     frames: Sequence[Tensor],
     *,
     factor: float | None = None,
@@ -251,7 +255,7 @@ def normalize(
     Raises ConfigError if there are other numbers of channels, means and deviations.
 
     >>> grey = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
-    >>> normalize([grey], factor=1 / 255, mean=(0.5, 0.5, 0.5), std=0.5).shape
+    >>> to_pixels([grey], factor=1 / 255, mean=(0.5, 0.5, 0.5), std=0.5).shape
     torch.Size([1, 3, 2, 2])
     """
     _, channels, height, width = frames[0].shape
@@ -271,11 +275,7 @@ def normalize(
         device=frames[0].device,
     )
     if mean is not None:
-        # The factor goes into mean and std, by the very operations of transformers: any others
-        # differ in the last digit.
-        scale = 1.0 / (factor or 1.0)
-        means = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1) * scale
-        stds = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1) * scale
+        means, stds = statistics(mean, std, factor, pixels.device)
     for index, frame in enumerate(frames):  # all steps at once, while the frame is in fast memory
         out = pixels[index].copy_(frame[0])  # repeats one grey channel into three
         if mean is not None:
@@ -283,6 +283,65 @@ def normalize(
         elif factor is not None:
             out.mul_(factor)
     return pixels
+
+
+def statistics(
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    factor: float | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Mean and std (C, 1, 1), or (1, 1, 1), of numbers that are still to be multiplied by `factor`.
+
+    By the very operations of transformers: any others differ in the last digit.
+    """
+    scale = 1.0 / (factor or 1.0)
+    means, stds = (
+        (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) * scale).to(
+            device, non_blocking=True
+        )
+        for numbers in (mean, std)
+    )
+    return means, stds
+
+
+def default_statistics(num_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of each channel where none are stored: those of ImageNet for RGB.
+
+    One channel has the mean of these three. A fourth one, opaque as `to_channels` adds it, becomes
+    1; channels of any other count are brought from 0..1 to -1..1.
+
+    >>> default_statistics(4)
+    ((0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.5))
+    """
+    if num_channels == 1:
+        return (round(sum(IMAGENET_MEAN) / 3, 3),), (round(sum(IMAGENET_STD) / 3, 3),)
+    if num_channels in (3, 4):
+        more = (0.5,) * (num_channels - 3)
+        return IMAGENET_MEAN + more, IMAGENET_STD + more
+    return (0.5,) * num_channels, (0.5,) * num_channels
+
+
+def to_channels(frames: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
+    """Frames uint8 (T, H, W, C) with the channels that a model takes: (T, H, W, num_channels).
+
+    What has so many is left as it is. Of RGB, as all files are read, one channel is the luma of
+    Pillow's mode "L", and four are RGB with an opaque alpha. ConfigError for other pairs.
+
+    >>> to_channels(np.full((1, 1, 1, 3), (10, 20, 30), np.uint8), 1).item()
+    18
+    """
+    own = frames.shape[-1]
+    if own == num_channels:
+        return frames
+    if own == 3 and num_channels == 1:
+        return ((frames @ _LUMA + 0x8000) >> 16).astype(np.uint8)[..., None]
+    if own == 3 and num_channels == 4:
+        return np.concatenate([frames, np.full_like(frames[..., :1], 255)], axis=-1)
+    raise ConfigError(
+        f"frames have {own} channels and the model takes {num_channels}; RGB can become 1 or 4, "
+        f"so give arrays of {num_channels} channels, or a model with num_channels={own}"
+    )
 
 
 def check_range(

@@ -1,17 +1,21 @@
 """From videos to batches of clips: read ahead, sampled, cropped, resized, and grouped.
 
+All that answers questions about a video takes its pixels from here: classify, embed, reconstruct,
+evaluation, the linear probe and the pictures of a run. Training crops by itself, and takes its
+numbers from the same processor by `normalize`.
+
 Only the frames that a model looks at are decoded, and the next videos are decoded while the model
-works on this one. Letters: V views of a video; T, C, H, W as everywhere.
+works on this one. Letters: B clips, V views of a video; T, C, H, W as everywhere.
 """
 
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -24,11 +28,14 @@ from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.sampling import crop_boxes, views
+from videomae.processing.transforms import default_statistics, statistics, to_channels
 from videomae.video.reader import BadVideo, Frames, VideoReader
 
 FrameStride = int | Literal["config"] | None
 OnError = Literal["raise", "skip"]
-Item = tuple[Path | None, Tensor | BadVideo]  # a video's path, and what was made of it
+Made = TypeVar("Made")
+Name = TypeVar("Name")
+Failure = TypeVar("Failure")
 
 # Decoded frames of full size that are held at once, per video.
 _FRAMES_AT_ONCE = 16
@@ -43,7 +50,7 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     `path` is a hub id, folder, weight file, shipped name, or None for a model without a place. The
     processor that fits resizes the short side to the model's frame and cuts out the centre (for a
     frame that is not square the whole picture is resized), with the mean and std of ImageNet, which
-    all published models were trained with.
+    all published models were trained with; see `default_statistics` for other channels than RGB.
     """
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path
@@ -53,7 +60,35 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     height, width = config.image_hw
     whole = {"height": height, "width": width}
     size = {"shortest_edge": height} if height == width else whole
-    return VideoMAEImageProcessor(size=size, crop_size=whole)
+    mean, std = default_statistics(config.num_channels)
+    return VideoMAEImageProcessor(
+        size=size,
+        crop_size=whole,
+        image_mean=mean,
+        image_std=std,
+        do_convert_rgb=None if config.num_channels == 3 else False,
+    )
+
+
+def normalize(pixels: Tensor, processor: Any, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 clips (B, T, C, H, W), cropped already, to the numbers of the processor: float32.
+
+    They are those that the processor itself gives for the same crops, to the last digit.
+    """
+    factor = processor.rescale_factor if processor.do_rescale else None
+    numbers = pixels.to(device, non_blocking=True).float()
+    if not processor.do_normalize:
+        return numbers if factor is None else numbers * factor
+    mean, std = statistics(processor.image_mean, processor.image_std, factor, device)
+    return (numbers - mean).div_(std)
+
+
+def shown(pixel_values: Tensor, processor: Any) -> Tensor:
+    """Pixel values (T, C, H, W) as they were before the processor normalised them: in 0..1."""
+    if not processor.do_normalize:
+        return pixel_values
+    mean, std = statistics(processor.image_mean, processor.image_std)
+    return pixel_values * std + mean
 
 
 @dataclass(frozen=True)
@@ -61,8 +96,9 @@ class ViewMaker:
     """Makes the pixel values (V, T, C, H, W) of a video's views, as a model was trained on them.
 
     Takes a video file, GIF or folder of frames, or a uint8 array or tensor (T, H, W, 3) or
-    (T, 3, H, W). Views go clip by clip: `num_clips` along time, `num_crops` across each (see
-    `sampling.views`); a single one is centred. `frame_stride` "config" is the config's.
+    (T, 3, H, W), RGB or with the channels of the model (see `to_channels`). Views go clip by clip:
+    `num_clips` along time, `num_crops` across each (see `sampling.views`); a single one is centred.
+    `frame_stride` "config" is the config's.
     """
 
     config: VideoMAEConfig
@@ -75,11 +111,17 @@ class ViewMaker:
         if isinstance(video, str | os.PathLike):
             with VideoReader(video) as reader:
                 return self.views(reader.info.num_frames, reader.read)
-        frames = _as_frames(video)
+        frames = _as_frames(video, self.config.num_channels)
         return self.views(len(frames), lambda indices: frames[list(indices)])
 
+    @property
+    def num_views(self) -> int:
+        """Views of each video."""
+        return self.num_clips * self.num_crops
+
     def views(self, num_video_frames: int, read: Callable[[Sequence[int]], Frames]) -> Tensor:
-        config = self.config
+        """The views (V, T, C, H, W) of a video of so many frames, of which `read` gives any."""
+        config, channels = self.config, self.config.num_channels
         height, width = config.image_hw
         # Crops are made below, when the resized frames are there: here a clip is a view.
         clips = [
@@ -100,10 +142,12 @@ class ViewMaker:
         # Clips overlap: every frame is decoded and resized once, a few at a time.
         wanted = sorted(set(itertools.chain(*clips)))
         options = {} if self.num_crops == 1 else {"do_center_crop": False}
+        if channels != 3:
+            options["do_convert_rgb"] = False  # it would turn the model's channels back to RGB
         pixels = torch.cat(
             [
                 self.processor(
-                    list(read(wanted[first : first + _FRAMES_AT_ONCE])),
+                    list(to_channels(read(wanted[first : first + _FRAMES_AT_ONCE]), channels)),
                     return_tensors="pt",
                     input_data_format="channels_last",
                     **options,
@@ -125,22 +169,29 @@ class ViewMaker:
         )
 
 
-def _as_frames(video: Any) -> Frames:
-    """A video given as array or tensor, as uint8 (T, H, W, 3)."""
+def _as_frames(video: Any, num_channels: int) -> Frames:
+    """A video given as array or tensor, as uint8 (T, H, W, C)."""
     frames = video.detach().cpu().numpy() if isinstance(video, Tensor) else video
     if not isinstance(frames, np.ndarray):
         raise ConfigError(
             f"a video cannot be a {type(video).__name__}; expected a path, or an array or tensor "
             "of frames"
         )
-    if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3:
+    known = (3, num_channels)
+    if frames.ndim == 4 and frames.shape[-1] not in known and frames.shape[1] in known:
         frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+    if (
+        frames.ndim != 4
+        or frames.shape[-1] not in known
+        or frames.dtype != np.uint8
+        or not frames.size
+    ):
+        own = "" if num_channels == 3 else f", or with the {num_channels} channels of the model"
         more = "; frames of one video must be stacked: np.stack(frames)" if frames.ndim == 3 else ""
         more = "; give several videos as a list" if frames.ndim == 5 else more
         raise ConfigError(
             f"a video of shape {frames.shape} and type {frames.dtype} was given; expected uint8 "
-            f"(T, H, W, 3) or (T, 3, H, W), RGB in 0..255{more}"
+            f"(T, H, W, 3) or (T, 3, H, W), RGB in 0..255{own}{more}"
         )
     return frames
 
@@ -150,18 +201,50 @@ def decode_threads() -> int:
     return min(num_cores(), _MAX_DECODE_THREADS)
 
 
+def read_ahead(
+    make: Callable[[Any], Made], items: Iterable[Any], *, num_threads: int, num_ahead: int
+) -> Generator[Made]:
+    """What `make` gives for each item, in order, made ahead by threads.
+
+    While the caller works on one result, up to `num_ahead` more are made or wait; no more items
+    are taken, whatever their number. What `make` raises is raised in the place of its result.
+    """
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="videomae-ahead")
+    pending: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(make, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def try_twice(make: Callable[..., Made], *arguments: Any) -> Made | str:
+    """What `make` gives, tried twice, as disks and networks stumble; else the reason."""
+    try:
+        return make(*arguments)
+    except VideoError:
+        try:
+            return make(*arguments)
+        except VideoError as error:
+            return str(error)
+
+
 def prepared(
     videos: Iterable[Any], make_views: Callable[[Any], Tensor], on_error: OnError
-) -> Iterator[Item]:
+) -> Generator[tuple[Path | None, Tensor | BadVideo]]:
     """The path and views of each video in order, made ahead by `decode_threads` threads.
 
-    No more videos are read ahead than there are threads, whatever their number. With two threads on
-    two cores the shipped model classifies half as many short files again as with one.
+    No more videos are read ahead than there are threads. With two threads on two cores the shipped
+    model classifies half as many short files again as with one.
     """
     if on_error not in get_args(OnError):
         raise ConfigError(f"on_error={on_error!r} is unknown; expected 'raise' or 'skip'")
 
-    def prepare(video: Any) -> Item:
+    def prepare(video: Any) -> tuple[Path | None, Tensor | BadVideo]:
         path = Path(video) if isinstance(video, str | os.PathLike) else None
         try:
             return path, make_views(video)
@@ -170,47 +253,42 @@ def prepared(
                 raise
             return path, BadVideo(path, str(error))
 
-    pending: deque[Future[Item]] = deque()
-    ahead = decode_threads()
-    pool = ThreadPoolExecutor(ahead, thread_name_prefix="videomae-decode")
-    try:
-        for video in videos:
-            pending.append(pool.submit(prepare, video))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    threads = decode_threads()
+    yield from read_ahead(prepare, videos, num_threads=threads, num_ahead=threads)
 
 
 def run_views(
-    videos: Iterable[Any],
-    make_views: Callable[[Any], Tensor],
+    videos: Iterable[tuple[Name, Tensor | Failure]],
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
-    on_error: OnError,
-) -> Iterator[Item]:
-    """The path and outputs (V, ...) of each video; views of several videos share a batch."""
-    for group in _in_groups(prepared(videos, make_views, on_error), batch_size):
+) -> Iterator[tuple[Name, Tensor | Failure]]:
+    """Videos with their views (V, ...), or what is in their place, to the same with outputs.
+
+    Views of several videos share a batch.
+    """
+    for group in _in_groups(videos, batch_size):
         good = [made for _, made in group if isinstance(made, Tensor)]
         outputs: Iterator[Tensor] = iter(())
         if good:
             clips = torch.cat(good)
-            starts = range(0, len(clips), batch_size)
-            joined = torch.cat([compute(clips[start : start + batch_size]) for start in starts])
+            joined = torch.cat([compute(part) for part in torch.split(clips, batch_size)])
             outputs = iter(torch.split(joined, [len(made) for made in good]))
-        for path, made in group:
-            yield path, made if isinstance(made, BadVideo) else next(outputs)
+        for name, made in group:
+            yield name, next(outputs) if isinstance(made, Tensor) else made
 
 
-def _in_groups(prepared: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Consecutive videos, as few as have `batch_size` views together."""
-    group: list[Item] = []
-    for item in prepared:
-        group.append(item)
-        if sum(len(made) for _, made in group if isinstance(made, Tensor)) >= batch_size:
-            yield group
-            group = []
+def _in_groups(
+    videos: Iterable[tuple[Name, Tensor | Failure]], batch_size: int
+) -> Iterator[list[tuple[Name, Tensor | Failure]]]:
+    """Consecutive videos, as many as have `batch_size` views together, and at least one."""
+    group: list[tuple[Name, Tensor | Failure]] = []
+    count = 0
+    for name, made in videos:
+        group.append((name, made))
+        if isinstance(made, Tensor):
+            count += len(made)
+            if count + len(made) > batch_size:  # the next one has as many views
+                yield group
+                group, count = [], 0
     if group:
         yield group

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
+from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos
 from videomae.data.opening import open_video, part_of
 from videomae.errors import ConfigError, VideoError
-from videomae.processing.sampling import frame_indices, random_start, random_uniform_indices, views
+from videomae.processing.sampling import frame_indices, random_start, random_uniform_indices
+from videomae.processing.transforms import to_channels
 from videomae.settings import TrainSettings
-from videomae.training.augment import Augmentation, crop_and_resize
+from videomae.training.augment import Augmentation
 from videomae.video.reader import Frames
 
 # A video is kept decoded only up to this size, so that one long file cannot fill the cache.
@@ -182,7 +183,8 @@ class ClipSource:
         """Put together what `try_clips` gave for the videos of a part."""
         good = [place for place, made in enumerate(clips) if isinstance(made, Tensor)]
         order = [(repeat, place) for repeat in range(self.num_repeats) for place in good]
-        shape = (0, self.config.num_frames, 3, *self.config.image_hw)
+        config = self.config
+        shape = (0, config.num_frames, config.num_channels, *config.image_hw)
         row_of = {pair: row for row, pair in enumerate(order)}
         count = len(part.index)
         return Batch(
@@ -262,34 +264,12 @@ class ClipSource:
         )
 
     def _augmented(self, frames: Frames, draw: random.Random) -> Tensor:
-        return self.augmentation(frames, self.config.image_hw, draw)
-
-    def view_clips(self, index: int, *, num_clips: int = 1, num_crops: int = 1) -> Tensor:
-        """The evaluation views of video `index`, each frame decoded once: (V, T, C, H, W)."""
-        config, video = self.config, self.videos.items[index]
-        with open_video(video) as reader:
-            info, part = reader.info, part_of(video, reader.info)
-            height, width = covering_size(info.height, info.width, config.image_hw)
-            chosen = views(
-                len(part),
-                height,
-                width,
-                num_frames=config.num_frames,
-                frame_stride=config.frame_stride,
-                size=config.image_hw,
-                num_clips=num_clips,
-                num_crops=num_crops,
-            )
-            needed = sorted({part[i] for view in chosen for i in view.indices})
-            whole = (0, 0, info.height, info.width)
-            frames = crop_and_resize(reader.read(needed), whole, (height, width))
-        place = {number: row for row, number in enumerate(needed)}
-        clips = []
-        for view in chosen:
-            top, left, view_height, view_width = view.box
-            clip = frames[[place[part[i]] for i in view.indices]]
-            clips.append(clip[:, :, top : top + view_height, left : left + view_width])
-        return torch.stack(clips)
+        clip = self.augmentation(frames, self.config.image_hw, draw)  # (T, 3, H, W)
+        channels = self.config.num_channels
+        if channels == 3:
+            return clip
+        made = to_channels(clip.permute(0, 2, 3, 1).numpy(), channels)
+        return torch.from_numpy(made).permute(0, 3, 1, 2)
 
 
 def train_batches(
@@ -385,21 +365,3 @@ def neighbour(place: int, count: int) -> int:
     ([1, 0, 3, 2], [1, 2, 0])
     """
     return place ^ 1 if count % 2 == 0 else (place + 1) % count
-
-
-def covering_size(height: int, width: int, target_hw: tuple[int, int]) -> tuple[int, int]:
-    """The size that keeps a frame's shape and just covers the target, as the recipes test.
-
-    >>> covering_size(240, 320, (224, 224))
-    (224, 298)
-    """
-    if height * target_hw[1] <= width * target_hw[0]:
-        return target_hw[0], int(width * target_hw[0] / height)
-    return int(height * target_hw[1] / width), target_hw[1]
-
-
-def normalize(pixels: Tensor, device: torch.device) -> Tensor:
-    """uint8 clips (B, T, C, H, W) -> float32 on the device, with ImageNet mean and std."""
-    mean = torch.tensor(IMAGENET_MEAN).mul(255).view(1, 1, 3, 1, 1).to(device, non_blocking=True)
-    std = torch.tensor(IMAGENET_STD).mul(255).view(1, 1, 3, 1, 1).to(device, non_blocking=True)
-    return (pixels.to(device, non_blocking=True).float() - mean) / std

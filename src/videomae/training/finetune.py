@@ -17,15 +17,16 @@ from videomae.data.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluate import Evaluation, evaluate_model
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.processing.views import normalize
 from videomae.report.card import finetuning_card
 from videomae.report.record import read_log
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
 from videomae.training.augment import Augmentation, mix, smooth_one_hot
-from videomae.training.data import Batch, ClipSource, normalize
+from videomae.training.data import Batch, ClipSource
 from videomae.training.log import open_output
 from videomae.training.loop import EpochEnd, run_epochs
-from videomae.training.start import save_model, sizes_of
+from videomae.training.start import run_processor, save_model, sizes_of
 
 _PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -55,11 +56,12 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     open_output(settings, machine)
     torch.manual_seed(settings.seed)
     model = make_model(settings, videos).train()
+    processor = run_processor(settings, model.config)
     source = ClipSource(videos, model.config, settings, augmentation=make_augmentation(settings))
     weights = class_weights(settings, targets).to(machine.device)
 
     def batch_loss(network: nn.Module, batch: Batch, rows: slice) -> Tensor:
-        pixels = normalize(batch.pixels[rows], machine.device)
+        pixels = normalize(batch.pixels[rows], processor, machine.device)
         wanted = targets[list(batch.index[rows])].to(machine.device)
         if settings.mixes:  # then rows are all of them, see may_split
             pixels, wanted = mixed(settings, batch, pixels, wanted)
@@ -72,6 +74,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
             return evaluate_model(
                 model,
                 held_out,
+                processor=processor,
                 machine=machine,
                 problem=settings.problem,
                 num_workers=settings.num_workers,
@@ -80,7 +83,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     def save(folder: Path, evaluation: Evaluation | None) -> None:
         with ema.swapped_in(model) if ema else contextlib.nullcontext():
             card = finetuning_card(settings, model.config, evaluation)
-            save_model(model, machine, folder, card)
+            save_model(model, processor, machine, folder, card)
 
     rows = read_log(settings.output)
     best = max((row["score"] for row in rows if row.get("score") is not None), default=-math.inf)

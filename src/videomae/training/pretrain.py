@@ -9,20 +9,22 @@ from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
-from videomae.data.manifest import load_videos
+from videomae.data.manifest import Videos, load_videos
 from videomae.errors import VideoError
+from videomae.evaluation.sharding import views_of
 from videomae.masking import MASKS, running_cell_mask
 from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.processing.views import ViewMaker, normalize, shown
 from videomae.report.card import pretraining_card
 from videomae.report.pictures import film_strip, save_picture
 from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
 from videomae.report.run_page import write_page
 from videomae.settings import PretrainSettings
 from videomae.training.augment import Augmentation
-from videomae.training.data import Batch, ClipSource, normalize
+from videomae.training.data import Batch, ClipSource
 from videomae.training.log import open_output
 from videomae.training.loop import make_plan, run_epochs
-from videomae.training.start import save_model, sizes_of
+from videomae.training.start import run_processor, save_model, sizes_of
 
 
 def pretrain(settings: PretrainSettings) -> Path:
@@ -39,6 +41,7 @@ def pretrain(settings: PretrainSettings) -> Path:
     open_output(settings, machine)
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
+    processor = run_processor(settings, model.config)
     augmentation = Augmentation(crop_scales=settings.crop_scales, flip=settings.flip)
     source = ClipSource(videos, model.config, settings, augmentation=augmentation)
     clips_per_step = make_plan(settings, source, machine).videos_per_step * settings.num_repeats
@@ -49,21 +52,22 @@ def pretrain(settings: PretrainSettings) -> Path:
             mask if mask is None else mask[chosen]
             for mask in draw_masks(settings, model.config, clips_per_step, batch.step)
         ]
-        loss: Tensor = network(normalize(batch.pixels[rows], machine.device), *masks).loss
+        pixels = normalize(batch.pixels[rows], processor, machine.device)
+        loss: Tensor = network(pixels, *masks).loss
         return loss
 
     for end in run_epochs(settings, model, source, machine, batch_loss, title="pretrain"):
         if end.epoch % settings.draw_every_epochs == 0 or end.epoch == settings.epochs:
-            draw(settings, model, source, machine, end.epoch)
+            draw(settings, model, ViewMaker(model.config, processor), videos, machine, end.epoch)
             if machine.is_main and end.epoch < settings.epochs:
                 write_page(settings.output)
         if settings.keep_every_epochs and end.epoch % settings.keep_every_epochs == 0:
             warmup = min(settings.num_warmup_epochs, end.epoch)
             kept = dataclasses.replace(settings, epochs=end.epoch, warmup_epochs=warmup)
             card = pretraining_card(kept, model.config)
-            save_model(model, machine, settings.output / f"epoch_{end.epoch:04d}", card)
+            save_model(model, processor, machine, settings.output / f"epoch_{end.epoch:04d}", card)
     card = pretraining_card(settings, model.config)
-    folder = save_model(model, machine, settings.output / "model", card)
+    folder = save_model(model, processor, machine, settings.output / "model", card)
     if machine.is_main:
         write_page(settings.output)
     machine.finish()
@@ -110,7 +114,8 @@ def draw_masks(
 def draw(
     settings: PretrainSettings,
     model: VideoMAEForPreTraining,
-    source: ClipSource,
+    maker: ViewMaker,
+    videos: Videos,
     machine: Machine,
     epoch: int,
 ) -> None:
@@ -118,9 +123,9 @@ def draw(
 
     All processes compute it, since each may hold a piece of the model; the first one draws.
     """
-    for index in range(min(len(source.videos), 100)):
+    for video in videos.items[:100]:
         try:
-            pixels = source.view_clips(index)
+            pixels = views_of(video, maker)
             break
         except VideoError:  # counted where it is trained on
             continue
@@ -129,11 +134,11 @@ def draw(
     mask, _ = draw_masks(settings, model.config, 1, step=-1)
     model.eval()
     with machine.autocast():
-        predictions = model(normalize(pixels, machine.device), mask).logits[0].float().cpu()
+        predictions = model(pixels.to(machine.device), mask).logits[0].float().cpu()
     model.train()
     if not machine.is_main:
         return
-    clip = pixels[0].float() / 255  # (T, C, H, W)
+    clip = shown(pixels[0], maker.processor)  # (T, C, H, W)
     painted = paste_reconstruction(clip, mask[0], predictions, model.config)
     strip = film_strip(
         {
