@@ -192,14 +192,14 @@ def test_classifying_loads_no_more_than_it_needs(tmp_path: Path) -> None:
     path = str(tmp_path / "a.mp4")
     code = f"""
 import gc, sys
-from videomae.data import motion
-from videomae.video import reader
-reader.write_video({path!r}, motion.render_clip("sway", seed=0, num_frames=20))
+from videomae.data.motion import render_clip
+from videomae.video.reader import write_video
+write_video({path!r}, render_clip("sway", seed=0, num_frames=20))
 from videomae.commands.cli import main
 assert main(["classify", {path!r}, "--json", "--engine", "torch"]) == 0
 assert gc.isenabled() and gc.get_freeze_count()  # torch was imported without the collector
-trained = [name for name in sys.modules if name.startswith("videomae.training.")]
-assert trained == ["videomae.settings"], trained  # the flags, which are light
+trained = [name for name in sys.modules if name.startswith("videomae.training")]
+assert not trained, trained
 """
     strangers = {"torchvision", "transformers", "accelerate", "matplotlib", "huggingface_hub"}
     strangers |= {"torchmetrics", "pyarrow", "fsspec", "typeguard", "openvino", "onnxruntime"}

@@ -37,7 +37,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # files are named from there
-    assert cli._parse(shlex.split(command)[1:]) is not None
+    assert cli.parse(shlex.split(command)[1:]) is not None
 
 
 def test_the_first_lines_print_what_they_say(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from made_videos import encode
 from videomae.commands import cli
-from videomae.commands.terminal import RECIPE_COLUMNS, recipe_rows
+from videomae.commands.runs import RECIPE_COLUMNS, recipe_rows
 from videomae.data.motion import MOTIONS, render_clip
 from videomae.data.prepare import prepare
 from videomae.settings import (
@@ -71,16 +71,16 @@ def test_a_recipe_says_what_it_is_and_whence(name: str) -> None:
 def test_the_commands_of_a_recipe_are_understood(name: str) -> None:
     settings, about = load(name), read_recipe(name)["about"]
     launcher, _, flags = about["command"].rpartition("videomae ")
-    command = cli._parse(shlex.split(flags))
+    command = cli.parse(shlex.split(flags))
     assert (command.recipe, command.settings) == (name, settings)
     assert type(command).__name__.lower() == name.rpartition("-")[2]
     processes = math.prod(int(n) for n in re.findall(r"--n(?:nodes|proc-per-node) (\d+)", launcher))
     assert settings.batch_size % processes == 0
 
-    made = [cli._parse(shlex.split(line)[1:]) for line in about["prepare"]]
+    made = [cli.parse(shlex.split(line)[1:]) for line in about["prepare"]]
     assert settings.data in [each.output for each in made]
     if "evaluate" in about:
-        asked = cli._parse(shlex.split(about["evaluate"])[1:]).settings
+        asked = cli.parse(shlex.split(about["evaluate"])[1:]).settings
         assert asked.model == str(settings.output / "model")
         assert asked.data in [each.output for each in made]
 

@@ -1,8 +1,10 @@
-"""The errors that a user can mend; messages say what was got, what was expected, what to do."""
+"""The errors that a user can fix; messages say what was got, what was expected, what to do."""
+
+import sys
 
 
 class VideoMAEError(Exception):
-    """Base of every error that is the caller's to mend; the command line prints it in one line."""
+    """Base of every error that is the caller's to fix; the command line prints it in one line."""
 
 
 class ConfigError(VideoMAEError, ValueError):
@@ -15,3 +17,9 @@ class VideoError(VideoMAEError, ValueError):
 
 class WeightsError(VideoMAEError, ValueError):
     """A checkpoint cannot be found or read, or does not fit the model it is loaded into."""
+
+
+def complain(text: str, *, code: int = 1) -> int:
+    """Print an error or a warning to stderr, in one line; returns the exit code to end with."""
+    print("videomae:", " ".join(text.split()), file=sys.stderr)
+    return code

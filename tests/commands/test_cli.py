@@ -15,9 +15,7 @@ import torch
 from PIL import Image
 
 import videomae
-from reproduction.plan import FULL, QUICK
-from reproduction.run import Progress
-from videomae.commands import cli
+from videomae.commands import answers, cli, flags, videos
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos
 from videomae.data.motion import render_clip
@@ -89,31 +87,6 @@ def lines(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_findings_runs_the_chosen_plan_and_writes_its_page(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_plan(plan: Any, *, folder: Path, results_dir: Path, **rest: Any) -> dict[str, str]:
-        rest["on_progress"](Progress(2, 0, 10, 0, ("one", "two")))
-        rest["on_progress"](Progress(2, 1, 10, 5, ("two",)))
-        seen.append((len(plan.points), folder, results_dir, rest["workers"]))
-        return {"two": "exit code 1, see x"} if plan is QUICK else {}
-
-    seen: list[Any] = []
-    monkeypatch.setattr("reproduction.run.run_plan", run_plan)
-    place = tmp_path / "runs"
-    code, out, err = run("findings", "--quick", "--output", place)
-    assert (code, out.strip()) == (1, f"wrote {place / 'quick' / 'reproduction.md'}")
-    assert err.strip() == "videomae: two: exit code 1, see x"
-    words = ["--output", place, "--results", place / "figures", "--page", place / "a" / "page.md"]
-    code, out, err = run("findings", "--workers", 1, *words)
-    assert (code, out.strip(), err) == (0, f"wrote {place / 'a' / 'page.md'}", "")
-    assert run("findings", "--only-page", *words)[0] == 0
-    assert seen == [
-        (len(QUICK.points), place, place / "quick" / "results", 2),
-        (len(FULL.points), place, place / "figures", 1),
-    ]
-
-
 def test_classify_prints_a_table_that_lines_up(run: Run, place: Path) -> None:
     code, out, err = run(
         "classify", place / "videos", "--model", place / "classifier", "--top-k", 2
@@ -147,7 +120,7 @@ def test_classify_prints_the_values_of_a_regression_as_they_are(
 def test_a_terminal_is_told_in_one_line_what_runs_the_model(
     command: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     code, _, err = run(
         command, found(place)[0], "--model", place / "classifier", "--device", "cpu", "--json"
     )
@@ -260,12 +233,12 @@ def test_reconstruct_writes_pictures(run: Run, place: Path, tmp_path: Path) -> N
 
 def test_outputs_lie_to_each_other_as_the_files_do(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("x/1.mp4", "x/1.avi", "y/z/2.b.mp4")]
-    assert cli._mirrored(files, Path("out"), ".png") == {
+    assert answers.mirrored(files, Path("out"), ".png") == {
         files[0]: Path("out/x/1.mp4.png"),
         files[1]: Path("out/x/1.avi.png"),
         files[2]: Path("out/y/z/2.b.png"),
     }
-    assert cli._mirrored(files[2:], Path("out"), ".png") == {files[2]: Path("out/2.b.png")}
+    assert answers.mirrored(files[2:], Path("out"), ".png") == {files[2]: Path("out/2.b.png")}
 
 
 def test_probe_tells_what_is_in_a_file(run: Run, place: Path) -> None:
@@ -430,7 +403,7 @@ def test_linear_probe_prints_the_figures_and_what_it_could_not_read(
 def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for kind in cli.RUN:
+    for kind in flags.COMMANDS:
         assert cli.command_name(kind) in out
         code, text, _ = run(cli.command_name(kind), "--help")
         assert code == 0
@@ -472,7 +445,7 @@ def test_warnings_are_one_line_each(run: Run, place: Path, monkeypatch: pytest.M
         return 0
 
     before = warnings.showwarning
-    monkeypatch.setitem(cli.RUN, cli.Probe, warn)
+    monkeypatch.setitem(videos.FUNCTIONS, flags.Probe, warn)
     assert run("probe", place) == (0, "", "videomae: warning: look out\n")
     assert warnings.showwarning is before
 
@@ -481,7 +454,7 @@ def test_ctrl_c_ends_quietly(run: Run, place: Path, monkeypatch: pytest.MonkeyPa
     def interrupt(_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.RUN, cli.Probe, interrupt)
+    monkeypatch.setitem(videos.FUNCTIONS, flags.Probe, interrupt)
     assert run("probe", place) == (130, "", "videomae: interrupted\n")
 
 

@@ -185,4 +185,4 @@ def test_the_commands_that_it_proposes_parse() -> None:
     for line in commands:
         words = shlex.split(line)
         assert words[0] == "videomae"
-        cli._parse(words[1:])
+        cli.parse(words[1:])

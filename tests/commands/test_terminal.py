@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
-from videomae.commands import terminal
+from videomae.commands import cli, terminal
+from videomae.errors import complain
 from videomae.video.reader import BadVideo
 
 FILES = [Path("a.mp4"), Path("b.mp4"), Path("c.mp4")]
@@ -17,20 +17,16 @@ RESULTS = [1, BadVideo(Path("b.mp4"), "b.mp4: is\nbroken"), 3]
 
 
 def report(results: Any, *, as_json: bool = False, files: list[Path] = FILES) -> int:
-    def show(result: int) -> Table:
-        rows = terminal.rows_for(files, 5)
-        rows.add_row("file", f"#{result}")
-        return rows
+    def show(result: int) -> terminal.Shown:
+        return {"n": result}, [(f"#{result}",)]
 
-    return terminal.report(
-        results, files, "counting", lambda result: {"n": result}, show, as_json=as_json
-    )
+    return terminal.report(results, files, "counting", show, widths=(5,), as_json=as_json)
 
 
 def test_results_go_to_stdout_and_complaints_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(RESULTS) == 1
     out, err = capsys.readouterr()
-    assert [line.split() for line in out.splitlines()] == [["file", "#1"], ["file", "#3"]]
+    assert [line.split() for line in out.splitlines()] == [["a.mp4", "#1"], ["c.mp4", "#3"]]
     assert err == "videomae: b.mp4: is broken\nvideomae: 1 of 3 videos could not be read\n"
 
 
@@ -85,12 +81,12 @@ def test_json_on_a_terminal_is_not_mixed_with_a_bar(
     assert "counting" not in err
 
 
-def test_columns_line_up_from_table_to_table(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal.Screen("x", 2, as_json=False) as screen:
-        for cells in (("a", "bb", "c"), ("aaaaaa", "b", "ccc")):
-            rows = terminal.rows_for([Path("a"), Path("aaaaaa")], 4, None)
-            rows.add_row(*cells)
-            screen.out.print(rows)
+def test_columns_line_up_from_result_to_result(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = {"a": ("bb", "c"), "aaaaaa": ("b", "ccc")}
+    files = [Path(name) for name in cells]
+    show = {name: ({}, [row]) for name, row in cells.items()}
+    code = terminal.report(cells, files, "x", show.__getitem__, widths=(4,), as_json=False)
+    assert code == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "a       bb    c",
         "aaaaaa  b     ccc",
@@ -98,12 +94,15 @@ def test_columns_line_up_from_table_to_table(capsys: pytest.CaptureFixture[str])
 
 
 def test_lines_for_programs_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    long = [Path("x" * 90)]
-    with terminal.Screen("x", 1, as_json=False) as screen:
-        rows = terminal.rows_for(long, 200)
-        rows.add_row(str(long[0]), "y" * 200)
-        screen.out.print(rows)
-    assert capsys.readouterr().out.strip() == "x" * 90 + "  " + "y" * 200
+    name = "x" * 90
+    terminal.report([1], [Path(name)], "x", lambda _: ({}, [("y" * 200,)]), as_json=False)
+    assert capsys.readouterr().out.strip() == name + "  " + "y" * 200
+
+
+def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """No part of a file's name or of a label is taken for markup or for an emoji."""
+    terminal.report([1], [Path("[b]:cat:.mp4")], "x", lambda _: ({}, [("[i]z",)]), as_json=False)
+    assert capsys.readouterr().out.split() == ["[b]:cat:.mp4", "[i]z"]
 
 
 def test_scores_become_bars_where_there_are_characters_for_it(
@@ -124,7 +123,7 @@ def test_scores_become_bars_where_there_are_characters_for_it(
 def test_warnings_and_complaints_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = terminal.show_warning
+        warnings.showwarning = cli._show_warning
         warnings.warn("beware\nof this", stacklevel=1)
-    assert terminal.complain("no", code=5) == 5
+    assert complain("no", code=5) == 5
     assert capsys.readouterr().err == "videomae: warning: beware of this\nvideomae: no\n"

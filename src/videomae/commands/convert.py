@@ -1,11 +1,12 @@
-"""`videomae convert`: weights of any known spelling -> a transformers folder, or a V1 .pth file."""
+"""`videomae convert`: weights of any known format -> a transformers folder, or a V1 .pth file."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from videomae import hub
+from videomae.commands.flags import Convert
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.model.modeling import (
@@ -30,52 +31,39 @@ class Conversion:
     config: VideoMAEConfig
     report: LoadReport
 
+    def __str__(self) -> str:
+        return f"{self.report}\nwrote {self.path}, a {self.model_class}"
 
-def convert(
-    source: hub.PathLike,
-    destination: hub.PathLike,
-    *,
-    to: Literal["hf", "v1"] = "hf",
-    config: VideoMAEConfig | hub.PathLike | None = None,
-    num_attention_heads: int | None = None,
-    decoder_num_attention_heads: int | None = None,
-    **where: Any,
-) -> Conversion:
+
+def convert(command: Convert) -> Conversion:
     """Convert weights, tensor by tensor without loss, in the dtype they have.
 
     `to="hf"` writes a folder that transformers opens: config.json, model.safetensors, and
     preprocessor_config.json (the source's own, or one that does what training did). `to="v1"`
-    writes a .pth in the spelling of the original code. What the model is follows from its tensors:
-    with a decoder a VideoMAEForPreTraining, with a pooled norm or a head a
+    writes a .pth with the keys of the original code. The class of the model follows from its
+    tensors: with a decoder a VideoMAEForPreTraining, with a pooled norm or a head a
     VideoMAEForVideoClassification (which without a head returns the pooled features), else a
     VideoMAEModel. An image MAE becomes an encoder of videos that is yet to be trained on them.
-    `config` describes a source that does not do so itself; head counts of unpublished widths can be
-    given alone. `where` are `hub.fetch`'s arguments.
 
     Raises WeightsError and ConfigError as `from_pretrained` does, before anything is written.
 
     ```python
-    convert("vit_b_k710_dl_from_giant.pth", "vit-b-k710")     # folder
-    convert("MCG-NJU/videomae-base", "base.pth", to="v1")
+    convert(Convert("vit_b_k710_dl_from_giant.pth", Path("vit-b-k710")))  # a folder
+    convert(Convert("MCG-NJU/videomae-base", Path("base.pth"), to="v1"))
     ```
     """
-    destination = Path(destination).expanduser()
-    if to not in ("hf", "v1"):
-        raise ConfigError(f"to={to!r} is not a spelling to convert to; use 'hf' or 'v1'")
+    source, to = command.source, command.to
+    destination = command.destination.expanduser()
     if to == "hf" and destination.is_file():
         raise ConfigError(f"{destination} is a file; to='hf' writes a folder, name one")
     if to == "v1" and destination.suffix not in (".pth", ".pt"):
         raise ConfigError(f"{destination} must end in .pth, for to='v1' writes one such file")
-    checkpoint = read_checkpoint(source, **where)
-    heads = {
-        "num_attention_heads": num_attention_heads,
-        "decoder_num_attention_heads": decoder_num_attention_heads,
-    }
-    model, report = _load(checkpoint, config=config, **heads, **where)
+    checkpoint = read_checkpoint(source, revision=command.revision)
+    model, report = _load(checkpoint, command)
     if to == "hf":
         model.save_pretrained(destination)
-        beside = None if checkpoint.of_images else source  # that of images is no video processor
-        _write_processor(beside, destination, model.config, where)
+        own = None if checkpoint.of_images else _processor_of(command)  # an image one will not do
+        _write_processor(own, destination, model.config)
     else:
         grid = model.config.grid
         if model.config.position_grid not in (None, grid):
@@ -88,9 +76,14 @@ def convert(
     return Conversion(destination, type(model).__name__, model.config, report)
 
 
-def _load(checkpoint: Checkpoint, **arguments: Any) -> Any:
+def _load(checkpoint: Checkpoint, command: Convert) -> Any:
     """The model a checkpoint is, and the report of loading it."""
-    arguments = {key: value for key, value in arguments.items() if value is not None}
+    described = {
+        "config": command.config,
+        "num_attention_heads": command.num_attention_heads,
+        "decoder_num_attention_heads": command.decoder_num_attention_heads,
+    }
+    arguments: dict[str, Any] = {key: value for key, value in described.items() if value}
     kind: Any = VideoMAEModel
     if checkpoint.has_decoder:
         kind = VideoMAEForPreTraining
@@ -101,13 +94,15 @@ def _load(checkpoint: Checkpoint, **arguments: Any) -> Any:
     return kind.from_pretrained(checkpoint, dtype="auto", output_loading_info=True, **arguments)
 
 
-def _write_processor(
-    source: hub.PathLike | None, folder: Path, config: VideoMAEConfig, where: dict[str, Any]
-) -> None:
+def _processor_of(command: Convert) -> Path | None:
+    """The description of the processor that lies beside the source, if there is one."""
+    if Path(command.source).expanduser().is_file():
+        return None
+    return hub.fetch(command.source, _PROCESSOR_NAME, required=False, revision=command.revision)
+
+
+def _write_processor(own: Path | None, folder: Path, config: VideoMAEConfig) -> None:
     """The source's own, or one that does what the published training did."""
-    own = None
-    if source is not None and not Path(source).expanduser().is_file():
-        own = hub.fetch(source, _PROCESSOR_NAME, required=False, **where)
     target = folder / _PROCESSOR_NAME
     if own is None:
         find_processor(None, config).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What each command takes: a frozen dataclass whose fields are its flags, with their help."""
+"""The options of each command: a frozen dataclass, whose fields are its flags with their help."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ _FILES = PrimitiveConstructorSpec[Files](
 
 @dataclass(frozen=True)
 class VideoCommand:
-    """What all commands on videos have."""
+    """The options of all commands on videos."""
 
     files: Annotated[
         conf.Positional[Files],
@@ -47,10 +47,16 @@ class VideoCommand:
     ]
     """Videos, GIFs, folders of frames; any other folder stands for all videos in it."""
 
+    def videos(self) -> list[Path]:
+        """All videos that the paths stand for."""
+        from videomae.video.folder import find_videos
+
+        return [video for path in self.files for video in find_videos(path)]
+
 
 @dataclass(frozen=True)
 class ModelCommand(VideoCommand):
-    """What all commands that run a model have."""
+    """The options of all commands that run a model."""
 
     model: str = "motion-tiny"
     """Hub id, folder, weight file, or a model that comes with the package."""
@@ -59,7 +65,7 @@ class ModelCommand(VideoCommand):
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""
     engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
-    """What runs the model; docs/engines.md says which suits what."""
+    """The engine that runs the model; docs/engines.md says which suits what."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
     json: bool = False
@@ -78,7 +84,7 @@ class ViewsCommand(ModelCommand):
 
 @dataclass(frozen=True)
 class Classify(ViewsCommand):
-    """Tell what happens in videos."""
+    """Name what happens in videos."""
 
     top_k: int = 5
     """Labels per video."""
@@ -96,27 +102,27 @@ class Embed(ViewsCommand):
 
 @dataclass(frozen=True)
 class Reconstruct(ModelCommand):
-    """Hide most of a video and let a pre-trained model paint it."""
+    """Hide most of a video and let a pre-trained model reconstruct it."""
 
     model: str = "motion-tiny-pretrain"
     """A pre-trained model with its decoder: hub id, folder, weight file, or a shipped one."""
     mask: Mask = "tube"
-    """What is hidden."""
+    """Kind of mask."""
     mask_ratio: float = 0.9
     """Share that is hidden."""
     seed: int = 0
-    """Of the mask."""
+    """Seed of the mask."""
     rendering: Literal["plain", "paper"] = "plain"
     """plain: what the model knows; paper: borrows each hidden patch's brightness and contrast."""
     output: Path = Path("reconstructions")
     """A file .png, .gif or .mp4 for one video, else a folder."""
     format: Literal["png", "gif", "mp4"] = "png"
-    """What to write into a folder."""
+    """Kind of file to write into a folder."""
 
 
 @dataclass(frozen=True)
 class Probe(VideoCommand):
-    """Tell frames, size, rate and codec of videos."""
+    """Show frames, size, rate and codec of videos."""
 
     json: bool = False
     """Print one line of JSON per video and nothing else."""
@@ -124,7 +130,7 @@ class Probe(VideoCommand):
 
 @dataclass(frozen=True)
 class Convert:
-    """Bring weights from any known spelling to that of transformers or of the original code."""
+    """Convert weights of any known format to that of transformers or of the original code."""
 
     source: Annotated[conf.Positional[str], conf.arg(metavar="SRC")]
     """Hub id, folder, or weight file."""
@@ -133,11 +139,11 @@ class Convert:
     to: Literal["hf", "v1"] = "hf"
     """hf: a folder for transformers and this package; v1: a .pth for the original code."""
     config: Path | None = None
-    """A config.json, where the source has none and cannot be told by its shapes."""
+    """A config.json, where the source has none and its shapes do not tell it."""
     num_attention_heads: int | None = None
-    """For widths that were never published: heads of the encoder."""
+    """Heads of the encoder, for widths that were never published."""
     decoder_num_attention_heads: int | None = None
-    """For widths that were never published: heads of the decoder."""
+    """Heads of the decoder, for widths that were never published."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
 
@@ -158,12 +164,12 @@ class Motion(MotionSettings):
 
 @dataclass(frozen=True)
 class Demo:
-    """See it all in a few minutes: videos classified, painted, learned from, on one page."""
+    """Show everything in a few minutes: classify, reconstruct and train, all on one page."""
 
     output: Path = Path("demo")
     """The folder to write; open index.html in it."""
     video: Path | None = None
-    """Show what the models make of this video, too."""
+    """Classify and reconstruct this video, too."""
     clips: int = 48
     """Videos to classify."""
     train_clips: int = 240
@@ -179,49 +185,31 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Reproduce the paper's three findings in small: masks, few labels, matching data."""
-
-    quick: bool = False
-    """A few points in half an hour, with results and page in the output folder."""
-    output: Path = Path("runs/findings")
-    """The folder of rendered clips and runs; what is finished there is not run again."""
-    results: Path = Path("benchmarks/findings")
-    """The folder of the figures, a small JSON for each finished point."""
-    page: Path = Path("docs/reproduction.md")
-    """The page that is written from them."""
-    workers: int = 2
-    """Points that run at a time, in a process of one thread each."""
-    only_page: bool = False
-    """Run nothing; write the page from the results that are there."""
-
-
-@dataclass(frozen=True)
 class Bench:
-    """Measure how fast this machine is, beside transformers and others where they are installed."""
+    """Measure how fast this machine is: models, training, decoding, whole files."""
 
     what: conf.Positional[
         Literal["forward", "train", "decode", "process", "end-to-end", "scaling"]
     ] = "forward"
-    """What to measure; docs/speed.md explains each."""
+    """The part to measure; docs/speed.md explains each."""
     model: str = "base"
     """A preset with random weights (tiny, small, base, large, huge, giant), or a model's path."""
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """Of forward: clips that go through the model at once."""
+    """Clips that go through the model at once, for forward."""
     repeats: int = 7
-    """Rounds in which all take turns, after one to warm up."""
+    """Rounds in which all that is measured takes turns, after one to warm up."""
     threads: int | None = None
     """Threads that compute on a CPU; by default as many as torch takes."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
     dtype: Dtype = "float32"
-    """Precision of all; forward tries the others beside it."""
+    """Precision; forward tries the others beside it."""
     clock: Literal["wall", "cpu"] = "wall"
-    """wall: what a user waits for; cpu: what the threads computed, for a machine that is busy."""
+    """wall: time that a user waits; cpu: time of all threads, for a machine that is busy."""
     video: Path | None = None
-    """Of forward, decode and end-to-end: measure with this video, not with rendered ones."""
+    """Measure forward, decode and end-to-end with this video, not with rendered ones."""
     files: int = 32
-    """Of end-to-end: how many short files."""
+    """Number of short files, for end-to-end."""
     output: Path | None = None
     """A folder for bench.json and charts."""
     json: bool = False
@@ -257,7 +245,7 @@ class Evaluate(RecipeCommand):
 
 @dataclass(frozen=True)
 class LinearProbe(RecipeCommand):
-    """Measure what a frozen encoder knows of classes: nearest neighbours and a linear map."""
+    """Measure a pre-trained encoder by nearest neighbours and a linear probe."""
 
     settings: conf.OmitArgPrefixes[LinearProbeSettings] = field(default_factory=LinearProbeSettings)
 
@@ -268,3 +256,21 @@ class Recipes:
 
     name: Annotated[conf.Positional[str | None], conf.arg(metavar="[NAME]")] = None
     """Print this one, to be changed: `videomae recipes motion-tiny-pretrain > mine.toml`."""
+
+
+COMMANDS: tuple[type, ...] = (
+    Classify,
+    Embed,
+    Reconstruct,
+    Probe,
+    Convert,
+    Prepare,
+    Motion,
+    Demo,
+    Bench,
+    Pretrain,
+    Finetune,
+    Evaluate,
+    LinearProbe,
+    Recipes,
+)

@@ -1,16 +1,15 @@
-"""What the commands show: results on stdout, complaints on stderr, a bar while more is to come."""
+"""Where commands write: results to stdout, complaints to stderr, a bar while more is to come."""
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from rich import box
 from rich.bar import Bar
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,31 +18,35 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from videomae.settings import read_recipe, recipe_names
+from videomae.errors import complain
 
 if TYPE_CHECKING:
     from videomae.video.reader import BadVideo
 
 Result = TypeVar("Result")
+# What is shown of one result: the fields of its line of JSON, and its rows of a table.
+Shown = tuple[dict[str, Any], Sequence[tuple[str | Bar, ...]]]
 
-RECIPE_COLUMNS = ("recipe", "data", "model", "epochs", "batch", "hardware", "hours", "top-1")
-_NUMBERS = ("epochs", "batch", "hours", "top-1")
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 
 
 class Screen:
     """Results on stdout, complaints on stderr, and below them a bar where there is a terminal."""
 
-    def __init__(self, what: str, total: int, *, as_json: bool) -> None:
-        self.out = Console(highlight=False)
+    def __init__(
+        self, what: str, total: int = 0, *, as_json: bool = False, hidden: bool = False
+    ) -> None:
+        self.out = Console(**_PLAIN)
         if not self.out.is_terminal:
             self.out.width = 1000  # a file has no edge at which to cut
-        self.error = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.error = Console(stderr=True, **_PLAIN)
         # Bar and results must share a console, or they write into each other. In a terminal that
         # is stdout's; lines of JSON are not to be mixed with anything.
         shared = self.out.is_terminal and not as_json
         self.live = self.out if shared else self.error
-        hidden = not self.live.is_terminal or (as_json and self.out.is_terminal)
+        hidden |= not self.live.is_terminal or (as_json and self.out.is_terminal)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -69,13 +72,19 @@ class Screen:
     ) -> None:
         self.progress.stop()
 
-    def advance(self, done: int) -> None:
-        self.progress.update(self.task, completed=done)
+    def advance(self, done: int, total: int) -> None:
+        """Move the bar."""
+        self.progress.update(self.task, completed=done, total=total)
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Move the bar, and name what is done."""
+        self.progress.update(self.task, description=what, completed=done, total=total)
 
     def complain(self, text: str) -> None:
-        """One line on stderr; above the bar where that is in the same terminal."""
+        """Print one line to stderr; above the bar where that is in the same terminal."""
         if self.live.is_terminal and self.error.is_terminal:
-            self.live.print(f"[red]videomae:[/red] {escape(text)}", soft_wrap=True)
+            line = Text.assemble(("videomae:", "red"), " ", " ".join(text.split()))
+            self.live.print(line, soft_wrap=True)
         else:
             complain(text)
 
@@ -84,42 +93,66 @@ def report(
     results: "Iterable[Result | BadVideo]",
     files: list[Path],
     what: str,
-    record: Callable[[Result], dict[str, Any]],
-    show: Callable[[Result], Table],
+    show: Callable[[Result], Shown],
     *,
+    widths: Sequence[int] = (),
     as_json: bool,
 ) -> int:
-    """Print each result as soon as it is there; 1 if any video could not be read."""
+    """Print each result as soon as it is there; 1 if any video could not be read.
+
+    `show` gives the fields of its line of JSON, and its rows of a table, whose columns after the
+    path are at least `widths` wide.
+    """
     from videomae.video.reader import BadVideo
 
     failed = 0
     with Screen(what, len(files), as_json=as_json) as screen:
         for done, (path, result) in enumerate(zip(files, results, strict=True), start=1):
             line: dict[str, Any] = {"path": str(path)}
+            rows: Sequence[tuple[str | Bar, ...]] = ()
             if isinstance(result, BadVideo):
                 failed += 1
                 line["error"] = result.reason
                 screen.complain(result.reason)
-            elif as_json:
-                line |= record(result)
             else:
-                screen.out.print(show(result))
+                record, rows = show(result)
+                line |= record
             if as_json:
-                print(json.dumps(line, ensure_ascii=False), flush=True)
-            screen.advance(done)
+                # The only values that are not of JSON are arrays.
+                text = json.dumps(line, ensure_ascii=False, default=lambda array: array.tolist())
+                print(text, flush=True)
+            elif rows:
+                screen.out.print(_table(path, rows, files, widths))
+            screen.advance(done, len(files))
     if failed and len(files) > 1:
         complain(f"{failed} of {len(files)} videos could not be read")
     return 1 if failed else 0
 
 
-def rows_for(files: list[Path], *widths: int | None) -> Table:
-    """A table without lines; the first column holds any of the files, the others are that wide."""
-    rows = Table.grid(padding=(0, 2, 0, 0))
-    longest = max(len(str(path)) for path in files)
-    rows.add_column(width=min(longest, 60) if sys.stdout.isatty() else longest, overflow="fold")
-    for width in widths:
-        rows.add_column(min_width=width, no_wrap=True)
-    return rows
+def _table(
+    path: Path, rows: Sequence[tuple[str | Bar, ...]], files: list[Path], widths: Sequence[int]
+) -> Table:
+    """Rows about one file, which line up with those about the others."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    longest = max(len(str(each)) for each in files)
+    table.add_column(width=min(longest, 60) if sys.stdout.isatty() else longest, overflow="fold")
+    for _, width in zip_longest(rows[0], widths):
+        table.add_column(min_width=width, no_wrap=True)
+    for number, row in enumerate(rows):
+        table.add_row("" if number else str(path), *row)
+    return table
+
+
+def aligned(
+    rows: Iterable[tuple[str, str]], *, justify: Literal["left", "right"] = "left"
+) -> Table:
+    """Names, and beside them their values."""
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column()
+    table.add_column(justify=justify)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def score_bar(score: float) -> Bar | str:
@@ -127,51 +160,3 @@ def score_bar(score: float) -> Bar | str:
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
         return ""
     return Bar(1, 0, min(max(score, 0), 1), width=20, color="cyan")
-
-
-def recipe_rows() -> list[tuple[str, ...]]:
-    """What the package's recipes say of themselves: a row each, under RECIPE_COLUMNS.
-
-    Hours that nobody measured have a ~; where no top-1 was published, nothing is said.
-    """
-    rows: list[tuple[str, ...]] = []
-    for name in recipe_names():
-        recipe = read_recipe(name)
-        about = recipe["about"]
-        known = about["hours_are"].startswith(("published", "measured"))
-        hours = f"{'' if known else '~'}{about['estimated_hours']:g}"
-        top1 = about.get("expected_top1")
-        rows.append(
-            (
-                name,
-                about["data"],
-                recipe["preset"],
-                f"{recipe['epochs']:,}",
-                f"{recipe['batch_size']:,}",
-                about["hardware"],
-                hours,
-                "" if top1 is None else f"{top1:.1f} %",
-            )
-        )
-    return rows
-
-
-def show_recipes() -> None:
-    """The package's recipes as a table on stdout."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in RECIPE_COLUMNS:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left")
-    for row in recipe_rows():
-        table.add_row(*row)
-    out = Screen("listing", 0, as_json=False).out
-    out.width = 1000  # a narrow terminal breaks the ends of rows, never the names to be copied
-    out.print(table)
-
-
-def complain(text: str, *, code: int = 1) -> int:
-    print("videomae:", " ".join(text.split()), file=sys.stderr)
-    return code
-
-
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    complain(f"warning: {message}")

@@ -1,0 +1,139 @@
+"""The commands that run a model on videos: classify, embed, reconstruct."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videomae.commands.flags import Classify, Embed, ModelCommand, Reconstruct, ViewsCommand
+from videomae.commands.terminal import Shown, report, score_bar
+from videomae.errors import ConfigError, complain
+from videomae.hub import atomic_path
+from videomae.inference import predict
+from videomae.inference.predict import Classification, Embedding, Reconstruction
+
+
+def classify(command: Classify) -> int:
+    """Show the most likely labels of each video."""
+    files = command.videos()
+
+    def show(result: Classification) -> Shown:
+        rows = [
+            (label, f"{score:6.1%}", score_bar(score))
+            if result.are_shares
+            else (label, f"{score:.4g}")
+            for label, score in zip(result.labels, result.scores, strict=True)
+        ]
+        scores = [round(score, 6) for score in result.scores]
+        return {"labels": result.labels, "scores": scores}, rows
+
+    results = predict.classify(iter(files), top_k=command.top_k, **_options(command))
+    return report(results, files, "classifying", show, widths=(14, 6), as_json=command.json)
+
+
+def embed(command: Embed) -> int:
+    """Show the features of each video, or write them to one file or one per video."""
+    files, output = command.videos(), command.output
+    if output is not None and output.suffix not in ("", ".npz"):
+        raise ConfigError(f"--output {output}: name a file that ends in .npz, or a folder")
+    one_file = output is not None and output.suffix == ".npz"
+    places = mirrored(files, output, ".npy") if output is not None and not one_file else {}
+    kept: list[Embedding] = []
+
+    def show(result: Embedding) -> Shown:
+        found = result.features
+        if one_file:
+            kept.append(result)
+        elif places:
+            assert result.path is not None
+            with atomic_path(places[result.path]) as temporary:
+                np.save(temporary, found)
+        few = " ".join(f"{value:.3f}" for value in found.flat[:4])
+        record = {"features": found} if output is None else {"shape": found.shape}
+        return record, [(" x ".join(map(str, found.shape)), f"{few} ...")]
+
+    results = predict.embed(iter(files), features=command.features, **_options(command))
+    code = report(results, files, "embedding", show, widths=(10,), as_json=command.json)
+    if kept:
+        assert output is not None
+        paths = np.array([str(each.path) for each in kept])
+        features = np.stack([each.features for each in kept])
+        with atomic_path(output) as temporary:
+            np.savez(temporary, paths=paths, features=features)
+    return code
+
+
+def reconstruct(command: Reconstruct) -> int:
+    """Write a picture or clip of each video: as it is, hidden, reconstructed."""
+    files, output = command.videos(), command.output
+    if output.suffix.lower() not in (".png", ".gif", ".mp4"):
+        places = mirrored(files, output, f".{command.format}")
+    elif len(files) > 1:
+        raise ConfigError(f"{output} is one file for {len(files)} videos; name a folder")
+    else:
+        places = {files[0]: output}
+
+    def show(result: Reconstruction) -> Shown:
+        assert result.path is not None
+        place = result.save(places[result.path])
+        record = {"output": str(place), "loss": round(result.loss, 6)}
+        return record, [(str(place), f"loss {result.loss:.3f}")]
+
+    results = predict.reconstruct(
+        iter(files),
+        mask=command.mask,
+        mask_ratio=command.mask_ratio,
+        seed=command.seed,
+        rendering=command.rendering,
+        **_options(command),
+    )
+    return report(results, files, "reconstructing", show, as_json=command.json)
+
+
+FUNCTIONS: dict[type, Callable[[Any], int]] = {
+    Classify: classify,
+    Embed: embed,
+    Reconstruct: reconstruct,
+}
+
+
+def _options(command: ModelCommand) -> dict[str, Any]:
+    """The arguments that the functions of `videomae.inference.predict` have in common."""
+    options: dict[str, Any] = {
+        "model": command.model,
+        "frame_stride": None if command.frame_stride == "uniform" else command.frame_stride,
+        "dtype": command.dtype,
+        "engine": command.engine,
+        "device": command.device,
+        "on_error": "skip",
+        # For a person who watches; a program finds nothing but complaints on stderr.
+        "tell": complain if sys.stderr.isatty() else None,
+    }
+    if isinstance(command, ViewsCommand):
+        options |= {
+            "num_clips": command.num_clips,
+            "num_crops": command.num_crops,
+            "batch_size": command.batch_size,
+        }
+    return options
+
+
+def mirrored(files: list[Path], folder: Path, suffix: str) -> dict[Path, Path]:
+    """Where to write for each file: as the files lie to each other, so lie the outputs in `folder`.
+
+    Two files that differ in their suffix alone keep it: a/x.mp4 and a/x.avi become a/x.mp4.png
+    and a/x.avi.png.
+    """
+    absolute = {path: Path(os.path.abspath(path)) for path in files}  # noqa: PTH100 keeps links
+    root = os.path.commonpath([path.parent for path in absolute.values()])
+    names = {path: place.relative_to(root) for path, place in absolute.items()}
+    stems = {path: name if path.is_dir() else name.with_suffix("") for path, name in names.items()}
+    times = Counter(stems.values())
+    return {
+        path: folder / f"{name if times[stems[path]] > 1 else stems[path]}{suffix}"
+        for path, name in names.items()
+    }

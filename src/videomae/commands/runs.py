@@ -1,0 +1,140 @@
+"""The commands that train and measure models, and the recipes they go by."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from videomae.commands.flags import Evaluate, Finetune, LinearProbe, Pretrain, Recipes
+from videomae.commands.terminal import Screen, aligned
+from videomae.errors import complain
+from videomae.settings import find_recipe, read_recipe, recipe_names
+
+RECIPE_COLUMNS = ("recipe", "data", "model", "epochs", "batch", "hardware", "hours", "top-1")
+_NUMBERS = ("epochs", "batch", "hours", "top-1")
+
+
+def pretrain(command: Pretrain) -> int:
+    """Pre-train a model, and say where it is."""
+    from videomae.training.pretrain import pretrain
+
+    folder = pretrain(command.settings)
+    if _is_first():
+        print(f"wrote {folder}")
+    return 0
+
+
+def finetune(command: Finetune) -> int:
+    """Train a classifier, and say where it is and what it reached."""
+    from videomae.training.finetune import finetune
+
+    evaluation = finetune(command.settings)
+    if _is_first():
+        print(f"wrote {command.settings.output / 'model'}")
+        if evaluation is not None:
+            print(evaluation)
+    return 0
+
+
+def _is_first() -> bool:
+    """Whether this is the process, of those that torchrun started, that prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def evaluate(command: Evaluate) -> int:
+    """Measure a classifier; 1 if a video could not be read."""
+    from videomae.compute.distributed import Machine
+    from videomae.data.manifest import left_out
+    from videomae.evaluation.evaluate import chosen_split, evaluate
+
+    settings = command.settings
+    machine = Machine.start(settings.device, settings.dtype)
+    with Screen("evaluating", hidden=not machine.is_main) as screen:
+        evaluation = evaluate(settings, machine=machine, on_progress=screen.advance)
+    code = 1 if evaluation.bad else 0
+    if not machine.is_main:
+        return code
+    rows = list(evaluation.rows())
+    if lost := left_out(settings.data, chosen_split(settings) or ""):
+        rows.append(("left out when prepared", f"{lost:,}"))
+    if worst := evaluation.worst_classes():
+        rows.append(("lowest classes", ""))
+        rows += [(f"  {name}", f"{value:.2f} %") for name, value in worst]
+    screen.out.print(aligned(rows, justify="right"))
+    for row, reason in evaluation.bad.items():
+        path = str(evaluation.videos.items[row])
+        complain(reason if path in reason else f"{path}: {reason}")
+    return code
+
+
+def linear_probe(command: LinearProbe) -> int:
+    """Measure a pre-trained encoder; 1 if a video could not be read."""
+    from videomae.compute.distributed import Machine
+    from videomae.evaluation.probe import FEATURES_NAME, linear_probe
+
+    settings = command.settings
+    machine = Machine.start(settings.device, settings.dtype)
+    with Screen("learning", hidden=not machine.is_main) as screen:
+        result = linear_probe(settings, machine=machine, on_progress=screen.update)
+    unreadable = result.unreadable()
+    if machine.is_main:
+        screen.out.print(aligned(result.rows(), justify="right"))
+        if result.reused:
+            print(f"the features were those of {settings.output / FEATURES_NAME}")
+        for reason in unreadable:
+            complain(reason)
+    return 1 if unreadable else 0
+
+
+def recipes(command: Recipes) -> int:
+    """Print one recipe, or a table of all."""
+    if command.name is not None:
+        print(find_recipe(command.name).read_text(encoding="utf-8"), end="")
+        return 0
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in RECIPE_COLUMNS:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left")
+    for row in recipe_rows():
+        table.add_row(*row)
+    out = Screen("listing").out
+    out.width = 1000  # a narrow terminal breaks the ends of rows, never the names to be copied
+    out.print(table)
+    return 0
+
+
+FUNCTIONS: dict[type, Callable[[Any], int]] = {
+    Pretrain: pretrain,
+    Finetune: finetune,
+    Evaluate: evaluate,
+    LinearProbe: linear_probe,
+    Recipes: recipes,
+}
+
+
+def recipe_rows() -> list[tuple[str, ...]]:
+    """The package's recipes in short: a row each, under RECIPE_COLUMNS.
+
+    Hours that nobody measured have a ~; top-1 is empty where none was published.
+    """
+    rows: list[tuple[str, ...]] = []
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        about = recipe["about"]
+        known = about["hours_are"].startswith(("published", "measured"))
+        hours = f"{'' if known else '~'}{about['estimated_hours']:g}"
+        top1 = about.get("expected_top1")
+        rows.append(
+            (
+                name,
+                about["data"],
+                recipe["preset"],
+                f"{recipe['epochs']:,}",
+                f"{recipe['batch_size']:,}",
+                about["hardware"],
+                hours,
+                "" if top1 is None else f"{top1:.1f} %",
+            )
+        )
+    return rows

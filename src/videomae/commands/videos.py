@@ -1,0 +1,58 @@
+"""The commands on videos that need no model: probe, prepare, motion."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from videomae.commands.flags import Motion, Prepare, Probe
+from videomae.commands.terminal import Screen, Shown, aligned, report
+from videomae.errors import VideoError, complain
+
+
+def probe(command: Probe) -> int:
+    """Show what each video is."""
+    from videomae.video import reader
+    from videomae.video.reader import BadVideo, VideoInfo
+
+    files = command.videos()
+
+    def results() -> Iterator[VideoInfo | BadVideo]:
+        for path in files:
+            try:
+                yield reader.probe(path)
+            except VideoError as error:
+                yield BadVideo(path, str(error))
+
+    def show(info: VideoInfo) -> Shown:
+        rate = f"{info.fps:.4g} fps" if info.fps else ""
+        size = f"{info.width} x {info.height} px"
+        record = {**asdict(info), "path": str(info.path)}
+        return record, [(f"{info.num_frames} frames", rate, size, info.codec)]
+
+    return report(results(), files, "probing", show, widths=(10, 8, 12), as_json=command.json)
+
+
+def prepare(command: Prepare) -> int:
+    """Write a manifest, and show what was found and what was left out."""
+    from videomae.data.prepare import prepare
+
+    with Screen("reading lists") as screen:
+        result = prepare(command, on_progress=screen.update)
+        screen.out.print(aligned(result.survey.summary()))
+    for text in [*result.survey.left_out(), *result.survey.warnings()]:
+        complain(text)
+    print(f"wrote {', '.join(str(path) for path in (result.manifest, result.report) if path)}")
+    return 0 if result.manifest else complain("no video is usable")
+
+
+def motion(command: Motion) -> int:
+    """Render the built-in data set."""
+    from videomae.data.motion import render_dataset
+
+    with Screen("rendering", command.clips) as screen:
+        paths = render_dataset(command, on_progress=screen.advance)
+    print(f"wrote {len(paths)} videos into {command.output}")
+    return 0
+
+
+FUNCTIONS: dict[type, Callable[[Any], int]] = {Probe: probe, Prepare: prepare, Motion: motion}
