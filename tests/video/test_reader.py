@@ -256,11 +256,6 @@ def test_key_frames_come_as_often_as_asked(tmp_path: Path) -> None:
     assert max(np.diff([*keys, 40])) <= 8
 
 
-def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
-    one, two = (write_video(tmp_path / name, scene(8)) for name in ("1.mp4", "2.mp4"))
-    assert one.read_bytes() == two.read_bytes()
-
-
 @pytest.mark.parametrize(
     "frames",
     [

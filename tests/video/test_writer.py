@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,12 +116,24 @@ def test_bytes_in_memory_are_resized_and_key_frames_come_often(tmp_path: Path) -
     assert max(np.diff([*keys, 60])) == 6
 
 
-def test_the_same_video_gives_the_same_bytes(tmp_path: Path) -> None:
-    source = make("b-frames", tmp_path)
-    one, two = tmp_path / "1.mp4", tmp_path / "2.mp4"
-    resize_video(source, one, short_side_px=32)
-    resize_video(source, two, short_side_px=32)
-    assert one.read_bytes() == two.read_bytes()
+WRITE_BOTH = """
+import sys
+import numpy as np
+from videomae.video.writer import resize_video, write_video
+frames, first, second = sys.argv[1:]
+resize_video(write_video(first, np.load(frames)), second, short_side_px=32)
+"""
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", scene(40))
+    written = set()
+    for filling in ("1", "180"):  # of memory that nobody wrote, where the C library is glibc
+        names = [tmp_path / "frames.npy", tmp_path / "1.mp4", tmp_path / "2.mp4"]
+        environment = os.environ | {"MALLOC_PERTURB_": filling}
+        subprocess.run([sys.executable, "-c", WRITE_BOTH, *names], env=environment, check=True)
+        written.add(tuple(path.read_bytes() for path in names[1:]))
+    assert len(written) == 1
 
 
 def test_a_damaged_video_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike, atomic_path
@@ -65,21 +68,14 @@ def write_video(
     options = {"crf": str(crf)}
     if keyframe_distance is not None:
         options["g"] = str(keyframe_distance)
-    rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
-    # The index goes first: the file plays while it loads, and a part of it can still be read.
-    flags = {"movflags": "+faststart"}
+    height, width = frames.shape[1:3]
     with (
         atomic_path(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", options=flags) as container,
+        _encoder(temporary, height, width, _rate(fps), options) as (container, stream),
     ):
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # x264's output depends on the number of threads
         for image in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
             container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
     return Path(path)
 
 
@@ -127,17 +123,12 @@ def resize_video(
                 f"{video.info.num_frames}"
             )
         height, width = resized_size(video.info.height, video.info.width, short_side_px)
-        rate = Fraction(video.info.fps or 25).limit_denominator(1001)
+        rate = _rate(video.info.fps or 25)
         times = video.times() if isinstance(video, VideoFile) else None
         options = {"crf": str(crf), "g": str(keyframe_distance), **_FAST}
         with atomic_path(path) as temporary:
-            with av.open(
-                str(temporary), "w", format="mp4", options={"movflags": "+faststart"}
-            ) as out:
-                stream = out.add_stream("libx264", rate=rate, options=options)
-                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            with _encoder(temporary, height, width, rate, options) as (out, stream):
                 codec = stream.codec_context
-                codec.thread_count = 1  # x264's output depends on the number of threads
                 codec.time_base = unit = times[1] if times else 1 / rate
                 for place, picture in enumerate(_small(video, numbers, height, width)):
                     if place == 0:
@@ -151,7 +142,6 @@ def resize_video(
                     picture.time_base = unit
                     picture.pict_type = 0  # else x264 would take over the choice of key frames
                     out.mux(stream.encode(picture))
-                out.mux(stream.encode(None))
             written = VideoFile(temporary, VideoLimits(max_frames=limits.max_frames), 1)
             written.close()
             if written.info.num_frames != len(numbers):
@@ -163,6 +153,28 @@ def resize_video(
     finally:
         video.close()
     return dataclasses.replace(written.info, path=path)
+
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
+
+
+@contextmanager
+def _encoder(
+    path: Path, height: int, width: int, rate: Fraction, options: dict[str, str]
+) -> Iterator[tuple[OutputContainer, VideoStream]]:
+    """Open an H.264 mp4 for writing; it gives the same bytes on every machine."""
+    # x264's output depends on the number of threads, and on the processor unless told otherwise:
+    # its AVX-512 code even reads memory that nobody wrote.
+    options = {**options, "x264-params": "cpu-independent=1"}
+    # The index goes first: the file plays while it loads, and a part of it can still be read.
+    flags = {"movflags": "+faststart"}
+    with av.open(str(path), "w", format="mp4", options=flags) as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.codec_context.thread_count = 1
+        yield container, stream
+        container.mux(stream.encode(None))
 
 
 def resized_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
