@@ -217,7 +217,7 @@ def test_another_processor_version_or_code_is_another_entry(
     names.add(entry_name("openvino", export.facts()))
     monkeypatch.setattr(exported, "version_of", lambda _: "2030.1")
     names.add(entry_name("openvino", export.facts()))
-    monkeypatch.setattr(exported, "_CODE", ("modeling.py",))
+    monkeypatch.setattr(exported, "_CODE", ())
     names.add(entry_name("openvino", export.facts()))
     assert len(names) == 4
 

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from videomae.compute.cpu import cpu_capabilities
+from videomae import tubelets
+from videomae.compute import cpu
 from videomae.errors import ConfigError
 from videomae.inference.cache import (
     entry_name,
@@ -33,6 +34,7 @@ from videomae.inference.cache import (
     touch_entry,
     weights_digest,
 )
+from videomae.model import attention, layers, modeling
 from videomae.model.modeling import VideoMAEModel, VideoMAEPreTrainedModel
 
 # What each engine can compute in, the first by default.
@@ -43,15 +45,8 @@ NEEDS = {
     "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
     "int8": ("int8", ("openvino", "nncf")),
 }
-# What turns weights into answers: a change in any of these makes all converted models anew.
-_CODE = (
-    "compute/cpu",
-    "inference/exported",
-    "model/attention",
-    "model/layers",
-    "model/modeling",
-    "tubelets",
-)
+# Files that turn weights into answers: a change in any of them makes all converted models anew.
+_CODE = (cpu, attention, layers, modeling, tubelets)
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
 
@@ -350,11 +345,11 @@ def _digest(clips: list[Tensor]) -> str:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for name in _CODE:
-        digest.update(Path(__file__).parents[1].joinpath(f"{name}.py").read_bytes())
+    for path in (__file__, *(module.__file__ for module in _CODE)):
+        digest.update(Path(str(path)).read_bytes())
     return digest.hexdigest()
 
 
 def _processor() -> str:
     """The name of the processor and what it can do, as torch sees it."""
-    return " ".join(f"{name}={value}" for name, value in sorted(cpu_capabilities().items()))
+    return " ".join(f"{name}={value}" for name, value in sorted(cpu.cpu_capabilities().items()))
