@@ -47,7 +47,7 @@ def copy_loss(point: Pretraining, scale: Scale) -> float | None:
     )  # fmt: skip
     frames = torch.from_numpy(clips).permute(0, 1, 4, 2, 3)
     pixels = normalize(frames, find_processor(None, config))
-    targets = pixel_targets(pixels, None, config.tubelet_size, config.patch_hw, normalize=True)
+    targets = pixel_targets(pixels, grid, normalize=True)
     hidden = MASKS[point.mask](
         grid,
         point.mask_ratio,

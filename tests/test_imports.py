@@ -21,7 +21,7 @@ ROOMS = [
     *(".", "compute", "video", "processing", "weights", "model", "data", "report"),
     *("inference", "evaluation", "training", "commands"),
 ]
-GROUND = {"version", "errors", "hub", "config", "tubelets", "masking", "settings"}
+GROUND = {"version", "errors", "hub", "config", "tubelets", "masking", "positions", "settings"}
 MAX_FLOORS, MAX_LINES = 10, 450
 
 # Who may import a dependency: whole files, or `folder.*`.

@@ -10,11 +10,9 @@ from videomae.errors import ConfigError
 from videomae.tubelets import (
     denormalize,
     grid_of,
-    grid_positions,
     patchify,
     pick_tubelets,
     pixel_targets,
-    sincos_positions,
     unpatchify,
 )
 
@@ -44,7 +42,7 @@ def test_sizes_that_leave_a_rest_are_refused(shape: tuple[int, ...], message: st
 
 
 def test_tubelets_by_hand() -> None:
-    vectors = patchify(numbered_clip(), 2, (1, 2))  # grid (2, 2, 2)
+    vectors = patchify(numbered_clip(), Grid(2, 2, 2))
     assert vectors[0].tolist() == [
         [0, 1, 100, 101],  # slice 0, row 0, column 0: frames 0 and 1
         [2, 3, 102, 103],
@@ -59,23 +57,23 @@ def test_tubelets_by_hand() -> None:
 
 def test_channels_come_last_in_a_tubelet() -> None:
     red, green = numbered_clip(), numbered_clip() + 0.5
-    vectors = patchify(torch.cat([red, green], dim=2), 1, (1, 2))
+    vectors = patchify(torch.cat([red, green], dim=2), Grid(4, 2, 2))
     assert vectors[0, 1].tolist() == [2, 2.5, 3, 3.5]
 
 
 def test_picking_takes_rows_in_the_order_asked() -> None:
     clips = torch.cat([numbered_clip(), -numbered_clip()])
-    picked = pick_tubelets(clips, torch.tensor([[7, 0], [3, 3]]), 2, (1, 2))
+    picked = pick_tubelets(clips, Grid(2, 2, 2), torch.tensor([[7, 0], [3, 3]]))
     assert picked.shape == (2, 2, 1, 2, 1, 2)  # (B, M, C, t, p, q)
     assert picked[0].flatten(1).tolist() == [[212, 213, 312, 313], [0, 1, 100, 101]]
     assert picked[1].flatten(1).tolist() == [[-12, -13, -112, -113]] * 2
 
 
 def test_a_tubelet_is_laid_out_as_a_kernel_whether_picked_or_cut_with_all() -> None:
-    clips = torch.randn(2, 4, 3, 6, 8)  # grid (2, 3, 2), tubelets of 2 x 2 x 4
+    clips, grid = torch.randn(2, 4, 3, 6, 8), Grid(2, 3, 2)  # tubelets of 2 x 2 x 4
     index = torch.tensor([[11, 4, 0], [5, 7, 7]])
-    picked = pick_tubelets(clips, index, 2, (2, 4))
-    every = pick_tubelets(clips, None, 2, (2, 4))
+    picked = pick_tubelets(clips, grid, index)
+    every = pick_tubelets(clips, grid)
     assert every.shape == (2, 12, 3, 2, 2, 4)
     assert torch.equal(picked, every[torch.arange(2)[:, None], index])
     # token 11 is slice 1, row 2, column 1
@@ -83,8 +81,8 @@ def test_a_tubelet_is_laid_out_as_a_kernel_whether_picked_or_cut_with_all() -> N
 
 
 def test_picking_passes_gradients_to_the_pixels_picked() -> None:
-    clips = torch.zeros(1, 2, 1, 2, 4, requires_grad=True)  # grid (1, 1, 2)
-    pick_tubelets(clips, torch.tensor([[1]]), 2, (2, 2)).sum().backward()
+    clips = torch.zeros(1, 2, 1, 2, 4, requires_grad=True)
+    pick_tubelets(clips, Grid(1, 1, 2), torch.tensor([[1]])).sum().backward()
     assert clips.grad is not None
     assert clips.grad[0, 0, 0].tolist() == [[0, 0, 1, 1]] * 2
 
@@ -101,9 +99,9 @@ def test_unpatchify_undoes_patchify(
     shape: tuple[int, ...], tubelet_size: int, patch_hw: tuple[int, int]
 ) -> None:
     clips = torch.randn(shape)
-    vectors = patchify(clips, tubelet_size, patch_hw)
-    assert vectors.shape[2] == tubelet_size * patch_hw[0] * patch_hw[1] * shape[2]
     grid = grid_of(clips, tubelet_size, patch_hw)
+    vectors = patchify(clips, grid)
+    assert vectors.shape[2] == tubelet_size * patch_hw[0] * patch_hw[1] * shape[2]
     assert torch.equal(unpatchify(vectors, grid, tubelet_size, patch_hw), clips)
 
 
@@ -120,7 +118,7 @@ def test_targets_are_the_pattern_of_a_tubelet_channel_by_channel() -> None:
     one = torch.tensor([0.0, 1, 2, 3]).view(1, 1, 1, 2, 2)
     ten = 10 * one + 5
     clip = torch.cat([one, ten], dim=2)  # (1, 1, 2, 2, 2): the second channel brighter, steeper
-    target = pixel_targets(clip, None, 1, (2, 2), normalize=True)
+    target = pixel_targets(clip, Grid(1, 1, 1), normalize=True)
     # mean 1.5, unbiased variance (2.25 + 0.25 + 0.25 + 2.25) / 3 = 5/3
     by_hand = torch.tensor([-1.5, -0.5, 0.5, 1.5]) / math.sqrt(5 / 3)
     torch.testing.assert_close(target[0, 0].view(4, 2)[:, 0], by_hand, atol=1e-5, rtol=0)
@@ -128,43 +126,13 @@ def test_targets_are_the_pattern_of_a_tubelet_channel_by_channel() -> None:
 
 
 def test_targets_of_a_flat_tubelet_are_zero() -> None:
-    target = pixel_targets(torch.full((1, 2, 3, 4, 4), 0.7), None, 2, (4, 4), normalize=True)
+    target = pixel_targets(torch.full((1, 2, 3, 4, 4), 0.7), Grid(1, 1, 1), normalize=True)
     torch.testing.assert_close(target, torch.zeros(1, 1, 96), atol=0.1, rtol=0)
     assert target.isfinite().all()
 
 
 def test_raw_targets_are_pixels_from_0_to_1() -> None:
     clip = torch.zeros(1, 2, 3, 2, 4)  # normalised black is not 0; 0 is the mean
-    target = pixel_targets(clip, torch.tensor([[1]]), 2, (2, 2), normalize=False)
+    target = pixel_targets(clip, Grid(1, 1, 2), torch.tensor([[1]]), normalize=False)
     assert target.shape == (1, 1, 2 * 2 * 2 * 3)
     torch.testing.assert_close(target[0, 0, :3], torch.tensor(IMAGENET_MEAN))
-
-
-def test_positions_by_hand() -> None:
-    table = sincos_positions(3, 4)
-    assert table.shape == (3, 4)
-    assert table.dtype == torch.float32
-    assert table[0].tolist() == [0, 1, 0, 1]
-    # features 0 and 1 turn once per 2 pi tokens, features 2 and 3 sqrt(10000) = 100 times slower
-    by_hand = [math.sin(2), math.cos(2), math.sin(0.02), math.cos(0.02)]
-    torch.testing.assert_close(table[2], torch.tensor(by_hand))
-
-
-def test_positions_of_the_trained_grid_are_the_table() -> None:
-    assert torch.equal(grid_positions(Grid(2, 3, 4), Grid(2, 3, 4), 8), sincos_positions(24, 8))
-
-
-def test_positions_are_resized_along_time() -> None:
-    early, late = sincos_positions(2, 6)
-    resized = grid_positions(Grid(4, 1, 1), Grid(2, 1, 1), 6)
-    # centres of the four new slices, in units of the old ones: -1/4 (held at 0), 1/4, 3/4, 5/4
-    by_hand = [early, 0.75 * early + 0.25 * late, 0.25 * early + 0.75 * late, late]
-    torch.testing.assert_close(resized, torch.stack(by_hand))
-
-
-def test_positions_are_resized_along_height_and_width_apart_from_time() -> None:
-    table = sincos_positions(2 * 2 * 2, 6).view(2, 2, 2, 6)
-    resized = grid_positions(Grid(2, 1, 2), Grid(2, 2, 2), 6).view(2, 1, 2, 6)
-    torch.testing.assert_close(resized, table.mean(1, keepdim=True))
-    resized = grid_positions(Grid(2, 2, 1), Grid(2, 2, 2), 6).view(2, 2, 1, 6)
-    torch.testing.assert_close(resized, table.mean(2, keepdim=True))

@@ -28,9 +28,10 @@ from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEPreTrainedModel,
 )
+from videomae.positions import grid_positions
 from videomae.training.data import Batch
 from videomae.training.step import Timer, stepper
-from videomae.tubelets import grid_positions, patchify
+from videomae.tubelets import patchify
 from videomae.video.reader import Frames, read_frames
 
 Task = Literal["pretrain", "finetune"]
@@ -249,7 +250,7 @@ class PlainModel(nn.Module):
         x = self.decoder(torch.cat([seen + here, self.mask_token + there], 1))
         painted = self.paint(self.decoder_norm(x[:, -there.shape[1] :]))
         with torch.no_grad():
-            target = patchify(pixels, config.tubelet_size, config.patch_hw)
+            target = patchify(pixels, config.grid)
             target = target.view(*tokens.shape[:2], -1, config.num_channels)  # (B, N, P, C)
             target = (target - target.mean(-2, keepdim=True)) / (
                 target.var(-2, keepdim=True).sqrt() + 1e-6

@@ -6,6 +6,7 @@ picture of the clip.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -122,24 +123,20 @@ class ChosenTokens(NamedTuple):
 
     def to(self, device: torch.device) -> "ChosenTokens":
         """The same on a device; a CUDA device does not make the CPU wait."""
-        go_on = device.type == "cuda"
-        visible, predicted = (
-            x.to(device, non_blocking=go_on) for x in (self.visible, self.predicted)
-        )
-        counted = self.counted
-        if counted is not None:
-            counted = counted.to(device, non_blocking=go_on)
-        return ChosenTokens(visible, predicted, counted)
+        move = partial(Tensor.to, device=device, non_blocking=device.type == "cuda")
+        counted = None if self.counted is None else move(self.counted)
+        return ChosenTokens(move(self.visible), move(self.predicted), counted)
 
 
 def choose_tokens(
-    mask: Tensor, num_tokens: int, decoder_mask: Tensor | None = None
+    mask: Tensor | ChosenTokens, num_tokens: int, decoder_mask: Tensor | None = None
 ) -> ChosenTokens:
-    """What follows from a mask (B, N), and from VideoMAE V2's second one, True = not decoded.
+    """Follow a mask (B, N), and VideoMAE V2's second one, True = not decoded.
 
     Without the second, the hidden tokens are predicted and all of them count. With it, what it
-    leaves is predicted, and of that the loss counts what `mask` hides. Raises ConfigError as
-    `split_mask` does, and where nothing is left to count.
+    leaves is predicted, and of that the loss counts what `mask` hides. Tokens that were chosen
+    before come back as they are. Raises ConfigError as `split_mask` does, where nothing is left to
+    count, and where tokens that were chosen before meet another decoder mask.
 
     Models take masks or this. How many tokens a mask shows is known only by looking, so that a
     compiled model (`fullgraph=True`), or one in a CUDA graph, wants this, made beforehand:
@@ -149,6 +146,13 @@ def choose_tokens(
     torch.compile(model, fullgraph=True)(pixel_values, chosen)
     ```
     """
+    if isinstance(mask, ChosenTokens):
+        if decoder_mask is not None:
+            raise ConfigError(
+                "bool_masked_pos is a ChosenTokens, which has its decoder mask in it, and got "
+                "another; pass both to masking.choose_tokens, or both here as masks"
+            )
+        return mask
     visible, hidden = split_mask(mask, num_tokens)
     if decoder_mask is None:
         return ChosenTokens(visible, hidden)

@@ -1,14 +1,13 @@
-"""Clips cut into tubelets and back, the pixels to be predicted, and where a tubelet stands.
+"""Clips cut into tubelets and back, and the pixels to be predicted.
 
 Letters: B clips, T frames, C channels, H x W pixels; f, h, w the grid; t, p, q one tubelet;
-N = f*h*w tubelets, M of them picked; D features. Everything here is pure.
+N = f*h*w tubelets, M of them picked. Everything here is pure.
 """
 
 import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, Grid
 from videomae.errors import ConfigError
@@ -30,18 +29,17 @@ def grid_of(pixel_values: Tensor, tubelet_size: int, patch_hw: tuple[int, int]) 
     return Grid(frames // tubelet_size, height // patch_hw[0], width // patch_hw[1])
 
 
-def pick_tubelets(
-    pixel_values: Tensor, index: Tensor | None, tubelet_size: int, patch_hw: tuple[int, int]
-) -> Tensor:
+def pick_tubelets(pixel_values: Tensor, grid: Grid, index: Tensor | None = None) -> Tensor:
     """Cut the tubelets at `index` out of clips, copying only those.
 
-    `pixel_values` (B, T, C, H, W), `index` (B, M) of token numbers or None for all N;
+    `pixel_values` (B, T, C, H, W) of that grid, `index` (B, M) of token numbers or None for all N;
     returns (B, M, C, t, p, q), each tubelet laid out as the kernel of a Conv3d. Token number =
     (slice * h + row) * w + column.
     """
-    (frames, height, width), (p, q) = grid_of(pixel_values, tubelet_size, patch_hw), patch_hw
-    batch, channels = len(pixel_values), pixel_values.shape[2]
-    clip = (frames, tubelet_size, channels, height, p, width)
+    batch, num_frames, channels, num_rows, num_columns = pixel_values.shape
+    frames, height, width = grid
+    t, p, q = num_frames // frames, num_rows // height, num_columns // width
+    clip = (frames, t, channels, height, p, width)
     if index is None:
         split = pixel_values.reshape(batch * frames, *clip[1:], q)
         cells = split.permute(0, 3, 5, 2, 1, 4, 6)  # (B*f, h, w, C, t, p, q)
@@ -53,12 +51,12 @@ def pick_tubelets(
     runs = runs.permute(0, 3, 5, 2, 1, 4).flatten(0, 2).flatten(1)  # (N, C*t*p)
     first = torch.arange(batch, device=index.device)[:, None, None] * runs.numel()
     picked = pixel_values.reshape(-1, q).index_select(0, (runs[index] + first).flatten())
-    return picked.view(*index.shape, channels, tubelet_size, p, q)
+    return picked.view(*index.shape, channels, t, p, q)
 
 
-def patchify(pixel_values: Tensor, tubelet_size: int, patch_hw: tuple[int, int]) -> Tensor:
+def patchify(pixel_values: Tensor, grid: Grid) -> Tensor:
     """Clips (B, T, C, H, W) as one vector per tubelet (B, N, t*p*q*C), order (t, p, q, C)."""
-    tubelets = pick_tubelets(pixel_values, None, tubelet_size, patch_hw)
+    tubelets = pick_tubelets(pixel_values, grid)
     return tubelets.permute(0, 1, 3, 4, 5, 2).flatten(2)
 
 
@@ -66,13 +64,7 @@ def unpatchify(vectors: Tensor, grid: Grid, tubelet_size: int, patch_hw: tuple[i
     """The inverse of `patchify`: (B, N, t*p*q*C) -> clips (B, T, C, H, W)."""
     cells = vectors.reshape(len(vectors), *grid, tubelet_size, *patch_hw, -1)
     frames = cells.permute(0, 1, 4, 7, 2, 5, 3, 6)  # (B, f, t, C, h, p, w, q)
-    return frames.reshape(
-        len(vectors),
-        grid.frames * tubelet_size,
-        -1,
-        grid.height * patch_hw[0],
-        grid.width * patch_hw[1],
-    )
+    return frames.flatten(6, 7).flatten(4, 5).flatten(1, 2)
 
 
 def denormalize(pixels: Tensor, channel_dim: int) -> Tensor:
@@ -86,51 +78,17 @@ def denormalize(pixels: Tensor, channel_dim: int) -> Tensor:
 
 
 def pixel_targets(
-    pixel_values: Tensor,
-    index: Tensor | None,
-    tubelet_size: int,
-    patch_hw: tuple[int, int],
-    *,
-    normalize: bool,
+    pixel_values: Tensor, grid: Grid, index: Tensor | None = None, *, normalize: bool
 ) -> Tensor:
-    """What the decoder must predict at `index`: pixels in 0..1, or their pattern alone.
+    """The pixels that the decoder must predict at `index`, in 0..1, or their pattern alone.
 
     With `normalize`, each tubelet loses its mean and is divided by its standard deviation, channel
     by channel (unbiased variance, 1e-6 added to the root; section 3.1 of the paper and its code).
     Returns (B, M, t*p*q*C).
     """
-    tubelets = pick_tubelets(pixel_values, index, tubelet_size, patch_hw)
+    tubelets = pick_tubelets(pixel_values, grid, index)
     pixels = denormalize(tubelets.flatten(3), channel_dim=2)  # (B, M, C, t*p*q)
     if normalize:
         variance, mean = torch.var_mean(pixels, -1, correction=1, keepdim=True)
         pixels = (pixels - mean) / (variance.sqrt() + 1e-6)
     return pixels.transpose(2, 3).flatten(2)
-
-
-def sincos_positions(num_positions: int, dim: int) -> Tensor:
-    """The fixed table of the published models: (num_positions, dim), float32.
-
-    A one-dimensional sinusoid over the flattened (slice, row, column) number: even features are
-    sines, odd ones cosines, with wavelengths from 2 pi to 10000 * 2 pi.
-    """
-    position = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None]
-    feature = torch.arange(dim, dtype=torch.float64, device="cpu")
-    angle = position / 10000 ** (2 * (feature // 2) / dim)
-    angle[:, 0::2] = angle[:, 0::2].sin()
-    angle[:, 1::2] = angle[:, 1::2].cos()
-    return angle.float()
-
-
-def grid_positions(grid: Grid, trained_grid: Grid, dim: int) -> Tensor:
-    """Positions of `grid` for weights that were trained on `trained_grid`: (N, dim), float32.
-
-    Where the two differ, the trained table is resized along time, height and width. A fresh
-    sinusoid of the new length would not do: it counts tokens, so that on another grid nearly every
-    row would mean another place than the one the weights know.
-    """
-    table = sincos_positions(trained_grid.num_tokens, dim)
-    if grid == trained_grid:
-        return table
-    volume = table.T.reshape(1, dim, *trained_grid)
-    resized = F.interpolate(volume, size=tuple(grid), mode="trilinear", align_corners=False)
-    return resized.flatten(2)[0].T.contiguous()

@@ -21,7 +21,8 @@ from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEModel,
 )
-from videomae.tubelets import patchify, pixel_targets, sincos_positions, unpatchify
+from videomae.positions import sincos_positions
+from videomae.tubelets import patchify, pixel_targets, unpatchify
 
 CLASSES = {
     "VideoMAEModel": VideoMAEModel,
@@ -266,7 +267,7 @@ def test_hidden_pixels_are_never_looked_at() -> None:
     config = tiny()
     model = make("VideoMAEForPreTraining", config)
     pixels, mask = clips(config), mask_for(config)
-    cells = patchify(pixels, 2, (8, 8))
+    cells = patchify(pixels, config.grid)
     cells[mask] = math.nan
     poisoned = unpatchify(cells, config.grid, 2, (8, 8))
     with torch.no_grad():
@@ -284,7 +285,7 @@ def test_visible_pixels_are_not_predicted() -> None:
     pixels, mask = clips(config), mask_for(config)
     with torch.no_grad():
         output = model(pixels, mask)
-    target = pixel_targets(pixels, None, 2, (8, 8), normalize=True)
+    target = pixel_targets(pixels, config.grid, normalize=True)
     assert output.logits.shape == (2, 24, 2 * 8 * 8 * 3)
     by_hand = (output.logits.flatten(0, 1) - target[mask]).square().mean()
     torch.testing.assert_close(output.loss, by_hand)
@@ -316,9 +317,7 @@ def test_losses_of_any_channels_patches_and_tubelets() -> None:
         model = make("VideoMAEForPreTraining", config)
         pixels, mask = clips(config), mask_for(config)
         output = model(pixels, mask)
-        target = pixel_targets(
-            pixels, None, config.tubelet_size, config.patch_hw, normalize=config.norm_pix_loss
-        )
+        target = pixel_targets(pixels, config.grid, normalize=config.norm_pix_loss)
         by_hand = (output.logits.flatten(0, 1) - target[mask]).square().mean()
         torch.testing.assert_close(output.loss, by_hand)
 
@@ -342,7 +341,7 @@ def test_loss_counts_what_is_decoded_and_was_not_seen() -> None:
     with torch.no_grad():
         output = model(pixels, mask, undecoded)
     assert output.logits.shape[:2] == (2, 20)
-    target = pixel_targets(pixels, None, 2, (8, 8), normalize=True)[:, :20]
+    target = pixel_targets(pixels, config.grid, normalize=True)[:, :20]
     error = (output.logits - target).square().mean(2)
     torch.testing.assert_close(output.loss, error[mask[:, :20]].mean())
 
@@ -676,7 +675,7 @@ def test_tokens_lie_in_memory_one_after_another() -> None:
     """Those of a convolution do not, and every later sum and norm would take twice as long."""
     config = tiny()
     model = make("VideoMAEModel", config)
-    assert model.embeddings(clips(config)).is_contiguous()
+    assert model.embeddings(clips(config), config.grid).is_contiguous()
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def mask(*hidden: int) -> Tensor:
 
 def answers(pixels: Tensor, hidden: Tensor, config: VideoMAEConfig) -> Tensor:
     """What a perfect model would predict for a clip in 0..1."""
-    tubelets = patchify(pixels[None], 2, (4, 4))[0][hidden]
+    tubelets = patchify(pixels[None], CONFIG.grid)[0][hidden]
     if not config.norm_pix_loss:
         return tubelets
     values = tubelets.view(len(tubelets), -1, 3)
@@ -64,7 +64,7 @@ def test_paper_rendering_turns_perfect_patterns_into_the_original() -> None:
         [0.229, 0.224, 0.225]
     )[:, None, None]
     index = hidden.nonzero().T
-    target = pixel_targets(normalized[None], index, 2, (4, 4), normalize=True)[0]
+    target = pixel_targets(normalized[None], CONFIG.grid, index, normalize=True)[0]
     pasted = paste_reconstruction(clip(), hidden, target, CONFIG, rendering="paper")
     torch.testing.assert_close(pasted, clip(), atol=1e-4, rtol=0)
 

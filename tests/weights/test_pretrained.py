@@ -19,7 +19,7 @@ from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEModel,
 )
-from videomae.tubelets import sincos_positions
+from videomae.positions import sincos_positions
 from videomae.weights.checkpoint import read_checkpoint, save_pth, save_safetensors
 from videomae.weights.keys import to_hf_file_keys, to_v1
 

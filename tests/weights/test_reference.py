@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from videomae.config import VideoMAEConfig
+from videomae.config import Grid, VideoMAEConfig
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.tubelets import pixel_targets
 
@@ -73,8 +73,9 @@ def test_the_loss_against_raw_pixels(implementation: str, reference_dir: Path) -
 
 def test_the_targets_alone(reference_dir: Path) -> None:
     expected = arrays(reference_dir, "v1_pretrain_tiny")
+    grid = Grid(8, 4, 4)
     for normalize, name in ((True, "loss"), (False, "loss_raw_pixels")):
-        target = pixel_targets(expected["pixel_values"], None, 2, (8, 8), normalize=normalize)
+        target = pixel_targets(expected["pixel_values"], grid, normalize=normalize)
         hidden = target[expected["bool_masked_pos"]].view_as(expected["logits"])
         loss = (expected["logits"] - hidden).square().mean()
         torch.testing.assert_close(loss, expected[name], atol=1e-5, rtol=0)

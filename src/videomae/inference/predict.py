@@ -313,9 +313,8 @@ def reconstruct(
         )  # (1, M, t*p*q*C)
         target = pixel_targets(
             pixel_values,
+            config.grid,
             split_mask(hidden, config.grid.num_tokens)[1],
-            config.tubelet_size,
-            config.patch_hw,
             normalize=config.norm_pix_loss,
         )
         pixels = shown(pixel_values[0], chosen)

@@ -1,4 +1,4 @@
-"""The network: a plain ViT over tubelets, a light decoder that paints the hidden, a classifier.
+"""The network: a plain ViT over tubelets, a light decoder that predicts the hidden, a classifier.
 
 Letters: B clips, T frames, C channels, H x W pixels; N tubelets, V of them visible, M to be
 predicted; D features. Clips are always (B, T, C, H, W). Parameters carry the names that
@@ -6,7 +6,7 @@ transformers gives them, so that state dicts move over unchanged.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,10 @@ from videomae.model.outputs import (
     BaseModelOutput,
     ImageClassifierOutput,
     VideoMAEForPreTrainingOutput,
+    can_return_tuple,
 )
-from videomae.tubelets import grid_of, grid_positions, pick_tubelets, pixel_targets
+from videomae.positions import grid_positions
+from videomae.tubelets import grid_of, pick_tubelets, pixel_targets
 from videomae.weights.pretrained import PretrainedModel
 
 
@@ -49,15 +51,16 @@ class VideoMAEPatchEmbeddings(nn.Module):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.tubelet_size, self.patch_hw = config.tubelet_size, config.patch_hw
-        kernel = (self.tubelet_size, *self.patch_hw)
+        self.grid, kernel = config.grid, (config.tubelet_size, *config.patch_hw)
         self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel, stride=kernel)
 
-    def forward(self, pixel_values: Tensor, index: Tensor | None = None) -> Tensor:
+    def forward(
+        self, pixel_values: Tensor, grid: Grid | None = None, index: Tensor | None = None
+    ) -> Tensor:
         # Kernel = stride, so that the convolution is a product per tubelet: hidden tubelets need
         # never be touched, and even where all are seen it is the faster way (forward and backward
         # of a ViT-B clip on one core of an AVX2 server CPU: 97 ms, 149 by conv3d).
-        tubelets = pick_tubelets(pixel_values, index, self.tubelet_size, self.patch_hw)
+        tubelets = pick_tubelets(pixel_values, grid or self.grid, index)
         weight = self.projection.weight.flatten(1)  # (D, C*t*p*q)
         return F.linear(tubelets.flatten(2), weight, self.projection.bias)
 
@@ -85,14 +88,14 @@ class VideoMAEEmbeddings(nn.Module):
             )
         if shape[2] != config.num_channels:
             swapped = shape[1] == config.num_channels
-            mend = (
+            fix = (
                 "swap axes 1 and 2: this looks like (B, C, T, H, W)"
                 if swapped
                 else f"or make the model with num_channels={shape[2]}"
             )
             raise ConfigError(
                 f"pixel_values has shape {shape} (B, T, C, H, W) with {shape[2]} channels, "
-                f"expected {config.num_channels}; {mend}"
+                f"expected {config.num_channels}; {fix}"
             )
         grid = grid_of(pixel_values, config.tubelet_size, config.patch_hw)
         if grid != config.grid and not interpolate:
@@ -105,11 +108,8 @@ class VideoMAEEmbeddings(nn.Module):
             )
         return grid
 
-    def forward(
-        self, pixel_values: Tensor, visible: Tensor | None = None, interpolate: bool = False
-    ) -> Tensor:
-        grid = self.check(pixel_values, interpolate)
-        tokens: Tensor = self.patch_embeddings(pixel_values, visible)
+    def forward(self, pixel_values: Tensor, grid: Grid, visible: Tensor | None = None) -> Tensor:
+        tokens: Tensor = self.patch_embeddings(pixel_values, grid, visible)
         positions: Tensor = self.position_embeddings(grid, tokens)
         return tokens + (positions if visible is None else positions[visible])  # (B, V, D)
 
@@ -165,7 +165,7 @@ class VideoMAEDecoder(nn.Module):
 
 
 class VideoMAEPreTrainedModel(PretrainedModel):
-    """What the three public models share: their config, how they start out, how they are called."""
+    """Base of the three public models, each of which is made of a config."""
 
     config_class = VideoMAEConfig
     base_model_prefix = "videomae"
@@ -183,17 +183,8 @@ class VideoMAEPreTrainedModel(PretrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The module that turns tubelets of pixels into tokens."""
-        found: nn.Module = self.get_submodule(
-            "embeddings.patch_embeddings"
-            if isinstance(self, VideoMAEModel)
-            else "videomae.embeddings.patch_embeddings"
-        )
-        return found
-
-    def answer(self, output: Any, return_dict: bool | None) -> Any:
-        """The named output, or a plain tuple where `return_dict` (or the config) says False."""
-        named = self.config.return_dict if return_dict is None else return_dict
-        return output if named else output.to_tuple()
+        encoder: nn.Module = getattr(self, self.base_model_prefix, self)
+        return encoder.get_submodule("embeddings.patch_embeddings")
 
 
 class VideoMAEModel(VideoMAEPreTrainedModel):
@@ -220,6 +211,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         std = self.config.initializer_range
         _init_linears(self, lambda weight: nn.init.trunc_normal_(weight, std=std))
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
@@ -227,9 +219,8 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        return_dict: bool | None = None,
         interpolate_pos_encoding: bool = False,
-    ) -> Any:
+    ) -> BaseModelOutput:
         """Encode clips.
 
         Args:
@@ -238,36 +229,31 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
                 On the CPU, or split by `masking.choose_tokens`, it makes no GPU wait.
             output_hidden_states: also return the embedding and each layer's tokens.
             output_attentions: also return each layer's weights (B, heads, V, V); uses `eager`.
-            return_dict: False gives a tuple.
             interpolate_pos_encoding: take other frame counts and sizes than the config's.
 
-        Returns a BaseModelOutput with `last_hidden_state` (B, V, D), tokens in ascending order.
+        Returns `last_hidden_state` (B, V, D), tokens in ascending order.
         """
+        grid = self.embeddings.check(pixel_values, interpolate_pos_encoding)
         visible = None
         if bool_masked_pos is not None:
-            grid = self.embeddings.check(pixel_values, interpolate_pos_encoding)
-            visible = as_chosen(bool_masked_pos, grid).to(pixel_values.device).visible
-        output = self.encode(
-            pixel_values,
-            visible,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-        )
-        return self.answer(output, return_dict)
+            chosen = choose_tokens(bool_masked_pos, grid.num_tokens)
+            visible = chosen.to(pixel_values.device).visible
+        return self.encode(pixel_values, grid, visible, output_hidden_states, output_attentions)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def encode(
         self,
         pixel_values: Tensor,
+        grid: Grid,
         visible: Tensor | None = None,
-        *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        interpolate_pos_encoding: bool = False,
     ) -> BaseModelOutput:
-        """As `forward`, with the token numbers (B, V) to be seen in place of a mask."""
+        """As `forward`, of clips that were checked, and the token numbers (B, V) to be seen."""
         config = self.config
-        tokens = self.embeddings(pixel_values, visible, interpolate_pos_encoding)
+        tokens = self.embeddings(pixel_values, grid, visible)
         output: BaseModelOutput = self.encoder(
             tokens,
             config.output_hidden_states if output_hidden_states is None else output_hidden_states,
@@ -300,6 +286,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             _init_linears(part, nn.init.xavier_uniform_)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
@@ -308,9 +295,8 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        return_dict: bool | None = None,
         interpolate_pos_encoding: bool = False,
-    ) -> Any:
+    ) -> VideoMAEForPreTrainingOutput:
         """Hide, predict, compare.
 
         Args:
@@ -320,26 +306,21 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             decoder_bool_masked_pos: (B, N) bool, True = not decoded either (VideoMAE V2's dual
                 masking). The loss then counts the decoded tubelets that the encoder did not see.
 
-        Returns a VideoMAEForPreTrainingOutput: `loss`, and `logits` (B, M, t*p*q*C), one row for
-        each hidden (or each decoded) tubelet in ascending order. Other arguments, hidden states
-        and attentions are those of the encoder.
+        Returns `loss`, and `logits` (B, M, t*p*q*C), one row for each hidden (or each decoded)
+        tubelet in ascending order. Other arguments, hidden states and attentions are those of the
+        encoder.
         """
         if bool_masked_pos is None:
             raise ConfigError(
                 "VideoMAEForPreTraining needs bool_masked_pos (batch, tubelets), True = hidden; "
                 "make it with videomae.masking.tube_mask(model.config.grid, 0.9, batch_size=...)"
             )
-        config = self.config
         grid = self.videomae.embeddings.check(pixel_values, interpolate_pos_encoding)
-        chosen = as_chosen(bool_masked_pos, grid, decoder_bool_masked_pos)
+        chosen = choose_tokens(bool_masked_pos, grid.num_tokens, decoder_bool_masked_pos)
         visible, predicted, counted = chosen.to(pixel_values.device)
 
         encoded = self.videomae.encode(
-            pixel_values,
-            visible,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            interpolate_pos_encoding=interpolate_pos_encoding,
+            pixel_values, grid, visible, output_hidden_states, output_attentions
         )
         seen = self.encoder_to_decoder(encoded.last_hidden_state)  # (B, V, D)
         positions = self.position_embeddings(grid, seen)
@@ -348,25 +329,22 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         logits = self.decoder(tokens, predicted.shape[1])
 
         with torch.no_grad():
-            target = pixel_targets(
-                pixel_values,
-                predicted,
-                config.tubelet_size,
-                config.patch_hw,
-                normalize=config.norm_pix_loss,
-            )
+            normalize = self.config.norm_pix_loss
+            target = pixel_targets(pixel_values, grid, predicted, normalize=normalize)
         if counted is None:
             loss = F.mse_loss(logits, target.to(logits.dtype))
         else:
             error = (logits - target).square().mean(-1)  # (B, M)
             loss = (error * counted).sum() / counted.sum()
-        output = VideoMAEForPreTrainingOutput(
+        return VideoMAEForPreTrainingOutput(
             loss=loss,
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.answer(output, return_dict)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
@@ -401,6 +379,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
             self.classifier.weight.data.mul_(0.001)
             nn.init.zeros_(self.classifier.bias)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
@@ -408,29 +387,31 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        return_dict: bool | None = None,
         interpolate_pos_encoding: bool = False,
-    ) -> Any:
+    ) -> ImageClassifierOutput:
         """Classify clips (B, T, C, H, W), and compare with `labels` where they are given.
 
         `labels` are class numbers (B), class shares (B, num_labels), or values to be fitted,
         according to `config.problem_type`, which is worked out as in transformers if it is None.
-        Returns an ImageClassifierOutput with `loss` and `logits` (B, num_labels).
+        Returns `loss` and `logits` (B, num_labels). Other arguments: see VideoMAEModel.
         """
+        grid = self.videomae.embeddings.check(pixel_values, interpolate_pos_encoding)
         encoded = self.videomae.encode(
             pixel_values,
+            grid,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
-            interpolate_pos_encoding=interpolate_pos_encoding,
         )
         logits = self.classifier(self.dropout(self.pool(encoded.last_hidden_state)))
-        output = ImageClassifierOutput(
+        return ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.answer(output, return_dict)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, D) -> the features (B, D) that the head sees."""
@@ -454,20 +435,6 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         if problem == "multi_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         return F.cross_entropy(logits, labels)
-
-
-def as_chosen(
-    mask: Tensor | ChosenTokens, grid: Grid, decoder_mask: Tensor | None = None
-) -> ChosenTokens:
-    """The tokens that masks choose; ConfigError where they were chosen and masked as well."""
-    if not isinstance(mask, ChosenTokens):
-        return choose_tokens(mask, grid.num_tokens, decoder_mask)
-    if decoder_mask is not None:
-        raise ConfigError(
-            "bool_masked_pos is a ChosenTokens, which has its decoder mask in it, and got another; "
-            "pass both to masking.choose_tokens, or both here as masks"
-        )
-    return mask
 
 
 def _init_linears(part: nn.Module, init_weight: Callable[[Tensor], Tensor]) -> None:

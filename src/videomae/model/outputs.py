@@ -1,9 +1,10 @@
-"""What the models return: fields by name, by index, or unpacked; those that are None left out."""
+"""What a forward returns: fields by name, by index, or unpacked; those that are None left out."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class ModelOutput:
 
     def get(self, name: str, default: Any = None) -> Any:
         """The field of that name, or `default` where it is absent."""
-        return getattr(self, name) if name in self.keys() else default
+        return dict(self.items()).get(name, default)
 
     def __getitem__(self, key: str | int | slice) -> Any:
         if isinstance(key, str):
@@ -54,28 +55,59 @@ class ModelOutput:
 
 @dataclass
 class BaseModelOutput(ModelOutput):
-    """Of the encoder: tokens (B, N, D), and on request what each layer saw and attended to."""
+    """The encoder's tokens (B, N, D), and on request what each layer saw and attended to."""
 
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class VideoMAEForPreTrainingOutput(ModelOutput):
-    """Of pre-training: mean squared error, and predictions (B, M, t*p*q*C) of hidden tubelets."""
+    """The mean squared error, and the predictions (B, M, t*p*q*C) of hidden tubelets."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
+    loss: Tensor
+    logits: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ImageClassifierOutput(ModelOutput):
-    """Of the classifier: the loss where labels were given, and logits (B, num_labels)."""
+    """The loss where labels were given, and the classifier's logits (B, num_labels)."""
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+Arguments = ParamSpec("Arguments")
+Output = TypeVar("Output", bound=ModelOutput, covariant=True)
+
+
+class Forward(Protocol[Arguments, Output]):
+    """A forward as type checkers see it: its own arguments, and `return_dict` beside them."""
+
+    @overload
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Output: ...
+    @overload
+    def __call__(self, *args: Any, return_dict: Literal[True] | None, **kwargs: Any) -> Output: ...
+    @overload
+    def __call__(
+        self, *args: Any, return_dict: Literal[False], **kwargs: Any
+    ) -> tuple[Any, ...]: ...
+
+
+def can_return_tuple(
+    forward: Callable[Concatenate[Any, Arguments], Output],
+) -> Forward[Arguments, Output]:
+    """Let a model's forward take `return_dict`: False, here or in the config, gives a tuple."""
+
+    @wraps(forward)
+    def answer(self: Any, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        named = self.config.return_dict if return_dict is None else return_dict
+        return output if named else output.to_tuple()
+
+    return answer  # type: ignore[return-value]

@@ -60,7 +60,7 @@ def paste_reconstruction(
             f"{len(predictions)} predictions; a clip of {tuple(pixels.shape)} (T, C, H, W) has "
             f"{grid.num_tokens} tubelets, and each hidden one needs one prediction"
         )
-    tubelets = patchify(pixels[None].float(), size, patch_hw)[0]
+    tubelets = patchify(pixels[None].float(), grid)[0]
     tubelets = tubelets.view(grid.num_tokens, -1, pixels.shape[1])  # (N, P, C)
     patterns = predictions.float().to(tubelets.device).view(-1, *tubelets.shape[1:])  # (M, P, C)
     if config.norm_pix_loss:
@@ -131,7 +131,7 @@ def hide(pixels: Tensor, mask: Tensor, config: VideoMAEConfig, *, fill: float = 
     """The clip (T, C, H, W) as the model sees it, the tubelets hidden by `mask` (N,) in grey."""
     size, patch_hw = config.tubelet_size, config.patch_hw
     grid = grid_of(pixels[None], size, patch_hw)
-    tubelets = patchify(pixels[None].float(), size, patch_hw)
+    tubelets = patchify(pixels[None].float(), grid)
     tubelets[:, mask] = fill
     return unpatchify(tubelets, grid, size, patch_hw)[0]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.tubelets import sincos_positions
+from videomae.positions import sincos_positions
 
 State = dict[str, Tensor]
 
