@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,18 +18,23 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError, WeightsError
 from videomae.evaluation.evaluate import Evaluation, by_class_number, evaluate, evaluate_model
+from videomae.inference.predict import classify
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
-from videomae.processing.views import ViewMaker, find_processor
-from videomae.settings import EvaluateSettings
+from videomae.processing.views import ViewMaker, find_processor, normalize
+from videomae.settings import EvaluateSettings, FinetuneSettings
+from videomae.training.augment import Augmentation
+from videomae.training.data import ClipSource
+from videomae.training.start import run_processor
+from videomae.video.reader import write_video
 
 CLASSES = ("sway", "zoom_in")
 NAN = float("nan")
 
 
 def make_model(**values: Any) -> VideoMAEForVideoClassification:
-    settings = {"id2label": dict(enumerate(CLASSES)), **values}
+    settings = {"id2label": dict(enumerate(CLASSES)), "image_size": 16, **values}
     config = VideoMAEConfig.preset(
-        "tiny", image_size=16, num_frames=4, frame_stride=2, num_hidden_layers=1, **settings
+        "tiny", num_frames=4, frame_stride=2, num_hidden_layers=1, **settings
     )
     model = VideoMAEForVideoClassification(config)
     assert isinstance(model.classifier, torch.nn.Linear)
@@ -64,6 +71,55 @@ def test_scores_are_the_mean_softmax_over_views(videos_dir: Path, machine: Machi
     with torch.no_grad():
         shares = model(views).logits.softmax(-1).mean(0)
     torch.testing.assert_close(evaluation.scores[7], shares, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        ({}, {"image_mean": 0.5, "image_std": 0.5}),
+        ({}, {"rescale_factor": 1 / 127.5, "image_mean": 1.0, "image_std": 1.0}),
+        ({"num_channels": 1}, {}),
+        ({"num_channels": 4}, {}),
+        ({"image_size": (96, 160)}, {}),
+    ],
+)
+def test_classify_evaluate_and_the_loader_see_the_same_pixels(
+    values: dict[str, Any], stored: dict[str, Any], tmp_path: Path
+) -> None:
+    model = make_model(**values)
+    config, folder = model.config, tmp_path / "model"
+    height, width = config.image_hw
+    # The loader of training has nothing to draw where a video is one clip, and to crop of its size.
+    sizes = {"sway": (height, width), "zoom_in": (height + 24, width + 20)}
+    for name, (high, wide) in sizes.items():
+        frames = np.random.default_rng(0).integers(0, 255, (7, high, wide, 3), dtype=np.uint8)
+        (tmp_path / "v" / name).mkdir(parents=True)
+        write_video(tmp_path / "v" / name / "x.mp4", frames)
+    dataclasses.replace(find_processor(None, config), **stored).save_pretrained(folder)
+
+    seen: list[torch.Tensor] = []
+
+    def keep(module: torch.nn.Module, given: Any) -> None:
+        if isinstance(module, VideoMAEForVideoClassification):
+            seen.append(given[0])  # (B, T, C, H, W)
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(keep):
+        evaluation = run(model, tmp_path / "v", num_crops=3, batch_size=3)
+        answers = classify(
+            [video.path for video in evaluation.videos.items],
+            model=folder, num_crops=3, batch_size=3, engine="torch", dtype="float32", top_k=2,
+        )  # fmt: skip
+    assert len(seen) == 4
+    assert all(torch.equal(seen[k], seen[k + 2]) for k in range(2))
+    for scores, answer in zip(evaluation.scores, answers, strict=True):
+        expected = scores.sort(descending=True).values.tolist()
+        assert answer.scores == pytest.approx(expected, rel=1e-5)
+
+    videos = Videos(evaluation.videos.items[:1])
+    source = ClipSource(videos, config, augmentation=Augmentation(crop_scales=(1.0,)))
+    processor = run_processor(FinetuneSettings(init=str(folder)), config)
+    clips = normalize(source.train_clips(0, 0), processor, torch.device("cpu"))
+    assert torch.equal(clips, seen[0][:1])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -153,5 +153,7 @@ def test_pixels_become_frames_rounded_and_clipped() -> None:
     frames = to_frames(pixels)
     assert frames.shape == (1, 2, 2, 3)
     assert frames[0, :, :, 1].tolist() == [[0, 0], [128, 255]]
-    with pytest.raises(ConfigError, match=r"\(1, 4, 2, 2\) cannot be shown; expected \(T, 3, H, W"):
-        to_frames(torch.zeros(1, 4, 2, 2))
+    clear = torch.cat([pixels] * 3 + [torch.zeros_like(pixels)], dim=1)
+    assert (to_frames(clear) == frames).all()
+    with pytest.raises(ConfigError, match=r"\(1, 2, 2, 2\) cannot be shown; expected .*1, 3 or 4"):
+        to_frames(torch.zeros(1, 2, 2, 2))

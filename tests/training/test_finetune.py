@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError
+from videomae.inference.predict import classify, reconstruct
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.processing.views import find_processor
 from videomae.report.record import read_log
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
@@ -54,6 +57,32 @@ def test_a_run_leaves_a_model_that_knows_its_classes(settings: FinetuneSettings)
     assert (settings.output / "confusion.png").is_file()
     assert (settings.output / "index.html").is_file()
     assert not (settings.output / "best").exists()  # nothing to choose from
+
+
+@pytest.mark.parametrize("num_channels", [1, 4])
+def test_models_of_other_channels_go_all_the_way(
+    settings: FinetuneSettings, small: dict[str, Any], num_channels: int, tmp_path: Path
+) -> None:
+    config = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_channels=num_channels)
+    start = str(tmp_path / "start")
+    VideoMAEForPreTraining(config).save_pretrained(start)
+    first = PretrainSettings(
+        data=settings.data, init=start, output=tmp_path / "first", epochs=1, mask_ratio=0.5, **small
+    )
+    pretrained = pretrain(first)
+    assert len(list(first.output.glob("reconstructions/*.png"))) == 1
+    video = next(settings.data.glob("*/*.mp4"))
+    made = reconstruct(video, model=pretrained, mask_ratio=0.5, engine="torch", dtype="float32")
+    assert made.original.shape == (4, 16, 16, 3)
+    evaluation = finetune(dataclasses.replace(settings, init=str(pretrained), epochs=1))
+    assert evaluation is not None
+    folder = settings.output / "model"
+    assert find_processor(folder, config) == find_processor(pretrained, config)
+    assert find_processor(folder, config).size == {"shortest_edge": 16}
+    path = evaluation.videos.items[3].path
+    answer = classify(path, model=folder, engine="torch", dtype="float32")
+    expected = evaluation.scores[3].sort(descending=True).values.tolist()
+    assert answer.scores == pytest.approx(expected, rel=1e-5)
 
 
 def test_ten_videos_can_be_learned_by_heart(settings: FinetuneSettings) -> None:

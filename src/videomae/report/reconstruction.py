@@ -137,11 +137,15 @@ def hide(pixels: Tensor, mask: Tensor, config: VideoMAEConfig, *, fill: float = 
 
 
 def to_frames(pixels: Tensor) -> Frames:
-    """Pixels (T, 3, H, W) in 0..1, or grey ones (T, 1, H, W), as uint8 frames (T, H, W, 3)."""
-    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+    """Pixels (T, C, H, W) in 0..1 as uint8 frames (T, H, W, 3): RGB, grey, or RGB with alpha.
+
+    Alpha is left out. Raises ConfigError for other numbers of channels.
+    """
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3, 4):
         raise ConfigError(
-            f"pixels {tuple(pixels.shape)} cannot be shown; expected (T, 3, H, W) or (T, 1, H, W)"
+            f"pixels {tuple(pixels.shape)} cannot be shown; expected (T, C, H, W) of 1, 3 or 4 "
+            "channels"
         )
-    shown = pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    shown = pixels[:, :3].float().clamp(0, 1).mul(255).round().to(torch.uint8)
     frames: Frames = shown.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
     return np.ascontiguousarray(frames)
