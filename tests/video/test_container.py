@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from videomae.video.limits import DecodeClock
 from videomae.video.reader import VideoLimits, probe
 
 
-def opened(path: Path) -> VideoBytes:
-    return VideoBytes(path, DecodeClock(path, VideoLimits()))
+def opened(path: Path) -> closing[VideoBytes]:
+    return closing(VideoBytes(path, DecodeClock(path, VideoLimits())))
 
 
 def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
 def test_reading_is_on_the_clock(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     clock = DecodeClock(tmp_path / "x", VideoLimits())
-    with VideoBytes(tmp_path / "x", clock) as file:
+    with closing(VideoBytes(tmp_path / "x", clock)) as file:
         clock._seconds = -1.0
         clock.restart()
         with pytest.raises(VideoError, match="reading took more than"):

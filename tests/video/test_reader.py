@@ -15,15 +15,11 @@ from made_videos import KINDS, encode, full_decode, make, num_packets, numbers, 
 from videomae.errors import ConfigError, VideoError
 from videomae.processing.sampling import clip_indices
 from videomae.video.reader import (
-    BadVideo,
-    Clip,
     VideoInfo,
     VideoLimits,
     VideoReader,
-    iter_clips,
     probe,
     read_frames,
-    read_many,
     write_video,
 )
 
@@ -174,48 +170,6 @@ def test_reading_gives_the_order_asked_for(mp4: Path, whole: np.ndarray) -> None
 def test_an_index_outside_is_refused(mp4: Path, index: int) -> None:
     with pytest.raises(VideoError, match=rf"no frame {index}; it has 60 frames, so"):
         read_frames(mp4, [0, index])
-
-
-def test_more_threads_give_the_same(mp4: Path, whole: np.ndarray) -> None:
-    for indices in random_index_sets(60, count=3):
-        np.testing.assert_array_equal(read_frames(mp4, indices, num_threads=2), whole[indices])
-    with pytest.raises(ConfigError, match="num_threads=0 is too small; expected at least 1"):
-        VideoReader(mp4, num_threads=0)
-
-
-def middle(info: VideoInfo) -> list[int]:
-    return clip_indices(info.num_frames, num_frames=4, frame_stride=2)
-
-
-def test_iterating_skips_and_names_bad_videos(mp4: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.mp4").write_bytes(b"nothing of a video")
-    paths = [mp4, tmp_path / "bad.mp4", tmp_path / "gone.mp4", str(mp4)]
-    items = list(iter_clips(paths, middle, on_error="skip"))
-    assert [type(item) for item in items] == [Clip, BadVideo, BadVideo, Clip]
-    clips, bad = read_many(paths, middle, on_error="skip")
-    assert [video.path for video in bad] == paths[1:3]
-    assert "cannot be opened as a video" in bad[0].reason
-    assert "there is no such file or folder" in bad[1].reason
-    assert [clip.info.path for clip in clips] == [mp4, mp4]
-    assert clips[0].indices == (26, 28, 30, 32)
-    assert numbers(clips[0].frames) == [26, 28, 30, 32]
-
-
-def test_iterating_raises_by_default(mp4: Path, tmp_path: Path) -> None:
-    items = iter_clips([mp4, tmp_path / "gone.mp4"], middle)
-    assert isinstance(next(items), Clip)
-    with pytest.raises(VideoError, match="there is no such file or folder"):
-        next(items)
-    with pytest.raises(ConfigError, match="on_error='ignore' is unknown; expected 'raise'"):
-        next(iter_clips([mp4], middle, on_error="ignore"))  # type: ignore[arg-type]
-
-
-def test_what_skipping_skips_is_bad_videos_only(mp4: Path) -> None:
-    def choose(_info: VideoInfo) -> list[int]:
-        raise ConfigError("a mistake of ours")
-
-    with pytest.raises(ConfigError, match="a mistake of ours"):
-        next(iter_clips([mp4], choose, on_error="skip"))
 
 
 # Writing

@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from videomae.errors import VideoError
@@ -20,7 +19,7 @@ _INDEX_BOXES = re.compile(
 _KNOWN_NOT_MP4 = re.compile(rb"RIFF|\x1aE\xdf\xa3|GIF8|FLV|OggS|\x30\x26\xb2\x75|DKIF|YUV4MPEG2")
 
 
-class VideoBytes(AbstractContextManager["VideoBytes"]):
+class VideoBytes:
     """A video file as FFmpeg gets it: bytes without a name or a folder, read against the clock.
 
     `data` are the bytes where they are in memory already; `path` then only names them.
@@ -50,16 +49,13 @@ class VideoBytes(AbstractContextManager["VideoBytes"]):
         try:
             return self._raw.seek(offset, whence)
         except (OSError, ValueError):  # before the beginning, as damaged files have it
-            return -1  # FFmpeg's word for no
+            return -1  # which FFmpeg takes for a failure
 
     def tell(self) -> int:
         return self._raw.tell()
 
     def close(self) -> None:
         self._raw.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def is_cut_off(self) -> bool:
         """Whether the file is shorter than its first bytes promise, or a GIF without its end mark.

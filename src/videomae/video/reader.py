@@ -5,15 +5,14 @@ holds with B-frames, variable frame rate and edit lists.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
 
 import numpy as np
 
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import VideoError
 from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
@@ -22,15 +21,12 @@ from videomae.video.writer import resize_video, write_video
 
 __all__ = [
     "BadVideo",
-    "Clip",
     "Frames",
     "VideoInfo",
     "VideoLimits",
     "VideoReader",
-    "iter_clips",
     "probe",
     "read_frames",
-    "read_many",
     "resize_video",
     "write_video",
 ]
@@ -52,11 +48,7 @@ def probe(path: PathLike, *, limits: VideoLimits | None = None) -> VideoInfo:
 
 
 def read_frames(
-    path: PathLike,
-    indices: Sequence[int],
-    *,
-    limits: VideoLimits | None = None,
-    num_threads: int = 1,
+    path: PathLike, indices: Sequence[int], *, limits: VideoLimits | None = None
 ) -> Frames:
     """Read the frames of these numbers: uint8 RGB (len(indices), height, width, 3), upright.
 
@@ -65,18 +57,15 @@ def read_frames(
     >>> read_frames("clip.mp4", [0, 4, 8]).shape  # doctest: +SKIP
     (3, 272, 640, 3)
     """
-    with VideoReader(path, limits=limits, num_threads=num_threads) as reader:
+    with VideoReader(path, limits=limits) as reader:
         return reader.read(indices)
 
 
-class VideoReader:
+class VideoReader(AbstractContextManager["VideoReader"]):
     """A video file, GIF or folder of images, opened once for several reads.
 
     path: a local file or folder, never an address. limits: see VideoLimits; None is the defaults.
     data: the bytes of a video file that are in memory already; path then only names them.
-    num_threads: threads that decode. One is the default: data loaders read many files at once, and
-    for 16 frames of a ten-second file at 340 x 256 px two threads took as long as one (h264 62 and
-    58 ms, vp9 34 and 33 ms) or longer (mpeg4 46 and 27 ms).
 
     Grey, alpha (dropped), more than 8 bits, interlaced (both fields woven into one picture) and
     odd sizes all come out as RGB uint8; rotation and mirroring in the metadata are applied.
@@ -95,18 +84,15 @@ class VideoReader:
         path: PathLike,
         *,
         limits: VideoLimits | None = None,
-        num_threads: int = 1,
         data: bytes | None = None,
     ) -> None:
-        if num_threads < 1:
-            raise ConfigError(f"num_threads={num_threads} is too small; expected at least 1")
         path = Path(path) if data is not None else _local_path(path)
         limits = limits or VideoLimits()
         self._source: FrameFolder | VideoFile
         if data is None and path.is_dir():
             self._source = FrameFolder(path, limits)
         else:
-            self._source = VideoFile(path, limits, num_threads, data)
+            self._source = VideoFile(path, limits, data)
         self.info = self._source.info
 
     def read(self, indices: Sequence[int]) -> Frames:
@@ -135,25 +121,8 @@ class VideoReader:
         """Close the file; the info stays."""
         self._source.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Frames read from one video: uint8 RGB frames (T, H, W, 3), and the T indices they have."""
-
-    info: VideoInfo
-    indices: tuple[int, ...]
-    frames: Frames
 
 
 @dataclass(frozen=True)
@@ -162,60 +131,6 @@ class BadVideo:
 
     path: Path
     reason: str
-
-
-def iter_clips(
-    paths: Iterable[PathLike],
-    choose: Callable[[VideoInfo], Sequence[int]],
-    *,
-    limits: VideoLimits | None = None,
-    num_threads: int = 1,
-    on_error: Literal["raise", "skip"] = "raise",
-) -> Iterator[Clip | BadVideo]:
-    """Read one clip of each video, in the order of the paths, one result per path.
-
-    `choose` says from a video's info which frames to read. With `on_error="skip"` a video that
-    cannot be read comes out as BadVideo in its place; with "raise" its VideoError ends the reading.
-
-    >>> for item in iter_clips(paths, choose, on_error="skip"):  # doctest: +SKIP
-    ...     print(item.reason if isinstance(item, BadVideo) else item.frames.shape)
-    """
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"on_error={on_error!r} is unknown; expected 'raise' or 'skip'")
-    for path in paths:
-        try:
-            with VideoReader(path, limits=limits, num_threads=num_threads) as reader:
-                indices = tuple(choose(reader.info))
-                item: Clip | BadVideo = Clip(reader.info, indices, reader.read(indices))
-        except VideoError as error:
-            if on_error == "raise":
-                raise
-            item = BadVideo(Path(path), str(error))
-        yield item
-
-
-def read_many(
-    paths: Iterable[PathLike],
-    choose: Callable[[VideoInfo], Sequence[int]],
-    *,
-    limits: VideoLimits | None = None,
-    num_threads: int = 1,
-    on_error: Literal["raise", "skip"] = "raise",
-) -> tuple[list[Clip], list[BadVideo]]:
-    """Read one clip of each video into memory: the clips, and apart from them the bad videos.
-
-    For the arguments see `iter_clips`.
-    """
-    clips: list[Clip] = []
-    bad: list[BadVideo] = []
-    for item in iter_clips(
-        paths, choose, limits=limits, num_threads=num_threads, on_error=on_error
-    ):
-        if isinstance(item, BadVideo):
-            bad.append(item)
-        else:
-            clips.append(item)
-    return clips, bad
 
 
 def _local_path(path: PathLike) -> Path:

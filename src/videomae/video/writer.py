@@ -114,7 +114,7 @@ def resize_video(
     if data is None and source.is_dir():
         video = FrameFolder(source, limits)
     else:
-        video = VideoFile(source, limits, 1, data)
+        video = VideoFile(source, limits, data)
     try:
         numbers = range(video.info.num_frames) if part is None else part
         if not numbers or numbers[-1] >= video.info.num_frames or numbers[0] < 0:
@@ -142,7 +142,7 @@ def resize_video(
                     picture.time_base = unit
                     picture.pict_type = 0  # else x264 would take over the choice of key frames
                     out.mux(stream.encode(picture))
-            written = VideoFile(temporary, VideoLimits(max_frames=limits.max_frames), 1)
+            written = VideoFile(temporary, VideoLimits(max_frames=limits.max_frames))
             written.close()
             if written.info.num_frames != len(numbers):
                 raise VideoError(
