@@ -143,17 +143,11 @@ def test_the_hub_gets_the_arguments_that_concern_it(monkeypatch: pytest.MonkeyPa
         return "/cache/config.json"
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    path = hub.fetch("owner/name", "config.json", revision="v1", token="t", cache_dir="c")
+    where: dict[str, Any] = {"revision": "v1", "token": "t", "cache_dir": "c"}
+    path = hub.fetch("owner/name", "config.json", **where)
     assert path == Path("/cache/config.json")
-    assert got == {
-        "repo_id": "owner/name",
-        "filename": "config.json",
-        "revision": "v1",
-        "token": "t",
-        "cache_dir": "c",
-        "local_files_only": False,
-    }
-    assert set(hub.HUB_ARGUMENTS) == set(got) - {"repo_id", "filename"}
+    assert got == {"repo_id": "owner/name", "filename": "config.json", **where}
+    assert set(hub.HUB_ARGUMENTS) == {*where, "local_files_only"}
 
 
 class FakeApi:

@@ -1,9 +1,9 @@
-"""What a VideoMAE is made of: sizes, rates and labels, read from and written to `config.json`."""
+"""The sizes, rates and labels of a VideoMAE, read from and written to `config.json`."""
 
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -49,6 +49,14 @@ class Grid(NamedTuple):
     def num_tokens(self) -> int:
         """Tubelets of the whole clip."""
         return self.frames * self.height * self.width
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise ConfigError where a value is none of the choices, naming the nearest."""
+    if value not in choices:
+        raise ConfigError(
+            f"{name}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}"
+        )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -175,15 +183,13 @@ class VideoMAEConfig:
                 f"{self.tubelet_size}; use {_floor(self.num_frames, self.tubelet_size)}, "
                 "or change tubelet_size"
             )
-        for width_field, heads_field in (
-            ("hidden_size", "num_attention_heads"),
-            ("decoder_hidden_size", "decoder_num_attention_heads"),
-        ):
-            size, heads = getattr(self, width_field), getattr(self, heads_field)
+        for part in ("", "decoder_"):
+            size = getattr(self, f"{part}hidden_size")
+            heads = getattr(self, f"{part}num_attention_heads")
             if size % heads:
                 raise ConfigError(
-                    f"{width_field}={size} cannot be split over {heads_field}={heads} heads; "
-                    f"choose a number of heads that divides {size}"
+                    f"{part}hidden_size={size} cannot be split over {part}num_attention_heads="
+                    f"{heads} heads; choose a number of heads that divides {size}"
                 )
         for name in (
             "drop_path_rate",
@@ -198,15 +204,9 @@ class VideoMAEConfig:
                 f"frame_stride={self.frame_stride} must be at least 1, "
                 "or None to spread the frames over the whole video"
             )
-        if self.attn_implementation not in ATTENTION_IMPLEMENTATIONS:
-            raise ConfigError(
-                f"attn_implementation={self.attn_implementation!r} is not one of "
-                f"{', '.join(ATTENTION_IMPLEMENTATIONS)}"
-            )
-        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
-            raise ConfigError(
-                f"problem_type={self.problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}"
-            )
+        check_choice("attn_implementation", self.attn_implementation, ATTENTION_IMPLEMENTATIONS)
+        if self.problem_type is not None:
+            check_choice("problem_type", self.problem_type, PROBLEM_TYPES)
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -228,7 +228,7 @@ class VideoMAEConfig:
 
     @property
     def use_return_dict(self) -> bool:
-        """As in transformers: whether `forward` returns a named output rather than a tuple."""
+        """The name transformers uses for `return_dict`."""
         return self.return_dict
 
     @property
@@ -278,15 +278,15 @@ class VideoMAEConfig:
         values.pop("model_type", None)
         if values.get("attn_implementation") is None:
             values.pop("attn_implementation", None)
-        kept = {key: value for key, value in values.items() if key not in known}
-        chosen = {key: value for key, value in values.items() if key in known}
-        return cls(**chosen, extra={**kept.pop("extra", {}), **kept})
+        extra = values.pop("extra", {})
+        others = {key: values.pop(key) for key in list(values) if key not in known}
+        return cls(**values, extra={**extra, **others})
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as config.json holds them: plain values, `model_type` and labels included."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
         for name in _RUNTIME_FIELDS:
-            values.pop(name)
+            del values[name]
         for name in ("image_size", "patch_size", "position_grid"):
             if isinstance(values[name], tuple):
                 values[name] = list(values[name])
@@ -313,15 +313,11 @@ class VideoMAEConfig:
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write config.json into a folder, which is made if it is not there."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        hub.write_json(folder / "config.json", self.to_dict())
+        hub.write_json(Path(save_directory) / "config.json", self.to_dict())
 
     def copy(self, **overrides: Any) -> Self:
         """The same config with some fields changed."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        extra = values.pop("extra")
-        return type(self).from_dict({**values, **extra}, **overrides)
+        return type(self).from_dict(dataclasses.asdict(self), **overrides)
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -335,75 +331,30 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     return old | {key: value for key, value in values.items() if key not in renamed}
 
 
-# Widths, depths and heads of the published models (papers and scripts of V1 and V2); two are ours:
-# `tiny`, which two CPU cores can train in minutes, and `micro`, of which they can train a hundred
-# in a night, on a grid of 6 x 6 cells.
-PRESETS: dict[str, dict[str, Any]] = {
-    "micro": {
-        "image_size": 48,
-        "patch_size": 8,
-        "hidden_size": 96,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 3,
-        "intermediate_size": 384,
-        "decoder_hidden_size": 64,
-        "decoder_num_hidden_layers": 2,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 256,
-        "frame_stride": 2,
-    },
-    "tiny": {
-        "image_size": 32,
-        "patch_size": 8,
-        "hidden_size": 128,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "intermediate_size": 512,
-        "decoder_hidden_size": 64,
-        "decoder_num_hidden_layers": 2,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 256,
-        "frame_stride": 2,
-    },
-    "small": {
-        "hidden_size": 384,
-        "num_attention_heads": 6,
-        "intermediate_size": 1536,
-        "decoder_hidden_size": 192,
-        "decoder_num_attention_heads": 3,
-        "decoder_intermediate_size": 768,
-    },
-    "base": {},
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "decoder_hidden_size": 512,
-        "decoder_num_hidden_layers": 12,
-        "decoder_num_attention_heads": 8,
-        "decoder_intermediate_size": 2048,
-    },
-    "huge": {
-        "hidden_size": 1280,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "intermediate_size": 5120,
-        "decoder_hidden_size": 640,
-        "decoder_num_hidden_layers": 12,
-        "decoder_num_attention_heads": 8,
-        "decoder_intermediate_size": 2560,
-    },
-    "giant": {
-        "patch_size": 14,
-        "hidden_size": 1408,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 16,
-        "intermediate_size": 6144,
-        "decoder_hidden_size": 512,
-        "decoder_num_attention_heads": 8,
-        "decoder_intermediate_size": 2048,
-    },
+def _sizes(
+    encoder: tuple[int, int, int], decoder: tuple[int, int, int], **others: int
+) -> dict[str, int]:
+    """Fields by (width, depth, heads) of encoder and decoder; an MLP is four times as wide."""
+    fields = {}
+    for part, (width, depth, heads) in (("", encoder), ("decoder_", decoder)):
+        fields[f"{part}hidden_size"] = width
+        fields[f"{part}num_hidden_layers"] = depth
+        fields[f"{part}num_attention_heads"] = heads
+        fields[f"{part}intermediate_size"] = 4 * width
+    return fields | others
+
+
+# The published models (papers and scripts of V1 and V2), and two of ours in front: `micro`, of
+# which two CPU cores can train a hundred in a night, on a grid of 6 x 6 cells, and `tiny`, which
+# they can train in minutes.
+PRESETS: dict[str, dict[str, int]] = {
+    "micro": _sizes((96, 4, 3), (64, 2, 2), image_size=48, patch_size=8, frame_stride=2),
+    "tiny": _sizes((128, 6, 4), (64, 2, 2), image_size=32, patch_size=8, frame_stride=2),
+    "small": _sizes((384, 12, 6), (192, 4, 3)),
+    "base": _sizes((768, 12, 12), (384, 4, 6)),
+    "large": _sizes((1024, 24, 16), (512, 12, 8)),
+    "huge": _sizes((1280, 32, 16), (640, 12, 8)),
+    "giant": _sizes((1408, 40, 16), (512, 4, 8), patch_size=14, intermediate_size=6144),
 }
 
 

@@ -10,14 +10,23 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from videomae.errors import WeightsError
 
 PathLike = str | os.PathLike[str]
 
-# Keyword arguments that say where to look on the hub; whoever takes them hands them on to `fetch`.
-HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only")
+
+class HubArguments(TypedDict, total=False):
+    """Where to look on the hub, in the words of huggingface_hub; `fetch` takes them."""
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+
+
+HUB_ARGUMENTS = tuple(HubArguments.__annotations__)
 
 _ASSETS_DIR = Path(__file__).parent / "assets"
 
@@ -44,41 +53,23 @@ def fetch(
     filename: str,
     *,
     required: Literal[True] = True,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: PathLike | None = None,
-    local_files_only: bool = False,
+    **where: Unpack[HubArguments],
 ) -> Path: ...
 
 
 @overload
 def fetch(
-    id_or_path: PathLike,
-    filename: str,
-    *,
-    required: bool,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: PathLike | None = None,
-    local_files_only: bool = False,
+    id_or_path: PathLike, filename: str, *, required: bool, **where: Unpack[HubArguments]
 ) -> Path | None: ...
 
 
 def fetch(
-    id_or_path: PathLike,
-    filename: str,
-    *,
-    required: bool = True,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: PathLike | None = None,
-    local_files_only: bool = False,
+    id_or_path: PathLike, filename: str, *, required: bool = True, **where: Unpack[HubArguments]
 ) -> Path | None:
     """Path of one file of a model: in a local folder, in the package, or downloaded and cached.
 
     `id_or_path` is tried in this order: an existing folder, a shipped name ("motion-tiny"), a hub
-    id ("MCG-NJU/videomae-base"). `revision`, `token`, `cache_dir` and `local_files_only` concern
-    the hub alone and mean what they mean in huggingface_hub.
+    id ("MCG-NJU/videomae-base"). `where` concerns the hub alone.
 
     Returns None for a file that is not there if `required` is False. Raises WeightsError saying
     what was looked for where: no such file, folder, repository or revision, no right to read it,
@@ -107,15 +98,7 @@ def fetch(
             "config= where a weight file comes alone"
         )
     _refuse_path(id_or_path)
-    return _download(
-        os.fspath(id_or_path),
-        filename,
-        required=required,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    return _download(os.fspath(id_or_path), filename, required, **where)
 
 
 def _refuse_escape(filename: str) -> None:
@@ -144,13 +127,15 @@ def _refuse_path(id_or_path: PathLike) -> None:
         )
 
 
-def _download(repo_id: str, filename: str, *, required: bool, **options: Any) -> Path | None:
+def _download(
+    repo_id: str, filename: str, required: bool, **where: Unpack[HubArguments]
+) -> Path | None:
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    revision = options["revision"] or "main"
+    revision = where.get("revision") or "main"
     try:
-        return Path(hf_hub_download(repo_id, filename, **options))
+        return Path(hf_hub_download(repo_id, filename, **where))
     except hub_errors.HFValidationError as error:
         raise WeightsError(
             f"{repo_id!r} is neither a folder nor a hub id; expected a path that exists, or "
@@ -163,7 +148,7 @@ def _download(repo_id: str, filename: str, *, required: bool, **options: Any) ->
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise WeightsError(
-            f"the hub has no model {repo_id}, or it is private; check the spelling, or log in "
+            f"the hub has no model {repo_id}, or it is private; check the name, or log in "
             f"with `hf auth login` or pass token=; there is no folder of that name either ({error})"
         ) from error
     except hub_errors.RevisionNotFoundError as error:
@@ -173,15 +158,13 @@ def _download(repo_id: str, filename: str, *, required: bool, **options: Any) ->
     except hub_errors.LocalEntryNotFoundError as error:
         # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
         # the model is cached, an optional file counts as absent; else asking on is of no use.
-        places = {"cache_dir": options["cache_dir"], "revision": revision}
+        places: dict[str, Any] = {"cache_dir": where.get("cache_dir"), "revision": revision}
         cached = isinstance(try_to_load_from_cache(repo_id, "config.json", **places), str)
-        if not required and (cached or options["local_files_only"]):
+        how = "the hub could not be reached"
+        if where.get("local_files_only"):
+            cached, how = True, "local_files_only=True forbids to download it"
+        if cached and not required:
             return None
-        how = (
-            "local_files_only=True forbids to download it"
-            if options["local_files_only"]
-            else "the hub could not be reached"
-        )
         raise WeightsError(
             f"{filename} of {repo_id} (revision {revision}) is not in the cache, and {how}; "
             f"connect once, or pass a folder that holds the files ({error})"

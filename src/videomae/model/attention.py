@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from videomae.compute.cpu import cpu_multiplies_bfloat16
-from videomae.config import ATTENTION_IMPLEMENTATIONS
+from videomae.config import ATTENTION_IMPLEMENTATIONS, check_choice
 from videomae.errors import ConfigError
 
 # On a CPU with bfloat16 products (two cores of a server CPU with AVX-512 BF16) the fused kernel of
@@ -73,11 +73,7 @@ def best_implementation(device_type: str, dtype: torch.dtype, num_tokens: int) -
 
 def check_implementation(implementation: str) -> None:
     """Raise ConfigError, saying what is missing, where an implementation cannot run here."""
-    if implementation not in ATTENTION_IMPLEMENTATIONS:
-        raise ConfigError(
-            f"attn_implementation={implementation!r} is not one of "
-            f"{', '.join(ATTENTION_IMPLEMENTATIONS)}"
-        )
+    check_choice("attn_implementation", implementation, ATTENTION_IMPLEMENTATIONS)
     if implementation != "flash_attention_2":
         return
     if not torch.cuda.is_available():
