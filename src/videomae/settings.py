@@ -485,6 +485,8 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_least(self, min_frames=1, videos_per_shard=1, workers=1, resize_short=16)
+        if self.fold not in (1, 2, 3):
+            raise ConfigError(f"fold={self.fold} is unknown; UCF101 and HMDB51 have 1, 2 and 3")
         if not 0 <= self.val_share < 1:
             raise ConfigError(f"val_share={self.val_share} must be at least 0 and below 1")
 

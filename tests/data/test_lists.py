@@ -1,11 +1,12 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from videomae.data import sources as published
+from videomae.data import sources
 from videomae.data.lists import (
     Line,
     Listed,
@@ -19,6 +20,7 @@ from videomae.data.lists import (
     understood,
 )
 from videomae.errors import ConfigError
+from videomae.settings import PrepareSettings
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_names_of_classes_come_in_several_spellings(
 @pytest.mark.parametrize("text", ["{", '{"a": "1"}', '{"a": []}', "3"])
 def test_names_that_make_no_sense_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "labels.json").write_text(text)
-    with pytest.raises(ConfigError, match="--labels"):
+    with pytest.raises(ConfigError, match=r"labels.json cannot be read"):
         read_names(tmp_path / "labels.json")
 
 
@@ -226,13 +228,17 @@ def test_lists_that_cannot_be_read_say_why(tmp_path: Path) -> None:
 # Data sets as they are published
 
 
+def read(source: Path, **changed: Any) -> sources.Listing:
+    return sources.read_source(PrepareSettings(source, source / "out", **changed))
+
+
 def test_kinetics_is_told_by_its_first_line(tmp_path: Path) -> None:
     head = "label,youtube_id,time_start,time_end,split\n"
     (tmp_path / "train.csv").write_text(
         head + '"eating cake, slowly",-a_B,5,15,train\nabseiling,x,0,10,train\n'
     )
     (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end,split\ny,1,11,test\n")
-    got = published.read_source(tmp_path)
+    got = read(tmp_path)
     assert got.layout == "kinetics"
     assert got.classes == ("abseiling", "eating cake, slowly")
     assert [(item.path, item.label, item.split) for item in got.items] == [
@@ -241,8 +247,8 @@ def test_kinetics_is_told_by_its_first_line(tmp_path: Path) -> None:
         ("x_000000_000010", "abseiling", "train"),
     ]
     (tmp_path / "test.csv").write_text("youtube_id,time_start\ny,1\n")
-    with pytest.raises(ConfigError, match=r"test.csv, line 2: expected the columns label"):
-        published.read_source(tmp_path)
+    with pytest.raises(ConfigError, match=r"test.csv, line 2: .* expected the columns label"):
+        read(tmp_path)
 
 
 def test_ssv2_takes_the_numbers_of_labels_json(tmp_path: Path) -> None:
@@ -251,69 +257,69 @@ def test_ssv2_takes_the_numbers_of_labels_json(tmp_path: Path) -> None:
     )
     (tmp_path / "ssv2-test.json").write_text('[{"id": "9"}]')
     (tmp_path / "ssv2-labels.json").write_text('{"Moving": "0", "Holding something": "1"}')
-    got = published.read_source(tmp_path)
+    got = read(tmp_path)
     assert (got.layout, got.classes) == ("ssv2", ("Moving", "Holding something"))
     assert [(i.path, i.label, i.split) for i in got.items] == [
         ("9", "", "test"), ("74225", "Holding something", "train"),
     ]  # fmt: skip
     (tmp_path / "ssv2-train.json").write_text('[{"id": "1"}, 5]')
     with pytest.raises(ConfigError, match=r"ssv2-train.json cannot be read"):
-        published.read_source(tmp_path)
+        read(tmp_path)
 
 
 def test_ucf101_takes_the_fold_asked_for(tmp_path: Path) -> None:
     (tmp_path / "classInd.txt").write_text("1 Zumba\n2 Archery\n")
     (tmp_path / "trainlist02.txt").write_text("Zumba/v_Zumba_g08_c01.avi 1\r\n")
     (tmp_path / "testlist02.txt").write_text("Archery/v_Archery_g01_c01.avi\r\n")
-    got = published.read_source(tmp_path, fold=2)
+    got = read(tmp_path, fold=2)
     assert (got.layout, got.classes) == ("ucf101", ("Zumba", "Archery"))
     assert [(i.path, i.label, i.split) for i in got.items] == [
         ("Zumba/v_Zumba_g08_c01.avi", "Zumba", "train"),
         ("Archery/v_Archery_g01_c01.avi", "Archery", "test"),
     ]
     with pytest.raises(ConfigError, match=r"has no trainlist01.txt and no testlist01.txt"):
-        published.read_source(tmp_path)
-    with pytest.raises(ConfigError, match="--fold 4 is unknown"):
-        published.read_source(tmp_path, fold=4)
+        read(tmp_path)
+    with pytest.raises(ConfigError, match="fold=4 is unknown"):
+        read(tmp_path, fold=4)
 
 
 def test_hmdb51_names_may_hold_any_sign(tmp_path: Path) -> None:
     text = "a #1 [x];(y) z!.avi 1 \nb.avi 2\nc.avi 0\n"
     (tmp_path / "brush_hair_test_split1.txt").write_text(text)
     (tmp_path / "wave_test_split2.txt").write_text("w.avi 1\n")
-    got = published.read_source(tmp_path)
+    got = read(tmp_path)
     assert [(i.path, i.label, i.split) for i in got.items] == [
         ("brush_hair/a #1 [x];(y) z!.avi", "brush_hair", "train"),
         ("brush_hair/b.avi", "brush_hair", "test"),
     ]
     (tmp_path / "brush_hair_test_split1.txt").write_text("a.avi 3\n")
     with pytest.raises(ConfigError, match=r"line 1: expected `video.avi` and 0, 1 or 2"):
-        published.read_source(tmp_path)
+        read(tmp_path)
 
 
 def test_lists_of_one_folder_share_their_classes(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("/v/a.mp4 0\n/v/b.mp4 2\n")
     (tmp_path / "val.csv").write_text("/v/c.mp4 3\n")
     (tmp_path / "test.csv").write_text("/v/c.mp4\n")
-    got = published.read_source(tmp_path)
+    got = read(tmp_path)
     assert (got.layout, got.classes) == ("v1", ("0", "1", "2", "3"))
     assert {(i.path, i.split) for i in got.items} == {
         ("/v/a.mp4", "train"), ("/v/b.mp4", "train"), ("/v/c.mp4", "val"), ("/v/c.mp4", "test"),
     }  # fmt: skip
-    alone = published.read_source(tmp_path / "val.csv", split="train")
+    alone = read(tmp_path / "val.csv", split="train")
     assert alone.items[0].split == "train"
 
 
 def test_npy_lists_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array(["a b.mp4", "c.mp4"]))
-    got = published.read_source(tmp_path / "x.npy")
+    got = read(tmp_path / "x.npy")
     assert [item.path for item in got.items] == ["a b.mp4", "c.mp4"]
     np.save(tmp_path / "x.npy", np.array(["a.mp4", None], dtype=object), allow_pickle=True)
     with pytest.raises(ConfigError, match="without pickled objects"):
-        published.read_source(tmp_path / "x.npy")
+        read(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(ConfigError, match=re.escape("holds float64 of shape (3,)")):
-        published.read_source(tmp_path / "x.npy")
+        read(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +342,7 @@ def test_folders_tell_classes_and_splits(
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    got = published.read_source(tmp_path)
+    got = read(tmp_path)
     assert got.layout == "folder"
     assert [(item.label, item.split) for item in got.items] == expected
     assert got.classes == tuple(sorted({label for label, _ in expected} - {""}))
@@ -344,10 +350,10 @@ def test_folders_tell_classes_and_splits(
 
 def test_a_source_that_is_nothing_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist; expected a list or a folder"):
-        published.read_source(tmp_path / "gone")
+        read(tmp_path / "gone")
     with pytest.raises(ConfigError, match="read as folder, lists no videos"):
-        published.read_source(tmp_path)
+        read(tmp_path)
     with pytest.raises(ConfigError, match=r"--root .* is not a folder"):
-        published.read_source(tmp_path, root=tmp_path / "gone")
+        read(tmp_path, root=tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"holds no lists such as train.csv"):
-        published.read_source(tmp_path, layout="v1")
+        read(tmp_path, layout="v1")

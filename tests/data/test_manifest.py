@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,11 +17,14 @@ from videomae.data.manifest import (
     is_address,
     left_out,
     load_videos,
+    open_video,
+    part_of,
     read_manifest,
     write_manifest,
 )
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, VideoError
 from videomae.hub import write_json
+from videomae.video.reader import VideoInfo
 
 NAMES = [
     "two words.mp4",
@@ -201,3 +206,38 @@ def test_what_preparing_left_out_of_a_split_is_counted(tmp_path: Path) -> None:
     report = {"unreadable": [{"split": "test"}, {"split": "train"}], "missing": [{"split": "test"}]}
     write_json(tmp_path / REPORT_NAME, report)
     assert [left_out(tmp_path, split) for split in ("train", "val", "test")] == [1, 0, 2]
+
+
+def test_what_an_address_lacks_is_said() -> None:
+    with pytest.raises(VideoError, match=r"memory://test/no\.mp4: cannot be read \(FileNotFound"):
+        open_video(Video("memory://test/no.mp4"))
+    with pytest.raises(ConfigError, match="nosuch://x cannot be opened"):
+        open_video(Video("nosuch://x"))
+    fsspec.filesystem("memory").pipe_file("/test/short.tar", b"12345")
+    with pytest.raises(VideoError, match="the shard ends after 3 bytes of it"):
+        open_video(Video("memory://test/short.tar", offset=2, num_bytes=10))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, range(100)),
+        ({"start_seconds": 1.0, "end_seconds": 2.0}, range(25, 50)),
+        ({"start_seconds": 3.9}, range(98, 100)),
+        ({"end_seconds": 0.001}, range(1)),
+        ({"first_frame": 90, "num_frames": 20}, range(90, 100)),
+        ({"first_frame": 3}, range(3, 100)),
+    ],
+)
+def test_parts_of_a_video(values: dict[str, Any], expected: range) -> None:
+    info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
+    assert part_of(Video("x", **values), info) == expected
+
+
+def test_empty_parts_are_errors() -> None:
+    info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
+    with pytest.raises(VideoError, match="that part is empty, as it has 100 frames"):
+        part_of(Video("x", start_seconds=4.0), info)
+    frames = VideoInfo(Path("x"), 100, None, None, 2, 2, "images", 0)
+    with pytest.raises(VideoError, match="folders of frames have no seconds; give first_frame"):
+        part_of(Video("x", start_seconds=1.0), frames)

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from videomae.config import VideoMAEConfig
-from videomae.data.manifest import Video, Videos, load_videos
-from videomae.data.opening import open_video
+from videomae.data.manifest import Video, Videos, load_videos, open_video
 from videomae.errors import ConfigError, VideoError
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation, crop_and_resize

@@ -1,31 +1,25 @@
-"""Whether each listed video is there, whole and unique: found, probed in parallel, remembered.
-
-What was learnt of a file is written down at once, under its path, size and time of change, so that
-interrupted work goes on where it stopped, and a file that changed is looked at anew.
-"""
+"""Whether each listed video is there, whole and unique: found, probed in parallel, remembered."""
 
 import hashlib
 import json
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, is_address
-from videomae.data.opening import open_video, part_of
-from videomae.data.sources import image_numbers
+from videomae.data.manifest import Video, is_address, open_video, part_of
 from videomae.errors import VideoMAEError
 from videomae.settings import Check
-from videomae.video.folder import IMAGE_SUFFIXES
+from videomae.video.folder import image_files, image_numbers
 from videomae.video.limits import VIDEO_SUFFIXES
 from videomae.video.reader import VideoInfo
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
@@ -38,29 +32,33 @@ class Checked:
     """A row of the manifest to be, and what is known of its video.
 
     info: None for what was not looked at (an address) or cannot be read. num_frames: frames of the
-    part that counts. reason: why it is left out, "" if it is not. origin: which line lists it.
-    content: the same for files of the same bytes, "" where it was not looked at.
+    part that counts. reason: why it is left out, "" if it is not. content: the same for files of
+    the same bytes, "" where it was not looked at.
     """
 
-    video: Video
-    origin: str
+    video: Listed
     info: VideoInfo | None = None
     num_frames: int = 0
     reason: str = ""
     content: str = ""
 
 
-class Journal:
-    """What is known of files: JSON lines, each appended as soon as it is true.
+class Work:
+    """Jobs on many files, done in threads; their results are kept in a journal on disk.
 
-    A value counts for a file as it was: `stamp` is its size and time of change.
+    The journal has a line of JSON per result, appended at once, so that interrupted work goes on
+    where it stopped. A result counts for a file as it was: its stamp is size and time of change.
+    `on_progress(what, done, of)` is called after each job.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, journal: Path, *, workers: int = 1, on_progress: Progress | None = None
+    ) -> None:
+        self._workers, self._on_progress = workers, on_progress
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Any, Any]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        self._file = journal.open("a+b")
         self._file.seek(0)
         line = b"\n"
         for line in self._file:
@@ -72,66 +70,64 @@ class Journal:
         # so that what follows an unfinished line stands on a line of its own
         self._file.write(b"" if line.endswith(b"\n") else b"\n")
 
-    def get(self, key: str, stamp: Any) -> Any:
-        """The value written for a file as it is now, or None."""
-        known = self._known.get(key)
-        return known[1] if known and known[0] == stamp else None
-
     def knows(self, key: str) -> bool:
-        """Whether anything was ever written under a key."""
+        """Whether the journal has a result under a key, for whatever stamp."""
         return key in self._known
 
-    def put(self, key: str, stamp: Any, value: Any) -> None:
+    def once(
+        self, key: str, stamp: Any, act: Callable[[], Any], *, output: Path | None = None
+    ) -> Any:
+        """The result of a job, as JSON has it, done only where it is not known or its file is gone.
+
+        An error of the job is raised, and nothing written down.
+        """
+        known = self._known.get(key)
+        if known and known[0] == stamp and (output is None or output.is_file()):
+            return known[1]
+        value = act()
         line = json.dumps([key, stamp, value])  # ASCII, so that any file name can be written
         with self._lock:
             self._known[key] = stamp, value
             self._file.write(line.encode() + b"\n")
             self._file.flush()
+        return value
+
+    def each(
+        self, what: str, act: Callable[[Key], Result], jobs: Iterable[Key]
+    ) -> dict[Key, Result]:
+        """Do each job once in threads; decoding and encoding leave the interpreter's lock alone."""
+        every = list(dict.fromkeys(jobs))
+        done: dict[Key, Result] = {}
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="videomae-prepare")
+        try:
+            tasks = {pool.submit(act, job): job for job in every}
+            for task in as_completed(tasks):
+                done[tasks[task]] = task.result()
+                if self._on_progress:
+                    self._on_progress(what, len(done), len(every))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return done
 
     def close(self) -> None:
+        """Close the journal."""
         self._file.close()
-
-
-def in_parallel(
-    act: Callable[[Key], Result],
-    jobs: Iterable[Key],
-    *,
-    workers: int,
-    on_progress: Progress | None = None,
-) -> dict[Key, Result]:
-    """Do each job once in threads; decoding and encoding leave the interpreter's lock alone."""
-    every = list(dict.fromkeys(jobs))
-    done: dict[Key, Result] = {}
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="videomae-prepare")
-    try:
-        tasks = {pool.submit(act, job): job for job in every}
-        for task in as_completed(tasks):
-            done[tasks[task]] = task.result()
-            if on_progress:
-                on_progress(len(done), len(every))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return done
 
 
 def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Checked], list[Listed]]:
     """The rows whose files are there, and those that are missing; parts counted from frame 0."""
+    paths = [_exact(item, root) for item in items]
+    by_name = [item.by_name and path is None for item, path in zip(items, paths, strict=True)]
+    wanted = {_stem(item.path) for item, yes in zip(items, by_name, strict=True) if yes}
+    named = _by_stem(root, wanted) if wanted else {}
     found: list[Checked] = []
     missing: list[Listed] = []
-    exact = [_exact(item, root) for item in items]
-    wanted = {
-        _stem(item.path)
-        for item, path in zip(items, exact, strict=True)
-        if path is None and item.by_name
-    }
-    named = _by_stem(root, wanted) if wanted else {}
-    for item, path in zip(items, exact, strict=True):
-        if path is None and item.by_name:
-            path = _best(item, named.get(_stem(item.path), []))
-        if path is None:
+    for item, path, yes in zip(items, paths, by_name, strict=True):
+        place = _best(item, named.get(_stem(item.path), [])) if yes else path
+        if place is None:
             missing.append(item)
         else:
-            found.append(_row(item, path))
+            found.append(_row(item, place))
     return found, missing
 
 
@@ -179,15 +175,15 @@ def _best(item: Listed, paths: Sequence[str]) -> str | None:
 
 
 def _row(item: Listed, path: str) -> Checked:
-    names = {field.name for field in fields(Video)}
-    values = {name: value for name, value in vars(item).items() if name in names}
-    video = Video(**values | {"path": path})
-    row = Checked(video, item.origin)
+    """The row of a file that is there; the part of a folder of frames in numbers from 0."""
+    video = replace(item, path=path)
+    if item.damage:
+        return Checked(video, reason=f"{path}: {item.damage}")
     if video.num_frames is None or video.offset is not None or video.is_remote:
-        return row
+        return Checked(video)
     images = image_numbers(Path(path))
     if images is None:  # a video file, or a folder without images, which probing will tell of
-        return replace(row, video=replace(video, first_frame=None, num_frames=None))
+        return Checked(replace(video, first_frame=None, num_frames=None))
     first = item.first_frame or 0
     if item.first_number is not None:
         if item.first_number not in images:
@@ -195,58 +191,43 @@ def _row(item: Listed, path: str) -> Checked:
                 f"{path}: has no image number {item.first_number}; its images are numbered "
                 f"{min(images)} to {max(images)}"
             )
-            return replace(row, reason=reason)
+            return Checked(video, reason=reason)
         first = images.index(item.first_number)
-    whole = first == 0 and video.num_frames == len(images)
-    part = {"first_frame": None, "num_frames": None} if whole else {"first_frame": first}
-    return replace(row, video=replace(video, **part))
+    if first == 0 and video.num_frames == len(images):
+        return Checked(replace(video, first_frame=None, num_frames=None))
+    return Checked(replace(video, first_frame=first))
 
 
-def check(
-    rows: Sequence[Checked],
-    journal: Journal,
-    *,
-    how: Check = "quick",
-    workers: int = 1,
-    on_progress: Progress | None = None,
-) -> list[Checked]:
+def check(rows: Sequence[Checked], work: Work, *, how: Check = "quick") -> list[Checked]:
     """Open every video once and read its first, middle and last frame, or with "decode" all.
 
     Rows that cannot be read get a reason; addresses are passed over.
     """
 
-    def probe(place: tuple[str, int | None, int | None]) -> VideoInfo | str:
-        video = Video(place[0], offset=place[1], num_bytes=place[2])
+    def probe(file: Video) -> VideoInfo | str:
         try:
-            stamp, name = [how, *stamp_of(video)], f"probe {place[0]} {place[1]}"
-            known = journal.get(name, stamp)
-            if known is None:
-                known = _probe(video, how)
-                journal.put(name, stamp, known)
-            return VideoInfo(path=Path(place[0]), **known)
+            key, stamp = f"probe {file.path} {file.offset}", [how, *stamp_of(file)]
+            known = work.once(key, stamp, lambda: _probe(file, how))
+            return VideoInfo(path=Path(file.path), **known)
         except (VideoMAEError, OSError) as error:
             return str(error)
         except Exception as error:  # a decoder's accident with one file must not end hours of work
-            return f"{video}: cannot be read ({type(error).__name__}: {error})"
+            return f"{file}: cannot be read ({type(error).__name__}: {error})"
 
     local = [row for row in rows if not row.reason and not row.video.is_remote]
-    places = [(row.video.path, row.video.offset, row.video.num_bytes) for row in local]
-    results = in_parallel(probe, places, workers=workers, on_progress=on_progress)
-    checked = []
-    for row in rows:
-        video = row.video
-        result = results.get((video.path, video.offset, video.num_bytes))
-        if row.reason or result is None:
-            checked.append(row)
-        elif isinstance(result, str):
-            checked.append(replace(row, reason=result))
-        else:
-            try:
-                length = len(part_of(video, result))
-                checked.append(replace(row, info=result, num_frames=length))
-            except VideoMAEError as error:
-                checked.append(replace(row, reason=str(error)))
-    return checked
+    infos = work.each("checking", probe, [row.video.file for row in local])
+    return [row if row.reason else _checked(row, infos.get(row.video.file)) for row in rows]
+
+
+def _checked(row: Checked, info: VideoInfo | str | None) -> Checked:
+    if info is None:
+        return row
+    if isinstance(info, str):
+        return replace(row, reason=info)
+    try:
+        return replace(row, info=info, num_frames=len(part_of(row.video, info)))
+    except VideoMAEError as error:
+        return replace(row, reason=str(error))
 
 
 def _probe(video: Video, how: Check) -> dict[str, Any]:
@@ -264,63 +245,47 @@ def _probe(video: Video, how: Check) -> dict[str, Any]:
                 reader.read(range(first, min(first + size, info.num_frames)))
         else:
             reader.read(sorted({0, info.num_frames // 2, info.num_frames - 1}))
+    return as_json(info)
+
+
+def as_json(info: VideoInfo) -> dict[str, Any]:
+    """A VideoInfo but for its path, which the journal has in its key."""
     return {name: value for name, value in asdict(info).items() if name != "path"}
 
 
 def _mixed_names(folder: Path) -> str:
-    """The first names of images where a folder has several of one number: img_1.jpg, flow_1.jpg."""
+    """The first and last name where several images have one number: flow_1.jpg ... img_9.jpg."""
     numbers = image_numbers(folder)
     if numbers is None or len(set(numbers)) == len(numbers) or -1 in numbers:
         return ""
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
+    names = sorted(path.name for path in image_files(folder))
     return f"{names[0]} ... {names[-1]}"
 
 
-def stamp_of(video: Video) -> tuple[int, int]:
+def stamp_of(video: Video) -> list[int]:
     """Size in bytes and time of change; of a folder, those of its images together."""
     path = Path(video.path)
     status = path.stat()
     if not path.is_dir():
-        return video.num_bytes or status.st_size, status.st_mtime_ns
-    statuses = [image.stat() for image in _images(path)]
+        return [video.num_bytes or status.st_size, status.st_mtime_ns]
+    statuses = [image.stat() for image in image_files(path)]
     times = (each.st_mtime_ns for each in statuses)
-    return sum(each.st_size for each in statuses), max(times, default=status.st_mtime_ns)
+    return [sum(each.st_size for each in statuses), max(times, default=status.st_mtime_ns)]
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def compare(
-    rows: Sequence[Checked],
-    journal: Journal,
-    *,
-    workers: int = 1,
-    on_progress: Progress | None = None,
-) -> list[Checked]:
+def compare(rows: Sequence[Checked], work: Work) -> list[Checked]:
     """Tell of each readable video which content it has. Only files of one size are read for it."""
 
-    def place(row: Checked) -> tuple[str, int | None, int | None]:
-        return row.video.path, row.video.offset, row.video.num_bytes
+    def digest(file: Video) -> str:
+        key = f"sha256 {file.path} {file.offset}"
+        return str(work.once(key, stamp_of(file), lambda: _sha256(file)))
 
-    sizes: dict[int, set[tuple[str, int | None, int | None]]] = defaultdict(set)
-    size_of = {place(row): stamp_of(row.video)[0] for row in rows if row.info}
-    for where, size in size_of.items():
-        sizes[size].add(where)
-
-    def digest(where: tuple[str, int | None, int | None]) -> str:
-        video = Video(where[0], offset=where[1], num_bytes=where[2])
-        stamp, name = stamp_of(video), f"sha256 {where[0]} {where[1]}"
-        known = journal.get(name, list(stamp))
-        if known is None:
-            known = _sha256(video)
-            journal.put(name, list(stamp), known)
-        return str(known)
-
-    alike = [where for places in sizes.values() if len(places) > 1 for where in sorted(places)]
-    digests = in_parallel(digest, alike, workers=workers, on_progress=on_progress)
+    size_of = {row.video.file: stamp_of(row.video)[0] for row in rows if row.info}
+    times = Counter(size_of.values())
+    alike = [file for file, size in size_of.items() if times[size] > 1]
+    digests = work.each("comparing contents", digest, alike)
     return [
-        replace(row, content=digests.get(place(row), f"{place(row)}")) if row.info else row
+        replace(row, content=digests.get(row.video.file, str(row.video.file))) if row.info else row
         for row in rows
     ]
 
@@ -328,7 +293,7 @@ def compare(
 def _sha256(video: Video) -> str:
     path = Path(video.path)
     digest = hashlib.sha256()
-    for part in _images(path) if path.is_dir() else [path]:
+    for part in sorted(image_files(path)) if path.is_dir() else [path]:
         with part.open("rb") as file:
             file.seek(video.offset or 0)
             left = video.num_bytes if video.num_bytes is not None else part.stat().st_size
@@ -336,3 +301,14 @@ def _sha256(video: Video) -> str:
                 digest.update(block)
                 left -= len(block)
     return digest.hexdigest()
+
+
+def digest(text: str) -> str:
+    """A short name for a long text."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def common_folder(paths: Iterable[str]) -> Path:
+    """The folder that all files lie in; links are left as they are."""
+    folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100
+    return Path(os.path.commonpath(folders or [Path.cwd()]))

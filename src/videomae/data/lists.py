@@ -7,21 +7,20 @@
     abc/x 0 58 5           mmaction2-offset: a folder, frames to leave out, how many, its class
 
 Names may hold spaces: the numbers are taken from the right end, or a name stands in quotes. Nothing
-here opens a video; what the disk says comes in as a function, and only `read_lines` reads a file.
+here opens a video; what the disk says comes in as a function, and only `read_text` reads a file.
 """
 
+import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from videomae.data.manifest import LABEL_SEPARATOR
+from videomae.data.manifest import LABEL_SEPARATOR, Video
 from videomae.errors import ConfigError
 from videomae.video.limits import VIDEO_SUFFIXES
-
-LineLayout = Literal["v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset", "vjepa2"]
 
 # Class numbers make a list of names with a place for each, so that one slip must not make millions.
 _MAX_CLASSES = 1_000_000
@@ -31,31 +30,27 @@ _LOOKED_UP = 32
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 # A video, and behind it a label in words: `a b.mp4 riding a bike`.
 _IN_WORDS = re.compile(rf"(.*\.(?:{_SUFFIXES}))(?:\s+|::|,)(.+)", re.IGNORECASE)
-_INT = re.compile(r"[+-]?[0-9]+")
+
+_SPLITS = {
+    "train": {"train", "training", "trainlist", "pretrain"},
+    "val": {"val", "valid", "validate", "validation", "dev"},
+    "test": {"test", "testing", "testlist"},
+}
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(Video):
     """A video as a list names it, before anybody looked for its file.
 
-    path: as written. label: names or numbers with | between, or "". by_name: the file may lie
-    anywhere below the root and have any video suffix. first_frame: the part's first frame, counted
-    from 0; first_number: the number in the name of that frame's image. origin: where it says so,
-    such as `train.csv, line 7`. For the rest see `manifest.Video`.
+    by_name: the file may lie anywhere below the root and have any video suffix. first_number: the
+    number in the name of the image that the part begins with. origin: where it is listed, such as
+    `train.csv, line 7`. damage: why its file is no use, where that is known already.
     """
 
-    path: str
-    label: str = ""
-    split: str = "train"
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    first_frame: int | None = None
     first_number: int | None = None
-    num_frames: int | None = None
-    offset: int | None = None
-    num_bytes: int | None = None
     by_name: bool = False
     origin: str = ""
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,14 +68,25 @@ class Line:
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
 
+@contextmanager
+def reading(path: Path | str, expected: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a ConfigError that names it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path} cannot be read: {why}; expected {expected}") from error
+
+
 def read_lines(path: Path, *, delimiter: str | None = None) -> list[Line]:
     """The lines of a list, taken apart, but for empty ones. Raises ConfigError if unreadable."""
-    try:
+    expected = "text with lines such as `path/x.mp4 3`"
+    with reading(path, expected):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ConfigError(f"list {path} cannot be read: {error.strerror}") from error
     if "\0" in text:
-        raise ConfigError(f"list {path} is no text; expected lines such as `path/x.mp4 3`")
+        raise ConfigError(f"{path} is no text; expected {expected}")
     return split_lines(text, path.name, delimiter=delimiter)
 
 
@@ -116,39 +122,28 @@ def split_line(line: str, *, delimiter: str | None = None) -> Line:
     ('a 1', '00123', 'a b')
     """
     line = line.strip()
-    quoted = re.match(r'"((?:[^"]|"")*)"(?=\s|,|::|$)', line)
+    gap = rf"\s*{re.escape(delimiter)}\s*" if delimiter else r"\s+"
+    numbers = rf"(?:{gap}[+-]?[0-9]+)*$"
+    quoted = re.match(rf'"((?:[^"]|"")*)"(?={gap}|$)', line)
     if quoted:
-        rest = line[quoted.end() :].strip()
-        rest = rest.removeprefix(delimiter).strip() if delimiter else rest
-        after = [part.strip() for part in rest.split(delimiter) if part.strip()]
-        path = quoted[1].replace('""', '"')
-        if all(map(_INT.fullmatch, after)):
-            return Line(path, tuple(map(int, after)))
-        return Line(path, words=rest.strip('"'))
-    parts = [line]
-    numbers: list[int] = []
-    while True:
-        parts = parts[0].rsplit(delimiter, 1)
-        if len(parts) == 1 or not _INT.fullmatch(parts[1].strip()) or not parts[0].strip():
-            break
-        numbers.insert(0, int(parts[1]))
-    path = (delimiter or " ").join(parts) if delimiter else _without(line, len(numbers))
-    words = _IN_WORDS.fullmatch(path)
-    if words and not numbers and Path(path).suffix.lower() not in VIDEO_SUFFIXES:
-        return Line(words[1], words=words[2].strip().strip('"'))
-    if delimiter and len(parts) == 2 and not numbers:
-        return Line(parts[0].strip(), words=parts[1].strip())
-    return Line(path.strip(), tuple(numbers))
+        path, rest = quoted[1].replace('""', '"'), line[quoted.end() :]
+        if not re.match(numbers, rest):
+            return Line(path, words=re.sub(f"^{gap}", "", rest).strip('"'))
+    else:
+        path = re.sub(rf"(?<=\S){numbers}", "", line)
+        rest = line[len(path) :]
+    if rest or quoted:
+        return Line(path, tuple(int(part) for part in rest.split(delimiter) if part.strip()))
+    in_words = _IN_WORDS.fullmatch(path)
+    if in_words and not Line(path).is_file:
+        return Line(in_words[1], words=in_words[2].strip().strip('"'))
+    if delimiter and delimiter in path:
+        path, words = path.rsplit(delimiter, 1)
+        return Line(path.strip(), words=words.strip())
+    return Line(path)
 
 
-def _without(line: str, num_numbers: int) -> str:
-    """What stands before the last numbers of a line, its blanks untouched."""
-    return line.rsplit(None, num_numbers)[0] if num_numbers else line
-
-
-def layout_of(
-    lines: Sequence[Line], images_of: Callable[[str], Sequence[int] | None]
-) -> LineLayout | Literal["paths"]:
+def layout_of(lines: Sequence[Line], images_of: Callable[[str], Sequence[int] | None]) -> str:
     """The layout that lines must have, by themselves and by what their folders hold.
 
     `images_of` gives the numbers in the names of a folder's images in order, and None for what is
@@ -156,11 +151,9 @@ def layout_of(
     """
     if not lines:
         raise ConfigError("the list has no lines; expected one video per line")
-    fewest = min(len(line.numbers) for line in lines)
-    if fewest == 0:
-        some = any(line.numbers or line.words for line in lines)
-        return "v1" if some else "paths"
-    if fewest == 1:
+    if not any(line.numbers or line.words for line in lines):
+        return "paths"
+    if any(len(line.numbers) < 2 for line in lines):
         return "v1"
     if any(line.numbers[-1] < 0 for line in lines):
         return "v2-pretrain"  # -1 frames: a video, as many as it has
@@ -169,29 +162,38 @@ def layout_of(
         return "mmaction2"  # several classes
     step = -(-len(folders) // _LOOKED_UP)
     seen = [(line.numbers, images) for line in folders[::step] if (images := images_of(line.path))]
-    if seen and all(len(numbers) == 2 for numbers, _ in seen):
-        return _two_numbers(seen, folders[0])
-    if seen:
-        totals = _mostly(numbers[0] == len(images) for numbers, images in seen)
-        parts = _mostly(sum(numbers[:2]) <= len(images) for numbers, images in seen)
-        if totals != parts:
-            return "mmaction2" if totals else "mmaction2-offset"
-    raise _ambiguous(folders[0], found=bool(seen))
+    fitting = _fitting(seen) if seen else []
+    if len(fitting) == 1:
+        return fitting[0]
+    line, numbers = folders[0], " ".join(map(str, folders[0].numbers))
+    why = "what its folder holds fits both" if seen else "no such folder was found (--root)"
+    raise ConfigError(
+        f"{line.origin}: `{line.path} {numbers}` may be first frame and number of frames, or "
+        f"number of frames and class, and {why}; say --layout v2-pretrain, v2-finetune, mmaction2 "
+        "or mmaction2-offset"
+    )
 
 
-def _two_numbers(
-    seen: Sequence[tuple[tuple[int, ...], Sequence[int]]], example: Line
-) -> LineLayout:
-    """Whether `folder a b` means frames a to a + b - 1, or a frames of class b."""
-    parts = _mostly({a, a + b - 1} <= set(images) for (a, b), images in seen)
-    # A folder's total is about what it holds; a part of a film begins anywhere.
-    totals = _mostly(a <= len(images) <= 2 * a for (a, _), images in seen)
-    if parts and totals:  # then the exact one wins
-        parts = _mostly(a == images[0] and b == len(images) for (a, b), images in seen)
-        totals = _mostly(a == len(images) for (a, _), images in seen)
-    if parts == totals:
-        raise _ambiguous(example, found=True)
-    return "v2-pretrain" if parts else "v2-finetune"
+def _fitting(seen: Sequence[tuple[tuple[int, ...], Sequence[int]]]) -> list[str]:
+    """The layouts that agree with the numbers of some folders and the numbers of their images."""
+    if any(len(numbers) > 2 for numbers, _ in seen):
+        fits = {
+            "mmaction2": _mostly(numbers[0] == len(images) for numbers, images in seen),
+            "mmaction2-offset": _mostly(
+                sum(numbers[:2]) <= len(images) for numbers, images in seen
+            ),
+        }
+    else:
+        fits = {
+            "v2-pretrain": _mostly({a, a + b - 1} <= set(images) for (a, b), images in seen),
+            # A folder's total is about what it holds; a part of a film begins anywhere.
+            "v2-finetune": _mostly(a <= len(images) <= 2 * a for (a, _), images in seen),
+        }
+        if all(fits.values()):  # then the exact one wins
+            whole = (a == images[0] and b == len(images) for (a, b), images in seen)
+            fits["v2-pretrain"] = _mostly(whole)
+            fits["v2-finetune"] = _mostly(a == len(images) for (a, _), images in seen)
+    return [layout for layout, fit in fits.items() if fit]
 
 
 def _mostly(facts: Iterable[bool]) -> bool:
@@ -200,74 +202,79 @@ def _mostly(facts: Iterable[bool]) -> bool:
     return sum(every) >= 0.9 * len(every)
 
 
-def _ambiguous(line: Line, *, found: bool) -> ConfigError:
-    numbers = " ".join(map(str, line.numbers))
-    why = "what its folder holds fits both" if found else "no such folder was found (--root)"
-    return ConfigError(
-        f"{line.origin}: `{line.path} {numbers}` may be first frame and number of frames, or "
-        f"number of frames and class, and {why}; say --layout v2-pretrain, v2-finetune, mmaction2 "
-        "or mmaction2-offset"
-    )
-
-
-def understood(lines: Iterable[Line], layout: LineLayout | Literal["paths"]) -> list[Listed]:
+def understood(lines: Iterable[Line], layout: str) -> list[Listed]:
     """What lines of a known layout say. Raises ConfigError with the line that does not fit it.
 
     >>> understood([Line("x", (1, 58))], "v2-pretrain")[0].first_number
     1
     """
-    return [_understood(line, layout) for line in lines]
+    items = []
+    for line in lines:
+        item = _path(line) if line.words else LINE_LAYOUTS[layout](line)
+        # A store's cluster before its address is known to the published code's client alone.
+        path = re.sub(r"^\w+:(?=s3://)", "", item.path)
+        items.append(replace(item, path=path, origin=line.origin))
+    return items
 
 
-def _understood(line: Line, layout: LineLayout | Literal["paths"]) -> Listed:
-    path, numbers = _plain(line.path), line.numbers
-    if layout == "paths":
-        text = " ".join([line.path, *map(str, numbers)])
-        return Listed(_plain(text), line.words, origin=line.origin)
-    if line.words:
-        return Listed(path, line.words, origin=line.origin)
-    if layout in ("v1", "vjepa2"):
-        # A name may end in a number by itself: only the last one is the class.
-        path = " ".join([path, *map(str, numbers[:-1])])
-        # The published code reads a name without suffix as that of an mp4.
-        _expect(line, len(numbers) >= 1, "PATH CLASS")
-        path += "" if Path(path).suffix else ".mp4"
-        return Listed(path, _label(numbers[-1:]), origin=line.origin)
-    if layout == "v2-pretrain":
-        _expect(line, len(numbers) == 2, "PATH FIRST TOTAL")
-        first, total = numbers
-        part = (first, total) if total > 0 else (None, None)
-        return Listed(path, first_number=part[0], num_frames=part[1], origin=line.origin)
-    if layout == "mmaction2-offset":
-        _expect(line, len(numbers) >= 3, "FOLDER OFFSET TOTAL CLASS")
-        first, total = numbers[:2]
-        return Listed(
-            path, _label(numbers[2:]), first_frame=first, num_frames=total, origin=line.origin
-        )
+def _path(line: Line) -> Listed:
+    return Listed(" ".join([line.path, *map(str, line.numbers)]), line.words)
+
+
+def _v1(line: Line) -> Listed:
+    _expect(line, len(line.numbers) >= 1, "PATH CLASS")
+    # A name may end in a number by itself: only the last one is the class.
+    path = " ".join([line.path, *map(str, line.numbers[:-1])])
+    # The published code reads a name without suffix as that of an mp4.
+    return Listed(path if Path(path).suffix else f"{path}.mp4", _label(line.numbers[-1:]))
+
+
+def _v2_pretrain(line: Line) -> Listed:
+    _expect(line, len(line.numbers) == 2, "PATH FIRST TOTAL")
+    first, total = line.numbers
+    if total <= 0:  # a video
+        return Listed(line.path)
+    return Listed(line.path, first_number=first, num_frames=total)
+
+
+def _v2_finetune(line: Line) -> Listed:
+    if len(line.numbers) == 1:
+        return Listed(line.path, _label(line.numbers))
+    return _mmaction2(line)
+
+
+def _mmaction2(line: Line) -> Listed:
     if line.is_file:
-        _expect(line, len(numbers) >= 1, "PATH CLASS")
-        return Listed(path, _label(numbers), origin=line.origin)
-    if layout == "v2-finetune" and len(numbers) == 1:
-        return Listed(path, _label(numbers), origin=line.origin)
-    _expect(line, len(numbers) >= 2, "FOLDER TOTAL CLASS")
-    return Listed(path, _label(numbers[1:]), num_frames=numbers[0], origin=line.origin)
+        _expect(line, len(line.numbers) >= 1, "PATH CLASS")
+        return Listed(line.path, _label(line.numbers))
+    _expect(line, len(line.numbers) >= 2, "FOLDER TOTAL CLASS")
+    total, *classes = line.numbers
+    return Listed(line.path, _label(classes), num_frames=total)
+
+
+def _mmaction2_offset(line: Line) -> Listed:
+    _expect(line, len(line.numbers) >= 3, "FOLDER OFFSET TOTAL CLASS")
+    first, total, *classes = line.numbers
+    return Listed(line.path, _label(classes), first_frame=first, num_frames=total)
+
+
+LINE_LAYOUTS: dict[str, Callable[[Line], Listed]] = {
+    "v1": _v1,
+    "vjepa2": _v1,
+    "v2-pretrain": _v2_pretrain,
+    "v2-finetune": _v2_finetune,
+    "mmaction2": _mmaction2,
+    "mmaction2-offset": _mmaction2_offset,
+    "paths": _path,
+}
 
 
 def _expect(line: Line, good: bool, expected: str) -> None:
     if not good:
         raise ConfigError(
             f"{line.origin}: expected {expected}, got {line.path!r} and the numbers "
-            f"{list(line.numbers)}; mend the line, or say another --layout or --delimiter"
+            f"{list(line.numbers)}; fix the line, or say another --layout or --delimiter"
         )
-
-
-def _plain(path: str) -> str:
-    """A path without the name of a store's cluster, which only the published code's client knows.
-
-    >>> _plain("p2:s3://bucket/x.mp4")
-    's3://bucket/x.mp4'
-    """
-    return re.sub(r"^\w+:(?=s3://)", "", path)
 
 
 def _label(numbers: Sequence[int]) -> str:
@@ -288,8 +295,8 @@ def named(
     >>> named([Listed("x", "2")])[1], named([Listed("x", "1")], ["no", "yes"])[0][0].label
     (('0', '1', '2'), 'yes')
     """
-    found = {item.label: item.label.split(LABEL_SEPARATOR) for item in items if item.label}
-    parts = {part for each in found.values() for part in each}
+    labels = {item.label: item.label.split(LABEL_SEPARATOR) for item in items if item.label}
+    parts = {part for each in labels.values() for part in each}
     if by_number and parts and all(re.fullmatch("0|[1-9][0-9]*", part) for part in parts):
         most = max(map(int, parts))
         if most >= _MAX_CLASSES:
@@ -304,20 +311,23 @@ def named(
                 f"class number {most} has no name: --labels has {len(names)} names, for the "
                 f"numbers 0 to {len(names) - 1}"
             )
-        told = {
+        label_of = {
             label: LABEL_SEPARATOR.join(names[int(part)] for part in each)
-            for label, each in found.items()
+            for label, each in labels.items()
         }
-        return [replace(item, label=told.get(item.label, "")) for item in items], tuple(names)
-    if by_number and names is None and parts and all(map(_is_number, parts)):
-        return list(items), ()
-    if names is not None:
-        strange = sorted(label for label in found if label not in set(names))
-        strange = [label for label in strange if not set(found[label]) <= set(names)]
-        if strange:
-            raise ConfigError(f"labels {strange[:5]} are not among the {len(names)} of --labels")
-        return list(items), tuple(names)
-    return list(items), tuple(sorted(found))
+        items = [replace(item, label=label_of.get(item.label, "")) for item in items]
+    elif names is not None:
+        known = set(names)
+        unknown = [
+            label
+            for label in sorted(labels)
+            if label not in known and not known >= {*labels[label]}
+        ]
+        if unknown:
+            raise ConfigError(f"labels {unknown[:5]} are not among the {len(names)} of --labels")
+    elif by_number and all(map(_is_number, parts)):
+        names = ()
+    return list(items), tuple(sorted(labels) if names is None else names)
 
 
 def _is_number(text: str) -> bool:
@@ -341,31 +351,21 @@ def split_named(name: str) -> str | None:
     return None
 
 
-_SPLITS = {
-    "train": {"train", "training", "trainlist", "pretrain"},
-    "val": {"val", "valid", "validate", "validation", "dev"},
-    "test": {"test", "testing", "testlist"},
-}
-
-
 def read_names(path: Path) -> list[str]:
     """Names of classes by number: a line each, classInd.txt (`1 Name`), or a labels.json.
 
     Raises ConfigError where it cannot be understood.
     """
-    try:
+    with reading(path, "a name per line, or JSON that maps names to the numbers from 0"):
         text = path.read_bytes().decode("utf-8-sig")
         if path.suffix.lower() == ".json":
             found = json.loads(text)
             if isinstance(found, list):
                 return [str(name) for name in found]
-            by_number = {int(number): str(name) for name, number in found.items()}
-            return _in_order(by_number, path)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"--labels {path} cannot be read ({error}); expected a name per line, or JSON that "
-            "maps names to numbers"
-        ) from error
+            numbers = {int(number): str(name) for name, number in found.items()}
+            if sorted(numbers) != list(range(len(numbers))):
+                raise ValueError(f"it has the numbers {sorted(numbers)[:5]}")
+            return [numbers[number] for number in range(len(numbers))]
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     matches = [re.fullmatch(r"(\d+)\s+(\S.*)", line) for line in lines]
     if lines and all(matches):
@@ -373,9 +373,3 @@ def read_names(path: Path) -> list[str]:
         if sorted(numbers) in (list(range(len(lines))), list(range(1, len(lines) + 1))):
             return [numbers[number] for number in sorted(numbers)]
     return lines
-
-
-def _in_order(by_number: dict[int, str], path: Path) -> list[str]:
-    if sorted(by_number) != list(range(len(by_number))):
-        raise ConfigError(f"--labels {path}: expected the numbers 0 to {len(by_number) - 1}")
-    return [by_number[number] for number in range(len(by_number))]

@@ -13,14 +13,17 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videomae.errors import ConfigError
+import fsspec
+
+from videomae.errors import ConfigError, VideoError
 from videomae.hub import atomic_path, read_json
 from videomae.video.folder import find_videos
+from videomae.video.reader import VideoInfo, VideoReader
 
 MANIFEST_NAME = "manifest.csv"
 LABELS_NAME = "labels.txt"
@@ -64,6 +67,11 @@ class Video:
     def is_remote(self) -> bool:
         """Whether the path is an address and not a local file."""
         return is_address(self.path)
+
+    @property
+    def file(self) -> "Video":
+        """The file by itself, or its place in a shard: without label, split and part."""
+        return Video(self.path, offset=self.offset, num_bytes=self.num_bytes)
 
     def __str__(self) -> str:
         parts = [
@@ -128,6 +136,15 @@ def is_address(path: str) -> bool:
     return re.match(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
 
 
+def printable(text: str) -> str:
+    r"""Text that any file can hold: bytes of a name that are no UTF-8 as \xNN.
+
+    >>> printable("caf\udce9")
+    'caf\\xe9'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def load_videos(
     data: Path | str, split: str | None = "train", *, classes: Sequence[str] | None = None
 ) -> Videos:
@@ -137,21 +154,39 @@ def load_videos(
     frames counts as a video. `split=None` takes all. With `classes`, those of a trained model, the
     numbers are theirs, and other labels raise ConfigError, as does a split without videos.
     """
-    data = Path(data).expanduser()
-    manifest = data / MANIFEST_NAME if data.is_dir() else data
+    data, manifest = _places(data)
     if manifest.is_file():
         every = read_manifest(manifest)
-        chosen = tuple(v for v in every.items if split is None or v.split == split)
-        if not chosen:
+        items = [video for video in every.items if split is None or video.split == split]
+        own: Sequence[str] = every.classes
+        if not items:
             splits = sorted({video.split for video in every.items})
             raise ConfigError(f"{manifest} has no videos of split {split!r}; it has {splits}")
-        return Videos(chosen, _known(chosen, classes, every.classes, manifest))
-    if not data.is_dir():
+    elif data.is_dir():
+        items = _videos_in(data, split)
+        own = sorted({item.label for item in items} - {""})
+    else:
         raise ConfigError(
             f"data {data} does not exist; expected a folder of videos or a manifest.csv "
             "(`videomae prepare` makes one)"
         )
-    return _videos_in(data, split, classes)
+    if classes is not None:
+        labels = {item.label for item in items} - set(classes)
+        parts = {name for label in labels for name in label.split(LABEL_SEPARATOR)}
+        if unknown := sorted(parts - {"", *classes}):
+            raise ConfigError(
+                f"{data} has the classes {unknown[:5]}, which the model does not know; "
+                f"it knows {list(classes[:12])}"
+            )
+    return Videos(tuple(items), tuple(own if classes is None else classes))
+
+
+def has_split(data: Path | str, split: str) -> bool:
+    """Whether a data set has videos of a split."""
+    data, manifest = _places(data)
+    if manifest.is_file():
+        return any(video.split == split for video in read_manifest(manifest).items)
+    return (data / split).is_dir()
 
 
 def left_out(data: Path | str, split: str) -> int:
@@ -164,22 +199,16 @@ def left_out(data: Path | str, split: str) -> int:
     return sum(entry.get("split") == split for entry in lost)
 
 
-def has_split(data: Path | str, split: str) -> bool:
-    """Whether a data set has videos of a split."""
+def _places(data: Path | str) -> tuple[Path, Path]:
+    """Where a data set lies, and where its manifest is if it has one."""
     data = Path(data).expanduser()
-    manifest = data / MANIFEST_NAME if data.is_dir() else data
-    if manifest.is_file():
-        return any(video.split == split for video in read_manifest(manifest).items)
-    return (data / split).is_dir()
+    return data, data / MANIFEST_NAME if data.is_dir() else data
 
 
-def _videos_in(folder: Path, split: str | None, classes: Sequence[str] | None) -> Videos:
+def _videos_in(folder: Path, split: str | None) -> list[Video]:
     if split is None and (folder / "train").is_dir():
         parts = [name for name in SPLITS if (folder / name).is_dir()]
-        every = [_videos_in(folder, name, classes) for name in parts]
-        names = sorted({name for videos in every for name in videos.classes})
-        items = tuple(item for videos in every for item in videos.items)
-        return Videos(items, _known(items, classes, names, folder))
+        return [item for name in parts for item in _videos_in(folder, name)]
     if split is not None and (folder / split).is_dir():
         folder = folder / split
     elif split not in (None, "train") and (folder / "train").is_dir():
@@ -190,27 +219,9 @@ def _videos_in(folder: Path, split: str | None, classes: Sequence[str] | None) -
     names = [path.relative_to(folder).parts[0] for path in found]
     if any(folder / name == path for name, path in zip(names, found, strict=True)):
         names = [""] * len(found)  # no class folders, or not for all
-    items = tuple(
+    return [
         Video(str(path), name, split or "train") for path, name in zip(found, names, strict=True)
-    )
-    return Videos(items, _known(items, classes, sorted({*names} - {""}), folder))
-
-
-def _known(
-    items: Iterable[Video], classes: Sequence[str] | None, own: Sequence[str], source: Path
-) -> tuple[str, ...]:
-    """The classes that count: those given, which must then hold every label, or the data's own."""
-    if classes is None:
-        return tuple(own)
-    labels = {item.label for item in items} - set(classes)
-    parts = {name for label in labels for name in label.split(LABEL_SEPARATOR)}
-    strange = sorted(parts - {"", *classes})
-    if strange:
-        raise ConfigError(
-            f"{source} has the classes {strange[:5]}, which the model does not know; "
-            f"it knows {list(classes[:12])}"
-        )
-    return tuple(classes)
+    ]
 
 
 def read_manifest(path: Path | str) -> Videos:
@@ -305,3 +316,53 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
         text = "".join(f"{name}\n" for name in names)
         Path(temporary).write_bytes(text.encode("utf-8", "surrogateescape"))
     return folder / MANIFEST_NAME
+
+
+def open_video(video: Video) -> VideoReader:
+    """Open what a row of a manifest stands for: a file, frames, an address, a piece of a shard.
+
+    Addresses are opened by fsspec: these rows are the user's own, unlike what is inside of files.
+    Raises VideoError where it cannot be read, ConfigError where fsspec lacks a package for it.
+    """
+    if video.offset is None and not video.is_remote:
+        return VideoReader(video.path)
+    return VideoReader(str(video), data=read_bytes(video))
+
+
+def read_bytes(video: Video) -> bytes:
+    """The bytes of a video at an address or in a shard; for the errors see `open_video`."""
+    start = video.offset or 0
+    end = None if video.num_bytes is None else start + video.num_bytes
+    try:
+        system, path = fsspec.url_to_fs(video.path)
+        data: bytes = system.cat_file(path, start=start, end=end)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{video} cannot be opened: {error}") from error
+    except Exception as error:  # each kind of store has errors of its own
+        raise VideoError(f"{video}: cannot be read ({type(error).__name__}: {error})") from error
+    if end is not None and len(data) < end - start:
+        raise VideoError(f"{video}: the shard ends after {len(data)} bytes of it; make it anew")
+    return data
+
+
+def part_of(video: Video, info: VideoInfo) -> range:
+    """The numbers of the frames that count, all unless the manifest names a part.
+
+    >>> info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
+    >>> part_of(Video("x", start_seconds=1, end_seconds=2), info)
+    range(25, 50)
+    """
+    first, last = 0, info.num_frames
+    if video.first_frame is not None:
+        first = video.first_frame
+        last = first + (video.num_frames or info.num_frames)
+    elif video.start_seconds is not None or video.end_seconds is not None:
+        if info.fps is None:
+            raise VideoError(f"{video}: folders of frames have no seconds; give first_frame")
+        first = round((video.start_seconds or 0) * info.fps)
+        if video.end_seconds is not None:
+            last = max(round(video.end_seconds * info.fps), first + 1)
+    part = range(first, min(last, info.num_frames))
+    if not part:
+        raise VideoError(f"{video}: that part is empty, as it has {info.num_frames} frames")
+    return part

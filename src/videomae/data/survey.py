@@ -8,7 +8,7 @@ from typing import Any
 
 from videomae.data.checking import Checked
 from videomae.data.lists import Listed
-from videomae.data.manifest import LABEL_SEPARATOR
+from videomae.data.manifest import LABEL_SEPARATOR, printable
 
 # The clips of the published models have 16 frames; shorter videos repeat some of theirs.
 SHORT_FRAMES = 16
@@ -201,22 +201,13 @@ class Survey:
         return "\n\n".join(parts) + "\n"
 
 
-def printable(text: str) -> str:
-    r"""Text that any file can hold: bytes of a name that are no UTF-8 as \xNN.
-
-    >>> printable("caf\udce9")
-    'caf\\xe9'
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _entry(row: Checked) -> dict[str, Any]:
     video = row.video
     return {
         "path": printable(str(video)),
         "label": printable(video.label),
         "split": video.split,
-        "listed_in": printable(row.origin),
+        "listed_in": printable(row.video.origin),
     }
 
 

@@ -28,6 +28,32 @@ def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
     return [(0, int(part)) if k % 2 else (1, part) for k, part in enumerate(parts)], name
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder in natural order of their names; hidden files are passed over."""
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
+            and not entry.name.startswith(".")
+            and entry.is_file()  # opening a pipe would wait for ever
+        ]
+    return [folder / name for name in sorted(names, key=natural_key)]
+
+
+def image_numbers(folder: Path) -> list[int] | None:
+    """The last number in the name of each image of a folder, in order; None for no such folder.
+
+        img_00001.jpg img_00002.jpg ... -> [1, 2, ...]
+
+    A name without a number counts as -1.
+    """
+    if not folder.is_dir():
+        return None
+    found = [re.findall(r"[0-9]+", path.stem) for path in image_files(folder)]
+    return [int(numbers[-1]) if numbers else -1 for numbers in found] or None
+
+
 class FrameFolder:
     """The images of a folder in natural order of their names; other files are passed over."""
 
@@ -35,26 +61,19 @@ class FrameFolder:
         self._limits = limits
         self.clock = DecodeClock(path, limits)
         try:
-            names = [
-                file.name
-                for file in path.iterdir()
-                if file.suffix.lower() in IMAGE_SUFFIXES
-                and not file.name.startswith(".")
-                and file.is_file()  # opening a pipe would wait for ever
-            ]
+            self._files = image_files(path)
         except OSError as error:
             raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
-        if not names:
+        if not self._files:
             raise VideoError(
                 f"{path}: the folder holds no images; expected one file per frame "
                 f"({' '.join(IMAGE_SUFFIXES)}), for example img_00001.jpg"
             )
-        limits.check(path, max_frames=len(names))
-        self._files = [path / name for name in sorted(names, key=natural_key)]
+        limits.check(path, max_frames=len(self._files))
         height, width = self._read(self._files[0]).shape[:2]
         self.info = VideoInfo(
             path=path,
-            num_frames=len(names),
+            num_frames=len(self._files),
             fps=None,
             duration_seconds=None,
             height=height,

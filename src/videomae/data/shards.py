@@ -1,0 +1,166 @@
+"""WebDataset tars, which hold many videos in one file: written, and read as a list.
+
+train-000000-000000.mp4 .cls .json   a video, its class number, and what is known of it
+"""
+
+import io
+import json
+import os
+import random
+import tarfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from videomae.data.checking import Checked, Work, common_folder, digest, stamp_of
+from videomae.data.lists import Listed
+from videomae.data.manifest import LABEL_SEPARATOR, printable
+from videomae.errors import ConfigError
+from videomae.hub import atomic_path
+from videomae.settings import PrepareSettings
+from videomae.video.limits import VIDEO_SUFFIXES
+
+# Names tell more than numbers: json before txt before cls.
+_LABELS = (".cls", ".txt", ".json")
+_MAX_LABEL_BYTES = 2**20
+
+
+def list_shard(path: Path, split: str = "train") -> list[Listed]:
+    """The videos of a WebDataset tar: where each lies, and its label from .cls, .txt or .json.
+
+    Members of one sample share their name up to its first dot. A file that is no tar is listed
+    itself, as damaged.
+    """
+    place = str(path.absolute())
+    videos: list[tuple[str, tarfile.TarInfo]] = []
+    labels: dict[str, tuple[int, str]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in filter(tarfile.TarInfo.isreg, tar):
+                folder, _, base = member.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                key = f"{folder}/{stem}"
+                kind = Path(f"x.{extension}").suffix.lower()
+                if kind in VIDEO_SUFFIXES:
+                    videos.append((key, member))
+                elif kind in _LABELS and member.size <= _MAX_LABEL_BYTES:
+                    file = tar.extractfile(member)
+                    text = file.read().decode("utf-8", "replace") if file else ""
+                    if label := _label_in(kind, text):
+                        ranked = (_LABELS.index(kind), label)
+                        labels[key] = max(labels.get(key, ranked), ranked)
+    except (OSError, tarfile.TarError) as error:
+        damage = f"is no readable tar ({error}); get the file anew"
+        return [Listed(place, split=split, origin=str(path), damage=damage)]
+    return [
+        Listed(
+            place,
+            labels.get(key, (0, ""))[1],
+            split,
+            offset=member.offset_data,
+            num_bytes=member.size,
+            origin=f"{path.name}, {member.name}",
+        )
+        for key, member in videos
+    ]
+
+
+def _label_in(kind: str, text: str) -> str:
+    if kind != ".json":
+        return text.strip()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return ""
+    label = value.get("label", "") if isinstance(value, dict) else value
+    return str(label) if isinstance(label, str | int) else ""
+
+
+def pack(
+    rows: Sequence[Checked], classes: Sequence[str], settings: PrepareSettings, work: Work
+) -> list[Checked]:
+    """Write videos into shards, and return the rows that name their place in one.
+
+    Those to train on are shuffled, and the rows are in the order of the shards.
+    """
+    folders = [row for row in rows if row.info and row.info.codec == "images"]
+    if folders:
+        raise ConfigError(
+            f"{len(folders)} videos are folders of frames, such as {folders[0].video.path}, which "
+            "have no place in a shard; make them videos with --resize-short"
+        )
+    shards: dict[Path, list[Checked]] = {}
+    for split in dict.fromkeys(["train", "val", "test", *(row.video.split for row in rows)]):
+        members = [row for row in rows if row.video.split == split and row.info is not None]
+        if split == "train":  # neighbours in a shard are read together: they must not be alike
+            random.Random(f"{settings.seed} shards").shuffle(members)
+        for number, start in enumerate(range(0, len(members), settings.videos_per_shard)):
+            path = settings.output / "shards" / f"{split}-{number:06d}.tar"
+            shards[path] = members[start : start + settings.videos_per_shard]
+    numbers = {name: number for number, name in enumerate(classes)}
+    top = common_folder([row.video.path for members in shards.values() for row in members])
+
+    def write(path: Path) -> list[list[int]]:
+        members = shards[path]
+        texts = [_texts(row, numbers, top) for row in members]
+        stamps = [stamp_of(row.video) for row in members]
+        stamp = digest(json.dumps([texts, stamps]))
+
+        def act() -> list[list[int]]:
+            _write(path, members, texts)
+            return [[item.offset or 0, item.num_bytes or 0] for item in list_shard(path)]
+
+        places: list[list[int]] = work.once(f"shard {path.name}", stamp, act, output=path)
+        return places
+
+    places = work.each("writing shards", write, shards)
+    # Shards of an earlier run with other settings would be read along with these.
+    for path in (settings.output / "shards").glob("*-*.tar"):
+        if path not in shards and work.knows(f"shard {path.name}"):
+            path.unlink()
+    packed = [row for row in rows if row.info is None]
+    for path, members in shards.items():
+        for row, (offset, num_bytes) in zip(members, places[path], strict=True):
+            video = replace(row.video, path=str(path), offset=offset, num_bytes=num_bytes)
+            packed.append(replace(row, video=video))
+    return packed
+
+
+def _texts(row: Checked, numbers: dict[str, int], top: Path) -> tuple[str, str]:
+    """What a shard tells of a video: all of it as JSON, and its class number where it has one."""
+    video = row.video
+    about: dict[str, Any] = {
+        "label": video.label,
+        "path": printable(os.path.relpath(video.path, top)),
+        "num_frames": row.num_frames,
+    }
+    for name in ("start_seconds", "end_seconds", "first_frame"):
+        if getattr(video, name) is not None:
+            about[name] = getattr(video, name)
+    if video.label not in numbers and LABEL_SEPARATOR in video.label:
+        about["labels"] = video.label.split(LABEL_SEPARATOR)
+    return json.dumps(about, sort_keys=True), str(numbers.get(video.label, ""))
+
+
+def _write(path: Path, rows: Sequence[Checked], texts: Sequence[tuple[str, str]]) -> None:
+    """Write one tar; equal videos make equal tars, without times, owners or rights of their own."""
+    with (
+        atomic_path(path) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+
+        def add(name: str, size: int, file: IO[bytes]) -> None:
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, file)
+
+        for number, (row, (about, class_number)) in enumerate(zip(rows, texts, strict=True)):
+            key, video = f"{path.stem}-{number:06d}", row.video
+            suffix = ".mp4" if video.offset is not None else Path(video.path).suffix.lower()
+            with Path(video.path).open("rb") as file:
+                file.seek(video.offset or 0)
+                add(f"{key}{suffix}", stamp_of(video)[0], file)
+            for extension, text in (("cls", class_number), ("json", about)):
+                if text:
+                    add(f"{key}.{extension}", len(text.encode()), io.BytesIO(text.encode()))
