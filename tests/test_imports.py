@@ -32,6 +32,7 @@ DOORS = {
     "av": ["video.decoder", "video.writer"],
     "safetensors": ["weights.checkpoint"],
     "huggingface_hub": ["hub", "report.card"],
+    "platformdirs": ["inference.cache"],
     "matplotlib": ["report.plots"],
     "jinja2": ["report.html"],
     "tomli_w": ["settings"],

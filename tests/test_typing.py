@@ -20,6 +20,30 @@ tokens: Tensor = VideoMAEModel.from_pretrained("videomae-base")(x, return_dict=T
 classifier(x).tokens  # E: "ImageClassifierOutput" has no attribute "tokens"
 classifier(x, labels="walk")  # E: No overload variant of "__call__" of "Forward" matches
 """,
+    "answers": """
+from collections.abc import Iterator
+from pathlib import Path
+from typing import assert_type
+import numpy as np
+from videomae import classify, embed, reconstruct
+from videomae.inference.predict import Classification, Embedding, Reconstruction
+from videomae.video.reader import BadVideo
+
+paths = [Path("a.mp4"), Path("b.mp4")]
+assert_type(classify("a.mp4"), Classification)
+assert_type(classify(np.zeros((16, 48, 64, 3), np.uint8), top_k=1), Classification)
+assert_type(classify(paths, num_clips=5, on_error="raise"), list[Classification])
+assert_type(classify(path for path in paths), Iterator[Classification])
+assert_type(classify("a.mp4", on_error="skip"), Classification | BadVideo)
+assert_type(classify(tuple(paths), on_error="skip"), list[Classification | BadVideo])
+assert_type(classify(iter(paths), on_error="skip"), Iterator[Classification | BadVideo])
+assert_type(embed(paths, features="tokens", tell=print)[0], Embedding)
+assert_type(reconstruct("a.mp4", mask="tube", seed=3), Reconstruction)
+classify(paths, on_error="skip")[0].labels  # E: Item "BadVideo" of "Classification | BadVideo"
+classify("a.mp4", topk=3)  # E: No overload variant of "__call__" of "OverVideos" matches
+embed("a.mp4", features="mean")  # E: No overload variant of "__call__" of "OverVideos" matches
+classify({"a.mp4"})  # E: No overload variant of "__call__" of "OverVideos" matches
+""",
 }
 
 

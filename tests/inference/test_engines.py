@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from videomae.compute.devices import as_device, as_dtype, best_dtype
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
 from videomae.inference import engines
@@ -172,7 +173,7 @@ def test_converted_models_run_on_a_cpu(engine: str, model: VideoMAEForVideoClass
 def test_openvino_does_not_pretend_to_compute_in_bfloat16(
     model: VideoMAEForVideoClassification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     with pytest.raises(ConfigError, match="does not multiply in bfloat16, so that openvino would"):
         engines.load(model, engine="openvino", dtype="bfloat16")
 
@@ -190,11 +191,10 @@ def test_openvino_keeps_the_precision_of_a_loaded_model_where_it_can(
     native: bool,
     own: torch.dtype,
     expected: str,
-    model: VideoMAEForVideoClassification,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: native)
-    found = engines._precision("openvino", "auto", torch.device("cpu"), model.to(own))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": native}, raising=False)
+    found = engines._precision("openvino", "auto", torch.device("cpu"), own)
     assert found == expected
     # One that is loaded by name takes what is fastest here.
     best = engines._precision("openvino", "auto", torch.device("cpu"), None)
@@ -235,7 +235,7 @@ def test_auto_converts_when_it_is_first_called_and_not_before(
         made.append(export.engine)
         return lambda pixels: export.answer(torch.from_numpy(pixels)).numpy()
 
-    monkeypatch.setattr(Export, "__call__", convert)
+    monkeypatch.setattr(Export, "read_or_convert", convert)
     engine = engines.load(folder, device="cpu", dtype="float32", engine_cache_dir=tmp_path)
     assert (engine.name, made) == ("openvino", [])
     assert engine.model.dtype == torch.float32  # for those that run the model by themselves
@@ -246,13 +246,13 @@ def test_auto_converts_when_it_is_first_called_and_not_before(
     assert made == ["openvino"]
 
 
-def test_a_decoder_is_run_by_torch_and_that_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_decoder_is_run_by_torch_and_that_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     model = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, use_mean_pooling=False)).eval()
-    told: list[str] = []
-    assert engines.load(model, engine="openvino", tell=told.append).name == "torch"
-    assert told == ["openvino cannot run a decoder with its masks; torch runs it"]
-    assert engines.load(model, tell=told.append).name == "torch"
-    assert len(told) == 1  # auto promises nothing
+    logged: list[str] = []
+    assert engines.load(model, engine="openvino", tell=logged.append).name == "torch"
+    assert logged == ["openvino cannot run a decoder with its masks; torch runs it"]
+    assert engines.load(model, tell=logged.append).name == "torch"
+    assert len(logged) == 1  # auto promises nothing
     engines.load(model, engine="compile")
     assert capsys.readouterr().err == (
         "videomae: compile cannot run a decoder with its masks; torch runs it\n"
@@ -290,17 +290,17 @@ class Stub:
         return run
 
 
-def test_compiling_is_told_once_per_size_of_batch(
+def test_compiling_is_logged_once_per_size_of_batch(
     model: VideoMAEForVideoClassification, clips: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", Stub())
-    monkeypatch.setattr(engines, "_WORTH_TELLING_SECONDS", -1)
-    told: list[str] = []
-    engine = engines.load(model, engine="compile", tell=told.append)
-    assert told == []
+    monkeypatch.setattr(engines, "_WORTH_LOGGING_SECONDS", -1)
+    logged: list[str] = []
+    engine = engines.load(model, engine="compile", tell=logged.append)
+    assert logged == []
     for batch in (clips, clips, clips[:1]):
         torch.testing.assert_close(engine(batch), model(batch).logits)
-    assert [text.split(":")[0] for text in told] == [
+    assert [text.split(":")[0] for text in logged] == [
         "torch.compile for batches of 2",
         "torch.compile for batches of 1",
     ]
@@ -337,14 +337,14 @@ def test_a_device_that_is_not_there_is_explained(device: str) -> None:
     with pytest.raises(
         ConfigError, match=rf"device='{device}' cannot be used \(.+\); leave it out"
     ):
-        engines.as_device(device)
+        as_device(device)
 
 
 def test_the_best_device_is_there() -> None:
-    best = engines.as_device(None)
-    assert engines.as_device("auto") == best
+    best = as_device(None)
+    assert as_device("auto") == best
     assert best.type == ("cuda" if torch.cuda.is_available() else best.type)
-    assert engines.as_device("cpu") == torch.device("cpu")
+    assert as_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -360,8 +360,8 @@ def test_a_cpu_gets_bfloat16_only_if_it_multiplies_in_it(
     capabilities: Mapping[str, Any], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert engines.best_dtype(torch.device("cpu")) == expected
-    assert engines.as_dtype("auto", torch.device("cpu")) == expected
+    assert best_dtype(torch.device("cpu")) == expected
+    assert as_dtype("auto", torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -369,8 +369,8 @@ def test_a_gpu_gets_the_half_precision_it_has(
     native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
-    assert engines.best_dtype(torch.device("cuda")) == expected
-    assert engines.best_dtype(torch.device("mps")) == torch.float16
+    assert best_dtype(torch.device("cuda")) == expected
+    assert best_dtype(torch.device("mps")) == torch.float16
 
 
 @pytest.mark.gpu

@@ -12,15 +12,15 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
-from torch import nn
+from torch import Tensor
 
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
@@ -43,27 +43,18 @@ def cache_root(cache_dir: PathLike | None = None) -> Path:
     cache_root("/data/cache")  # /data/cache/engines
     ```
     """
-    chosen = cache_dir or os.environ.get("VIDEOMAE_CACHE")
-    return (Path(chosen).expanduser() if chosen else _user_cache() / "videomae") / "engines"
+    users = platformdirs.user_cache_path("videomae", appauthor=False, opinion=False)
+    return Path(cache_dir or os.environ.get("VIDEOMAE_CACHE") or users).expanduser() / "engines"
 
 
-def _user_cache() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
-    place = Path(os.environ.get(variable, ""))
-    # The standard of XDG asks to pass over a path that is not absolute.
-    return place if place.is_absolute() else Path.home() / ".cache"
-
-
-def weights_digest(model: nn.Module) -> str:
-    """A hash over the names, shapes, types and values of all weights: 64 hex digits."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+def digest(tensors: Iterable[tuple[object, Tensor]]) -> str:
+    """A hash over the names, shapes, types and values of tensors: 64 hex digits."""
+    found = hashlib.sha256()
+    for name, value in tensors:
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         # As bytes, because numpy knows no bfloat16.
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def entry_name(engine: str, facts: dict[str, Any], calibration: str = "") -> str:
@@ -81,9 +72,16 @@ def entry_name(engine: str, facts: dict[str, Any], calibration: str = "") -> str
 
 
 def find_entry(root: Path, name: str) -> Path | None:
-    """The folder of that name, or of that name with any calibration, the newest; else None."""
+    """The folder of that name, or of that name with any calibration, the newest; else None.
+
+    It counts as used, which decides who goes first when room is needed.
+    """
     found = [path for path in (root / name, *root.glob(f"{name}-*")) if path.is_dir()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    newest = max(found, key=_last_used, default=None)
+    if newest is not None:
+        with suppress(OSError):  # a cache that others filled for us may be read-only
+            os.utime(newest)
+    return newest
 
 
 def make_entry(root: Path, name: str, make: Callable[[Path], None]) -> Path:
@@ -113,12 +111,6 @@ def make_entry(root: Path, name: str, make: Callable[[Path], None]) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
     _make_room(root, keep=place)
     return place
-
-
-def touch_entry(place: Path) -> None:
-    """Note that a folder was used, which decides who goes first when room is needed."""
-    with suppress(OSError):  # a cache that others filled for us may be read-only
-        os.utime(place)
 
 
 def clear_cache(cache_dir: PathLike | None = None) -> int:
@@ -153,18 +145,19 @@ def _entries(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if _OURS.fullmatch(path.name) and path.is_dir()]
 
 
+def _last_used(place: Path) -> float:
+    with suppress(FileNotFoundError):  # another process is making room
+        return place.stat().st_mtime
+    return 0
+
+
 def _make_room(root: Path, keep: Path) -> None:
     """Remove what a killed process left, then the least recently used beyond MAX_BYTES."""
-    ages: dict[Path, float] = {}
-    for path in _entries(root):
-        with suppress(FileNotFoundError):  # another process is at the same
-            ages[path] = path.stat().st_mtime
-    ages.pop(keep, None)
     room = MAX_BYTES - num_bytes(keep)
-    for path in sorted(ages, key=lambda path: -ages[path]):
+    for path in sorted(_entries(root), key=_last_used, reverse=True):
         unfinished = path.name.startswith(".")
-        if unfinished and time.time() - ages[path] < _STALE_SECONDS:
-            continue  # somebody is at it
+        if path == keep or (unfinished and time.time() - _last_used(path) < _STALE_SECONDS):
+            continue  # ours, or somebody is at it
         room -= num_bytes(path)
         if unfinished or room < 0:
             remove_entry(path)

@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,19 +12,12 @@ import torch
 from torch import Tensor
 
 from videomae.compute.cpu import cpu_multiplies_bfloat16, onednn_outruns_mkl, prepare_for_inference
-from videomae.compute.devices import DTYPES, as_device, as_dtype, best_dtype
+from videomae.compute.devices import DTYPES, as_device, as_dtype
 from videomae.config import VideoMAEConfig, nearest
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, complain
 from videomae.hub import PathLike
-from videomae.inference import cache
-from videomae.inference.exported import (
-    PRECISIONS,
-    Answer,
-    Compute,
-    Export,
-    check_engine,
-    version_of,
-)
+from videomae.inference.cache import cache_root
+from videomae.inference.exported import PRECISIONS, Answer, Export, Log, check_engine, version_of
 from videomae.model.attention import best_implementation
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
@@ -36,10 +28,7 @@ from videomae.weights.pretrained import load_trained
 
 ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 
-# Takes a line on what takes long or is not done as asked.
-Tell = Callable[[str], None]
-
-_WORTH_TELLING_SECONDS = 2
+_WORTH_LOGGING_SECONDS = 2
 
 # What "auto" goes by. One clip of ViT-B on two cores, in ms (docs/engines.md):
 #
@@ -136,7 +125,7 @@ def load(
     tokens: bool = False,
     calibration: Iterable[Tensor] | None = None,
     engine_cache_dir: PathLike | None = None,
-    tell: Tell | None = None,
+    tell: Log | None = None,
     **overrides: Any,
 ) -> Engine:
     """Get a model ready to run.
@@ -166,10 +155,10 @@ def load(
     and where an extra is not installed; WeightsError where nothing loads, and where part of the
     model is not in the checkpoint and would have to run untrained.
     """
-    tell = tell or _print_to_stderr
+    log = tell or complain
     loaded = path_or_model if isinstance(path_or_model, VideoMAEPreTrainedModel) else None
     at = loaded.device if loaded is not None and device in (None, "auto") else as_device(device)
-    precision = _precision(engine, dtype, at, loaded)
+    precision = _precision(engine, dtype, at, None if loaded is None else loaded.dtype)
     if isinstance(path_or_model, VideoMAEPreTrainedModel):
         model = path_or_model
     else:
@@ -179,17 +168,22 @@ def load(
     name = fastest(model.config, at, precision) if engine == "auto" else engine
     if isinstance(model, VideoMAEForPreTraining) and not tokens and name != "torch":
         if engine != "auto" or precision not in DTYPES:
-            tell(f"{name} cannot run a decoder with its masks; torch runs it")
+            log(f"{name} cannot run a decoder with its masks; torch runs it")
         name, precision = "torch", precision if precision in DTYPES else "float32"
-    if name not in PRECISIONS:
-        return _by_torch(name, model, at, DTYPES[precision], tokens=tokens, tell=tell)
-    model = _placed(model, at, torch.float32)
-    root = cache.cache_root(engine_cache_dir)
-    export = Export(name, Answer(model, tokens=tokens), precision, root, tell, calibration)
-    graph = _Graph(export)
-    if engine != "auto" or precision == "int8":
-        graph.ready()
-    return Engine(name, model, at, getattr(torch, precision), graph)
+    computes = torch.float32 if name in PRECISIONS else DTYPES[precision]
+    if model.training or (model.device, model.dtype) != (at, computes):
+        model = copy.deepcopy(model).eval().to(at, computes)  # the model may be the caller's
+    run: Callable[[Tensor], Tensor]
+    if name == "torch":
+        run = Answer(prepare_for_inference(model), tokens=tokens)
+    elif name == "compile":  # which chooses the products by itself
+        run = _compiled(Answer(model, tokens=tokens), log)
+    else:
+        root, answer = cache_root(engine_cache_dir), Answer(model, tokens=tokens)
+        run = Export(name, answer, precision, root, log, calibration)
+        if engine != "auto" or precision == "int8":
+            run.ready()
+    return Engine(name, model, at, getattr(torch, precision), run)
 
 
 def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str:
@@ -208,12 +202,12 @@ def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str
 
 
 def _precision(
-    engine: str,
-    dtype: str | torch.dtype,
-    device: torch.device,
-    loaded: VideoMAEPreTrainedModel | None,
+    engine: str, dtype: str | torch.dtype, device: torch.device, own: torch.dtype | None
 ) -> str:
-    """The name of the precision to compute in, where engine, dtype and device go together."""
+    """The name of the precision to compute in, where engine, dtype and device go together.
+
+    own: the dtype of a model that came loaded.
+    """
     if engine not in ENGINES:
         raise ConfigError(
             f"engine={engine!r} is not one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}"
@@ -221,111 +215,33 @@ def _precision(
     asked = str(dtype).removeprefix("torch.")
     if engine == "auto" and asked == "int8":
         engine = "openvino"
-    if engine not in PRECISIONS:
-        if asked == "int8":
-            raise ConfigError(
-                f"engine={engine!r} does not compute in int8; use engine='openvino', or "
-                "dtype='auto'"
-            )
-        own = None if loaded is None or asked != "auto" else loaded.dtype
-        chosen = own or as_dtype(dtype, device)
-        return str(chosen).removeprefix("torch.")
-    check_engine(engine, asked)
-    if device.type != "cpu":
+    if engine in PRECISIONS:
+        check_engine(engine, asked, device)
+    elif asked == "int8":
         raise ConfigError(
-            f"engine={engine!r} runs on a CPU, and device is {device}; pass device='cpu', or use "
-            "engine='torch'"
+            f"engine={engine!r} does not compute in int8; use engine='openvino', or dtype='auto'"
         )
-    if asked == "bfloat16" and not cpu_multiplies_bfloat16():
-        raise ConfigError(
-            f"this processor does not multiply in bfloat16, so that {engine} would run in float32; "
-            "use dtype='float32' or 'auto'"
-        )
-    if asked != "auto":
+    if asked == "int8":
         return asked
-    best = str(best_dtype(device) if loaded is None else loaded.dtype).removeprefix("torch.")
-    there = best in PRECISIONS[engine] and (best != "bfloat16" or cpu_multiplies_bfloat16())
-    return best if there else "float32"
+    chosen = own if own is not None and asked == "auto" else as_dtype(dtype, device)
+    fits = engine not in PRECISIONS or (
+        str(chosen).removeprefix("torch.") in PRECISIONS[engine]
+        and (chosen != torch.bfloat16 or cpu_multiplies_bfloat16())
+    )
+    return str(chosen).removeprefix("torch.") if fits else "float32"
 
 
-def _placed(
-    model: VideoMAEPreTrainedModel, device: torch.device, dtype: torch.dtype
-) -> VideoMAEPreTrainedModel:
-    """The model in evaluation mode on that device in that dtype: itself where it is so already.
+def _compiled(answer: Answer, log: Log) -> Callable[[Tensor], Tensor]:
+    """The module by torch.compile, which logs how long it took when it compiles."""
+    # The second size of batch makes it compile for all others as well, so that there are three
+    # compilations at most: one clip alone is always a case by itself.
+    compiled: Callable[[Tensor], Tensor] = torch.compile(answer, fullgraph=True)
+    lock = threading.Lock()
+    seen: set[int] = set()
 
-    Else a copy, because the model may be the caller's.
-    """
-    if model.training or (model.device, model.dtype) != (device, dtype):
-        model = copy.deepcopy(model).eval().to(device, dtype)
-    return model
-
-
-def _by_torch(
-    name: str,
-    model: VideoMAEPreTrainedModel,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    tokens: bool,
-    tell: Tell,
-) -> Engine:
-    """The engines "torch" and "compile". Whatever makes torch itself faster is done here."""
-    model = _placed(model, device, dtype)
-    if name == "compile":  # which chooses the products by itself
-        compiled = _Compiled(Answer(model, tokens=tokens), tell)
-        return Engine(name, model, device, dtype, compiled)
-    return Engine(name, model, device, dtype, Answer(prepare_for_inference(model), tokens=tokens))
-
-
-class _Graph:
-    """A converted model, made or read when it is first needed.
-
-    Those that load with engine="auto" for the sake of `Engine.model` do not pay for it.
-    """
-
-    def __init__(self, export: Export) -> None:
-        self.export, self.lock = export, threading.Lock()
-        self.compute: Compute | None = None
-
-    def ready(self) -> Compute:
-        with self.lock, torch.inference_mode(False):  # torch.export does not work under it
-            if self.compute is None:
-                self.compute = self.export()
-            return self.compute
-
-    def __call__(self, pixel_values: Tensor) -> Tensor:
-        _check_clips(self.export.answer, pixel_values)
-        return torch.from_numpy(self.ready()(pixel_values.contiguous().numpy()))
-
-
-class _Compiled:
-    """A module by torch.compile, which says how long it took when it compiles."""
-
-    def __init__(self, answer: Answer, tell: Tell) -> None:
-        # The second size of batch makes it compile for all others as well, so that there are three
-        # compilations at most: one clip alone is always a case by itself.
-        self.plain, self.compiled = answer, torch.compile(answer, fullgraph=True)
-        self.tell, self.lock = tell, threading.Lock()
-        self.seen: set[int] = set()
-
-    def __call__(self, pixel_values: Tensor) -> Tensor:
-        _check_clips(self.plain, pixel_values)
-        batch = len(pixel_values)
-        if batch in self.seen:
-            answer: Tensor = self.compiled(pixel_values)
-            return answer
-        with self.lock:
-            start = time.perf_counter()
-            answer = self.first(pixel_values)
-            seconds = time.perf_counter() - start
-            if seconds > _WORTH_TELLING_SECONDS:
-                self.tell(f"torch.compile for batches of {batch}: {seconds:.0f} s")
-            self.seen.add(batch)
-        return answer
-
-    def first(self, pixel_values: Tensor) -> Tensor:
+    def first(pixel_values: Tensor) -> Tensor:
         try:
-            answer: Tensor = self.compiled(pixel_values)
+            return compiled(pixel_values)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -333,14 +249,19 @@ class _Compiled:
                 f"torch.compile cannot compile this here ({str(error).strip().splitlines()[0]}); "
                 "on a CPU it needs a C++ compiler; use engine='torch'"
             ) from error
-        return answer
 
+    def run(pixel_values: Tensor) -> Tensor:
+        answer.check(pixel_values)
+        batch = len(pixel_values)
+        if batch in seen:
+            return compiled(pixel_values)
+        with lock:
+            start = time.perf_counter()
+            found = first(pixel_values)
+            seconds = time.perf_counter() - start
+            if seconds > _WORTH_LOGGING_SECONDS:
+                log(f"torch.compile for batches of {batch}: {seconds:.0f} s")
+            seen.add(batch)
+        return found
 
-def _check_clips(answer: Answer, pixel_values: Tensor) -> None:
-    """ConfigError, in the model's own words, for clips that it cannot take."""
-    model: Any = answer.model
-    getattr(model, "videomae", model).embeddings.check(pixel_values, False)
-
-
-def _print_to_stderr(text: str) -> None:
-    print(f"videomae: {text}", file=sys.stderr)
+    return run

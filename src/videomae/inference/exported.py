@@ -9,11 +9,13 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,7 @@ from torch import Tensor, nn
 from videomae import tubelets
 from videomae.compute import cpu
 from videomae.errors import ConfigError
-from videomae.inference.cache import (
-    entry_name,
-    find_entry,
-    make_entry,
-    num_bytes,
-    remove_entry,
-    touch_entry,
-    weights_digest,
-)
+from videomae.inference import cache
 from videomae.model import attention, layers, modeling
 from videomae.model.modeling import VideoMAEModel, VideoMAEPreTrainedModel
 
@@ -50,6 +44,7 @@ _CODE = (cpu, attention, layers, modeling, tubelets)
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
 
+Log = Callable[[str], object]
 Floats = NDArray[np.float32]
 Compute = Callable[[Floats], Floats]
 
@@ -64,26 +59,38 @@ class Answer(nn.Module):
     def __init__(self, model: VideoMAEPreTrainedModel, *, tokens: bool = False) -> None:
         super().__init__()
         self.tokens = tokens or isinstance(model, VideoMAEModel)
-        self.model = getattr(model, "videomae", model) if tokens else model
+        self.model: Any = getattr(model, "videomae", model) if tokens else model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         output = self.model(pixel_values, return_dict=True)
         answer: Tensor = output.last_hidden_state if self.tokens else output.logits
         return answer
 
+    def check(self, pixel_values: Tensor) -> None:
+        """Raise ConfigError, in the model's own words, for clips that it cannot take."""
+        getattr(self.model, "videomae", self.model).embeddings.check(pixel_values, False)
 
-@dataclass(frozen=True)
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """(T, C, H, W) of the clips that the model takes."""
+        config = self.model.config
+        return (config.num_frames, config.num_channels, *config.image_hw)
+
+
+@dataclass(eq=False)
 class Export:
-    """What is to be converted, by whom and how; calling it converts, or reads what is kept.
+    """A model that is converted, or read from where it is kept, when it is first called.
+
+    Those that load with engine="auto" for the sake of `Engine.model` do not pay for it.
 
     engine: a key of PRECISIONS. answer: in evaluation mode, on the CPU, in float32. dtype: one of
-    the engine's PRECISIONS. root: the folder of converted models. tell: is given one line where
+    the engine's PRECISIONS. root: the folder of converted models. log: is given one line where
     something takes long. calibration: real clips for int8, (T, C, H, W) each or (B, T, C, H, W);
     None takes the int8 model that is kept.
 
     ```python
-    compute = Export("openvino", Answer(model), "float32", cache_root(), print)()
-    compute(np.zeros((2, 16, 3, 224, 224), np.float32))  # (2, K); safe from several threads
+    export = Export("openvino", Answer(model), "float32", cache_root(), print)
+    export(torch.zeros(2, 16, 3, 224, 224))  # (2, K); safe from several threads
     ```
     """
 
@@ -91,23 +98,36 @@ class Export:
     answer: Answer
     dtype: str
     root: Path
-    tell: Callable[[str], None]
+    log: Log
     calibration: Iterable[Tensor] | None = field(default=None, repr=False)
+    _compute: Compute | None = field(default=None, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def __call__(self) -> Compute:
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        self.answer.check(pixel_values)
+        return torch.from_numpy(self.ready()(pixel_values.contiguous().numpy()))
+
+    def ready(self) -> Compute:
         """The function that runs. ConfigError where int8 was asked for and no clips were given."""
+        with self._lock, torch.inference_mode(False):  # torch.export does not work under it
+            if self._compute is None:
+                self._compute = self.read_or_convert()
+            return self._compute
+
+    def read_or_convert(self) -> Compute:
+        """The function that runs, by the converted model that is kept, or by a new one."""
         clips = _as_clips(self.calibration) if self.dtype == "int8" else []
-        name = entry_name(self.engine, self.facts(), _digest(clips) if clips else "")
+        calibration = cache.digest(enumerate(clips)) if clips else ""
+        name = cache.entry_name(self.engine, self.facts(), calibration)
         read = read_openvino if self.engine == "openvino" else _read_onnx
-        kept = find_entry(self.root, name)
+        kept = cache.find_entry(self.root, name)
         if kept is not None:
-            touch_entry(kept)
             try:
                 return read(kept, self.dtype)
             except Exception as error:  # ONNX Runtime's have no base of their own
                 why = " ".join(str(error).split())[:200]
-                self.tell(f"{kept} cannot be read and is made anew ({why})")
-                remove_entry(kept)
+                self.log(f"{kept} cannot be read and is made anew ({why})")
+                cache.remove_entry(kept)
         if self.dtype == "int8" and not clips:
             raise ConfigError(
                 "dtype='int8' needs clips to set its ranges by, and no int8 form of this model is "
@@ -115,24 +135,27 @@ class Export:
                 "the kind it will see, or use dtype='auto'"
             )
         start = time.perf_counter()
-        place = make_entry(self.root, name, lambda folder: self.write(folder, clips))
-        self.tell(
+        place = cache.make_entry(self.root, name, lambda folder: self.write(folder, clips))
+        self.log(
             f"converted for {self.engine} ({self.dtype}), once: "
-            f"{time.perf_counter() - start:.0f} s, {num_bytes(place) / 1e6:.0f} MB in {place}"
+            f"{time.perf_counter() - start:.0f} s, {cache.num_bytes(place) / 1e6:.0f} MB in {place}"
         )
         return read(place, self.dtype)
 
     def facts(self) -> dict[str, Any]:
         """All that a converted model hangs on; another one is made where any of it changes."""
         packages = ("torch", *NEEDS["int8" if self.dtype == "int8" else self.engine][1])
+        code = hashlib.sha256()
+        for path in (__file__, *(module.__file__ for module in _CODE)):
+            code.update(Path(str(path)).read_bytes())
         return {
-            "weights": weights_digest(self.answer),
+            "weights": cache.digest(sorted(self.answer.state_dict().items())),
             "config": self.answer.model.config.to_dict(),
             "tokens": self.answer.tokens,
             "dtype": self.dtype,
-            "cpu": _processor(),
+            "cpu": {name: str(value) for name, value in cpu.cpu_capabilities().items()},
             "versions": {name: version_of(name) for name in packages},
-            "code": _code_digest(),
+            "code": code.hexdigest(),
         }
 
     def write(self, folder: Path, clips: list[Tensor]) -> None:
@@ -143,8 +166,8 @@ class Export:
             _write_onnx(self.answer, folder)
 
 
-def check_engine(engine: str, dtype: str) -> None:
-    """ConfigError where an engine lacks a package here, or cannot compute in a dtype.
+def check_engine(engine: str, dtype: str, device: torch.device) -> None:
+    """Raise ConfigError where an engine lacks a package, or cannot compute in a dtype or there.
 
     "auto" stands for any dtype.
     """
@@ -162,6 +185,16 @@ def check_engine(engine: str, dtype: str) -> None:
             f'{what} needs {" and ".join(missing)}; pip install "videomae[{extra}]", or use '
             "engine='torch'"
         )
+    if device.type != "cpu":
+        raise ConfigError(
+            f"engine={engine!r} runs on a CPU, and device is {device}; pass device='cpu', or use "
+            "engine='torch'"
+        )
+    if dtype == "bfloat16" and not cpu.cpu_multiplies_bfloat16():
+        raise ConfigError(
+            f"this processor does not multiply in bfloat16, so that {engine} would run in float32; "
+            "use dtype='float32' or 'auto'"
+        )
 
 
 def version_of(package: str) -> str:
@@ -175,30 +208,31 @@ def version_of(package: str) -> str:
 def _exported(answer: Answer) -> torch.export.ExportedProgram:
     """The traced computation for any number of clips of the config's shape.
 
-    Strict, because otherwise a plain `len(clips)` in the model ties it to the example's number.
+    Strict, because otherwise a plain `len(clips)` in the model ties it to the example's number; and
+    two clips, because torch.export takes a single one for a constant of the shape.
     """
-    batch = torch.export.Dim("batch", min=1, max=4096)
+    example = torch.zeros(2, *answer.clip_shape)
+    shapes = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=4096)}}
     with torch.no_grad():
-        return torch.export.export(
-            answer, (_example(answer),), dynamic_shapes={"pixel_values": {0: batch}}, strict=True
-        )
+        return torch.export.export(answer, (example,), dynamic_shapes=shapes, strict=True)
 
 
-def _example(answer: Answer) -> Tensor:
-    """Two clips: torch.export takes a single one for a constant of the shape."""
-    return torch.zeros(2, *_clip_shape(answer))
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep OpenVINO and NNCF from reporting their use over the network.
 
-
-def _clip_shape(answer: Answer) -> tuple[int, int, int, int]:
-    config = answer.model.config
-    return (config.num_frames, config.num_channels, *config.image_hw)
-
-
-def _openvino() -> Any:
-    """The package, kept from reporting its use over the network, as it does when imported."""
-    with _hidden("openvino_telemetry"):
-        import openvino
-    return openvino
+    They do so when they are imported and when they convert, unless the user has opted out for all
+    programs (`opt_in_out --opt_out`) or a CI job runs them, which they know by this variable.
+    """
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
 
 
 @functools.cache
@@ -209,39 +243,31 @@ def openvino_core() -> Any:
     again. Of several cores the first to go leaves behind a stack that is freed, and the next signal
     with a handler, a Ctrl-C say, ends the process with a segmentation fault (OpenVINO 2026.4).
     """
-    return _openvino().Core()
-
-
-@contextlib.contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Let the import of a package fail, as if it were not installed; as before afterwards."""
-    if name in sys.modules:  # somebody else uses it, and decides
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.modules.pop(name, None)
+    with _unreported():
+        import openvino
+    return openvino.Core()
 
 
 def _write_openvino(answer: Answer, folder: Path, clips: list[Tensor]) -> None:
-    ov = _openvino()
-    graph = ov.convert_model(_exported(answer))
+    openvino_core()  # before those that NNCF makes and drops, which then leave its stack in place
+    program = _exported(answer)
+    with _unreported():
+        import openvino
+
+        graph = openvino.convert_model(program)
     # torch.export's ranges do not survive: only the number of clips is free.
-    graph.reshape([-1, *_clip_shape(answer)])
+    graph.reshape([-1, *answer.clip_shape])
     if clips:
         graph = _quantised(graph, clips)
     # The compiled form is not kept: it doubles the size, and saves 0.1 s of 0.2 s (motion-tiny) or
     # 0.3 s of 0.5 s (ViT-B) of each start.
-    ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+    openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
 
 
 def _quantised(graph: Any, clips: list[Tensor]) -> Any:
     """The same graph with int8 products, their ranges set by real clips."""
-    openvino_core()  # before those that NNCF makes and drops, which then leave its stack in place
     # NNCF logs and draws bars on stdout, where results go.
-    with contextlib.redirect_stdout(sys.stderr), _hidden("openvino_telemetry"):
+    with contextlib.redirect_stdout(sys.stderr), _unreported():
         import nncf
 
         return nncf.quantize(
@@ -285,23 +311,14 @@ def _write_onnx(answer: Answer, folder: Path) -> None:
     plain = folder / "plain.onnx"
     # Weights in a file of their own, because protobuf ends at 2 GB.
     program.save(plain, external_data=True)
-    options = _onnx_options()
-    options.optimized_model_filepath = str(folder / "model.onnx")
-    options.add_session_config_entry(
-        "session.optimized_model_external_initializers_file_name", "model.onnx.data"
-    )
-    _onnx_session(plain, options)
+    _onnx_session(plain, save_to=folder / "model.onnx")
     for path in folder.glob("plain.*"):
         path.unlink()
 
 
 def _read_onnx(folder: Path, dtype: str) -> Compute:
     assert dtype == "float32"
-    import onnxruntime
-
-    options = _onnx_options()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # done
-    session = _onnx_session(folder / "model.onnx", options)
+    session = _onnx_session(folder / "model.onnx")
 
     def compute(pixels: Floats) -> Floats:
         answer: Floats = session.run(None, {"pixel_values": pixels})[0]
@@ -310,46 +327,26 @@ def _read_onnx(folder: Path, dtype: str) -> Compute:
     return compute
 
 
-def _onnx_options() -> Any:
+def _onnx_session(path: Path, *, save_to: Path | None = None) -> Any:
+    """A session of a model that was optimised before, or one that optimises it and saves it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # it warns that the result suits this machine alone: it shall
-    return options
-
-
-def _onnx_session(path: Path, options: Any) -> Any:
-    import onnxruntime
-
+    if save_to is None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    else:
+        options.optimized_model_filepath = str(save_to)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
+        )
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _as_clips(calibration: Iterable[Tensor] | None) -> list[Tensor]:
     """Single clips (T, C, H, W) in float32, at most MAX_CALIBRATION_CLIPS of them."""
-    clips: list[Tensor] = []
-    for given in calibration if calibration is not None else ():
-        clips += [clip.float().cpu() for clip in (given if given.ndim == 5 else given[None])]
-        if len(clips) >= MAX_CALIBRATION_CLIPS:
-            break
-    return clips[:MAX_CALIBRATION_CLIPS]
-
-
-def _digest(clips: list[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(clip.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for path in (__file__, *(module.__file__ for module in _CODE)):
-        digest.update(Path(str(path)).read_bytes())
-    return digest.hexdigest()
-
-
-def _processor() -> str:
-    """The name of the processor and what it can do, as torch sees it."""
-    return " ".join(f"{name}={value}" for name, value in sorted(cpu.cpu_capabilities().items()))
+    given = () if calibration is None else calibration
+    clips = (clip for each in given for clip in (each if each.ndim == 5 else each[None]))
+    return [clip.float().cpu() for clip in islice(clips, MAX_CALIBRATION_CLIPS)]

@@ -7,10 +7,11 @@ Letters: V views of a video; T, C, H, W as everywhere; N tokens, f slices of tim
 labels.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from videomae.config import VideoMAEConfig, nearest
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
 from videomae.inference import engines
+from videomae.inference.exported import Log
 from videomae.masking import MASKS, split_mask
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
@@ -29,6 +31,7 @@ from videomae.model.modeling import (
     VideoMAEModel,
     VideoMAEPreTrainedModel,
 )
+from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import (
     FrameStride,
     OnError,
@@ -47,6 +50,10 @@ from videomae.weights.checkpoint import has_pooled_norm
 Model = PathLike | VideoMAEPreTrainedModel
 Features = Literal["pooled", "per_time", "tokens"]
 Floats = NDArray[np.float32]
+Video = PathLike | NDArray[Any] | Tensor
+Videos = list[Any] | tuple[Any, ...]
+Skip = Literal["skip"]
+Options = ParamSpec("Options")
 Result = TypeVar("Result")
 
 
@@ -100,8 +107,52 @@ class Reconstruction:
         return pictures.save_clips(path, clips, fps=fps)
 
 
+class OverVideos(Protocol[Options, Result]):
+    """A function of videos as type checkers see it: its own options, and results as videos came."""
+
+    @overload
+    def __call__(
+        self, videos: Iterator[Any], *, on_error: Skip, **options: Any
+    ) -> Iterator[Result | BadVideo]: ...
+    @overload
+    def __call__(
+        self, videos: Videos, *, on_error: Skip, **options: Any
+    ) -> list[Result | BadVideo]: ...
+    @overload
+    def __call__(self, videos: Video, *, on_error: Skip, **options: Any) -> Result | BadVideo: ...
+    @overload
+    def __call__(
+        self, videos: Iterator[Any], *args: Options.args, **options: Options.kwargs
+    ) -> Iterator[Result]: ...
+    @overload
+    def __call__(
+        self, videos: Videos, *args: Options.args, **options: Options.kwargs
+    ) -> list[Result]: ...
+    @overload
+    def __call__(self, videos: Video, *args: Options.args, **options: Options.kwargs) -> Result: ...
+
+
+def over_videos(
+    function: Callable[Concatenate[Iterable[Any], Options], Iterator[Result | BadVideo]],
+) -> OverVideos[Options, Result]:
+    """Let a function of many videos take one, a list or an iterator, and give back the same."""
+
+    @functools.wraps(function)
+    def answer(videos: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(videos, Iterator):
+            return function(videos, *args, **options)
+        if isinstance(videos, list | tuple):
+            return list(function(videos, *args, **options))
+        [result] = function([videos], *args, **options)
+        return result
+
+    function.__annotations__ |= {"videos": Any, "return": Any}  # for help(): one or many
+    return answer
+
+
+@over_videos
 def classify(
-    videos: Any,
+    videos: Iterable[Any],
     *,
     model: Model = "motion-tiny",
     processor: Any = None,
@@ -112,11 +163,11 @@ def classify(
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
-    tell: engines.Tell | None = None,
+    tell: Log | None = None,
     batch_size: int = 8,
     on_error: OnError = "raise",
-) -> Any:
-    """Tell what happens in videos.
+) -> Iterator[Classification | BadVideo]:
+    """Label what happens in videos.
 
     Args:
         videos: a video file, GIF or folder of frames; or a video as uint8 array or tensor,
@@ -155,36 +206,27 @@ def classify(
             f"model is a {type(ready.model).__name__}, and classify needs a "
             "VideoMAEForVideoClassification; pass one, or a path to let it be loaded"
         )
-    maker = ViewMaker(
-        ready.config,
-        processor or find_processor(_place(model), ready.config),
-        frame_stride,
-        num_clips,
-        num_crops,
-    )
+    processor = processor or _processor_of(model, ready.config)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
+    names = ready.config.id2label or {}
 
     def answer(path: Path | None, logits: Tensor) -> Classification:
         scores = _scores(logits, ready.config).mean(0)  # (K,)
         best = scores.topk(min(top_k, len(scores)))
-        names = ready.config.id2label or {}
-        labels = tuple(names.get(index, str(index)) for index in best.indices.tolist())
         return Classification(
             path,
-            labels,
+            tuple(names.get(index, str(index)) for index in best.indices.tolist()),
             tuple(best.values.tolist()),
             logits.numpy(),
             are_shares=ready.config.problem_type != "regression",
         )
 
-    def each(items: Iterable[Any]) -> Iterator[Classification | BadVideo]:
-        for path, logits in run_views(prepared(items, maker, on_error), ready.__call__, batch_size):
-            yield logits if isinstance(logits, BadVideo) else answer(path, logits)
-
-    return _as_given(videos, each)
+    return _answers(run_views(prepared(videos, maker, on_error), ready, batch_size), answer)
 
 
+@over_videos
 def embed(
-    videos: Any,
+    videos: Iterable[Any],
     *,
     model: Model = "motion-tiny",
     processor: Any = None,
@@ -195,10 +237,10 @@ def embed(
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
-    tell: engines.Tell | None = None,
+    tell: Log | None = None,
     batch_size: int = 8,
     on_error: OnError = "raise",
-) -> Any:
+) -> Iterator[Embedding | BadVideo]:
     """Describe videos by vectors, for search, clustering and small classifiers.
 
     `features` says which:
@@ -235,29 +277,22 @@ def embed(
     kind: dict[str, Any] = {"model_class": VideoMAEModel}
     if not isinstance(model, VideoMAEPreTrainedModel) and has_pooled_norm(model):
         kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
-    options = {"engine": engine, "dtype": dtype, "device": device}
-    ready = _load(model, tell, tokens=True, **options, **kind)
-    maker = ViewMaker(
-        ready.config,
-        processor or find_processor(_place(model), ready.config),
-        frame_stride,
-        num_clips,
-        num_crops,
-    )
+    ready = _load(model, tell, engine=engine, dtype=dtype, device=device, tokens=True, **kind)
+    processor = processor or _processor_of(model, ready.config)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
 
     def compute(pixel_values: Tensor) -> Tensor:
         return ready(pixel_values, lambda tokens: _features(ready.model, tokens, features))
 
-    def each(items: Iterable[Any]) -> Iterator[Embedding | BadVideo]:
-        for path, found in run_views(prepared(items, maker, on_error), compute, batch_size):
-            # Only pooled features can have more than one view.
-            yield (found if isinstance(found, BadVideo) else Embedding(path, found.mean(0).numpy()))
+    def answer(path: Path | None, found: Tensor) -> Embedding:
+        return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
 
-    return _as_given(videos, each)
+    return _answers(run_views(prepared(videos, maker, on_error), compute, batch_size), answer)
 
 
+@over_videos
 def reconstruct(
-    videos: Any,
+    videos: Iterable[Any],
     *,
     model: Model = "motion-tiny-pretrain",
     processor: Any = None,
@@ -269,10 +304,10 @@ def reconstruct(
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
-    tell: engines.Tell | None = None,
+    tell: Log | None = None,
     on_error: OnError = "raise",
-) -> Any:
-    """Hide most of a clip, and let a pre-trained model paint what it cannot see.
+) -> Iterator[Reconstruction | BadVideo]:
+    """Hide most of a clip, and let a pre-trained model reconstruct what it cannot see.
 
     Args:
         model: a pre-training checkpoint with its decoder, or a loaded VideoMAEForPreTraining.
@@ -292,18 +327,16 @@ def reconstruct(
     """
     if mask not in MASKS:
         raise ConfigError(f"mask={mask!r} is not one of {', '.join(MASKS)}{nearest(mask, MASKS)}")
-    if rendering not in get_args(Rendering):
-        raise ConfigError(f"rendering={rendering!r} is not one of {', '.join(get_args(Rendering))}")
-    options = {"engine": engine, "dtype": dtype, "device": device}
-    ready = _load(model, tell, model_class=VideoMAEForPreTraining, **options)
+    ready = _load(
+        model, tell, engine=engine, dtype=dtype, device=device, model_class=VideoMAEForPreTraining
+    )
     if not isinstance(ready.model, VideoMAEForPreTraining):
         raise ConfigError(
             f"model is a {type(ready.model).__name__}, which has no decoder, and reconstruct needs "
             "a VideoMAEForPreTraining; pass one, or a path to let it be loaded"
         )
     config = ready.config
-    chosen = processor or find_processor(_place(model), config)
-    maker = ViewMaker(config, chosen, frame_stride)
+    processor = processor or _processor_of(model, config)
     generator = torch.Generator().manual_seed(seed)
     hidden = MASKS[mask](config.grid, mask_ratio, generator=generator)  # (1, N)
 
@@ -317,7 +350,7 @@ def reconstruct(
             split_mask(hidden, config.grid.num_tokens)[1],
             normalize=config.norm_pix_loss,
         )
-        pixels = shown(pixel_values[0], chosen)
+        pixels = shown(pixel_values[0], processor)
         pasted = reconstruction.paste_reconstruction(
             pixels, hidden[0], predictions[0], config, rendering=rendering
         )
@@ -330,25 +363,21 @@ def reconstruct(
             loss=float(F.mse_loss(predictions, target)),
         )
 
-    def each(items: Iterable[Any]) -> Iterator[Reconstruction | BadVideo]:
-        for path, found in prepared(items, maker, on_error):
-            yield found if isinstance(found, BadVideo) else answer(path, found)
-
-    return _as_given(videos, each)
+    return _answers(prepared(videos, ViewMaker(config, processor, frame_stride), on_error), answer)
 
 
-def _as_given(videos: Any, each: Callable[[Iterable[Any]], Iterator[Result]]) -> Any:
-    """One result for one video, a list for a list, an iterator for an iterator."""
-    if isinstance(videos, Iterator):
-        return each(videos)
-    if isinstance(videos, list | tuple):
-        return list(each(videos))
-    [result] = each([videos])
-    return result
+def _answers(
+    found: Iterable[tuple[Path | None, Tensor | BadVideo]],
+    answer: Callable[[Path | None, Tensor], Result],
+) -> Iterator[Result | BadVideo]:
+    """Make an answer of what was found for each video; bad videos keep their places."""
+    for path, value in found:
+        yield value if isinstance(value, BadVideo) else answer(path, value)
 
 
-def _place(model: Model) -> PathLike | None:
-    return None if isinstance(model, VideoMAEPreTrainedModel) else model
+def _processor_of(model: Model, config: VideoMAEConfig) -> VideoMAEImageProcessor:
+    """The processor stored beside a model; one that fits where the model came loaded."""
+    return find_processor(None if isinstance(model, VideoMAEPreTrainedModel) else model, config)
 
 
 def _scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
@@ -359,7 +388,7 @@ def _scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
 
 
 def _load(
-    model: PathLike | VideoMAEPreTrainedModel, tell: engines.Tell | None, **options: Any
+    model: PathLike | VideoMAEPreTrainedModel, tell: Log | None, **options: Any
 ) -> engines.Engine:
     """The model ready to run, having told what runs it."""
     ready = engines.load(model, tell=tell, **options)
