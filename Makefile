@@ -30,7 +30,7 @@ bench: .venv/dev.stamp
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 findings: .venv/base.stamp
-	$(BIN)/videomae findings $(if $(QUICK),--quick)
+	$(BIN)/python -m reproduction $(if $(QUICK),--quick)
 
 .venv/base.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("videomae needs Python 3.11 or newer, this is " + \

@@ -1,1 +1,1 @@
-"""The findings of the paper, reproduced in small: what is run, the runs, and the page of them."""
+"""The paper's findings in small: the plan of experiments, their runs, results and report."""

@@ -1,61 +1,59 @@
-"""What the visible tells of the hidden: yardsticks for the loss of a pre-training, and its use.
+"""What can be said of an experiment without a run: what its mask lets a model see, and its cost.
 
-A cell that is hidden in one slice and visible in another can be copied from there, which takes no
-notion of motion: the leak along time that the paper's tubes close (section 3.3).
-What moves can be found elsewhere as well, by who knows how it moves.
+A cell that is hidden in one slice and visible in another can be copied from there without any
+notion of motion: the leak along time that the paper's tubes close (section 3.3). What moves can be
+found elsewhere as well, by a model that knows the motion.
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from reproduction.plan import Pretraining, Scale
 from videomae.config import Grid
 from videomae.data.motion import MOTIONS, Points, draw_trajectory, render_clip
-from videomae.masking import MASKS
+from videomae.masking import MASKS, choose_tokens
 from videomae.processing.views import find_processor, normalize
+from videomae.settings import Mask
+from videomae.training.pretrain import draw_masks, make_model
 from videomae.tubelets import pixel_targets
 
 _CLIPS_PER_MOTION = 10
+_NUM_CLIPS = _CLIPS_PER_MOTION * len(MOTIONS)
 _POINTS_PER_CELL = 2  # along each side
 
 
-def copy_loss(point: Pretraining, scale: Scale) -> float | None:
-    """The loss of a model that only copies, on clips like those that a pre-training sees.
+def copy_loss(experiment: Pretraining, scale: Scale) -> float | None:
+    """The loss of a model that only copies, on clips like those of a pre-training.
 
     It predicts each hidden tubelet as the same cell of the nearest slice in which that is visible,
-    times the best factor for slices so far apart; and nothing, zeros, where the cell is visible in
-    no slice, as with tubes. None for raw pixels, of which zeros are no sensible guess.
+    times the best factor for slices so far apart; and zeros where the cell is visible in no slice,
+    as with tubes. None for raw pixels, of which zeros are no sensible guess.
     """
-    if not point.norm_pix_loss:
+    if not experiment.norm_pix_loss:
         return None
-    config = scale.config(point.image_size)
-    grid = config.grid
-    every = slice(None, scale.num_frames * point.frame_stride, point.frame_stride)
+    config = scale.config(experiment.image_size)
+    sampled = slice(None, scale.num_frames * experiment.frame_stride, experiment.frame_stride)
     clips = np.stack(
         [
             render_clip(
-                motion, seed=(0, seed), size=point.image_size, num_frames=scale.video_frames,
-                domain=point.domain,
-            )[every]
+                motion, seed=(0, seed), size=experiment.image_size, num_frames=scale.video_frames,
+                domain=experiment.domain,
+            )[sampled]
             for seed in range(_CLIPS_PER_MOTION)
             for motion in MOTIONS
         ]
     )  # fmt: skip
     frames = torch.from_numpy(clips).permute(0, 1, 4, 2, 3)
     pixels = normalize(frames, find_processor(None, config))
-    targets = pixel_targets(pixels, grid, normalize=True)
-    hidden = MASKS[point.mask](
-        grid,
-        point.mask_ratio,
-        batch_size=len(clips),
-        generator=torch.Generator().manual_seed(0),
-    )
-    shape = (len(clips), grid.frames, grid.num_cells)
-    return best_copy(targets.view(*shape, -1), hidden.view(shape))
+    targets = pixel_targets(pixels, config.grid, normalize=True)
+    hidden = _hidden(experiment.mask, experiment.mask_ratio, config.grid)
+    return best_copy(targets.view(*hidden.shape, -1), hidden)
 
 
 def best_copy(targets: Tensor, hidden: Tensor) -> float:
@@ -67,7 +65,7 @@ def best_copy(targets: Tensor, hidden: Tensor) -> float:
     """
     slices = torch.arange(targets.shape[1])
     away = (slices[:, None] - slices).abs().float()[None, :, :, None]  # (1, f, f, 1)
-    away = away.masked_fill(hidden[:, None], torch.inf)  # (B, f, f, c): only from what is visible
+    away = away.masked_fill(hidden[:, None], torch.inf)  # (B, f, f, c): only from visible cells
     nearest, source = away.min(2)  # (B, f, c)
     copies = targets.gather(1, source[..., None].expand_as(targets))
     copies = copies * nearest.isfinite()[..., None]
@@ -80,48 +78,50 @@ def best_copy(targets: Tensor, hidden: Tensor) -> float:
     return float(loss / wanted.numel())
 
 
-@cache
-def seen_elsewhere(point: Pretraining, scale: Scale) -> float | None:
-    """Of what is hidden, the share in [0, 1] that its motion shows in a visible cell.
+def seen_elsewhere(experiment: Pretraining, scale: Scale) -> float | None:
+    """The share in [0, 1] of what is hidden that its motion shows in a visible cell.
 
     In any cell of any other slice: what a model can fill in that knows the motion, and no other.
     None in the domain "object", where most of the picture does not move.
     """
-    if point.domain != "camera":
+    if experiment.domain != "camera":
         return None
-    config = scale.config(point.image_size)
-    grid = config.grid
-    slice_frames = config.tubelet_size * point.frame_stride
+    config = scale.config(experiment.image_size)
+    slice_frames = config.tubelet_size * experiment.frame_stride
+    mask, ratio = experiment.mask, experiment.mask_ratio
+    return _share_seen(mask, ratio, config.grid, slice_frames, scale.video_frames)
+
+
+@cache
+def _share_seen(
+    mask: Mask, ratio: float, grid: Grid, slice_frames: int, video_frames: int
+) -> float:
     frames = [slice_frames * n + (slice_frames - 1) // 2 for n in range(grid.frames)]
     across = (np.arange(grid.width * _POINTS_PER_CELL) + 0.5) / (grid.width * _POINTS_PER_CELL)
     points: Points = (across + 1j * across[:, None]).ravel() - (0.5 + 0.5j)
     home = _cells(points, grid)
-    trajectories = [
-        draw_trajectory(motion, scale.video_frames, np.random.default_rng(seed))
-        for seed in range(_CLIPS_PER_MOTION)
-        for motion in MOTIONS
-    ]
-    masks = MASKS[point.mask](
-        grid,
-        point.mask_ratio,
-        batch_size=len(trajectories),
-        generator=torch.Generator().manual_seed(0),
-    )
     # The last cell stands for all places outside of the picture, never visible.
-    hidden = np.pad(
-        masks.view(-1, grid.frames, grid.num_cells).numpy(),
-        ((0, 0), (0, 0), (0, 1)),
-        constant_values=True,
+    masks = np.pad(
+        _hidden(mask, ratio, grid).numpy(), ((0, 0), (0, 0), (0, 1)), constant_values=True
     )
     num_hidden = num_seen = 0
-    for trajectory, mask in zip(trajectories, hidden, strict=True):
+    for clip, hidden in enumerate(masks):
+        rng = np.random.default_rng(clip // len(MOTIONS))
+        trajectory = draw_trajectory(MOTIONS[clip % len(MOTIONS)], video_frames, rng)
         for here, frame in enumerate(frames):
-            wanted = mask[here, home]
+            wanted = hidden[here, home]
             places = [_cells(trajectory.follow(points, frame, to), grid) for to in frames]
-            seen = ~np.all([row[cells] for row, cells in zip(mask, places, strict=True)], axis=0)
+            seen = ~np.all([row[cells] for row, cells in zip(hidden, places, strict=True)], axis=0)
             num_hidden += wanted.sum()
             num_seen += (wanted & seen).sum()
     return float(num_seen / num_hidden)
+
+
+def _hidden(mask: Mask, ratio: float, grid: Grid) -> Tensor:
+    """A mask for each of some clips, (B, slices, cells)."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = MASKS[mask](grid, ratio, batch_size=_NUM_CLIPS, generator=generator)
+    return hidden.view(_NUM_CLIPS, grid.frames, grid.num_cells)
 
 
 def _cells(points: Points, grid: Grid) -> NDArray[np.int64]:
@@ -133,3 +133,20 @@ def _cells(points: Points, grid: Grid) -> NDArray[np.int64]:
     row = np.floor((points.imag + 0.5) * grid.height).astype(np.int64)
     inside = (column >= 0) & (column < grid.width) & (row >= 0) & (row < grid.height)
     return np.where(inside, row * grid.width + column, grid.num_cells)
+
+
+@cache
+def clip_cost(experiment: Pretraining, scale: Scale) -> tuple[int, float]:
+    """The tokens that the encoder sees of a clip, and the GFLOP of a step for it.
+
+    Forward and backward, in 10^9 products and sums: what a mask or a decoder saves on any machine,
+    however busy.
+    """
+    settings, config = experiment.settings(scale, Path()), scale.config(experiment.image_size)
+    mask, decoder_mask = draw_masks(settings, config, num_clips=1, step=0)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = make_model(settings)
+        model.set_attn_implementation("eager")  # of which the counter sees every product
+        clip = torch.zeros(1, config.num_frames, 3, experiment.image_size, experiment.image_size)
+        model(clip, choose_tokens(mask, config.grid.num_tokens, decoder_mask)).loss.backward()  # type: ignore[no-untyped-call]
+    return int((~mask).sum()), counter.get_total_flops() / 1e9

@@ -1,24 +1,21 @@
-"""Runs what a plan still lacks: processes of one thread each, a small JSON per finished point.
+"""Run the experiments of a plan that have no results yet, in processes of one thread each.
 
-A point that was stopped goes on from its checkpoint; a finished one is not run again as long as its
-settings stay the same.
+An experiment that was stopped goes on from its checkpoint; a finished one is not run again as long
+as its settings stay the same.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import shutil
-import signal
+import subprocess
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,9 @@ import torch
 
 from benchmarks.compare.timing import about_machine
 from reproduction.baselines import copy_loss
-from reproduction.plan import Finetuning, Plan, Point, Pretraining
+from reproduction.plan import Experiment, Finetuning, Plan, Pretraining
 from videomae.data.motion import render_dataset
-from videomae.errors import VideoMAEError, WeightsError
+from videomae.errors import WeightsError
 from videomae.evaluation.probe import linear_probe
 from videomae.hub import read_json, write_json
 from videomae.report.record import read_run, thin
@@ -46,227 +43,232 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 _CURVE_POINTS = 60
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a plan is. work: what points cost, in clips, of which those that run count as half
-    done; running: what is at work, in words.
+class Study:
+    """A plan, and where its files are.
+
+    `folder` holds the rendered clips and the runs; `results_dir` gets `<name>.json` for each
+    experiment, and a picture of reconstructions for each pre-training.
     """
 
-    points: int
-    points_done: int
-    work: int
-    work_done: int
-    running: tuple[str, ...]
+    plan: Plan
+    folder: Path
+    results_dir: Path
 
+    def run(
+        self, *, workers: int = 2, on_progress: Callable[[int, str], None] | None = None
+    ) -> dict[str, str]:
+        """Run the experiments that lack results, and return those that failed, with the reason.
 
-def run_plan(
-    plan: Plan,
-    *,
-    folder: Path,
-    results_dir: Path,
-    workers: int = 2,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> dict[str, str]:
-    """Run the points that `results_dir` lacks, and return those that failed, with the reason.
+        An experiment that starts from a failed one is not run; all others are. An interrupt stops
+        the processes at checkpoints. `on_progress` gets the work done, in the unit of `work_of` and
+        half of it for an experiment that runs, and a description.
+        """
+        waiting, failed = self.missing(), dict[str, str]()
+        running: dict[Experiment, subprocess.Popen[bytes]] = {}
 
-    `folder` holds the rendered clips and the runs, `results_dir` gets `<name>.json` for each point
-    and a picture of reconstructions for each pre-training. What starts from a failed point is not
-    run; all others are. Ctrl-C and SIGTERM stop at checkpoints. Starts fresh interpreters, so a
-    script calls this under `if __name__ == "__main__"`.
-    """
-    waiting = missing(plan, folder, results_dir)
-    failed: dict[str, str] = {}
-    running: dict[Point, Any] = {}
-    work = sum(map(work_of, plan.points))
+        def report(*also: str) -> None:
+            if on_progress:
+                left = sum(map(work_of, waiting)) + sum(map(work_of, running)) // 2
+                done = len(self.plan.experiments) - len(waiting) - len(running)
+                names = ", ".join([*(each.name for each in running), *also])
+                on_progress(
+                    sum(map(work_of, self.plan.experiments)) - left,
+                    f"{done} of {len(self.plan.experiments)} experiments: {names}",
+                )
 
-    def tell(*also: str) -> None:
-        if on_progress:
-            left = [*waiting, *running]
-            done = work - sum(map(work_of, waiting)) - sum(map(work_of, running)) // 2
-            names = (*(point.name for point in running), *also)
-            on_progress(Progress(len(plan.points), len(plan.points) - len(left), work, done, names))
-
-    with _environment(_WORKER_ENVIRONMENT), _sigterm_as_interrupt():
         try:
             while waiting or running:
-                ready = [point for point in waiting if _is_ready(plan, point, folder, results_dir)]
-                for point in ready[: workers - len(running)]:
-                    tell(f"clips for {point.name}")
-                    render(plan, point, folder)
-                    target = get_context("spawn").Process(
-                        target=_work, args=(plan, point, folder, results_dir), name=point.name
-                    )
-                    target.start()
-                    running[point] = target
-                    waiting.remove(point)
-                tell()
-                if not running:  # the others start from points that failed
-                    failed |= {point.name: "what it starts from failed" for point in waiting}
+                ready = [each for each in waiting if self.can_start(each)]
+                for experiment in ready[: workers - len(running)]:
+                    report(f"clips for {experiment.name}")
+                    self.render(experiment)
+                    running[experiment] = self._start(experiment)
+                    waiting.remove(experiment)
+                report()
+                if not running:
+                    failed |= {each.name: "the one it starts from failed" for each in waiting}
                     break
-                next(iter(running.values())).join(_LOOK_SECONDS / len(running))
-                for point, process in list(running.items()):
-                    if process.exitcode is not None:
-                        del running[point]
-                        if process.exitcode:
-                            log = _work_dir(plan, point, folder) / "output.txt"
-                            failed[point.name] = f"exit code {process.exitcode}, see {log}"
+                time.sleep(_LOOK_SECONDS)
+                for experiment, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[experiment]
+                        if process.returncode:
+                            log = self.work_dir(experiment) / "output.txt"
+                            failed[experiment.name] = f"exit code {process.returncode}, see {log}"
         finally:
             for process in running.values():  # they save a checkpoint, then stop
                 process.terminate()
             for process in running.values():
-                process.join()
-    tell()
-    return failed
+                process.wait()
+        report()
+        return failed
 
+    def missing(self) -> list[Experiment]:
+        """The experiments without results, and the pre-trainings that these need once more.
 
-def work_of(point: Point) -> int:
-    """What a point costs, roughly, in clips of a fine-tuning; half as much when pre-training."""
-    if isinstance(point, Pretraining):
-        return point.epochs * point.clips * point.num_repeats // 2
-    return point.epochs * point.labels * len(point.seeds)
+        Results travel with a clone, models do not.
+        """
+        left = {each for each in self.plan.experiments if not self.is_done(each)}
+        needed = {each.start for each in left if isinstance(each, Finetuning) and each.start}
+        needed = {start for start in needed if not self._model_dir(start).is_dir()}
+        return [each for each in self.plan.experiments if each in left | needed]
 
+    def is_done(self, experiment: Experiment) -> bool:
+        """Whether there are results of this very experiment, with the settings it has now."""
+        try:
+            found = read_json(self.result_path(experiment))
+        except WeightsError:  # not there
+            return False
+        return bool(found.get("experiment") == self.described(experiment))
 
-def missing(plan: Plan, folder: Path, results_dir: Path) -> list[Point]:
-    """The points without results, and the finished pre-trainings that they need and that are gone.
+    def can_start(self, experiment: Experiment) -> bool:
+        """Whether the pre-training that an experiment starts from is there."""
+        start = experiment.start if isinstance(experiment, Finetuning) else None
+        return start is None or (self.is_done(start) and self._model_dir(start).is_dir())
 
-    Figures travel with a clone, models do not.
-    """
-    left = {point for point in plan.points if not is_done(plan, point, results_dir)}
-    needed = {point.start for point in left if isinstance(point, Finetuning)}
-    return [
-        point
-        for point in plan.points
-        if point in left or (point in needed and not _has_model(plan, point, folder))
-    ]
+    def described(self, experiment: Experiment) -> dict[str, Any]:
+        """All that decides the result of an experiment, as JSON has it."""
+        values = {"kind": type(experiment).__name__.lower(), **dataclasses.asdict(experiment)}
+        text = json.dumps(values | {"scale": dataclasses.asdict(self.plan.scale)})
+        found: dict[str, Any] = json.loads(text)
+        return found
 
+    def result_path(self, experiment: Experiment) -> Path:
+        return self.results_dir / f"{experiment.name}.json"
 
-def is_done(plan: Plan, point: Point, results_dir: Path) -> bool:
-    """Whether the results hold this very point, with the settings it has now."""
-    try:
-        found = read_json(results_dir / f"{point.name}.json")
-    except WeightsError:  # not there
-        return False
-    return bool(found.get("point") == described(plan, point))
+    def work_dir(self, experiment: Experiment) -> Path:
+        """A folder of its own for each name and settings, so that no run continues another."""
+        text = json.dumps(self.described(experiment), sort_keys=True)
+        name = f"{experiment.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return self.folder / "runs" / name
 
+    def _model_dir(self, start: Pretraining) -> Path:
+        return self.work_dir(start) / "model"
 
-def described(plan: Plan, point: Point) -> dict[str, Any]:
-    """All that decides the outcome of a point, as JSON has it."""
-    values = {"kind": type(point).__name__.lower(), **dataclasses.asdict(point)}
-    text = json.dumps(values | {"scale": dataclasses.asdict(plan.scale)})
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-def render(plan: Plan, point: Point, folder: Path, *, workers: int = 2) -> None:
-    """Make the clips that a point reads, where they are not there yet."""
-    for clips in Plan((point,), plan.scale).clips():
-        render_dataset(
-            MotionSettings(
-                folder / "data" / clips.name,
-                clips=clips.count,
-                seed=clips.seed,
-                size=clips.size,
-                num_frames=plan.scale.video_frames,
-                domain=clips.domain,
-                workers=workers,
+    def render(self, experiment: Experiment) -> None:
+        """Make the clips that an experiment reads, where they are not there yet."""
+        for clips in self.plan.scale.clips(experiment):
+            render_dataset(
+                MotionSettings(
+                    self.folder / "data" / clips.name,
+                    clips=clips.count,
+                    seed=clips.seed,
+                    size=clips.size,
+                    num_frames=self.plan.scale.video_frames,
+                    domain=clips.domain,
+                    workers=2,
+                )
             )
+
+    def _start(self, experiment: Experiment) -> "subprocess.Popen[bytes]":
+        """Run an experiment in a process of its own, whose output goes into a file."""
+        work_dir = self.work_dir(experiment)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        environment = {**_WORKER_ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with (work_dir / "output.txt").open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "reproduction.run"],
+                stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment,
+            )  # fmt: skip
+        assert process.stdin
+        with process.stdin as pipe:
+            pickle.dump((self, experiment), pipe)
+        return process
+
+    def run_one(self, experiment: Experiment) -> None:
+        """Run one experiment, its clips being there, and write its results."""
+        if isinstance(experiment, Pretraining):
+            figures = self._pretrain(experiment)
+        else:
+            figures = self._finetune(experiment)
+        machine = about_machine(torch.device("cpu"))
+        write_json(
+            self.result_path(experiment),
+            {"experiment": self.described(experiment), **figures, "machine": machine},
         )
+        if isinstance(experiment, Finetuning):  # its models are not needed again
+            shutil.rmtree(self.work_dir(experiment), ignore_errors=True)
+
+    def _pretrain(self, experiment: Pretraining) -> dict[str, Any]:
+        output = self.work_dir(experiment)
+        settings = experiment.settings(self.plan.scale, self.folder)
+        settings = dataclasses.replace(settings, output=output)
+        _timed(output, partial(pretrain, settings))
+        figures = _figures(output)
+        steps_per_epoch = figures["steps"] // experiment.epochs
+        kept = {int(path.name[-4:]): path for path in output.glob("epoch_*") if path.is_dir()}
+        kept[experiment.epochs] = output / "model"
+        probes = [
+            {"step": epoch * steps_per_epoch, **self._probe(experiment, kept[epoch])}
+            for epoch in sorted(kept)
+        ]
+        picture = max((output / "reconstructions").glob("epoch_*.png"))
+        self.results_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, self.result_path(experiment).with_suffix(".png"))
+        copied = copy_loss(experiment, self.plan.scale)
+        return {
+            **figures,
+            "copy_loss": None if copied is None else round(copied, 4),
+            "probes": probes,
+            "settings": to_toml(settings),
+        }
+
+    def _probe(self, experiment: Pretraining, model: Path) -> dict[str, float]:
+        scale, data = self.plan.scale, self.folder / "data"
+        settings = LinearProbeSettings(
+            data=data / experiment.probed(scale).name,
+            eval_data=data / scale.test_clips(experiment).name,
+            model=str(model),
+            frame_stride=experiment.frame_stride,
+            output=model / "probe",
+            device="cpu",
+            dtype="float32",
+            num_workers=1,
+        )
+        result = linear_probe(settings)
+        return {"linear": round(result.linear.top1, 2), "knn": round(result.knn.top1, 2)}
+
+    def _finetune(self, experiment: Finetuning) -> dict[str, Any]:
+        output = self.work_dir(experiment)
+        init = self._model_dir(experiment.start) if experiment.start else None
+        shared = experiment.settings(self.plan.scale, self.folder, init=init)
+        runs = []
+        for seed in experiment.seeds:
+            settings = dataclasses.replace(shared, seed=seed, output=output / f"seed-{seed}")
+            finished = settings.output / "finished.json"
+            if not finished.exists():
+                evaluation = _timed(settings.output, partial(finetune, settings))
+                figures = {"seed": seed, "top1": evaluation.top1, "top5": evaluation.top5}
+                write_json(finished, figures | _figures(settings.output))
+            runs.append(read_json(finished))
+        return {"runs": runs, "settings": to_toml(dataclasses.replace(shared, output=output))}
 
 
-def run_point(plan: Plan, point: Point, folder: Path, results_dir: Path) -> None:
-    """Run one point, its clips being there, and write its results."""
-    work_dir = _work_dir(plan, point, folder)
-    if isinstance(point, Pretraining):
-        figures = _run_pretraining(plan, point, folder, work_dir, results_dir)
-    else:
-        figures = _run_finetuning(plan, point, folder, work_dir)
-    write_json(
-        results_dir / f"{point.name}.json",
-        {"point": described(plan, point), **figures, "machine": about_machine(torch.device("cpu"))},
-    )
-    if isinstance(point, Finetuning):
-        shutil.rmtree(work_dir, ignore_errors=True)  # the models are not needed again
-
-
-def _run_pretraining(
-    plan: Plan, point: Pretraining, folder: Path, work_dir: Path, results_dir: Path
-) -> dict[str, Any]:
-    settings = dataclasses.replace(point.settings(plan.scale, folder), output=work_dir)
-    _timed(work_dir, partial(pretrain, settings))
-    shutil.rmtree(work_dir / "probes", ignore_errors=True)
-    figures = _figures(work_dir)
-    steps_per_epoch = figures["steps"] // point.epochs
-    kept = {int(path.name[-4:]): path for path in work_dir.glob("epoch_*") if path.is_dir()}
-    kept[point.epochs] = work_dir / "model"
-    probes = [
-        {"step": epoch * steps_per_epoch, **_probe(plan, point, folder, kept[epoch])}
-        for epoch in sorted(kept)
-    ]
-    picture = max((work_dir / "reconstructions").glob("epoch_*.png"))
-    results_dir.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(picture, results_dir / f"{point.name}.png")
-    copied = copy_loss(point, plan.scale)
-    return {
-        **figures,
-        "copy_loss": None if copied is None else round(copied, 4),
-        "probes": probes,
-        "settings": to_toml(settings),
-    }
-
-
-def _probe(plan: Plan, point: Pretraining, folder: Path, model: Path) -> dict[str, float]:
-    scale, data = plan.scale, folder / "data"
-    settings = LinearProbeSettings(
-        data=data / scale.probed(point).name,
-        eval_data=data / scale.tested(point).name,
-        model=str(model),
-        frame_stride=point.frame_stride,
-        output=model / "probe",
-        device="cpu",
-        dtype="float32",
-        num_workers=1,
-    )
-    result = linear_probe(settings)
-    return {"linear": round(result.linear.top1, 2), "knn": round(result.knn.top1, 2)}
-
-
-def _run_finetuning(plan: Plan, point: Finetuning, folder: Path, work_dir: Path) -> dict[str, Any]:
-    init = None
-    if point.start is not None:
-        init = _work_dir(plan, point.start, folder) / "model"
-    shared = point.settings(plan.scale, folder, init=init)
-    runs = []
-    for seed in point.seeds:
-        output = work_dir / f"seed-{seed}"
-        finished = output / "finished.json"
-        if not finished.exists():
-            settings = dataclasses.replace(shared, seed=seed, output=output)
-            evaluation = _timed(output, partial(finetune, settings))
-            assert evaluation is not None
-            figures = {"seed": seed, "top1": evaluation.top1, "top5": evaluation.top5}
-            write_json(finished, figures | _figures(output))
-        runs.append(read_json(finished))
-    return {"runs": runs, "settings": to_toml(dataclasses.replace(shared, output=work_dir))}
+def work_of(experiment: Experiment) -> int:
+    """The rough cost of an experiment in clips, of which one costs half in pre-training."""
+    if isinstance(experiment, Pretraining):
+        return experiment.epochs * experiment.clips * experiment.num_repeats // 2
+    return experiment.epochs * experiment.labels * len(experiment.seeds)
 
 
 def _figures(output: Path) -> dict[str, Any]:
-    """What the log of a run says: the loss over the steps, and what a step costs.
+    """The loss over the steps, and the cost of a step, from the log of a run.
 
-    CPU time is what a step costs on a machine that has other work too; clips per second are what
-    was seen on the clock, the median over the run.
+    CPU time is the cost of a step on a machine that has other work too; clips per second are by the
+    clock, the median over the run.
     """
     run = read_run(output)
     assert run.num_steps is not None
     steps, losses = thin(*run.curve("loss"), most=_CURVE_POINTS)
     rows = [json.loads(line) for line in (output / "times.jsonl").read_text().splitlines()]
+    cpu_per_step = sum(row["cpu"] for row in rows) / sum(row["steps"] for row in rows)
     return {
         "steps": run.num_steps,
-        "cpu_seconds": round(
-            run.num_steps * sum(row["cpu"] for row in rows) / sum(row["steps"] for row in rows), 1
-        ),
+        "cpu_seconds": round(run.num_steps * cpu_per_step, 1),
         "clips_per_second": round(run.recent("clips_per_second") or 0.0, 1),
         "curve": {
             "step": [round(step) for step in steps],
@@ -277,74 +279,21 @@ def _figures(output: Path) -> dict[str, Any]:
 
 def _timed(output: Path, run: Callable[[], Any]) -> Any:
     """Run, and note how many steps took how much CPU time, also where the run is stopped."""
-    first, cpu = _last_step(output), time.process_time()
+
+    def last_step() -> int:
+        return max((int(path.stem.split("_")[1]) for path in checkpoint_paths(output)), default=0)
+
+    first, cpu = last_step(), time.process_time()
     try:
         return run()
     finally:
-        done = _last_step(output) - first
+        done = last_step() - first
         if done:
             with (output / "times.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"steps": done, "cpu": time.process_time() - cpu}) + "\n")
 
 
-def _last_step(output: Path) -> int:
-    return max((int(path.stem.split("_")[1]) for path in checkpoint_paths(output)), default=0)
-
-
-def _is_ready(plan: Plan, point: Point, folder: Path, results_dir: Path) -> bool:
-    """Whether what a point starts from is there."""
-    if isinstance(point, Pretraining) or point.start is None:
-        return True
-    return is_done(plan, point.start, results_dir) and _has_model(plan, point.start, folder)
-
-
-def _has_model(plan: Plan, point: Point, folder: Path) -> bool:
-    return (_work_dir(plan, point, folder) / "model").is_dir()
-
-
-def _work_dir(plan: Plan, point: Point, folder: Path) -> Path:
-    """A folder of its own for each name and settings, so that no run goes on from another's."""
-    text = json.dumps(described(plan, point), sort_keys=True)
-    return folder / "runs" / f"{point.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _work(plan: Plan, point: Point, folder: Path, results_dir: Path) -> None:
-    """What a process of its own does: one point, all that it says going into a file."""
-    work_dir = _work_dir(plan, point, folder)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with (work_dir / "output.txt").open("a", buffering=1, encoding="utf-8") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
-        torch.set_num_threads(1)
-        try:
-            run_point(plan, point, folder, results_dir)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except (VideoMAEError, OSError, ValueError, RuntimeError, AssertionError):
-            traceback.print_exc()
-            sys.exit(1)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for the processes that are started meanwhile; those that are set stay."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does: no process goes on by itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+if __name__ == "__main__":  # the process of one experiment, see `Study.run`
+    study, experiment = pickle.load(sys.stdin.buffer)
+    torch.set_num_threads(1)
+    study.run_one(experiment)

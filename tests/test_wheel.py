@@ -1,6 +1,7 @@
 """What users install: the wheel, away from this folder."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -41,6 +42,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel_path: Path) -> None:
     }
     assert {name for name in names if name.startswith("videomae/")} == package
     assert {"videomae/py.typed", "videomae/commands/cli.py"} < names
+    assert not [name for name in names if re.search("reproduction|benchmarks|tests", name)]
     for model in ("motion-tiny", "motion-tiny-pretrain"):
         assert f"videomae/assets/{model}/config.json" in names
         assert f"videomae/assets/{model}/model.safetensors" in names

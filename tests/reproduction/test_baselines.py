@@ -1,21 +1,22 @@
-"""How much of what is hidden could be copied from another slice."""
+"""How much of what is hidden a copy or the motion could fill in, and what a clip costs."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from reproduction import baselines as copying
-from reproduction.baselines import best_copy, copy_loss, seen_elsewhere
-from reproduction.plan import Scale, masked
+from reproduction import baselines
+from reproduction.baselines import best_copy, clip_cost, copy_loss, seen_elsewhere
+from reproduction.plan import FULL, Pretraining, Scale, masked
 from videomae.data.motion import Trajectory
 
 SCALE = Scale(num_frames=8, video_frames=16)
 
 
-def loss_of(point: object, **values: object) -> float:
-    found = copy_loss(dataclasses.replace(point, image_size=32, **values), SCALE)
+def loss_of(experiment: Pretraining, **values: Any) -> float:
+    found = copy_loss(dataclasses.replace(experiment, image_size=32, **values), SCALE)
     assert found is not None
     return found
 
@@ -60,9 +61,39 @@ def test_without_motion_what_tubes_hide_shows_nowhere(monkeypatch: pytest.Monkey
     def rest(_motion: str, num_frames: int, _rng: np.random.Generator) -> Trajectory:
         return Trajectory(np.zeros(num_frames, complex), np.ones(num_frames, complex), 0.1)
 
-    monkeypatch.setattr(copying, "draw_trajectory", rest)
-    seen = seen_elsewhere.__wrapped__
-    assert seen(masked("tube", 0.5), SCALE) == 0
-    assert seen(masked("frame", 0.5), SCALE) == 1
+    monkeypatch.setattr(baselines, "draw_trajectory", rest)
+    monkeypatch.setattr(baselines, "_share_seen", baselines._share_seen.__wrapped__)
+    assert seen_elsewhere(masked("tube", 0.5), SCALE) == 0
+    assert seen_elsewhere(masked("frame", 0.5), SCALE) == 1
     # Half of the tubelets: one that is hidden is hidden in the 3 other slices too in 1 of 8.
-    assert seen(masked("random", 0.5), SCALE) == pytest.approx(7 / 8, abs=0.01)
+    assert seen_elsewhere(masked("random", 0.5), SCALE) == pytest.approx(7 / 8, abs=0.01)
+
+
+def test_a_step_costs_what_its_visible_tokens_cost() -> None:
+    def cost(*mask: Any, **values: Any) -> float:
+        return clip_cost(masked(*mask, **values), FULL.scale)[1]
+
+    assert cost("tube", 0.5) > cost("tube", 0.75) > cost("tube", 0.9)
+    assert cost("random", 0.75) == cost("tube", 0.75)  # as many are visible
+    assert cost("tube", 0.75, decoder_depth=1) < cost("tube", 0.75)
+    # A second mask leaves 144 tokens to predict, in place of the 256 that tubes of 0.9 hide.
+    assert cost("tube", 0.9, decoder_mask_ratio=0.5) < cost("tube", 0.9)
+    # By hand, forward: 72 tokens of 3 x 2 x 8 x 8 values -> 96, 4 layers of 96; 96 -> 64, then all
+    # 288 tokens through 2 layers of 64, and the 216 hidden ones back to 384 values.
+    config = FULL.scale.config(48)
+    encoder, decoder = (
+        2 * layers * (tokens * (4 * width**2 + 2 * width * inner) + 2 * tokens**2 * width)
+        for layers, tokens, width, inner in (
+            (config.num_hidden_layers, 72, config.hidden_size, config.intermediate_size),
+            (
+                config.decoder_num_hidden_layers,
+                288,
+                config.decoder_hidden_size,
+                config.decoder_intermediate_size,
+            ),
+        )
+    )
+    rest = 2 * (72 * 384 * 96 + 72 * 96 * 64 + 216 * 64 * 384)
+    visible, found = clip_cost(masked("tube", 0.75), FULL.scale)
+    assert visible == 72
+    assert found == pytest.approx(3 * (encoder + decoder + rest) / 1e9, rel=0.05)

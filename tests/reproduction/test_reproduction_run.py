@@ -1,4 +1,4 @@
-"""A plan of miniature points is really run, in processes of its own, and not run again."""
+"""A plan of miniature experiments is really run, in processes of its own, and not run again."""
 
 import dataclasses
 import json
@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.claims import base_of
+from reproduction.findings import read_results
 from reproduction.plan import Plan, Scale, masked, tuned
 from reproduction.report import write_page
-from reproduction.results import read_outcomes
-from reproduction.run import Progress, described, is_done, missing, run_plan
+from reproduction.run import Study, work_of
 
 pytestmark = pytest.mark.slow  # starts interpreters, which import torch
 
@@ -25,92 +24,92 @@ PLAN = Plan(
 )
 
 
+def study_in(folder: Path, *experiments: object) -> Study:
+    plan = dataclasses.replace(PLAN, experiments=experiments or PLAN.experiments)
+    return Study(plan, folder, folder / "results")
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("findings")
-    environment, seen = dict(os.environ), list[Progress]()
-    failed = run_plan(
-        PLAN, folder=folder, results_dir=folder / "results", workers=1, on_progress=seen.append
-    )
-    assert failed == {}, [path.read_text() for path in folder.glob("runs/*/output.txt")]
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = study_in(tmp_path_factory.mktemp("findings"))
+    environment, seen = dict(os.environ), list[tuple[int, str]]()
+    failed = study.run(workers=1, on_progress=lambda *each: seen.append(each))
+    assert failed == {}, [path.read_text() for path in study.folder.glob("runs/*/output.txt")]
     assert dict(os.environ) == environment
-    assert (seen[0].points_done, seen[-1].points_done) == (0, 2)
-    assert seen[-1].work_done == seen[-1].work
-    assert any(each.running == (START.name,) for each in seen)
-    return folder
+    assert seen[0] == (0, f"0 of 2 experiments: clips for {START.name}")
+    assert (work_of(START) // 2, f"0 of 2 experiments: {START.name}") in seen
+    assert seen[-1] == (work_of(START) + work_of(TUNED), "2 of 2 experiments: ")
+    return study
 
 
-def test_each_point_leaves_its_figures(place: Path) -> None:
-    found = read_outcomes(PLAN, place / "results")
+def test_each_experiment_leaves_its_figures(study: Study) -> None:
+    found = read_results(study)
     run = found.pretrained[START]
     assert (run.num_steps, run.probe_steps, len(run.probes)) == (12, (3, 6, 9, 12), 4)
     assert run.steps[-1] == 12
     assert run.cpu_seconds > 0
     assert run.copy_loss == pytest.approx(1, abs=0.05)  # of tubes there is nothing to copy
     assert len(found.tuned[TUNED].top1) == 2
-    assert (place / "results" / f"{START.name}.png").exists()
-    assert not list((place / "runs").glob(f"{TUNED.name}-*/seed-*"))
+    assert study.result_path(START).with_suffix(".png").exists()
+    assert not study.work_dir(TUNED).exists()
     assert 'mask = "tube"' in found.settings[START]
 
 
-def test_what_is_done_is_not_run_again_and_what_changed_is(place: Path) -> None:
-    results = place / "results"
-    before = {path: path.stat().st_mtime_ns for path in results.iterdir()}
-    assert run_plan(PLAN, folder=place, results_dir=results, workers=1) == {}
-    assert before == {path: path.stat().st_mtime_ns for path in results.iterdir()}
-    changed = dataclasses.replace(START, epochs=5)
-    assert is_done(PLAN, START, results)
-    assert not is_done(Plan((changed,), PLAN.scale), changed, results)
-    other = Plan(PLAN.points, dataclasses.replace(PLAN.scale, held_out=24))
-    assert not is_done(other, START, results)
+def test_what_is_done_is_not_run_again_and_what_changed_is(study: Study) -> None:
+    before = {path: path.stat().st_mtime_ns for path in study.results_dir.iterdir()}
+    assert study.run(workers=1) == {}
+    assert before == {path: path.stat().st_mtime_ns for path in study.results_dir.iterdir()}
+    assert study.is_done(START)
+    assert not study.is_done(dataclasses.replace(START, epochs=5))
+    other = Plan(PLAN.experiments, dataclasses.replace(PLAN.scale, held_out=24))
+    assert not dataclasses.replace(study, plan=other).is_done(START)
 
 
 def test_a_model_that_is_gone_is_trained_again_where_something_needs_it(
-    place: Path, tmp_path: Path
+    study: Study, tmp_path: Path
 ) -> None:
-    results, longer = place / "results", dataclasses.replace(TUNED, epochs=2)
-    plan = Plan((START, longer), PLAN.scale)
-    assert missing(PLAN, place, results) == []
-    assert missing(plan, place, results) == [longer]
-    assert missing(PLAN, tmp_path, results) == []  # figures in a clone without its models
-    assert missing(plan, tmp_path, results) == [START, longer]
+    longer = dataclasses.replace(TUNED, epochs=2)
+    more = dataclasses.replace(study, plan=dataclasses.replace(PLAN, experiments=(START, longer)))
+    assert study.missing() == []
+    assert more.missing() == [longer]
+    in_a_clone = dataclasses.replace(study, folder=tmp_path)
+    assert in_a_clone.missing() == []  # results without models
+    assert dataclasses.replace(more, folder=tmp_path).missing() == [START, longer]
 
 
-def test_a_point_is_described_by_all_that_decides_it() -> None:
-    found = described(PLAN, TUNED)
+def test_an_experiment_is_described_by_all_that_decides_it(study: Study) -> None:
+    found = study.described(TUNED)
     assert found == json.loads(json.dumps(found))
     assert (found["kind"], found["start"]["mask"]) == ("finetuning", "tube")
     assert found["scale"]["batch_size"] == 8
 
 
-def test_a_failed_point_is_told_and_what_starts_from_it_is_left(tmp_path: Path) -> None:
+def test_a_failed_experiment_is_named_and_what_starts_from_it_is_left(tmp_path: Path) -> None:
     wrong = dataclasses.replace(START, mask_ratio=0.1)  # hides none of 4 cells
-    plan = Plan((wrong, dataclasses.replace(TUNED, start=wrong)), PLAN.scale)
-    failed = run_plan(plan, folder=tmp_path, results_dir=tmp_path / "results", workers=2)
+    failed = study_in(tmp_path, wrong, dataclasses.replace(TUNED, start=wrong)).run()
     assert set(failed) == {wrong.name, TUNED.name}
     assert "exit code 1, see" in failed[wrong.name]
-    assert failed[TUNED.name] == "what it starts from failed"
+    assert failed[TUNED.name] == "the one it starts from failed"
     log = Path(failed[wrong.name].split("see ")[1])
     assert "hides none" in log.read_text()
 
 
 ENDLESS = """
-import sys
-from pathlib import Path
+from reproduction import __main__ as command
 from reproduction.plan import Plan, Scale, masked
-from reproduction.run import run_plan
-if __name__ == "__main__":
-    point = masked("tube", 0.5, image_size=16, clips=24, epochs=100_000)
-    scale = Scale(batch_size=8, num_frames=4, video_frames=8, held_out=12, probe_clips=24)
-    run_plan(Plan((point,), scale), folder=Path(sys.argv[1]), results_dir=Path(sys.argv[1]))
+experiment = masked("tube", 0.5, image_size=16, clips=24, epochs=100_000)
+scale = Scale(batch_size=8, num_frames=4, video_frames=8, held_out=12, probe_clips=24)
+command.QUICK = Plan((experiment,), scale)
+command.main(["--quick"])
 """
 
 
 def test_to_terminate_it_stops_its_processes_at_a_checkpoint(tmp_path: Path) -> None:
-    script = tmp_path / "endless.py"
-    script.write_text(ENDLESS)
-    place = tmp_path / "place"
-    process = subprocess.Popen([sys.executable, script, place], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    place = tmp_path / "runs" / "findings"
     deadline = time.monotonic() + 120
     while not list(place.glob("runs/*/log.jsonl")):
         assert process.poll() is None, process.communicate()
@@ -124,11 +123,11 @@ def test_to_terminate_it_stops_its_processes_at_a_checkpoint(tmp_path: Path) -> 
     assert list(place.glob("runs/*/checkpoints/*"))
 
 
-def test_the_page_is_written_from_what_there_is(place: Path, tmp_path: Path) -> None:
-    page = write_page(PLAN, place / "results", tmp_path / "page.md")
+def test_a_page_is_written_from_what_there_is(study: Study, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    write_page(study, page)
     text = page.read_text()
-    assert base_of(PLAN) == START
-    assert "from 2 of 2 points" in text
-    for line in text.splitlines():
-        if line.startswith("!["):
-            assert (tmp_path / line.split("(")[1].rstrip(")")).is_file(), line
+    assert "2 of 2 experiments" in text
+    pictures = [line.split("(")[1].rstrip(")") for line in text.splitlines() if "![" in line]
+    assert f"images/reproduction/{START.name}.png" in pictures
+    assert all((tmp_path / path).is_file() for path in pictures)
