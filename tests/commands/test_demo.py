@@ -11,6 +11,7 @@ import pytest
 from videomae.commands import cli
 from videomae.commands import demo as demo_file
 from videomae.commands.demo import MASK, TRAINED_RATIO, demo, next_commands
+from videomae.commands.flags import Demo
 from videomae.config import VideoMAEConfig
 from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError, VideoError
@@ -34,6 +35,7 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
+        self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -57,7 +59,8 @@ class Page(HTMLParser):
 @dataclasses.dataclass
 class Made:
     folder: Path
-    arguments: dict[str, object]
+    command: Demo
+    models: dict[str, str]
     page: Page
     html: str
 
@@ -83,26 +86,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     figures = {"top1": 98.75, "num_videos": 600, "scratch_top1": [9.0, 10.0]}
     write_json(root / "classifier" / "results.json", figures)
     write_video(root / HOSTILE, render_clip("sway", seed=1, num_frames=32), fps=16)
-    arguments: dict[str, object] = {
-        "video": root / HOSTILE,
-        "classifier": str(root / "classifier"),
-        "autoencoder": str(root / "autoencoder"),
-        "clips": 12,
-        "train_clips": 12,
-        "pretrain_epochs": 2,
-        "finetune_epochs": 1,
-        "workers": 1,
-    }
-    folder = root / "out <i>"
-    html = demo(folder, **arguments).read_text(encoding="utf-8")  # type: ignore[arg-type]
-    return Made(folder, arguments, Page(html), html)
+    models = {name: str(root / name) for name in ("classifier", "autoencoder")}
+    command = Demo(
+        output=root / "out <i>",
+        video=root / HOSTILE,
+        clips=12,
+        train_clips=12,
+        pretrain_epochs=2,
+        finetune_epochs=1,
+        workers=1,
+    )
+    html = demo(command, **models).read_text(encoding="utf-8")
+    return Made(command.output, command, models, Page(html), html)
 
 
 def test_the_page_tells_of_clips_reconstructions_training_and_what_is_next(made: Made) -> None:
     headings = re.findall(r"<h[12]>(.*?)</h[12]>", made.html)
     assert headings == [
         "A small model that sees motion",
-        "Painting what is hidden",
+        "Reconstructing what is hidden",
         "Training, live",
         "Your video",
         "What to try next",
@@ -111,13 +113,14 @@ def test_the_page_tells_of_clips_reconstructions_training_and_what_is_next(made:
     assert "leaks the answer" in made.page.text
     assert all(f"{share} hidden" in made.page.text for share in ("50%", "75%", "90%"))
     assert len(made.page.all("svg")) == 2
+    assert [part.get("role") for part in made.page.all("div")].count("img") == 2
     # 12 clips, 3 shares of 4 pictures, 4 of the live model, 4 of the video
     assert len(made.page.all("img")) == 12 + 12 + 4 + 4
 
 
 def test_every_picture_has_words(made: Made) -> None:
     assert all(image["alt"] for image in made.page.all("img"))
-    assert all(picture["aria-label"] for picture in made.page.all("svg"))
+    assert all(part["aria-label"] for part in made.page.all("div") if part.get("role") == "img")
     assert "A textured scene in motion: zoom in" in {i["alt"] for i in made.page.all("img")}
 
 
@@ -157,7 +160,7 @@ def test_another_run_renders_nothing_and_leaves_what_is_not_its_own(
     note.write_text("mine")
     page = made.folder / "index.html"
     page.write_text("old")
-    assert demo(made.folder, **made.arguments) == page  # type: ignore[arg-type]
+    assert demo(made.command, **made.models) == page
     assert "<h1>" in page.read_text(encoding="utf-8")
     assert note.read_text() == "mine"
     assert [clip.stat().st_mtime_ns for clip in clips] == written
@@ -169,13 +172,13 @@ def test_another_run_renders_nothing_and_leaves_what_is_not_its_own(
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(ConfigError, match="was not made by the demo; name a new or empty folder"):
-        demo(tmp_path)
+        demo(Demo(tmp_path))
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
 def test_a_video_that_cannot_be_read_stops_it_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"missing\.mp4"):
-        demo(tmp_path / "out", video=tmp_path / "missing.mp4")
+        demo(Demo(tmp_path / "out", video=tmp_path / "missing.mp4"))
     assert not (tmp_path / "out").exists()
 
 

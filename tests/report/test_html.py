@@ -1,157 +1,134 @@
-"""Pieces of a web page: what is escaped, where curves and ticks lie."""
+"""Web pages: what they hold, what is escaped, what is charted."""
 
 import base64
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from videomae.report.html import (
-    animation,
-    animation_row,
-    bar,
-    chart,
-    document,
-    facts,
-    folded,
-    picture,
-    score_list,
-    score_table,
-    split_bar,
-    table,
-    tick_step,
-)
+from videomae.report import html
+from videomae.report.html import duration, embed_clip, embed_picture, figure, render
 from videomae.report.pictures import save_picture
+from videomae.report.plots import COLOURS
+
+Part = Callable[..., str]
 
 
-def test_an_animation_carries_its_pictures_and_words() -> None:
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Part]:
+    """The macros of parts.html, by name, white space between tags removed."""
+    found = html._TEMPLATES.get_template("parts.html").module
+
+    def tight(macro: Part) -> Part:
+        return lambda *values: re.sub(r"\s*\n\s*", "", str(macro(*values)))
+
+    return {name: tight(macro) for name, macro in vars(found).items() if callable(macro)}
+
+
+def test_a_page_escapes_its_title_and_forbids_requests() -> None:
+    text = render("base.html", title="a < b")
+    assert "<title>a &lt; b</title>" in text
+    assert "default-src 'none'; img-src data:" in text
+    assert ":root { color-scheme: light dark;" in text
+
+
+def test_a_clip_carries_its_pictures_and_words(parts: dict[str, Part]) -> None:
     frames = np.zeros((3, 6, 8, 3), np.uint8)
-    text = animation(frames, 'a "quoted" <clip>', fps=8)
-    assert 'width="8" height="6" alt="a &quot;quoted&quot; &lt;clip&gt;"' in text
+    clip = embed_clip(frames, fps=8)
+    text = parts["picture"](clip, 'a "quoted" <clip>')
+    assert 'width="8" height="6" alt="a &#34;quoted&#34; &lt;clip&gt;"' in text
     assert 'src="data:image/gif;base64,R0lGOD' in text  # GIF8
     assert 'reduce)" srcset="data:image/png;base64,iVBOR' in text  # \x89PNG
-    row = animation_row({"<1>": (frames, "one"), "2": (frames, "two")}, fps=8)
+    row = parts["clips"]({"<1>": (frames, "one"), "2": (frames, "two")}, 8)
     assert row.count("<img") == 2
     assert "<figcaption>&lt;1&gt;</figcaption>" in row
 
 
-def test_a_small_picture_is_embedded_as_it_is(tmp_path: Path) -> None:
+def test_a_small_picture_is_embedded_as_it_is(parts: dict[str, Part], tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", np.zeros((6, 8, 3), np.uint8))
     data = base64.b64encode(path.read_bytes()).decode()
-    assert picture(path, "<a>") == (
+    assert parts["picture"](embed_picture(path), "<a>") == (
         f'<img src="data:image/png;base64,{data}" width="8" height="6" alt="&lt;a&gt;">'
     )
 
 
 def test_a_large_picture_is_made_smaller(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 3200, 3), np.uint8)
-    text = picture(save_picture(tmp_path / "a.png", noise), "")
-    found = re.fullmatch(
-        r'<img src="data:image/webp;base64,(.*)" width="1600" height="300" alt="">', text
-    )
-    assert found
-    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as image:
+    made = embed_picture(save_picture(tmp_path / "a.png", noise))
+    kind, data = made.address.split(",")
+    assert (kind, made.width, made.height) == ("data:image/webp;base64", 1600, 300)
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert image.size == (1600, 300)
-    assert len(text) < 600_000
+    assert len(data) < 600_000
 
 
 def test_a_broken_picture_raises(tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", np.zeros((60, 80, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises((OSError, SyntaxError)):
-        picture(path, "")
+        embed_picture(path)
 
 
-def test_scores_are_bars_with_their_numbers_beside() -> None:
-    assert 'style="width:25.0%"' in bar(0.25)
-    text = score_list({"a&b": 0.75, "c": 0.25})
+def test_scores_are_bars_with_their_numbers_beside(parts: dict[str, Part]) -> None:
+    assert 'style="width: 25.0%"' in parts["bar"](0.25)
+    text = parts["score_list"]({"a&b": 0.75, "c": 0.25})
     assert re.findall(r"<span>(.*?)</span>", text) == ["a&amp;b", "75%", "c", "25%"]
-    wide = score_table({"a&b": 0.75})
+    wide = parts["score_table"]({"a&b": 0.75})
     assert '<th scope="row">a&amp;b</th>' in wide
     assert "<td>75%</td>" in wide
 
 
-def test_a_split_bar_has_a_colour_a_share_and_a_figure_for_each_part() -> None:
-    text = split_bar({"<data>": 5.0, "forward": 123.456}, unit="ms")
-    assert re.findall(r'<i class="(\w+)" style="flex:([\d.]+)">', text) == [
-        ("first", "5.0000"),
-        ("second", "123.4560"),
-    ]
-    assert '<span class="first">&lt;data&gt; <b>5 ms</b></span>' in text
-    assert '<span class="second">forward <b>123 ms</b></span>' in text
+def test_a_split_bar_has_a_share_and_a_figure_for_each_part(parts: dict[str, Part]) -> None:
+    text = parts["split_bar"]({"<data>": 5.0, "forward": 123.456}, "ms")
+    assert re.findall(r'<i style="flex: ([\d.]+)">', text) == ["5.0000", "123.4560"]
+    assert "<span>&lt;data&gt; <b>5 ms</b></span><span>forward <b>123 ms</b></span>" in text
 
 
-def test_facts_and_folds_escape_what_they_are_given() -> None:
-    assert facts({"<a>": "1 & 2"}) == (
+def test_facts_tables_and_lists_escape_what_they_are_given(parts: dict[str, Part]) -> None:
+    assert parts["facts"]({"<a>": "1 & 2"}) == (
         '<dl class="facts"><div><dt>&lt;a&gt;</dt><dd>1 &amp; 2</dd></div></dl>'
     )
-    assert folded("a < b", "<p>c</p>") == ("<details><summary>a &lt; b</summary><p>c</p></details>")
+    text = parts["table"]([("<a>", "1")], ("file", "<score>"))
+    cells = ["file", "&lt;score&gt;", "&lt;a&gt;", "1"]
+    assert re.findall(r"<t[hd](?: .*?)?>(.*?)</t[hd]>", text) == cells
+    assert "<code>&lt;v&gt;</code><br>&lt;b&gt;" in parts["bad_videos"]("T", [("<v>", "<b>")], "f")
+    assert [parts[name](()) for name in ("facts", "table")] == ["", ""]
 
 
-def test_a_table_escapes_its_cells() -> None:
-    text = table(("file", "score"), [("<a>", "1"), ("b", "2")])
-    assert re.findall(r"<t[hd](?: .*?)?>(.*?)</t[hd]>", text) == [
-        "file",
-        "score",
-        "&lt;a&gt;",
-        "1",
-        "b",
-        "2",
-    ]
+def test_a_chart_names_its_curves_and_levels_and_says_what_it_shows(parts: dict[str, Part]) -> None:
+    curves = {"<loss>": ([5, 10], [3.0, 1.0])}
+    text = parts["chart"]("Loss", curves, {"middle": 2.0})
+    assert 'aria-label="Loss. &lt;loss&gt;: from 3.00 to 1.00. middle: 2.00."' in text
+    assert "<figcaption>Loss</figcaption>" in text
+    assert "<span>&lt;loss&gt;: 1.00 at the end</span>" in text
+    assert '<span class="level">middle: 2.00</span>' in text
+    assert text.count("<svg") == 1
+    unnamed = parts["chart"]("Rate", {"": ([1, 3], [2e-4, 1e-4])})
+    assert 'aria-label="Rate. from 0.000200 to 0.000100."' in unnamed
+    assert "<span>" not in unnamed
 
 
-def test_a_chart_puts_points_where_they_belong() -> None:
-    # The y axis runs from 1 to 3, in the picture from 210 up to 14; x from 44 to 468.
-    text = chart({"<loss>": ([5, 10], [3.0, 1.0])}, what="Loss", marks={"middle": 2.0})
-    assert '<polyline class="curve first" points="256.0,14.0 468.0,210.0"/>' in text
-    assert '<polyline class="mark" points="44.0,112.0 468.0,112.0"/>' in text
-    assert 'aria-label="Loss. &lt;loss&gt;: from 3.00 to 1.00; middle: 2.00."' in text
-    assert re.findall(r">([\d.]+)</text>", text) == [
-        "1.0",
-        "1.5",
-        "2.0",
-        "2.5",
-        "3.0",
-        "0",
-        "5",
-        "10",
-    ]
+def test_keys_have_the_colours_of_the_curves() -> None:
+    style = (Path(html.__file__).parent / "templates/style.css").read_text(encoding="utf-8")
+    names = ("first", "second", "third", "fourth")
+    colours = [re.findall(rf"--{name}: (#\w+)", style) for name in names]
+    assert colours == [[colour] for colour in COLOURS[:4]]
 
 
-def test_a_chart_of_a_single_point_shows_a_dot() -> None:
-    text = chart({"a": ([1], [2.0])}, what="Loss", marks={"same": 2.0})
-    assert '<circle class="first" cx="468.0"' in text
-    assert "nan" not in text
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.6, "0.600"), (1.5e-7, "1.50e-07"), (12345.6, "12,346"), (0.0, "0.00")]
+)
+def test_figures_have_three_digits_that_count(value: float, text: str) -> None:
+    assert figure(value) == text
 
 
-def test_tiny_and_huge_numbers_are_charted_in_powers_of_ten() -> None:
-    text = chart({"": ([1, 3], [2e-4, 1e-4])}, what="Rate", marks={"least": 1e-4})
-    assert "<figcaption>Rate, in 10⁻⁴</figcaption>" in text
-    assert "Rate, in 10⁻⁴. from 2.00 to 1.00; least: 1.00." in text
-    assert 'points="185.3,14.0 468.0,210.0"' in text
-    assert '<p class="keys"></p>' in text  # an unnamed curve needs none
-    assert "in 10⁴" in chart({"": ([1], [25_000.0])}, what="Norm", marks={})
-    assert "in 10" not in chart({"": ([1], [0.0])}, what="Nothing", marks={})
-
-
-def test_steps_below_a_chart_are_whole() -> None:
-    text = chart({"a": ([1, 5], [0.0, 1.0])}, what="Loss", marks={})
-    assert '<text x="213.6" y="232.0" text-anchor="middle">2</text>' in text
-    single = chart({"a": ([1], [1.0])}, what="Loss", marks={})
-    assert re.findall(r'y="232.0" text-anchor="\w+">(\d)<', single) == ["0", "1"]
-    assert ">100,000</text>" in chart({"a": ([100_000], [1.0])}, what="Loss", marks={})
-
-
-@pytest.mark.parametrize(("span", "step"), [(0.37, 0.1), (2.4, 0.5), (5, 1), (0.0, 0.0002)])
-def test_ticks_are_round(span: float, step: float) -> None:
-    assert tick_step(span) == step
-
-
-def test_a_document_escapes_its_title_and_forbids_requests() -> None:
-    text = document("a < b", ["<p>one</p>", "<p>two</p>"])
-    assert "<title>a &lt; b</title>" in text
-    assert "<p>one</p><p>two</p>" in text
-    assert "default-src 'none'; img-src data:" in text
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (7.4, "7 s"), (120, "2 min"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

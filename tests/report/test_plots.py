@@ -1,8 +1,10 @@
 """Charts: the same each time, readable for few and many."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -57,6 +59,39 @@ def test_a_level_is_drawn_and_named_beside_a_single_curve(tmp_path: Path) -> Non
     assert "<!-- chance -->" in level
     assert "<!-- a -->" in level
     assert "<!-- a -->" not in plain
+
+
+def test_a_curve_for_a_page_is_an_svg_with_text_and_nothing_but_its_own() -> None:
+    text = plots.curve_svg({"<a>": ([1, 2], [30.0, 50.0]), "b": ([3], [40.0])}, levels=[8.3])
+    ElementTree.fromstring(text.replace("xlink:href", "href"))  # well formed
+    assert not re.search("http|url|<style|<g id|<a>", text)
+    assert [colour in text for colour in plots.COLOURS[:3]] == [True, True, False]
+    words = re.findall("<text.*?>(.*?)</text>", text)
+    assert words[:3] == ["1", "2", "3"]  # steps are whole
+    assert "50" in words
+    assert "1e−4" in plots.curve_svg({"": ([1, 3], [2e-4, 1e-4])})
+    assert ">400,000<" in plots.curve_svg({"": ([1, 400_000], [2, 1])})
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.png"])
+def test_charts_have_no_ground_and_colours_that_show_on_black_and_white(
+    name: str, tmp_path: Path
+) -> None:
+    path = plots.plot_curve({"a": ([1, 2], [1, 2])}, tmp_path / name, title="$5", xlabel="x")
+    if name.endswith("png"):
+        with Image.open(path) as image:
+            assert image.getpixel((1, 1))[3] == 0  # type: ignore[index]
+    else:
+        assert "#ffffff" not in path.read_text()
+
+    def luminance(colour: str) -> float:  # WCAG 2.2
+        parts = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+        red, green, blue = (((part + 0.055) / 1.055) ** 2.4 for part in parts)  # but near 0
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for colour in (plots._INK, *plots.COLOURS[:4]):
+        assert 1.05 / (luminance(colour) + 0.05) > 3
+        assert (luminance(colour) + 0.05) / (luminance("#131316") + 0.05) > 3
 
 
 def test_bars_show_the_mean_and_each_value(tmp_path: Path) -> None:

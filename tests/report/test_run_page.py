@@ -12,7 +12,7 @@ import pytest
 
 from videomae.errors import ConfigError
 from videomae.report.pictures import save_picture
-from videomae.report.run_page import duration, write_page
+from videomae.report.run_page import write_page
 from videomae.settings import (
     FinetuneSettings,
     PretrainSettings,
@@ -81,7 +81,7 @@ def test_a_finished_pretraining(tmp_path: Path) -> None:
         "Finished: 40 steps, 4 epochs.",
         "time 2 min loss 1.02 clips per second 40.0",
         "steps left out 1",
-        "Learning rate over steps, in 10⁻⁴",
+        "Learning rate over steps",
         "A step: 200 ms waiting for data 5 ms forward 60 ms backward 120 ms optimiser 15 ms",
         "preset small base",  # here, and by default
         "command videomae pretrain --data 'many clips'",
@@ -145,7 +145,7 @@ def test_a_finetuning_with_evaluations(tmp_path: Path) -> None:
         "From MCG-NJU/videomae-base.",
         "best top-1 75.5 %",
         "Accuracy in percent over epochs",
-        "top-1: 60.00 at the end top-5: 90.00 at the end",
+        "top-1: 60.0 at the end top-5: 90.0 at the end",
         "epoch top-1 top-5 mean class accuracy 1 25.0 % 90.0 % 20.0 %",
         "1,200 videos, 5 x 3 views of each; 1 unreadable.",
         "Each of 2 classes, the worst first <jump> 40% run 80%",
@@ -210,19 +210,11 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
         save_picture(tmp_path / f"reconstructions/epoch_{epoch:04d}.png", noise)
     page = write_page(tmp_path)
     assert page.stat().st_size < 3_000_000
-    for points in re.findall(r'class="curve first" points="(.*?)"', page.read_text()):
-        assert len(points.split()) <= 500
+    lines = re.findall(r'<path d="(.*?)"', page.read_text(), flags=re.DOTALL)
+    assert 20 < max(line.count("L") for line in lines) < 500
 
 
 def test_names_of_any_bytes_reach_the_page(tmp_path: Path) -> None:
     make_run(tmp_path, PRETRAIN)
     (tmp_path / "bad_videos.json").write_text(json.dumps({"caf\udce9.mp4": "is <damaged>"}))
     assert r"caf\udce9.mp4 is <damaged>" in words_of(write_page(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (7.4, "7 s"), (120, "2 min"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")],
-)
-def test_durations_are_told_in_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -146,8 +146,7 @@ def run(command: Any) -> int:
         case Demo():
             from videomae.commands.demo import demo
 
-            arguments = asdict(command)
-            demo(arguments.pop("output"), **arguments)
+            demo(command)
         case Bench():
             from benchmarks.compare.run import bench
 

@@ -1,6 +1,11 @@
-"""Charts: curves, bars and confusion matrices, drawn by matplotlib."""
+"""Charts: curves, bars and confusion matrices, drawn by matplotlib.
 
-from collections.abc import Mapping, Sequence
+Their ground is transparent, and their colours show on white as well as on black.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,17 @@ from videomae.errors import ConfigError
 from videomae.hub import PathLike, atomic_path
 from videomae.report.pictures import check_suffix
 
-_INK, _QUIET = (32, 33, 36), (218, 220, 224)
-# Lines of a chart, told apart also by readers who see few colours (Okabe and Ito 2008).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
+Curve = tuple[Sequence[float], Sequence[float]]  # xs, ys
+
+_WIDTH, _HEIGHT = 6.4, 3.4  # inches
+_INK = "#75757d"  # 4.5 times as bright as black, and white 4.5 times as bright as this
+# Lines of a chart, told apart also by readers who see few colours: those of Okabe and Ito (2008),
+# with a blue that shows on black.
+COLOURS = ("#0f82c6", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
 
 
 def plot_curve(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, Curve],
     path: PathLike,
     *,
     title: str = "",
@@ -40,30 +49,11 @@ def plot_curve(
     plot_curve({"train": (steps, losses)}, "loss.svg", xlabel="step", ylabel="loss")
     ```
     """
-    from matplotlib.figure import Figure  # without pyplot, which keeps figures and backends global
-
-    path = Path(path)
-    check_suffix(path, (".svg", ".png"))
-    for name, (xs, ys) in series.items():
-        if len(xs) != len(ys):
-            raise ConfigError(f"curve {name!r} has {len(xs)} xs and {len(ys)} ys; give pairs")
-    figure = Figure(figsize=(6.4, 3.4), dpi=160, layout="constrained")
-    axes = figure.add_subplot()
-    ink, quiet = (tuple(value / 255 for value in colour) for colour in (_INK, _QUIET))
-    ends: list[tuple[str, Any, float, float]] = []  # name, colour, x, y
-    for index, (name, (xs, ys)) in enumerate(series.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
-        # A line of one point would be invisible.
-        spread = (spreads or {}).get(name)
-        marker = "o" if len(xs) == 1 or spread else None
-        axes.plot(xs, ys, color=colour, linewidth=1.6, marker=marker, markersize=4)
-        if spread:
-            axes.vlines(xs, *zip(*spread, strict=True), color=colour, linewidth=1.2)
-        if len(xs):
-            ends.append((name, colour, xs[-1], ys[-1]))
-    for name, level in (levels or {}).items():
-        axes.axhline(level, color=ink, linewidth=0.9, linestyle=":")
-        ends.append((name, ink, ends[-1][2] if ends else 1, level))
+    figure, axes = _new_chart(_HEIGHT)
+    ends = _draw_curves(axes, series, spreads or {}, levels or {})
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
     if log_x:
         axes.set_xscale("log")
     if log_y:
@@ -71,16 +61,6 @@ def plot_curve(
     if ticks:
         axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
         axes.set_xticks([], minor=True)
-    axes.set_title(title, loc="left", fontsize=10, color=ink)
-    axes.set_xlabel(xlabel, fontsize=9, color=ink)
-    axes.set_ylabel(ylabel, fontsize=9, color=ink)
-    axes.tick_params(labelsize=8, colors=ink, width=0.6, length=3)
-    axes.grid(True, color=quiet, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.02)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_linewidth(0.6)
     if len(ends) > 1:
         # Named where they end, from the lowest up, each at least a line of text above the last.
         axes.autoscale_view()
@@ -91,9 +71,57 @@ def plot_curve(
             lowest = max(height, lowest + 0.065)
             place = (1.02, lowest)
             axes.annotate(
-                name, place, xycoords="axes fraction", color=colour, fontsize=8, va="center"
+                name, place, xycoords="axes fraction", color=colour, va="center", parse_math=False
             )
-    return _save_figure(figure, path)
+    return _save(figure, path)
+
+
+def curve_svg(series: Mapping[str, Curve], levels: Iterable[float] = ()) -> str:
+    """Draw lines as `plot_curve` does, as an <svg> element of a web page.
+
+    Names are left to the page, and so are the colour and the font of the numbers; lines have
+    COLOURS in their order.
+    """
+    figure, axes = _new_chart(_HEIGHT, font_px=13)
+    _draw_curves(axes, series, {}, {str(level): level for level in levels})
+    axes.locator_params(axis="x", nbins=6, integer=True)  # steps and epochs are whole
+    file = StringIO()
+    _write(figure, file, format="svg")
+    # Without its head and its style, which would hold for the whole page, the names of its parts,
+    # which another chart has too, and the clipping of grids, which is not needed.
+    svg = file.getvalue()
+    parts = re.sub('(?<=<g) id=".*?"| clip-path=".*?"', "", svg[svg.index("<g ") :])
+    size = f"{72 * _WIDTH:g} {72 * _HEIGHT:g}"
+    return f'<svg viewBox="0 0 {size}">{parts}'
+
+
+def _draw_curves(
+    axes: Any,
+    series: Mapping[str, Curve],
+    spreads: Mapping[str, Sequence[tuple[float, float]]],
+    levels: Mapping[str, float],
+) -> list[tuple[str, str, float, float]]:
+    """Draw lines, and return their names, colours and right ends (x, y)."""
+    ends = []
+    for index, (name, (xs, ys)) in enumerate(series.items()):
+        if len(xs) != len(ys):
+            raise ConfigError(f"curve {name!r} has {len(xs)} xs and {len(ys)} ys; give pairs")
+        colour = COLOURS[index % len(COLOURS)]
+        spread = spreads.get(name)
+        # A dot at the end, or a line of one point would be invisible.
+        dots = None if spread else [-1]
+        axes.plot(
+            xs, ys, color=colour, linewidth=1.8, marker="o", markersize=4, markevery=dots,
+            clip_on=False,
+        )  # fmt: skip
+        if spread:
+            axes.vlines(xs, *zip(*spread, strict=True), color=colour, linewidth=1.2)
+        if len(xs):
+            ends.append((name, colour, xs[-1], ys[-1]))
+    for name, level in levels.items():
+        axes.axhline(level, color=_INK, linewidth=1.2, linestyle=":", clip_on=False)
+        ends.append((name, _INK, ends[-1][2] if ends else 1, level))
+    return ends
 
 
 def plot_bars(
@@ -105,36 +133,25 @@ def plot_bars(
     plot_bars({"scratch": [8.1, 7.9], "pre-trained": [71.0, 74.5]}, "top1.svg")
     ```
     """
-    from matplotlib.figure import Figure
-
-    path = Path(path)
-    check_suffix(path, (".svg", ".png"))
     if not bars or not all(bars.values()):
         raise ConfigError("there is nothing to draw; give each bar a name and at least one value")
-    figure = Figure(figsize=(6.4, 0.9 + 0.36 * len(bars)), dpi=160, layout="constrained")
-    axes = figure.add_subplot()
-    ink, quiet = (tuple(value / 255 for value in colour) for colour in (_INK, _QUIET))
+    figure, axes = _new_chart(0.9 + 0.36 * len(bars))
     for row, values in enumerate(bars.values()):
         mean = sum(values) / len(values)
-        axes.barh(row, mean, height=0.6, color=_COLOURS[4])
-        axes.plot(values, [row] * len(values), "o", color=_COLOURS[0], markersize=4)
+        axes.barh(row, mean, height=0.6, color=COLOURS[4])
+        axes.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=4)
         place = (max(*values, mean), row)
         axes.annotate(
-            f"{mean:.1f}", place, (6, 0), textcoords="offset points", va="center", fontsize=8
+            f"{mean:.1f}", place, (6, 0), textcoords="offset points", va="center", color=_INK
         )
     axes.set_yticks(range(len(bars)), list(bars), parse_math=False)
     axes.invert_yaxis()
-    axes.set_title(title, loc="left", fontsize=10, color=ink)
-    axes.set_xlabel(xlabel, fontsize=9, color=ink)
-    axes.tick_params(labelsize=8, colors=ink, width=0.6, length=3)
-    axes.grid(True, axis="x", color=quiet, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    axes.set_xlabel(xlabel)
+    axes.grid(False, axis="y")
     axes.margins(x=0.1)
     axes.set_xlim(left=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_linewidth(0.6)
-    return _save_figure(figure, path)
+    return _save(figure, path)
 
 
 def plot_confusion(
@@ -152,8 +169,7 @@ def plot_confusion(
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    path, count = Path(path), len(classes)
-    check_suffix(path, (".svg", ".png"))
+    count = len(classes)
     if matrix.shape != (count, count) or not count:
         raise ConfigError(f"matrix {matrix.shape} does not fit {count} classes; give (K, K) counts")
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K, K)
@@ -171,26 +187,72 @@ def plot_confusion(
     if named:
         axes.set_xticks(range(count), names, rotation=90, parse_math=False)
         axes.set_yticks(range(count), names, parse_math=False)
-    axes.tick_params(labelsize=size, width=0.6, length=2, bottom=not written, left=not written)
+    axes.tick_params(
+        labelsize=size, width=0.6, length=2, colors=_INK, bottom=not written, left=not written
+    )
     for row, column in np.argwhere(matrix > 0) if written else ():
         share = shares[row, column]
         text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
         colour = "white" if share > 0.35 else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     number = "" if named else ", by number"
-    axes.set_xlabel(f"answer{number}", fontsize=9)
-    axes.set_ylabel(f"class{number}", fontsize=9)
-    axes.set_title(f"{title}\nin % of the class" if written else title, loc="left", fontsize=9)
+    axes.set_xlabel(f"answer{number}", fontsize=9, color=_INK)
+    axes.set_ylabel(f"class{number}", fontsize=9, color=_INK)
+    title = f"{title}\nin % of the class" if written else title
+    axes.set_title(title, loc="left", fontsize=9, color=_INK)
     for spine in axes.spines.values():
-        spine.set_linewidth(0.6)
-    return _save_figure(figure, path)
+        spine.set(linewidth=0.6, color=_INK)
+    return _save(figure, path)
 
 
-def _save_figure(figure: Any, path: Path) -> Path:
-    """Write a figure, atomically, with neither a date nor random names: the same gives the same."""
+def _new_chart(height: float, *, font_px: float = 8.5) -> tuple[Any, Any]:
+    """A figure and its axes, _WIDTH inches wide, with quiet lines behind what is to be drawn."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure  # without pyplot, which keeps figures and backends global
+
+    style: dict[Any, Any] = {
+        "font.size": font_px,
+        "axes.titlesize": "medium",
+        "xtick.labelsize": "medium",
+        "ytick.labelsize": "medium",
+        "axes.formatter.limits": (-2, 5),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.alpha": 0.3,
+        **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
+        **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+        **dict.fromkeys(
+            ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "grid.color", "text.color",
+             "xtick.color", "ytick.color"), _INK,
+        ),
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=(_WIDTH, height), dpi=160, layout="constrained")
+        axes = figure.add_subplot()
+        axes.margins(x=0.02)
+        axes.xaxis.set_major_formatter("{x:,.10g}")
+    return figure, axes
+
+
+def _save(figure: Any, path: PathLike) -> Path:
+    """Write a figure, atomically; the same gives the same file."""
+    path = Path(path)
+    check_suffix(path, (".svg", ".png"))
+    with atomic_path(path) as temporary:
+        kind = path.suffix.lower().removeprefix(".")
+        _write(figure, temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return path
+
+
+def _write(figure: Any, target: Path | StringIO, **options: Any) -> None:
     from matplotlib import rc_context
 
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
-    with rc_context({"svg.hashsalt": "videomae"}), atomic_path(path) as temporary:
-        figure.savefig(temporary, metadata=metadata)
-    return path
+    # Names of parts would be drawn at random; in a page, text is text.
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "videomae",
+        "svg.fonttype": "none" if isinstance(target, StringIO) else "path",
+    }
+    with rc_context(style):
+        figure.savefig(target, transparent=True, **options)

@@ -1,11 +1,9 @@
-"""What the files of a run say of it: settings, log, results; of a run at any stage.
-
-Written by `report.py` and by what a run leaves; read here with no more than is there.
-"""
+"""The files of a run, read back: settings, log, results, at any stage of the run."""
 
 import json
 import math
 import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from videomae.errors import ConfigError
-from videomae.report.html import Curve
+from videomae.report.plots import Curve
 
 # Curves stay quick to draw however long the run was.
 _MAX_POINTS = 500
@@ -23,7 +21,7 @@ _RECENT = 100
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What the files of a run say; empty where a file is missing or broken.
 
     reports: lines of the log with a loss or a learning rate. evaluations: those with a score.
@@ -60,7 +58,7 @@ class Run:
 
     @cached_property
     def num_steps(self) -> int | None:
-        """Steps of the whole run, or None where that cannot be told yet."""
+        """Steps of the whole run, or None where it is not known yet."""
         epoch, epochs = (number(v) for v in (self.last.get("epoch"), self.settings.get("epochs")))
         if not epoch or not epochs:
             return None
@@ -90,20 +88,20 @@ class Run:
         return thin([x for x, _ in known], [y for _, y in known])
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """Read what there is; ConfigError where there is no such folder."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; give the output folder of a run")
     rows = [row for row in read_log(folder) if isinstance(row, dict)]
-    return Run(
+    return RunRecord(
         folder=folder,
-        settings=_read_settings(folder / "settings.toml"),
-        environment=_read_object(folder / "environment.json"),
+        settings=_read(folder / "settings.toml", tomllib.loads),
+        environment=_read(folder / "environment.json"),
         reports=[row for row in rows if "loss" in row or "lr" in row],
         evaluations=[row for row in rows if number(row.get("score")) is not None],
-        results=_read_object(folder / "results.json"),
-        bad=_read_object(folder / "bad_videos.json"),
-        data=_read_object(folder / "data_report.json"),
+        results=_read(folder / "results.json"),
+        bad=_read(folder / "bad_videos.json"),
+        data=_read(folder / "data_report.json"),
     )
 
 
@@ -119,19 +117,12 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, not whole, not UTF-8
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def number(value: Any) -> float | None:
@@ -140,7 +131,7 @@ def number(value: Any) -> float | None:
     return float(value) if is_number and math.isfinite(value) else None
 
 
-def thin(xs: list[float], ys: list[float], most: int = _MAX_POINTS) -> Curve:
+def thin(xs: Sequence[float], ys: Sequence[float], most: int = _MAX_POINTS) -> Curve:
     """At most so many points: means of neighbours, and the last one as it is.
 
     >>> thin([1, 2, 3, 4, 5], [10, 20, 30, 40, 90], most=3)
@@ -152,7 +143,7 @@ def thin(xs: list[float], ys: list[float], most: int = _MAX_POINTS) -> Curve:
     cuts = [round(part * count / (most - 1)) for part in range(most)]
     parts = [slice(start, end) for start, end in pairwise(cuts)]
 
-    def means(values: list[float]) -> list[float]:
+    def means(values: Sequence[float]) -> list[float]:
         return [*(sum(values[part]) / len(values[part]) for part in parts), values[-1]]
 
     return means(xs), means(ys)

@@ -4,27 +4,24 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from videomae.hub import atomic_path
-from videomae.report import html
 from videomae.report.card import FIGURE_NAMES, PERCENT
-from videomae.report.html import Curve
-from videomae.report.plots import plot_curve
-from videomae.report.record import Run, number, read_run
+from videomae.report.html import Embedded, duration, embed_picture, figure, render
+from videomae.report.plots import Curve, plot_curve
+from videomae.report.record import RunRecord, number, read_run
 from videomae.settings import FinetuneSettings, PretrainSettings, to_toml
 from videomae.version import __version__
 
-# A page stays small however long the run was, and points to the files for the rest.
-_MAX_LISTED = 30
-_MAX_OPEN = 5  # longer lists are folded
 _SPACE = "\N{NO-BREAK SPACE}"  # else a narrow table puts each % into a line of its own
-_MAX_ROWS = 200
+# A page stays small however long the run was.
+_MAX_ROWS, _MAX_CLASSES, _MAX_WARNINGS = 200, 1000, 30
 
+_CHARTS = {"Loss": "loss", "Learning rate": "lr", "Norm of the gradient": "grad_norm"}
 _STEP_PARTS = {
     "waiting for data": "data_ms",
     "forward": "forward_ms",
@@ -41,70 +38,49 @@ def write_page(output: Path) -> Path:
     Returns its path. Raises ConfigError where there is no such folder.
     """
     run = read_run(Path(output))
-    _plot_curves(run)
-    path = run.folder / "index.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(_document(run), encoding="utf-8", errors="backslashreplace")
-    return path
-
-
-def _plot_curves(run: Run) -> None:
-    """The curves as pictures of their own, for reports and for those who only have a viewer."""
     for key, name in (("loss", "loss"), ("lr", "learning rate")):
         curve = run.curve(key)
         if curve[0]:
-            plot_curve(
-                {name: curve},
-                run.folder / f"{key}.png",
-                title=run.title,
-                xlabel="step",
-                ylabel=name,
-            )
+            path = run.folder / f"{key}.png"
+            plot_curve({name: curve}, path, title=run.title, xlabel="step", ylabel=name)
+    path = run.folder / "index.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(_page(run), encoding="utf-8", errors="backslashreplace")
+    return path
 
 
-def _document(run: Run) -> str:
-    sections = (
-        _section_state(run),
-        _section_curves(run),
-        _section_evaluation(run),
-        _section_reconstructions(run),
-        _section_data(run),
-        _section_settings(run),
-        _section_commands(run),
-        _footer(run),
-    )
-    return html.document(run.title, sections)
-
-
-def _section(title: str, *parts: str) -> str:
-    """A section, or nothing where it would be empty."""
-    content = "".join(parts)
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _section_state(run: Run) -> str:
-    figures = {"time": duration(run.seconds)} if run.seconds else {}
-    for name, value in (
-        ("loss", number(run.last.get("loss"))),
-        ("clips per second", run.recent("clips_per_second")),
-    ):
-        if value is not None:
-            figures[name] = _figure(value)
-    figures |= _best(run)
-    for name, key in (
-        ("videos unreadable", "num_bad_videos"),
-        ("steps left out", "num_skipped_steps"),
-    ):
-        if run.last.get(key):
-            figures[name] = f"{run.last[key]:,}"
-    return (
-        f'<section><h1>{escape(run.title)}</h1><p class="lead">{_model_words(run)}<br>'
-        f"{escape(_state_words(run))}</p>{html.facts(figures) if figures else ''}</section>"
+def _page(run: RunRecord) -> str:
+    return render(
+        "run.html",
+        title=run.title,
+        known=run.settings,
+        **_model(run.settings),
+        state=_state(run),
+        figures=_figures(run),
+        **_training(run),
+        **_evaluation(run),
+        **_reconstructions(run),
+        **_data(run),
+        **_settings(run),
+        commands=[*_commands(run)],
+        version=__version__,
+        last_line=_last_line(run.folder / "log.jsonl"),
     )
 
 
-def _state_words(run: Run) -> str:
-    """How far the run has come. Whether it is still at it, its files cannot tell."""
+def _model(settings: dict[str, Any]) -> dict[str, str]:
+    """The size of a clip and the share that is hidden, in words; empty where not known."""
+    units = {"num_frames": "frames", "image_size": "px"}
+    sizes = [f"{settings[key]} {unit}" for key, unit in units.items() if key in settings]
+    share = number(settings.get("mask_ratio"))
+    return {
+        "clip_size": " of ".join(sizes),
+        "hidden": "" if share is None else f"{100 * share:.3g}{_SPACE}%",
+    }
+
+
+def _state(run: RunRecord) -> str:
+    """How far the run has come. Whether it still runs, its files do not show."""
     epochs = number(run.settings.get("epochs"))
     if not run.step:
         return "Nothing reported yet."
@@ -120,175 +96,99 @@ def _state_words(run: Run) -> str:
     )
 
 
-def _model_words(run: Run) -> str:
-    """The model and its clips, as HTML: 'VideoMAE tiny from scratch, clips of 4 frames.'"""
-    settings = run.settings
-    if not settings:
-        return "There is no readable settings.toml in this folder."
-    if "init" in settings:
-        words = f"From <code>{escape(str(settings['init']))}</code>"
-    else:
-        words = f"VideoMAE {escape(str(settings.get('preset', '')))} from scratch"
-    sizes = [
-        f"{settings[key]} {unit}"
-        for key, unit in (("num_frames", "frames"), ("image_size", "px"))
-        if key in settings
-    ]
-    if sizes:
-        words += f", clips of {escape(' of '.join(sizes))}"
-    if "mask" in settings:
-        share = number(settings.get("mask_ratio")) or 0.0
-        words += f", {100 * share:.3g}{_SPACE}% hidden ({escape(str(settings['mask']))} mask)"
-    return f"{words}."
+def _figures(run: RunRecord) -> dict[str, str]:
+    """The figures in large print: time, loss, speed, the best score, what was left out."""
+    found = {"time": duration(run.seconds)} if run.seconds else {}
+    loss, speed = number(run.last.get("loss")), run.recent("clips_per_second")
+    for name, value in (("loss", loss), ("clips per second", speed)):
+        if value is not None:
+            found[name] = figure(value)
+    scored = run.evaluations or [run.results]
+    if key := _main_figure(scored[-1]):
+        values = [value for row in scored if (value := number(row.get(key))) is not None]
+        best = min(values) if key == "mae" else max(values)
+        found[f"best {FIGURE_NAMES.get(key, key)}"] = _score(key, best)
+    for name, key in (
+        ("videos unreadable", "num_bad_videos"),
+        ("steps left out", "num_skipped_steps"),
+    ):
+        if run.last.get(key):
+            found[name] = f"{run.last[key]:,}"
+    return found
 
 
-def _best(run: Run) -> dict[str, str]:
-    """The best evaluation, named after what was measured."""
-    rows = run.evaluations or [row for row in [run.results] if _main_figure(row)]
-    name = _main_figure(rows[-1]) if rows else None
-    if name is None:
-        return {}
-    values = [value for row in rows if (value := number(row.get(name))) is not None]
-    best = min(values) if name == "mae" else max(values)
-    return {f"best {FIGURE_NAMES.get(name, name)}": _percent(name, best)}
-
-
-def _main_figure(row: dict[str, Any]) -> str | None:
+def _main_figure(evaluation: dict[str, Any]) -> str | None:
     """The figure that an evaluation is judged by: the first known one, or its score."""
     keys = (*FIGURE_NAMES, "score")
-    return next((key for key in keys if number(row.get(key)) is not None), None)
+    return next((key for key in keys if number(evaluation.get(key)) is not None), None)
 
 
-def _percent(name: str, value: float) -> str:
-    return f"{value:.1f}{_SPACE}%" if name in PERCENT else _figure(value)
+def _score(key: str, value: float) -> str:
+    return f"{value:.1f}{_SPACE}%" if key in PERCENT else figure(value)
 
 
-def _figure(value: float) -> str:
-    """Three digits that count, or the whole number where it has more.
-
-    >>> _figure(0.6), _figure(1.5e-7), _figure(12345.6)
-    ('0.600', '1.50e-07', '12,346')
-    """
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Two units of time at most.
-
-    >>> duration(7.4), duration(151), duration(90_000)
-    ('7 s', '2 min 31 s', '1 d 1 h')
-    """
-    rest, units = round(seconds), []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, rest = divmod(rest, size)
-        units.append((count, unit))
-    first = next((place for place, (count, _) in enumerate(units) if count), len(units) - 1)
-    shown = [f"{count} {unit}" for count, unit in units[first : first + 2] if count]
-    return " ".join(shown) or "0 s"
+def _training(run: RunRecord) -> dict[str, Any]:
+    curves = {f"{what} over steps": run.curve(key) for what, key in _CHARTS.items()}
+    times = {name: run.recent(key) for name, key in _STEP_PARTS.items()}
+    return {
+        "charts": {what: {"": curve} for what, curve in curves.items() if curve[0]},
+        "step_parts": {name: value for name, value in times.items() if value is not None},
+    }
 
 
-def _section_curves(run: Run) -> str:
-    charts = [
-        _chart(what, {"": run.curve(key)})
-        for what, key in (
-            ("Loss", "loss"),
-            ("Learning rate", "lr"),
-            ("Norm of the gradient", "grad_norm"),
-        )
-    ]
-    found = "".join(charts)
-    curves = f'<div class="charts">{found}{_step_parts(run)}</div>' if found else ""
-    return _section("Training", curves)
-
-
-def _step_parts(run: Run) -> str:
-    values = {name: run.recent(key) for name, key in _STEP_PARTS.items()}
-    parts = {name: value for name, value in values.items() if value is not None}
-    total = sum(parts.values())
-    if not total:
-        return ""
-    bar = html.split_bar(parts, unit="ms")
-    return f"<figure><figcaption>A step: {total:.3g} ms</figcaption>{bar}</figure>"
-
-
-def _chart(what: str, curves: dict[str, Curve], *, over: str = "steps") -> str:
-    shown = {name: curve for name, curve in curves.items() if curve[0]}
-    return html.chart(shown, what=f"{what} over {over}", marks={}) if shown else ""
-
-
-def _section_evaluation(run: Run) -> str:
-    confusion = _embedded(
-        run.folder / "confusion.png", "Confusion matrix: true classes against predicted ones"
-    )
-    return _section(
-        "Evaluation",
-        _evaluations(run),
-        _results(run),
-        f'<div class="column">{confusion}</div>' if confusion else "",
-        _per_class(run),
-        _listed(
-            "Videos of the evaluation that cannot be read",
-            [(e.get("path"), e.get("reason")) for e in _objects(run.results.get("unreadable"))],
-            "results.json",
-        ),
-    )
-
-
-def _evaluations(run: Run) -> str:
-    """A table of all evaluations, and where there are several, curves beside it."""
-    table = _evaluation_table(run)
-    if len(run.evaluations) < 2:
-        return table
-    name = _main_figure(run.evaluations[-1]) or "score"
-    names = ["top1", "top5"] if name == "top1" else [name]
-    curves = {FIGURE_NAMES.get(key, key): run.curve(key, over="epoch") for key in names}
-    what = "Accuracy in percent" if name == "top1" else FIGURE_NAMES.get(name, name).capitalize()
-    return f'<div class="charts">{_chart(what, curves, over="epochs")}{table}</div>'
-
-
-def _evaluation_table(run: Run) -> str:
+def _evaluation(run: RunRecord) -> dict[str, Any]:
     rows = run.evaluations[-_MAX_ROWS:]
-    names = [key for key in FIGURE_NAMES if any(key in row for row in rows)] or ["score"]
-    if not rows:
-        return ""
+    keys = [key for key in FIGURE_NAMES if any(key in row for row in rows)] or ["score"]
+    found = run.results.get("per_class")
+    classes = found.items() if isinstance(found, dict) else ()
+    shares = {name: value / 100 for name, v in classes if (value := number(v)) is not None}
+    worst_first = sorted(shares.items(), key=lambda pair: pair[1])
+    unreadable = [row for row in _items(run.results.get("unreadable")) if isinstance(row, dict)]
 
-    def cell(row: dict[str, Any], name: str) -> str:
-        value = number(row.get(name))
-        return "" if value is None else _percent(name, value)
+    def cell(row: dict[str, Any], key: str) -> str:
+        value = number(row.get(key))
+        return "" if value is None else _score(key, value)
 
-    lines = [
-        [f"{number(row.get('epoch')) or 0:g}", *(cell(row, name) for name in names)] for row in rows
-    ]
-    return html.table(["epoch", *(FIGURE_NAMES.get(name, name) for name in names)], lines)
+    return {
+        "measures": ["epoch", *(FIGURE_NAMES.get(key, key) for key in keys)],
+        "evaluations": [
+            [f"{number(row.get('epoch')) or 0:g}", *(cell(row, key) for key in keys)]
+            for row in rows
+        ],
+        "score_chart": _score_chart(run),
+        "results": _results(run),
+        "confusion": _embedded(run.folder / "confusion.png"),
+        "num_classes": len(shares),
+        "per_class": dict(worst_first[:_MAX_CLASSES]),
+        "unreadable": _bad((row.get("path"), row.get("reason")) for row in unreadable),
+    }
 
 
-def _results(run: Run) -> str:
-    """On what the last evaluation was made."""
+def _score_chart(run: RunRecord) -> tuple[str, dict[str, Curve]] | None:
+    """The score over epochs with its name, where there were several evaluations."""
+    if len(run.evaluations) < 2:
+        return None
+    key = _main_figure(run.evaluations[-1]) or "score"
+    keys = ["top1", "top5"] if key == "top1" else [key]
+    curves = {FIGURE_NAMES.get(key, key): run.curve(key, over="epoch") for key in keys}
+    what = "Accuracy in percent" if key == "top1" else FIGURE_NAMES.get(key, key).capitalize()
+    curves = {name: curve for name, curve in curves.items() if curve[0]}
+    return (f"{what} over epochs", curves) if curves else None
+
+
+def _results(run: RunRecord) -> str:
+    """How many videos the last evaluation saw, and how."""
     count = number(run.results.get("num_videos"))
     if count is None:
         return ""
     clips, crops = (number(run.results.get(key)) or 1 for key in ("num_clips", "num_crops"))
     views = "1 view" if clips * crops == 1 else f"{clips:g} x {crops:g} views"
-    text = f"The last evaluation: {count:,.0f} videos, {views} of each"
     num_bad = number(run.results.get("num_unreadable"))
-    return f'<p class="note">{text}{f"; {num_bad:g} unreadable" if num_bad else ""}.</p>'
+    unreadable = f"; {num_bad:g} unreadable" if num_bad else ""
+    return f"The last evaluation: {count:,.0f} videos, {views} of each{unreadable}."
 
 
-def _per_class(run: Run) -> str:
-    found = run.results.get("per_class")
-    values = found.items() if isinstance(found, dict) else ()
-    shares = {name: value / 100 for name, v in values if (value := number(v)) is not None}
-    if not shares:
-        return ""
-    worst_first = dict(sorted(shares.items(), key=lambda pair: pair[1]))
-    kept = dict(list(worst_first.items())[: 5 * _MAX_ROWS])
-    return html.folded(
-        f"Each of {len(shares):,} classes, the worst first",
-        f'<div class="scroll">{html.score_table(kept)}</div>',
-    )
-
-
-def _section_reconstructions(run: Run) -> str:
+def _reconstructions(run: RunRecord) -> dict[str, Any]:
     """The pictures of the first, the middle and the last epoch."""
     found = {
         int(match[1]): path
@@ -296,122 +196,70 @@ def _section_reconstructions(run: Run) -> str:
         if (match := re.fullmatch(r"epoch_(\d+)\.png", path.name))
     }
     epochs = sorted(found)
-    if not epochs:
-        return ""
-    shown = sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1]})
-    pictures = (
-        f"<h3>Epoch {epoch}</h3>"
-        + _embedded(found[epoch], f"Original, hidden and reconstructed frames, epoch {epoch}")
-        for epoch in shown
-    )
-    words = (
-        '<p class="note">One clip: as it is, as the model sees it, and as it paints it. All '
-        f"{len(epochs)} pictures are in <code>reconstructions/</code>.</p>"
-    )
-    return _section("Reconstructions", *pictures, words)
+    shown = {epochs[0], epochs[len(epochs) // 2], epochs[-1]} if epochs else ()
+    return {
+        "reconstructions": {epoch: _embedded(found[epoch]) for epoch in sorted(shown)},
+        "num_pictures": len(found),
+    }
 
 
-def _embedded(path: Path, alt: str) -> str:
-    """A picture of the folder; a word where it is broken, nothing where there is none."""
+def _embedded(path: Path) -> tuple[str, Embedded | None] | None:
+    """Name and picture of a file, without the picture where it is broken; None without a file."""
     if not path.is_file():
-        return ""
+        return None
     try:
-        return f'<div class="strip">{html.picture(path, alt)}</div>'
+        return path.name, embed_picture(path)
     except (OSError, SyntaxError):  # what Pillow raises for broken files
-        return f'<p class="note">{escape(path.name)} cannot be read.</p>'
+        return path.name, None
 
 
-def _section_data(run: Run) -> str:
+def _data(run: RunRecord) -> dict[str, Any]:
     summary = run.data.get("summary")
-    rows = summary.items() if isinstance(summary, dict) else ()
-    warnings = run.data.get("warnings")
-    listed = warnings[:_MAX_LISTED] if isinstance(warnings, list) else []
-    items = "".join(f"<li>{escape(str(text))}</li>" for text in listed)
-    return _section(
-        "Data",
-        html.table(("", ""), [(str(k), str(v)) for k, v in rows]) if rows else "",
-        f"<h3>Look at this</h3><ul>{items}</ul>" if items else "",
-        _listed("Videos that cannot be read", list(run.bad.items()), "bad_videos.json"),
-    )
+    return {
+        "data_summary": [*summary.items()] if isinstance(summary, dict) else [],
+        "warnings": _items(run.data.get("warnings"))[:_MAX_WARNINGS],
+        "bad": _bad(run.bad.items()),
+    }
 
 
-def _listed(title: str, pairs: Sequence[tuple[Any, Any]], file: str) -> str:
-    """Videos and what is wrong with them: some of them, and where the others are."""
-    if not pairs:
-        return ""
-    items = "".join(
-        # Most reasons begin with the path, for those who see them alone.
-        f"<li><code>{escape(str(path))}</code><br>{escape(str(reason).removeprefix(f'{path}: '))}"
-        "</li>"
-        for path, reason in pairs[:_MAX_LISTED]
-    )
-    more = len(pairs) - _MAX_LISTED
-    rest = f'<p class="note">And {more:,} more, in <code>{file}</code>.</p>' if more > 0 else ""
-    listed = f'<ul class="listed">{items}</ul>{rest}'
-    if len(pairs) > _MAX_OPEN:
-        return html.folded(f"{title}: {len(pairs):,}", listed)
-    return f"<h3>{escape(title)} <small>{len(pairs):,}</small></h3>{listed}"
+def _bad(videos: Iterable[tuple[Any, Any]]) -> list[tuple[str, str]]:
+    """Paths and reasons; most reasons begin with the path, for those who see them alone."""
+    return [(str(path), str(reason).removeprefix(f"{path}: ")) for path, reason in videos]
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
-def _section_settings(run: Run) -> str:
-    defaults = _defaults(run.command)
-    changed = {key: v for key, v in run.settings.items() if v != defaults.get(key)}
-    same = {key: v for key, v in run.settings.items() if key not in changed}
-    return _section(
-        "Settings",
-        _settings_table("Other than the defaults", changed, defaults) if changed else "",
-        html.folded("All settings", _settings_table("Setting", {**changed, **same}, defaults))
-        if run.settings
-        else "",
-        _environment(run),
-    )
-
-
-def _defaults(command: str | None) -> dict[str, Any]:
+def _settings(run: RunRecord) -> dict[str, Any]:
     kinds = {"pretrain": PretrainSettings, "finetune": FinetuneSettings}
-    return tomllib.loads(to_toml(kinds[command]())) if command else {}
-
-
-def _settings_table(title: str, values: dict[str, Any], defaults: dict[str, Any]) -> str:
-    rows = [(key, _word(v), _word(defaults.get(key, ""))) for key, v in values.items()]
-    return html.table((title, "here", "default"), rows)
+    defaults = tomllib.loads(to_toml(kinds[run.command]())) if run.command else {}
+    changed = {key: v for key, v in run.settings.items() if v != defaults.get(key)}
+    ordered = changed | run.settings
+    rows = [(key, _word(v), _word(defaults.get(key, ""))) for key, v in ordered.items()]
+    command = run.environment.get("command")
+    spoken = {"command": shlex.join(map(str, command))} if isinstance(command, list) else {}
+    environment = {**run.environment, **spoken}
+    return {
+        "changed_settings": rows[: len(changed)],
+        "all_settings": rows,
+        "environment": [(key, _word(value)) for key, value in environment.items()],
+    }
 
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _environment(run: Run) -> str:
-    if not run.environment:
-        return ""
-    rows = [
-        (key, shlex.join(map(str, v)) if key == "command" and isinstance(v, list) else _word(v))
-        for key, v in run.environment.items()
-    ]
-    return html.folded("Versions and hardware", html.table(("", ""), rows))
-
-
-def _section_commands(run: Run) -> str:
-    if run.command is None:
-        return ""
-    code = escape("\n".join(_commands(run)))
-    return _section("What next", f"<pre><code>{code}</code></pre>")
-
-
-def _commands(run: Run) -> Iterable[str]:
+def _commands(run: RunRecord) -> Iterable[str]:
     """Lines for a shell, in the folder in which the run was started; `#` begins a remark."""
+    if run.command is None:
+        return []
     output = str(run.settings.get("output", run.folder))
     folder = shlex.quote(output)
     recipe = f"videomae {run.command} --recipe {shlex.quote(f'{output}/settings.toml')}"
     if not run.is_finished:
-        return [
-            "# go on from the last checkpoint",
-            f"{recipe} --resume",
-        ]
+        return ["# go on from the last checkpoint", f"{recipe} --resume"]
     again = ["# the same run again", f"{recipe} --output {shlex.quote(f'{output}-again')}"]
     model = shlex.quote(f"{output}/model")
     if run.command == "finetune":
@@ -429,10 +277,8 @@ def _commands(run: Run) -> Iterable[str]:
     ]
 
 
-def _footer(run: Run) -> str:
-    words = f"Written by videomae {escape(__version__)} from the files of this folder"
-    log = run.folder / "log.jsonl"
-    if log.is_file():
-        time = datetime.fromtimestamp(log.stat().st_mtime, UTC)
-        words += f"; last line of the log: {time:%Y-%m-%d %H:%M} UTC"
-    return f"<footer>{words}.</footer>"
+def _last_line(log: Path) -> str:
+    """When the log was last written to; empty without one."""
+    if not log.is_file():
+        return ""
+    return f"{datetime.fromtimestamp(log.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC"
