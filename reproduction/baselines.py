@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reproduction.plan import Pretraining, Scale
 from videomae.config import Grid
-from videomae.data.motion import MOTIONS, Points, draw_trajectory, render_clip
+from videomae.data.motion import MOTIONS, draw_trajectory, render_clip
+from videomae.data.scenes import Points
 from videomae.masking import MASKS, choose_tokens
 from videomae.processing.views import find_processor, normalize
 from videomae.settings import Mask

@@ -11,16 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from videomae.data.motion import (
-    _PLANE_VIEWS,
     MOTIONS,
     Trajectory,
-    _draw_noise,
-    _draw_palette,
-    _sample,
     draw_trajectory,
     render_clip,
     render_dataset,
 )
+from videomae.data.scenes import PLANE_VIEWS
 from videomae.errors import ConfigError
 from videomae.settings import MotionSettings
 from videomae.video.reader import probe, read_frames
@@ -182,32 +179,12 @@ def test_single_frames_of_all_classes_look_alike() -> None:
     assert (between / within).max() < 2.6
 
 
-def test_the_scene_has_no_border() -> None:
-    rng = np.random.default_rng(0)
-    plane = _draw_noise(128, _draw_palette(rng)[:4].astype(np.float32), rng)  # (3, 128, 128)
-    seam = np.abs(plane[:, 0] - plane[:, -1]).mean()
-    inside = np.abs(np.diff(plane, axis=1)).mean()
-    assert seam < 1.5 * inside
-
-
-def test_sampling_is_bilinear_and_wraps() -> None:
-    red = np.array([[0, 64], [128, 255]], dtype=np.uint64)
-    plane = red | np.uint64(7) << np.uint64(21) | np.uint64(255) << np.uint64(42)
-    steps = 64  # of a pixel
-    at = np.array([[0, 1 + 1j, 0.5, 0.25j, 1.5 + 1j, 2 - 1j, 0.5 + 0.5j]]) * steps
-    red_found, green, blue = _sample(plane, at)[0].T
-    # 1.5 is half way from 255 back to 128; (2, -1) is (0, 1); the last: mean of all four
-    assert red_found.tolist() == [0, 255, 32, 32, 192, 128, 112]
-    assert set(green.tolist()) == {7}
-    assert set(blue.tolist()) == {255}
-
-
 def test_the_plane_is_wider_than_any_view() -> None:
     widest = max(
         1 / np.abs(draw_trajectory("zoom_out", 32, np.random.default_rng(seed)).change).min()
         for seed in range(200)
     )
-    assert np.sqrt(2) * np.exp(0.22) * widest < _PLANE_VIEWS
+    assert np.sqrt(2) * np.exp(0.22) * widest < PLANE_VIEWS
 
 
 def test_the_first_domain_stays_as_it_was_byte_for_byte() -> None:

@@ -116,19 +116,13 @@ class Work:
 
 def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Checked], list[Listed]]:
     """The rows whose files are there, and those that are missing; parts counted from frame 0."""
-    paths = [_exact(item, root) for item in items]
-    by_name = [item.by_name and path is None for item, path in zip(items, paths, strict=True)]
-    wanted = {_stem(item.path) for item, yes in zip(items, by_name, strict=True) if yes}
-    named = _by_stem(root, wanted) if wanted else {}
-    found: list[Checked] = []
-    missing: list[Listed] = []
-    for item, path, yes in zip(items, paths, by_name, strict=True):
-        place = _best(item, named.get(_stem(item.path), [])) if yes else path
-        if place is None:
-            missing.append(item)
-        else:
-            found.append(_row(item, place))
-    return found, missing
+    paths = {item: _exact(item, root) for item in items}
+    lost = [item for item, path in paths.items() if path is None and item.by_name]
+    named = _by_stem(root, {_stem(item.path) for item in lost}) if lost else {}
+    for item in lost:
+        paths[item] = _best(item, named.get(_stem(item.path), []))
+    found = [_row(item, path) for item in items if (path := paths[item]) is not None]
+    return found, [item for item in items if paths[item] is None]
 
 
 def _exact(item: Listed, root: Path) -> str | None:

@@ -9,11 +9,10 @@ Paths are relative to the manifest's folder, absolute, or addresses that fsspec 
 """
 
 import csv
-import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ SPLITS = ("train", "val", "test")
 # Between the classes of a video that has several.
 LABEL_SEPARATOR = "|"
 
+_TEXTS = ("path", "label", "split")
 _NUMBERS: dict[str, type] = {
     "start_seconds": float,
     "end_seconds": float,
@@ -92,11 +92,12 @@ class Videos:
 
     def class_numbers(self) -> tuple[int, ...]:
         """The class number of each video; ConfigError where one has a label that is no class."""
-        return tuple(numbers[0] for numbers in self._numbers(single=True))
+        return tuple(number for (number,) in self._numbers(lambda label: [label]))
 
     def class_sets(self) -> tuple[tuple[int, ...], ...]:
         """The class numbers of each video, for labels such as `running|outdoors`."""
-        return self._numbers(single=False)
+        known = set(self.classes)
+        return self._numbers(lambda label: classes_of(label, known))
 
     def values(self) -> tuple[float, ...]:
         """The label of each video as a number; ConfigError where one is none."""
@@ -110,21 +111,30 @@ class Videos:
                 ) from None
         return tuple(found)
 
-    def _numbers(self, *, single: bool) -> tuple[tuple[int, ...], ...]:
-        place = {name: number for number, name in enumerate(self.classes)}
+    def _numbers(self, names_of: Callable[[str], list[str]]) -> tuple[tuple[int, ...], ...]:
+        number_of = {name: number for number, name in enumerate(self.classes)}
         found = []
         for item in self.items:
-            # A class may have the separator in its own name.
-            whole = single or item.label in place
-            names = [item.label] if whole else item.label.split(LABEL_SEPARATOR)
-            strange = [name for name in names if name not in place]
-            if strange and (single or item.label):
+            names = names_of(item.label)
+            unknown = [name for name in names if name not in number_of]
+            if unknown:
                 raise ConfigError(
-                    f"{item}: its label {strange[0]!r} is not among the {len(place)} classes "
+                    f"{item}: its label {unknown[0]!r} is not among the {len(number_of)} classes "
                     f"{list(self.classes[:8])}"
                 )
-            found.append(tuple(place[name] for name in names if name in place))
+            found.append(tuple(number_of[name] for name in names))
         return tuple(found)
+
+
+def classes_of(label: str, known: Container[str]) -> list[str]:
+    """The classes that a label names; a known class may have the separator in its own name.
+
+    >>> classes_of("a|b", {"a", "b"}), classes_of("a|b", {"a|b"}), classes_of("", {})
+    (['a', 'b'], ['a|b'], [])
+    """
+    if not label:
+        return []
+    return [label] if label in known else label.split(LABEL_SEPARATOR)
 
 
 def is_address(path: str) -> bool:
@@ -171,9 +181,9 @@ def load_videos(
             "(`videomae prepare` makes one)"
         )
     if classes is not None:
-        labels = {item.label for item in items} - set(classes)
-        parts = {name for label in labels for name in label.split(LABEL_SEPARATOR)}
-        if unknown := sorted(parts - {"", *classes}):
+        known = set(classes)
+        named = {name for item in items for name in classes_of(item.label, known)}
+        if unknown := sorted(named - known):
             raise ConfigError(
                 f"{data} has the classes {unknown[:5]}, which the model does not know; "
                 f"it knows {list(classes[:12])}"
@@ -253,25 +263,23 @@ def read_manifest(path: Path | str) -> Videos:
 
 
 def _row(row: dict[str, Any], path: Path, line: int) -> Video:
-    known = {field.name for field in dataclasses.fields(Video)}
     if None in row or not row.get("path"):
         raise ConfigError(
             f"manifest {path}, line {line}: expected a path and the columns of the first line, "
             f"got {list(row.values())[:4]}"
         )
-    values: dict[str, Any] = {}
-    for name, text in row.items():
-        if name not in known or text is None or text == "":
-            continue
-        try:
-            values[name] = _NUMBERS.get(name, str)(text)
-        except ValueError:
-            values[name] = -1
-        if name in _NUMBERS and not 0 <= values[name] < math.inf:
-            kind = "whole number" if _NUMBERS[name] is int else "number"
-            raise ConfigError(
-                f"manifest {path}, line {line}: {name}={text!r} is no {kind} of at least 0"
-            )
+    values: dict[str, Any] = {name: row[name] for name in _TEXTS if row.get(name)}
+    for name, kind in _NUMBERS.items():
+        if text := row.get(name):
+            try:
+                values[name] = kind(text)
+            except ValueError:
+                values[name] = -1
+            if not 0 <= values[name] < math.inf:
+                number = "whole number" if kind is int else "number"
+                raise ConfigError(
+                    f"manifest {path}, line {line}: {name}={text!r} is no {number} of at least 0"
+                )
     place = values["path"]
     if not is_address(place) and not Path(place).is_absolute():
         values["path"] = str(path.parent / place)
@@ -293,28 +301,24 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
             "each once"
         )
     folder = Path(folder)
-    used = [
-        field.name
-        for field in dataclasses.fields(Video)
-        if field.name in ("path", "label", "split")
-        or any(getattr(item, field.name) is not None for item in videos.items)
-    ]
+    numbers = [n for n in _NUMBERS if any(getattr(item, n) is not None for item in videos.items)]
     with (
         atomic_path(folder / MANIFEST_NAME) as temporary,
-        Path(temporary).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(used)
+        writer = csv.DictWriter(
+            file, [*_TEXTS, *numbers], extrasaction="ignore", lineterminator="\n"
+        )
+        writer.writeheader()
         for item in videos.items:
             place = item.path
             if not item.is_remote:
                 full, top = Path(place).absolute(), folder.absolute()
                 place = str(full.relative_to(top) if full.is_relative_to(top) else full)
-            values = dataclasses.asdict(item) | {"path": place}
-            writer.writerow([values[name] for name in used])
+            writer.writerow(vars(item) | {"path": place})
     with atomic_path(folder / LABELS_NAME) as temporary:
         text = "".join(f"{name}\n" for name in names)
-        Path(temporary).write_bytes(text.encode("utf-8", "surrogateescape"))
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
     return folder / MANIFEST_NAME
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from videomae.data.checking import Checked
 from videomae.data.lists import Listed
-from videomae.data.manifest import LABEL_SEPARATOR, printable
+from videomae.data.manifest import classes_of, printable
 
 # The clips of the published models have 16 frames; shorter videos repeat some of theirs.
 SHORT_FRAMES = 16
@@ -55,8 +55,7 @@ class Survey:
         """How many videos each class has in each split."""
         found: dict[str, Counter[str]] = {name: Counter() for name in self.classes}
         for row in self.usable:
-            label = row.video.label
-            for name in [label] if label in found else label.split(LABEL_SEPARATOR):
+            for name in classes_of(row.video.label, found):
                 if name in found:
                     found[name][row.video.split] += 1
         return {name: {split: each[split] for split in self.splits} for name, each in found.items()}
@@ -106,10 +105,10 @@ class Survey:
         if self.missing:
             first = self.missing[0]
             everything = len(self.missing) == self.num_listed
-            mend = "; say where the videos lie: --root DIR" if everything else ""
+            fix = "; say where the videos lie: --root DIR" if everything else ""
             lines.append(
                 f"missing: {_videos(self.missing)} of {self.num_listed:,}, such as {first.path} "
-                f"({first.origin}){mend}"
+                f"({first.origin}){fix}"
             )
         if self.too_short:
             lines.append(f"too short: {_videos(self.too_short)}")
@@ -117,33 +116,25 @@ class Survey:
 
     def summary(self) -> list[tuple[str, str]]:
         """The figures, as pairs of a name and a text."""
+        infos = [row.info for row in self.usable if row.info]
+        seconds = [info.duration_seconds for info in infos if info.duration_seconds is not None]
+        hours = f"; {sum(seconds) / 3600:.2g} hours in all" if seconds else ""
+        splits = Counter(row.video.split for row in self.usable)
         rows = [
             ("read as", self.layout),
             ("listed", f"{self.num_listed:,}"),
             ("usable", f"{len(self.usable):,}"),
+            ("unreadable", _number(self.unreadable)),
+            ("missing", _number(self.missing)),
+            ("too short", _number(self.too_short)),
+            ("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)),
+            ("classes", _number(self.classes)),
+            ("frames", _spread([row.num_frames for row in self.usable if row.info])),
+            ("seconds", _spread(seconds) + hours),
+            ("fps", _commonest(f"{info.fps:.4g}" for info in infos if info.fps)),
+            ("sizes (px)", _commonest(f"{info.width} x {info.height}" for info in infos)),
+            ("codecs", _commonest(info.codec for info in infos)),
         ]
-        left_out = {
-            "unreadable": len(self.unreadable),
-            "missing": len(self.missing),
-            "too short": len(self.too_short),
-        }
-        rows += [(name, f"{number:,}") for name, number in left_out.items() if number]
-        splits = Counter(row.video.split for row in self.usable)
-        rows.append(("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)))
-        if self.classes:
-            rows.append(("classes", f"{len(self.classes):,}"))
-        infos = [row.info for row in self.usable if row.info]
-        if infos:
-            rows.append(("frames", _spread([row.num_frames for row in self.usable if row.info])))
-        seconds = [info.duration_seconds for info in infos if info.duration_seconds is not None]
-        if seconds:
-            rows.append(("seconds", f"{_spread(seconds)}; {sum(seconds) / 3600:.2g} hours in all"))
-        rates = Counter(f"{info.fps:.4g}" for info in infos if info.fps)
-        sizes = Counter(f"{info.width} x {info.height}" for info in infos)
-        codecs = Counter(info.codec for info in infos)
-        for name, found_values in (("fps", rates), ("sizes (px)", sizes), ("codecs", codecs)):
-            if found_values:
-                rows.append((name, _commonest(found_values)))
         return [(name, text) for name, text in rows if text]
 
     def as_json(self) -> dict[str, Any]:
@@ -211,18 +202,23 @@ def _entry(row: Checked) -> dict[str, Any]:
     }
 
 
+def _number(found: Sequence[Any]) -> str:
+    return f"{len(found):,}" if found else ""
+
+
 def _spread(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
+    low, high = min(values, default=0), max(values, default=0)
     if low == high:
-        return f"{low:.4g} each"
+        return f"{low:.4g} each" if values else ""
     return f"{low:.4g} to {high:.4g}, median {median(values):.4g}"
 
 
-def _commonest(values: Counter[str], shown: int = 4) -> str:
-    if len(values) == 1:
-        return next(iter(values))
-    text = ", ".join(f"{name} ({number:,})" for name, number in values.most_common(shown))
-    return text + (f" and {len(values) - shown} more" if len(values) > shown else "")
+def _commonest(values: Iterable[str], shown: int = 4) -> str:
+    found = Counter(values)
+    if len(found) < 2:
+        return "".join(found)
+    text = ", ".join(f"{name} ({number:,})" for name, number in found.most_common(shown))
+    return text + (f" and {len(found) - shown} more" if len(found) > shown else "")
 
 
 def _videos(found: Sequence[Any]) -> str:
