@@ -152,6 +152,14 @@ def test_a_pickle_without_tensors_says_what_it_holds(
         read_checkpoint(tmp_path / "x.pth")
 
 
+def test_a_pickle_that_holds_itself_ends(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="holds no named tensors"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickles_are_mapped_where_their_format_allows(
     zipped: bool, raw: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -453,7 +461,7 @@ def test_an_image_model_takes_the_grid_that_is_asked_for() -> None:
     assert config.use_mean_pooling is False
 
 
-def test_the_config_of_an_image_model_tells_of_its_encoder_alone() -> None:
+def test_the_config_of_an_image_model_tells_of_its_encoder_alone(tmp_path: Path) -> None:
     published = {
         "model_type": "vit_mae",
         "architectures": ["ViTMAEForPreTraining"],
@@ -464,7 +472,9 @@ def test_the_config_of_an_image_model_tells_of_its_encoder_alone() -> None:
         "norm_pix_loss": False,
         "mask_ratio": 0.75,
     }
-    fields = _published_config(published, source="x")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(published))
+    fields = _published_config(path, "x")
     assert fields == {"hidden_size": 96, "num_attention_heads": 4, "layer_norm_eps": 1e-12}
 
 

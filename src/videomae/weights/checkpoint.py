@@ -1,14 +1,14 @@
-"""Checkpoints: read any published file safely, and write them.
+"""Read any published checkpoint safely, describe it by a config, and write checkpoints.
 
 The only file that knows safetensors and pickles. Which tensors a model needs is decided in
-`pretrained.py`.
+`matching.py`.
 """
 
 import argparse
 import re
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from videomae import hub
-from videomae.config import VideoMAEConfig
+from videomae.config import PRESETS, VideoMAEConfig
 from videomae.errors import WeightsError
 from videomae.weights.keys import (
     State,
@@ -41,11 +41,11 @@ _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file or folder of weights holds, in our names.
+    """The content of a file or folder of weights, in our names.
 
-    `scheme` says in words whose spelling it was. `facts` are the config fields that follow from
-    names and shapes (head counts never do). `config` is its config.json in the same fields, or None
-    where there is none. `unexpected` are tensors that no VideoMAE has, in the file's spelling, and
+    `scheme` says in words which code wrote it. `facts` are the config fields that follow from names
+    and shapes (head counts never do). `config` is its config.json in the same fields, or None where
+    there is none. `unexpected` are tensors that no VideoMAE has, by their names in the file, and
     `left_out` those of an image MAE that mean nothing here. The state of an image MAE has 2-D
     patches, to be inflated once the tubelet size is known.
     """
@@ -79,7 +79,7 @@ class Checkpoint:
 def read_checkpoint(
     id_or_path: hub.PathLike, *, use_safetensors: bool | None = None, **where: Any
 ) -> Checkpoint:
-    """Read weights of any known spelling from a hub id, a folder, a shipped name or one file.
+    """Read weights under any known names from a hub id, a folder, a shipped name or one file.
 
     Known are the files of transformers 4 and 5 (whole or sharded), of the original VideoMAE and
     VideoMAE V2 code (pre-training and fine-tuning, all wrappers), of the V2 hub repositories, and
@@ -103,9 +103,6 @@ def read_checkpoint(
         config_path = hub.fetch(folder, "config.json", required=False, **where)
     kept, left_out = without_image_parts(raw)
     state, unexpected, notes = rename(kept, source=source)
-    config = None
-    if config_path is not None:
-        config = _published_config(hub.read_json(config_path), source=source)
     if unexpected and of_images(state):
         raise WeightsError(
             f"{source} is an image model with {len(unexpected)} tensors that no image MAE has: "
@@ -117,7 +114,7 @@ def read_checkpoint(
         scheme=scheme_of(raw),
         state=state,
         facts=facts_of(state, raw, source=source),
-        config=config,
+        config=None if config_path is None else _published_config(config_path, source),
         unexpected=unexpected,
         notes=notes,
         left_out=left_out,
@@ -213,12 +210,12 @@ def _read_file(path: Path) -> State:
 
 
 def _harmless() -> list[Any]:
-    """What published pickles hold beside tensors: command line arguments, paths, numpy numbers.
+    """List what published pickles hold beside tensors: arguments of a command, paths, numbers.
 
     Each is plain data whose making runs no code of the file. Paths come out as pure ones, which can
     be made on any system and cannot touch the disk.
     """
-    scalar = np.float64(0).__reduce__()[0]  # numpy moved it, and files spell both places
+    scalar = np.float64(0).__reduce__()[0]  # numpy moved it, and files name both places
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     modules = ("pathlib", "pathlib._local")
     return [
@@ -258,20 +255,14 @@ def _read_pickle(path: Path) -> Any:
 def _peel(content: Any, path: Path) -> State:
     """The tensors inside the wrappers that training scripts put around them."""
     wrappers = ("model", "module", "state_dict", "model_ema")
-    outer = content
-    while isinstance(content, Mapping):
-        inside = (content[name] for name in wrappers if isinstance(content.get(name), Mapping))
-        inner = next(inside, None)
-        if inner is None:
-            break
-        content = inner
-    state = {
-        key: value
-        for key, value in (content.items() if isinstance(content, Mapping) else ())
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    found = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    for _ in wrappers:  # so deep, for a hostile one may hold itself
+        inside = content if isinstance(content, Mapping) else {}
+        maps = (inside[name] for name in wrappers if isinstance(inside.get(name), Mapping))
+        content = next(maps, content)
+    items = content.items() if isinstance(content, Mapping) else ()
+    state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
-        found = some(map(str, outer)) if isinstance(outer, Mapping) else type(outer).__name__
         raise WeightsError(
             f"{path} holds no named tensors, neither bare nor under {', '.join(wrappers)}; "
             f"it holds: {found}"
@@ -296,58 +287,63 @@ def save_pth(path: hub.PathLike, state: Mapping[str, Tensor]) -> None:
 
 # The config
 
-# Width -> heads of the models that were published (scripts of V1 and V2). Shapes do not tell heads.
-_ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}
+# Shapes do not tell heads; widths do, of the models that were published.
+_PUBLISHED = [PRESETS[name] for name in ("small", "base", "large", "huge", "giant")]
 
 
 def describe(
-    checkpoint: Checkpoint,
-    config: VideoMAEConfig | None,
-    *,
-    given: Mapping[str, Any],
+    checkpoint: Checkpoint, config: VideoMAEConfig | None, *, given: Mapping[str, Any]
 ) -> tuple[VideoMAEConfig, list[str]]:
-    """The config of a checkpoint as it is, before any change, and what to tell about it.
+    """The config of a checkpoint as it is, before any change, and notes on it.
 
-    From `config` if there is one, else config.json, else from shapes and the table of published
-    head counts. `given` are the caller's overrides, which may hold the heads.
-    An image model has no grid of tubelets, so that the one asked for is its first, not resized.
+    From `config` if there is one, else config.json, else from shapes and the head counts of the
+    published widths. `given` are the caller's overrides, which may hold the heads. An image model
+    has no grid of tubelets, so that the one asked for is its first, not resized.
     """
-    facts, notes = checkpoint.facts, []
+    facts, stored, of_images = checkpoint.facts, checkpoint.config, checkpoint.of_images
     heads = {key: given[key] for key in given if key.endswith("num_attention_heads")}
+    notes = []
     if config is not None:
         described = config.copy()
         pooling = facts["use_mean_pooling"]
-        unsaid = checkpoint.config is None or checkpoint.of_images
-        if unsaid and described.use_mean_pooling != pooling:
+        if (stored is None or of_images) and described.use_mean_pooling != pooling:
             described.use_mean_pooling = pooling
             notes.append(
                 f"use_mean_pooling is taken as {pooling}, for the file has "
                 f"{'no final norm or a pooled one' if pooling else 'a final norm before pooling'}"
             )
     else:
-        if checkpoint.config is None:
-            if not checkpoint.of_images:
-                notes += _unsaid(facts, given)
-            eps = {} if checkpoint.scheme.startswith("transformers") else _ORIGINAL_EPS
+        from_transformers = checkpoint.scheme.startswith("transformers")
+        if stored is None:
+            eps = {} if from_transformers else {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
             values = {**facts, **_known_heads(checkpoint, heads), **eps}
-        else:
-            partial = checkpoint.scheme != "transformers"  # leaves out what shapes tell
-            values = {**(facts if partial else {}), **checkpoint.config}
+            resized = sorted({"image_size", "num_frames"} & set(given))
+            if resized and "image_size" not in facts and not of_images:
+                notes.append(
+                    "the file does not say what it was trained on; 16 frames of 224 pixels are "
+                    f"taken, and positions resized from there to the {' and '.join(resized)} asked "
+                    "for; if it was trained on that, describe it with config= instead"
+                )
+        else:  # only that of a VideoMAE by transformers holds all that shapes tell
+            values = {**({} if checkpoint.scheme == "transformers" else facts), **stored}
         # The published SSv2 models: trained at stride 2, tested on frames spread over the video.
         ssv2 = re.search(r"videomae-\w[\w-]*?(-finetuned)?-ssv2/?$", checkpoint.source)
-        if ssv2 and "frame_stride" not in values:
-            values["frame_stride"] = None if ssv2[1] else 2
+        if ssv2:
+            values.setdefault("frame_stride", None if ssv2[1] else 2)
         described = VideoMAEConfig.from_dict(values, **heads)
-    if _is_misconverted_small(checkpoint.config, described) and "num_attention_heads" not in heads:
+
+    sizes = (described.hidden_size, described.num_hidden_layers, described.num_attention_heads)
+    by_transformers = stored is not None and "pooled_norm_eps" not in stored  # a field of ours
+    if by_transformers and sizes == (384, 12, 16) and "num_attention_heads" not in heads:
         described.num_attention_heads = 6
         notes.append(
             "config.json says 16 heads, which a conversion script wrote for ViT-S by mistake; its "
             "weights were trained with 6, and 6 are used; pass num_attention_heads=16 if they are "
             "truly meant"
         )
-    if checkpoint.of_images:
-        described = described.copy(**{key: given[key] for key in _GRID_FIELDS if key in given})
+    if of_images:
+        grid_fields = {"image_size", "num_frames", "tubelet_size"} & set(given)
+        described = described.copy(**{key: given[key] for key in grid_fields})
         notes.append(
             "an image model, to be trained on videos: its patches are inflated to tubelets of "
             f"{described.tubelet_size} frames, positions are those of {tuple(described.grid)} "
@@ -356,61 +352,40 @@ def describe(
     return described, notes
 
 
-_ORIGINAL_EPS = {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
-_GRID_FIELDS = ("image_size", "num_frames", "tubelet_size")
-
-
-def _unsaid(facts: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """Where published values stand in for what a file does not tell, and it matters."""
-    resized = sorted({"image_size", "num_frames"} & set(given))
-    if "image_size" not in facts and resized:
-        yield (
-            "the file does not say what it was trained on; 16 frames of 224 pixels are taken, and "
-            f"positions resized from there to the {' and '.join(resized)} asked for; if it was "
-            "trained on that, describe it with config= instead"
-        )
-
-
 def _known_heads(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, int]:
     """Head counts of published widths; WeightsError for another width, for no shape tells them."""
     heads = {}
-    for prefix, table in (("", _ENCODER_HEADS), ("decoder_", _DECODER_HEADS)):
-        field, width = f"{prefix}num_attention_heads", checkpoint.facts.get(f"{prefix}hidden_size")
+    for part in ("", "decoder_"):
+        field, width = f"{part}num_attention_heads", checkpoint.facts.get(f"{part}hidden_size")
+        known = {sizes[f"{part}hidden_size"]: sizes[field] for sizes in _PUBLISHED}
         if width is None or field in given:
             continue
-        if width not in table:
+        if width not in known:
             raise WeightsError(
-                f"{checkpoint.source} has {prefix}hidden_size={width} and does not say how many "
-                f"heads; expected a published width ({', '.join(map(str, table))}), or pass "
+                f"{checkpoint.source} has {part}hidden_size={width} and does not say how many "
+                f"heads; expected a published width ({', '.join(map(str, known))}), or pass "
                 f"{field}=..., or a whole config="
             )
-        heads[field] = table[width]
+        heads[field] = known[width]
     return heads
 
 
-def _is_misconverted_small(published: Mapping[str, Any] | None, config: VideoMAEConfig) -> bool:
-    """A ViT-S config.json as an early conversion script wrote it (`pooled_norm_eps` is ours)."""
-    sizes = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
-    return published is not None and "pooled_norm_eps" not in published and sizes == (384, 12, 16)
-
-
 # The V2 hub repositories nest the original code's arguments: theirs -> ours.
-_V2_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "img_size": ("image_size", int),
-    "patch_size": ("patch_size", int),
-    "in_chans": ("num_channels", int),
-    "embed_dim": ("hidden_size", int),
-    "depth": ("num_hidden_layers", int),
-    "num_heads": ("num_attention_heads", int),
-    "all_frames": ("num_frames", int),
-    "tubelet_size": ("tubelet_size", int),
-    "layer_norm_eps": ("layer_norm_eps", float),
-    "qkv_bias": ("qv_bias", bool),
-    "use_mean_pooling": ("use_mean_pooling", bool),
+_V2_FIELDS = {
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "in_chans": "num_channels",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "all_frames": "num_frames",
+    "tubelet_size": "tubelet_size",
+    "layer_norm_eps": "layer_norm_eps",
+    "qkv_bias": "qv_bias",
+    "use_mean_pooling": "use_mean_pooling",
 }
 
-
-# What the config.json of an image MAE says of its encoder; the decoder it describes is left out.
+# The config.json of an image MAE describes a decoder as well, which is left out.
 _IMAGE_MAE_FIELDS = (
     *("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers"),
     *("num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob"),
@@ -419,13 +394,12 @@ _IMAGE_MAE_FIELDS = (
 )
 
 
-def _published_config(values: dict[str, Any], *, source: str) -> dict[str, Any]:
+def _published_config(path: Path, source: str) -> dict[str, Any]:
     """A config.json in our fields; WeightsError if it is not a VideoMAE's or an image MAE's."""
+    values = hub.read_json(path)
     nested = values.get("model_config")
     if isinstance(nested, dict):
-        config = {
-            ours: kind(nested[key]) for key, (ours, kind) in _V2_FIELDS.items() if key in nested
-        }
+        config = {ours: nested[theirs] for theirs, ours in _V2_FIELDS.items() if theirs in nested}
         if "embed_dim" in nested and "mlp_ratio" in nested:
             config["intermediate_size"] = int(nested["embed_dim"] * nested["mlp_ratio"])
         eps = config.get("layer_norm_eps", 1e-6)

@@ -1,9 +1,9 @@
-"""The names of weights: every published spelling -> ours, ours -> theirs, and what they tell.
+"""Key mappings: every published name of a weight -> ours, ours -> theirs, and what names tell.
 
 Ours are those a model has in memory, here and in transformers 5.23, always with the `videomae.`
 prefix on the encoder: `videomae.encoder.layer.0.attention.attention.query.bias`. Image MAEs are
 read too, for their layers are the same. Pure functions of names and shapes: which tensors a model
-needs is decided in `pretrained.py`.
+needs is decided in `matching.py`.
 """
 
 import math
@@ -19,52 +19,50 @@ from videomae.positions import sincos_positions
 
 State = dict[str, Tensor]
 
-_PATCHES = "videomae.embeddings.patch_embeddings.projection.weight"
-
-# Around the whole model: torch.compile, DataParallel, MMAction2, the V2 hub files, transformers'
-# image MAEs.
-_WRAPPER = re.compile(r"(?:(?:module|backbone|model|vit)\.)+")
-
-# Where a name starts -> how ours starts. `encoder.` is only ever a prefix of these parts, so that
-# `encoder_to_decoder` is safe.
-_STARTS = [
-    (
-        r"(?:encoder\.)?patch_embed\.proj(?:ection)?\.",
-        "videomae.embeddings.patch_embeddings.projection.",
-    ),
-    (r"(?:encoder\.)?blocks\.(\d+)\.", r"videomae.encoder.layer.\1."),
-    (r"(?:encoder\.)?norm\.", "videomae.layernorm."),
-    (r"decoder\.blocks\.(\d+)\.", r"decoder.decoder_layers.\1."),
-    (r"(?:cls_head\.fc_cls|head)\.", "classifier."),
-    (
-        r"(?:videomae\.)?((?:embeddings\.patch_embeddings|encoder\.layer|layernorm)\.)",
-        r"videomae.\1",
-    ),
-    (r"((?:fc_norm|classifier|encoder_to_decoder|decoder\.(?:decoder_layers|norm|head))\.)", r"\1"),
-    (r"(mask_token)$", r"\1"),
-]
-
-# Inside a layer: theirs -> ours.
+# The original code's names -> ours: where a name starts, and inside a layer.
+_STARTS = {
+    "patch_embed.proj.": "videomae.embeddings.patch_embeddings.projection.",
+    "blocks.": "videomae.encoder.layer.",
+    "norm.": "videomae.layernorm.",
+    "decoder.blocks.": "decoder.decoder_layers.",
+    "head.": "classifier.",
+}
 _LAYER_PARTS = {
     "norm1.": "layernorm_before.",
     "norm2.": "layernorm_after.",
     "attn.q_bias": "attention.attention.query.bias",
     "attn.v_bias": "attention.attention.value.bias",
-    "attention.attention.q_bias": "attention.attention.query.bias",
-    "attention.attention.v_bias": "attention.attention.value.bias",
     "attn.proj.": "attention.output.dense.",
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
-    "mlp.layers.0.0.": "intermediate.dense.",
-    "mlp.layers.1.": "output.dense.",
 }
 
-_LAYER = re.compile(r"((?:videomae\.encoder\.layer|decoder\.decoder_layers)\.\d+\.)(.*)")
-_IN_LAYER = re.compile(
+# Around a whole model, or a part: torch.compile, DataParallel, MMAction2, the V2 hub files,
+# transformers' image MAEs.
+_WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|backbone|model|vit)\.)+|_orig_mod\.")
+
+# The other published names -> those of the original code, or ours.
+_VARIANTS = [
+    (r"^encoder\.(?=(?:patch_embed|blocks|norm)\.)", ""),  # pre-training
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),  # MMAction2, up to its head
+    (r"\.mlp\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.layers\.1\.", ".mlp.fc2."),
+    (r"^cls_head\.fc_cls\.", "head."),
+    (r"\.attention\.attention\.([qv])_bias$", r".attn.\1_bias"),  # transformers 4
+    (r"^(?=(?:embeddings\.patch_embeddings|encoder\.layer|layernorm)\.)", "videomae."),  # alone
+]
+
+_LAYER_START = r"(?:videomae\.encoder\.layer|decoder\.decoder_layers)\.\d+\."
+_LAYER = re.compile(rf"({_LAYER_START})(.*)")
+_OURS = re.compile(
+    r"(?:videomae\.(?:embeddings\.patch_embeddings|layernorm)|fc_norm|classifier"
+    r"|encoder_to_decoder|decoder\.(?:norm|head))\..*|mask_token"
+    rf"|{_LAYER_START}"
     r"(?:attention\.attention\.(?:(?:query|key|value)\.weight|(?:query|value)\.bias)"
     r"|(?:attention\.output\.dense|intermediate\.dense|output\.dense"
-    r"|layernorm_before|layernorm_after)\.(?:weight|bias))$"
+    r"|layernorm_before|layernorm_after)\.(?:weight|bias))"
 )
+_PATCHES = "videomae.embeddings.patch_embeddings.projection.weight"
 _POSITIONS = re.compile(r"(?:encoder\.)?pos_embed$|embeddings\.position_embeddings$")
 
 # What an image MAE has and a VideoMAE does not: a class token, positions over two axes, a decoder
@@ -76,26 +74,29 @@ _IMAGES_ONLY = re.compile(
 
 
 def _bare(key: str) -> str:
-    key = key.replace("_orig_mod.", "")
-    wrapper = _WRAPPER.match(key)
-    return key[wrapper.end() :] if wrapper else key
+    return _WRAPPERS.sub("", key)
 
 
-def our_name(key: str) -> str | None:
-    """Our name for a tensor, or None if no VideoMAE has it; fused tensors keep their last part."""
+def _with_start(name: str, starts: Mapping[str, str]) -> str:
+    """The name with its start replaced, where that is known."""
+    start = next((start for start in starts if name.startswith(start)), "")
+    return starts.get(start, "") + name.removeprefix(start)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The layer and the part in it, of one of our names; all and nothing outside of layers."""
+    found = _LAYER.match(name)
+    return (found[1], found[2]) if found else (name, "")
+
+
+def our_name(key: str) -> str:
+    """Our name for a tensor; one that no VideoMAE has keeps what is unknown in its own."""
     key = _bare(key)
-    for pattern, start in _STARTS:
-        found = re.match(pattern, key)
-        if found:
-            name = found.expand(start) + key[found.end() :]
-            layer = _LAYER.match(name)
-            if layer is None:
-                return name
-            for theirs, ours in _LAYER_PARTS.items():
-                if layer[2].startswith(theirs):
-                    return layer[1] + ours + layer[2].removeprefix(theirs)
-            return name
-    return None
+    for pattern, replacement in _VARIANTS:
+        key = re.sub(pattern, replacement, key)
+    name = _with_start(key, _STARTS)
+    layer, part = _split(name)
+    return layer + _with_start(part, _LAYER_PARTS)
 
 
 def of_images(state: Mapping[str, Tensor]) -> bool:
@@ -105,10 +106,8 @@ def of_images(state: Mapping[str, Tensor]) -> bool:
 
 def without_image_parts(raw: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
     """Of an image model what a VideoMAE begins with, and the names left out; others stay whole."""
-    if not of_images(raw):
-        return dict(raw), ()
-    left_out = tuple(key for key in raw if _IMAGES_ONLY.match(_bare(key)))
-    return {key: tensor for key, tensor in raw.items() if key not in left_out}, left_out
+    left_out = [key for key in raw if _IMAGES_ONLY.match(_bare(key))] if of_images(raw) else []
+    return {key: tensor for key, tensor in raw.items() if key not in left_out}, tuple(left_out)
 
 
 def inflate(state: State, tubelet_size: int) -> State:
@@ -127,61 +126,56 @@ def inflate(state: State, tubelet_size: int) -> State:
 def rename(
     raw: Mapping[str, Tensor], *, source: str
 ) -> tuple[State, tuple[str, ...], tuple[str, ...]]:
-    """Tensors under any known spelling -> the same under ours, the names left over, and notes.
+    """Tensors under any known names -> the same under ours, the names left over, and notes.
 
     Fused qkv weights become three, the thirds in that order; layer scale (`gamma_1`, `gamma_2`) is
     multiplied into the linear map in front of it, which changes no output.
     """
     state: State = {}
-    spelled: dict[str, str] = {}
-    unexpected, scales, notes = [], {}, []
+    scales: State = {}  # by the linear map in front
+    keys: dict[str, str] = {}  # our name -> the one in the file
+    unexpected, notes = [], []
 
-    def put(name: str, tensor: Tensor, key: str) -> None:
+    def put(name: str, tensor: Tensor) -> None:
         if name in state:
             raise WeightsError(
-                f"{source} holds {name} twice, as {spelled[name]} and as {key}; "
+                f"{source} holds {name} twice, as {keys[name]} and as {key}; "
                 "remove the one that is not meant"
             )
-        state[name], spelled[name] = tensor, key
+        state[name], keys[name] = tensor, key
 
     for key, tensor in raw.items():
         name = our_name(key)
+        layer, part = _split(name)
         if _POSITIONS.fullmatch(_bare(key)):
             _check_positions(tensor, key, source)
         elif key.startswith("data_preprocessor."):
             continue  # MMAction2's mean and std in 0..255: ImageNet's, as in all published models
-        elif name is None:
-            unexpected.append(key)
-        elif (layer := _LAYER.match(name)) is None:
-            put(name, tensor, key)
-        elif layer[2] == "attn.qkv.weight":
-            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                put(f"{layer[1]}attention.attention.{part}.weight", third, key)
-        elif layer[2] == "attn.qkv.bias":
+        elif part == "attn.qkv.weight":
+            for each, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                put(f"{layer}attention.attention.{each}.weight", third)
+        elif part == "attn.qkv.bias":
             query, _, value = tensor.chunk(3)  # that of k adds the same to all scores of a query
-            put(f"{layer[1]}attention.attention.query.bias", query, key)
-            put(f"{layer[1]}attention.attention.value.bias", value, key)
-        elif layer[2] == "attention.attention.key.bias":
+            put(f"{layer}attention.attention.query.bias", query)
+            put(f"{layer}attention.attention.value.bias", value)
+        elif part == "attention.attention.key.bias":
             continue  # as with k's third above: the softmax does not see it, so nothing is lost
-        elif layer[2] == "attn.scale":
+        elif part == "attn.scale":
             raise WeightsError(
                 f"{source} was made with cosine attention ({key}), which no published model has "
                 "and videomae does not compute; use a checkpoint trained without cos_attn"
             )
-        elif layer[2] in ("gamma_1", "gamma_2"):
-            scales[layer[1] + layer[2]] = tensor
-        elif _IN_LAYER.match(layer[2]):
-            put(name, tensor, key)
+        elif part in ("gamma_1", "gamma_2"):
+            scales[f"{layer}{'attention.' if part == 'gamma_1' else ''}output.dense"] = tensor
+        elif _OURS.fullmatch(name):
+            put(name, tensor)
         else:
             unexpected.append(key)
 
-    for name, scale in scales.items():
-        layer_name, which = name.rsplit(".", 1)
-        linear = "attention.output.dense" if which == "gamma_1" else "output.dense"
+    for linear, scale in scales.items():
         for part, factor in (("weight", scale[:, None]), ("bias", scale)):
-            tensor_name = f"{layer_name}.{linear}.{part}"
-            if tensor_name in state:
-                state[tensor_name] = state[tensor_name] * factor
+            if f"{linear}.{part}" in state:
+                state[f"{linear}.{part}"] = state[f"{linear}.{part}"] * factor
     if scales:
         notes.append("layer scale was multiplied into the linear maps in front of it")
     if _PATCHES not in state:
@@ -206,17 +200,13 @@ def _check_positions(table: Tensor, key: str, source: str) -> None:
 def to_hf_file_keys(state: Mapping[str, Tensor]) -> State:
     """Names in memory -> names in a transformers file.
 
-    q and v biases are spelled `q_bias` and `v_bias`, which transformers 4 and 5 both read: early 5
-    releases wrote `query.bias`, which 4 does not know, and 5.23 itself writes the old spelling.
+    q and v biases are called `q_bias` and `v_bias`, which transformers 4 and 5 both read: early 5
+    releases wrote `query.bias`, which 4 does not know, and 5.23 itself writes the old names.
     """
-    pattern = re.compile(
-        r"(attention\.attention)\.(q)uery\.bias$|(attention\.attention)\.(v)alue\.bias$"
-    )
-
-    def respell(found: re.Match[str]) -> str:
-        return f"{found[1] or found[3]}.{found[2] or found[4]}_bias"
-
-    return {pattern.sub(respell, key): value for key, value in state.items()}
+    return {
+        key.replace(".query.bias", ".q_bias").replace(".value.bias", ".v_bias"): value
+        for key, value in state.items()
+    }
 
 
 def to_v1(state: Mapping[str, Tensor]) -> State:
@@ -232,47 +222,35 @@ def to_v1(state: Mapping[str, Tensor]) -> State:
             "these weights have a decoder but no videomae.layernorm, and the original pre-training "
             "model always has that norm; train with use_mean_pooling=False to convert"
         )
-    prefix = "encoder." if pretraining else ""
-    starts = {
-        "videomae.embeddings.patch_embeddings.projection.": f"{prefix}patch_embed.proj.",
-        "videomae.encoder.layer.": f"{prefix}blocks.",
-        "videomae.layernorm.": f"{prefix}norm.",
-        "decoder.decoder_layers.": "decoder.blocks.",
-        "classifier.": "head.",
-    }
-    ours = [
-        (our, their) for their, our in _LAYER_PARTS.items() if their.startswith(("attn", "norm"))
-    ]
-    ours += [("intermediate.dense.", "mlp.fc1."), ("output.dense.", "mlp.fc2.")]
+    starts = {ours: theirs for theirs, ours in _STARTS.items()}
+    parts = {ours: theirs for theirs, ours in _LAYER_PARTS.items()}
     result: State = {}
     for key, tensor in state.items():
-        start = next((start for start in starts if key.startswith(start)), "")
-        name = starts.get(start, "") + key.removeprefix(start)
-        layer = re.match(r"(.*blocks\.\d+\.)(.*)", name)
-        if layer is None:
-            result[name] = tensor
-        elif layer[2] == "attention.attention.query.weight":
-            parts = (key.replace("query", part) for part in ("query", "key", "value"))
-            result[f"{layer[1]}attn.qkv.weight"] = torch.cat([state[part] for part in parts])
-        elif not re.search(r"\.(key|value)\.weight$", layer[2]):
-            our, their = next(pair for pair in ours if layer[2].startswith(pair[0]))
-            result[layer[1] + their + layer[2].removeprefix(our)] = tensor
+        layer, part = _split(key)
+        start = _with_start(layer, starts)
+        if pretraining and key.startswith("videomae."):
+            start = f"encoder.{start}"
+        if part == "attention.attention.query.weight":
+            of_each = (key.replace("query", name) for name in ("query", "key", "value"))
+            result[f"{start}attn.qkv.weight"] = torch.cat([state[name] for name in of_each])
+        elif not part.endswith((".key.weight", ".value.weight")):
+            result[start + _with_start(part, parts)] = tensor
     return result
 
 
 def scheme_of(raw: Mapping[str, Tensor]) -> str:
-    keys = list(raw)
-    bare = [_bare(key) for key in keys]
+    """The code that wrote these names, in words."""
+    bare = [_bare(key) for key in raw]
+    has_blocks = any("blocks." in key for key in bare)
     if of_images(raw):
-        of_original = any("blocks." in key for key in bare)
-        return f"{'original' if of_original else 'transformers'} image MAE"
-    if any(".mlp.layers." in key for key in bare) or any(k.startswith("cls_head.") for k in keys):
+        return f"{'original' if has_blocks else 'transformers'} image MAE"
+    if any(".mlp.layers." in key or key.startswith("cls_head.") for key in raw):
         return "MMAction2"
-    if not any("blocks." in key for key in bare):
+    if not has_blocks:
         return "transformers"
-    if all(key.startswith("model.") for key in keys):
+    if all(key.startswith("model.") for key in raw):
         return "VideoMAE V2 hub"
-    pretraining = "mask_token" in bare or any(key.startswith("encoder.") for key in bare)
+    pretraining = any(key == "mask_token" or key.startswith("encoder.") for key in bare)
     return f"original {'pre-training' if pretraining else 'fine-tuning'} code"
 
 
@@ -285,25 +263,27 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
             "(hidden, channels, tubelet, height, width), or 4 of an image MAE; get the file anew"
         )
     hidden, channels, *frames, height, width = patch.shape
-    layer = "videomae.encoder.layer."
+    encoder, decoder = "videomae.encoder.layer.", "decoder.decoder_layers."
     facts: dict[str, Any] = {
         "hidden_size": hidden,
         "num_channels": channels,
         "patch_size": height if height == width else (height, width),
-        "num_hidden_layers": _count_layers(state, layer, source),
-        "qv_bias": f"{layer}0.attention.attention.query.bias" in state,
+        "num_hidden_layers": _count_layers(state, encoder, source),
+        "qv_bias": f"{encoder}0.attention.attention.query.bias" in state,
         # Without either norm (an encoder cut out of a classifier) there is none to lose.
         "use_mean_pooling": "fc_norm.weight" in state or "videomae.layernorm.weight" not in state,
     }
     if frames:
         facts["tubelet_size"] = frames[0]
-    _put(facts, "intermediate_size", state, f"{layer}0.intermediate.dense.weight")
-    _put(facts, "num_labels", state, "classifier.weight")
     if "encoder_to_decoder.weight" in state:
-        layer = "decoder.decoder_layers."
-        _put(facts, "decoder_hidden_size", state, "encoder_to_decoder.weight")
-        _put(facts, "decoder_intermediate_size", state, f"{layer}0.intermediate.dense.weight")
-        facts["decoder_num_hidden_layers"] = _count_layers(state, layer, source)
+        facts["decoder_num_hidden_layers"] = _count_layers(state, decoder, source)
+    sizes = {
+        "intermediate_size": f"{encoder}0.intermediate.dense.weight",
+        "num_labels": "classifier.weight",
+        "decoder_hidden_size": "encoder_to_decoder.weight",
+        "decoder_intermediate_size": f"{decoder}0.intermediate.dense.weight",
+    }
+    facts |= {field: len(state[name]) for field, name in sizes.items() if name in state}
     # A stored table tells the number of tokens. VideoMAEs were made with 16 square frames, image
     # MAEs with one and a class token.
     num_frames, tubelet, num_extra = (16, frames[0], 0) if frames else (1, 1, 1)
@@ -316,11 +296,6 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
                 if frames:
                     facts["num_frames"] = num_frames
     return facts
-
-
-def _put(facts: dict[str, Any], field: str, state: State, key: str) -> None:
-    if key in state:
-        facts[field] = state[key].shape[0]
 
 
 def _count_layers(state: State, prefix: str, source: str) -> int:

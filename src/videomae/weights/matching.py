@@ -4,7 +4,7 @@ A model must come out as it was trained, or say what in it is new.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from videomae.weights.keys import State, some
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor of a checkpoint and of a model. `print(report)` tells it briefly.
+    """How each tensor of a checkpoint and of a model fared; `print(report)` shows it briefly.
 
     `missing` are tensors of the model that the checkpoint lacks, `reshaped` those it has in another
     shape, as (name, its shape, the model's shape); both together are `newly_initialised`. `unused`
@@ -62,69 +62,10 @@ class LoadReport:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-@dataclass(frozen=True)
-class _Pairing:
-    """The tensors a model wants beside those a checkpoint has, by our names."""
-
-    model_name: str
-    config: VideoMAEConfig
-    wanted: Mapping[str, tuple[int, ...]]
-    checkpoint: Checkpoint
-    state: State
-
-    @property
-    def has_decoder(self) -> bool:
-        return "mask_token" in self.wanted
-
-    @property
-    def has_head(self) -> bool:
-        return bool(_matching(r"(classifier|fc_norm)\.", self.wanted))
-
-    @property
-    def missing(self) -> list[str]:
-        return [key for key in self.wanted if key not in self.state]
-
-    @property
-    def surplus(self) -> list[str]:
-        return [key for key in self.state if key not in self.wanted]
-
-    @property
-    def reshaped(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-        both = (
-            (key, self.state[key].shape, self.wanted[key])
-            for key in self.wanted
-            if key in self.state
-        )
-        return [(key, tuple(was), now) for key, was, now in both if tuple(was) != now]
-
-    @property
-    def starts_fresh(self) -> list[str]:
-        """A head that is nowhere in the checkpoint, its norm with it; a decoder, after images."""
-        fresh = []
-        if not self.checkpoint.has_classifier:
-            fresh += _matching(r"(classifier|fc_norm)\.", self.missing)
-        if self.checkpoint.of_images:
-            fresh += _matching(r"decoder\.|mask_token|encoder_to_decoder", self.missing)
-        return fresh
-
-    def refuse(self, problem: str, keys: list[str], mend: str) -> None:
-        """Raise WeightsError if there are any such keys, with what explains them."""
-        if not keys:
-            return
-        config = self.config
-        shapes = (f"{key} {self.wanted.get(key) or tuple(self.state[key].shape)}" for key in keys)
-        differ = [
-            f"{field} is {value} in the file and {getattr(config, field)} in the config"
-            for field, value in self.checkpoint.facts.items()
-            if field not in ("num_labels", "use_mean_pooling", "image_size", "num_frames")
-            and value != getattr(config, field)
-            and (self.has_decoder or not field.startswith("decoder_"))
-        ]
-        problem = problem.format(
-            count=len(keys), model=self.model_name, pooling=config.use_mean_pooling
-        )
-        reasons = [f"{self.checkpoint.source} {problem}: {some(shapes)}", *differ, mend]
-        raise WeightsError("; ".join(reasons))
+_HEAD = r"(classifier|fc_norm)\."
+_DECODER = r"decoder\.|mask_token|encoder_to_decoder"
+_BIASES = r".*attention\.(query|value)\.bias$"
+_ENCODER_NORM, _POOLED_NORM = r"videomae\.layernorm\.", r"fc_norm\."
 
 
 def match(
@@ -144,90 +85,93 @@ def match(
     biases of q and v, a lost final norm, lacking or surplus layers, wrong shapes. `state` stands in
     for the checkpoint's tensors; `may_lose_norm` permits to drop the final norm.
     """
-    state = checkpoint.state if state is None else state
-    pairing = _Pairing(model_name, config, wanted, checkpoint, state)
-    _refuse_lost_decoder(pairing)
-    _refuse_lost_biases(pairing)
-    _refuse_lost_norm(pairing, may_lose_norm)
-    fit = "pass a config= or overrides that fit the file"
-    lacking = [key for key in pairing.missing if key not in pairing.starts_fresh]
-    pairing.refuse("lacks {count} tensors that {model} needs", lacking, fit)
-    parts = r"videomae\.(?!layernorm)"
-    if pairing.has_decoder:
-        parts += r"|decoder\.|mask_token|encoder_to_decoder"
-    extra = _matching(parts, pairing.surplus)
-    pairing.refuse("has {count} tensors that {model} has no place for", extra, fit)
+    source, state = checkpoint.source, checkpoint.state if state is None else state
+    missing = [key for key in wanted if key not in state]
+    surplus = [key for key in state if key not in wanted]
+    shapes = ((key, tuple(state[key].shape), wanted[key]) for key in wanted if key in state)
+    reshaped = [(key, was, now) for key, was, now in shapes if was != now]
+    has_decoder, has_head = "mask_token" in wanted, bool(_matching(_HEAD, wanted))
 
-    reshaped = pairing.reshaped
+    def refuse(keys: list[str], problem: str, fix: str) -> None:
+        """Raise WeightsError if there are any such keys, with what explains them."""
+        if keys:
+            each = (f"{key} {wanted.get(key) or tuple(state[key].shape)}" for key in keys)
+            differ = _differences(checkpoint.facts, config, with_decoder=has_decoder)
+            raise WeightsError("; ".join([f"{source} {problem}: {some(each)}", *differ, fix]))
+
+    if has_decoder and not (checkpoint.has_decoder or checkpoint.of_images):
+        raise WeightsError(
+            f"{source} has no decoder (encoder_to_decoder, mask_token, decoder.*), and "
+            f"{model_name} needs one; take a pre-training checkpoint, such as "
+            "MCG-NJU/videomae-base or a .pth of the original pre-training code"
+        )
+
+    if not _matching(_BIASES, state):
+        refuse(
+            _matching(_BIASES, missing),
+            "has lost the biases of q and v",
+            "early transformers 5 releases dropped them in silence: get the original file, or if "
+            "the model was trained without, pass qv_bias=False",
+        )
+    if not _matching(_BIASES, wanted):
+        refuse(
+            _matching(_BIASES, surplus),
+            "has biases of q and v that qv_bias=False would lose",
+            "pass qv_bias=True",
+        )
+
+    # A head that is nowhere in the checkpoint starts fresh, its norm with it; so does a decoder
+    # after images.
+    fresh = [] if checkpoint.has_classifier else _matching(_HEAD, missing)
+    fresh += _matching(_DECODER, missing) if checkpoint.of_images else []
+    lacking = [key for key in missing if key not in fresh]
+
+    with_pooling = f"with use_mean_pooling={config.use_mean_pooling}"
+    fix = f"pass use_mean_pooling={not config.use_mean_pooling}"
+    norms = _matching(f"{_ENCODER_NORM}|{_POOLED_NORM}", lacking)
+    refuse(norms, f"lacks the final norm that {model_name} needs {with_pooling}", fix)
+    lost = _matching(_POOLED_NORM, surplus) if has_head else []
+    # A classifier that starts fresh leaves the encoder's norm, as in the published fine-tuning.
+    if not has_head or checkpoint.has_classifier:
+        lost += _matching(_ENCODER_NORM, surplus)
+    if not may_lose_norm:
+        refuse(lost, f"has a final norm that {model_name} would lose {with_pooling}", fix)
+
+    fix = "pass a config= or overrides that fit the file"
+    refuse(lacking, f"lacks {len(lacking)} tensors that {model_name} needs", fix)
+    extra = _matching(r"videomae\.(?!layernorm)", surplus)
+    extra += _matching(_DECODER, surplus) if has_decoder else []
+    refuse(extra, f"has {len(extra)} tensors that {model_name} has no place for", fix)
+
     refused = [key for key, _, _ in reshaped]
     if _matching(r"classifier\.", refused) == refused:
-        fit = "pass ignore_mismatched_sizes=True to start the head anew"
+        fix = "pass ignore_mismatched_sizes=True to start the head anew"
     if ignore_mismatched_sizes:  # but a model whose layers do not fit is another model
         refused = _matching(r".*\.(layer|decoder_layers)\.\d", refused)
-    shapes = ", ".join(
-        f"{key} is {was} there, {now} in {{model}}" for key, was, now in reshaped[:3]
-    )
-    pairing.refuse(f"has {{count}} tensors of another shape ({shapes})", refused, fit)
-    again = {key for key, _, _ in reshaped}
+    differ = ", ".join(f"{key} is {a} there, {b} in {model_name}" for key, a, b in reshaped[:3])
+    refuse(refused, f"has {len(refused)} tensors of another shape ({differ})", fix)
     return LoadReport(
-        source=checkpoint.source,
+        source=source,
         scheme=checkpoint.scheme,
-        loaded=tuple(key for key in wanted if key in state and key not in again),
-        missing=tuple(pairing.missing),
+        loaded=tuple(key for key in wanted if key in state and state[key].shape == wanted[key]),
+        missing=tuple(missing),
         unexpected=checkpoint.unexpected,
         reshaped=tuple(reshaped),
-        unused=tuple(pairing.surplus),
+        unused=tuple(surplus),
         notes=tuple(notes),
         left_out=checkpoint.left_out,
     )
 
 
-def _refuse_lost_decoder(pairing: _Pairing) -> None:
-    checkpoint = pairing.checkpoint
-    if pairing.has_decoder and not (checkpoint.has_decoder or checkpoint.of_images):
-        raise WeightsError(
-            f"{checkpoint.source} has no decoder (encoder_to_decoder, mask_token, "
-            f"decoder.*), and {pairing.model_name} needs one; take a pre-training "
-            "checkpoint, such as MCG-NJU/videomae-base or a .pth of the original pre-training code"
-        )
-
-
-def _refuse_lost_biases(pairing: _Pairing) -> None:
-    biases = r".*attention\.(query|value)\.bias$"
-    if not _matching(biases, pairing.state):
-        pairing.refuse(
-            "has lost the biases of q and v",
-            _matching(biases, pairing.missing),
-            "early transformers 5 releases dropped them in silence: get the original file, or if "
-            "the model was trained without, pass qv_bias=False",
-        )
-    if not _matching(biases, pairing.wanted):
-        pairing.refuse(
-            "has biases of q and v that qv_bias=False would lose",
-            _matching(biases, pairing.surplus),
-            "pass qv_bias=True",
-        )
-
-
-def _refuse_lost_norm(pairing: _Pairing, may_lose_norm: bool) -> None:
-    of_encoder, of_pool = r"videomae\.layernorm\.", r"fc_norm\."
-    lacking = [key for key in pairing.missing if key not in pairing.starts_fresh]
-    mend = f"pass use_mean_pooling={not pairing.config.use_mean_pooling}"
-    pairing.refuse(
-        "lacks the final norm that {model} needs with use_mean_pooling={pooling}",
-        _matching(f"{of_encoder}|{of_pool}", lacking),
-        mend,
-    )
-    lost = []
-    if pairing.has_head:
-        lost += _matching(of_pool, pairing.surplus)
-    # A classifier that starts afresh leaves the encoder's norm, as in the published fine-tuning.
-    if not pairing.has_head or pairing.checkpoint.has_classifier:
-        lost += _matching(of_encoder, pairing.surplus)
-    if not may_lose_norm:
-        pairing.refuse(
-            "has a final norm that {model} would lose with use_mean_pooling={pooling}", lost, mend
-        )
+def _differences(
+    facts: Mapping[str, Any], config: VideoMAEConfig, *, with_decoder: bool
+) -> Iterator[str]:
+    """Where a config says otherwise than a file, of what makes for other tensors."""
+    for field, value in facts.items():
+        if field in ("num_labels", "use_mean_pooling", "image_size", "num_frames"):
+            continue
+        if value != getattr(config, field) and (with_decoder or not field.startswith("decoder_")):
+            yield f"{field} is {value} in the file and {getattr(config, field)} in the config"
 
 
 def _matching(pattern: str, keys: Iterable[str]) -> list[str]:
