@@ -16,6 +16,7 @@ from videomae.model.modeling import (
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
     VideoMAEModel,
+    VideoMAEPreTrainedModel,
 )
 
 SIZES: dict[str, Any] = {
@@ -259,17 +260,20 @@ def test_a_decoder_is_run_by_torch_and_that_is_logged(capsys: pytest.CaptureFixt
     )
 
 
-def test_tokens_of_any_model_and_what_is_made_of_them(clips: torch.Tensor) -> None:
-    config = VideoMAEConfig(**SIZES, use_mean_pooling=False)
-    for kind in (VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification):
-        model = kind(config).eval()
-        encoder: Any = getattr(model, "videomae", model)
-        engine = engines.load(model, tokens=True)
-        with torch.no_grad():
-            expected = encoder(clips, return_dict=True).last_hidden_state
-        torch.testing.assert_close(engine(clips), expected)
-        means = engine(clips, lambda tokens: tokens.mean(1))
-        torch.testing.assert_close(means, expected.mean(1))
+@pytest.mark.parametrize(
+    "kind", [VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification]
+)
+def test_tokens_of_any_model_and_what_is_made_of_them(
+    kind: type[VideoMAEPreTrainedModel], clips: torch.Tensor
+) -> None:
+    model = kind(VideoMAEConfig(**SIZES, use_mean_pooling=False)).eval()
+    encoder: Any = getattr(model, "videomae", model)
+    engine = engines.load(model, tokens=True)
+    with torch.no_grad():
+        expected = encoder(clips, return_dict=True).last_hidden_state
+    torch.testing.assert_close(engine(clips), expected)
+    means = engine.run(lambda pixels: engine.answer(pixels).mean(1), clips)
+    torch.testing.assert_close(means, expected.mean(1))
 
 
 class Stub:

@@ -149,7 +149,7 @@ def test_conversion_is_logged_in_one_line(tmp_path: Path) -> None:
     with torch.no_grad():
         tokens = engine.model.videomae(make_clips(2), return_dict=True).last_hidden_state  # type: ignore[operator, union-attr]
     torch.testing.assert_close(engine(make_clips(2)), tokens, atol=1e-4, rtol=1e-4)
-    means = engine(make_clips(2), lambda found: found.mean(1))
+    means = engine.run(lambda pixels: engine.answer(pixels).mean(1), make_clips(2))
     torch.testing.assert_close(means, tokens.mean(1), atol=1e-4, rtol=1e-4)
 
 

@@ -365,11 +365,11 @@ def test_models_of_the_wrong_kind_are_refused(
     tmp_path: Path,
 ) -> None:
     pretrained.save_pretrained(tmp_path / "pretrained")
-    with pytest.raises(ConfigError, match="VideoMAEForPreTraining, and classify needs a Vi"):
+    with pytest.raises(ConfigError, match="is a VideoMAEForPreTraining, expected a VideoMAEForV"):
         predict.classify(films[0], model=pretrained)
     with pytest.raises(WeightsError, match="holds no trained classifier"):
         predict.classify(films[0], model=tmp_path / "pretrained")
-    with pytest.raises(ConfigError, match="Classification, which has no decoder, and reconstruct"):
+    with pytest.raises(ConfigError, match="Classification, expected a VideoMAEForPreT"):
         predict.reconstruct(films[0], model=classifier)
     with pytest.raises(WeightsError, match="has no decoder"):
         predict.reconstruct(films[0], model=folder)

@@ -22,8 +22,10 @@ from videomae.model.attention import best_implementation
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
+    VideoMAEModel,
     VideoMAEPreTrainedModel,
 )
+from videomae.weights.checkpoint import has_pooled_norm
 from videomae.weights.pretrained import load_trained
 
 ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
@@ -70,20 +72,15 @@ class Engine:
         """The model's config."""
         return self.model.config
 
-    def __call__(
-        self, pixel_values: Tensor, finish: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def __call__(self, pixel_values: Tensor) -> Tensor:
         """Logits of clips: (B, T, C, H, W) of any float type, anywhere -> (B, K) float32, CPU.
 
-        `finish` is applied to the answer where that is, before it comes to the CPU. Safe from
-        several threads.
+        Safe from several threads.
         """
-        if finish is None:
-            return self.run(self.answer, pixel_values)
-        return self.run(lambda pixels: finish(self.answer(pixels)), pixel_values)
+        return self.run(self.answer, pixel_values)
 
     def run(self, compute: Callable[[Tensor], Tensor], pixel_values: Tensor) -> Tensor:
-        """`compute` of clips that were brought to the model's device and dtype, without gradients.
+        """Compute anything of clips, brought to the model's device and dtype, without gradients.
 
         Returns what `compute` returns, as float32 on the CPU. ConfigError where a GPU's memory is
         too small.
@@ -142,8 +139,9 @@ def load(
             loaded.
         device: "cpu", "cuda:1", ... None or "auto" is the best that is there, or where a loaded
             model is.
-        model_class: what to load; ignored for a loaded model.
-        tokens: answer with the encoder's tokens (B, N, D), not with a classifier's logits.
+        model_class: what to load; ignored for a loaded model, and with `tokens`.
+        tokens: answer with the encoder's tokens (B, N, D), not with a classifier's logits. What is
+            loaded is the encoder with its final norm, which is the classifier's in some models.
         calibration: real clips, (T, C, H, W) each or (B, T, C, H, W), that set the ranges of int8;
             needed once.
         engine_cache_dir: where converted models are kept, see `cache.cache_root`.
@@ -156,14 +154,19 @@ def load(
     model is not in the checkpoint and would have to run untrained.
     """
     log = tell or complain
-    loaded = path_or_model if isinstance(path_or_model, VideoMAEPreTrainedModel) else None
-    at = loaded.device if loaded is not None and device in (None, "auto") else as_device(device)
-    precision = _precision(engine, dtype, at, None if loaded is None else loaded.dtype)
     if isinstance(path_or_model, VideoMAEPreTrainedModel):
         model = path_or_model
+        at = model.device if device in (None, "auto") else as_device(device)
+        precision = _precision(engine, dtype, at, model.dtype)
     else:
+        at = as_device(device)
+        precision = _precision(engine, dtype, at, None)
         # On a CPU in float32 first, because engines with weights of their own convert from that.
         first = torch.float32 if at.type == "cpu" else DTYPES[precision]
+        if tokens and has_pooled_norm(path_or_model):
+            model_class, overrides["num_labels"] = VideoMAEForVideoClassification, 0
+        elif tokens:
+            model_class = VideoMAEModel
         model = load_trained(model_class, path_or_model, dtype=first, **overrides).to(at)
     name = fastest(model.config, at, precision) if engine == "auto" else engine
     if isinstance(model, VideoMAEForPreTraining) and not tokens and name != "torch":

@@ -28,10 +28,8 @@ from videomae.masking import MASKS, split_mask
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
-    VideoMAEModel,
     VideoMAEPreTrainedModel,
 )
-from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import (
     FrameStride,
     OnError,
@@ -45,7 +43,6 @@ from videomae.report import pictures, reconstruction
 from videomae.report.reconstruction import Rendering
 from videomae.tubelets import pixel_targets
 from videomae.video.reader import BadVideo, Frames
-from videomae.weights.checkpoint import has_pooled_norm
 
 Model = PathLike | VideoMAEPreTrainedModel
 Features = Literal["pooled", "per_time", "tokens"]
@@ -200,13 +197,8 @@ def classify(
     ```
     """
     _check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
-    ready = _load(model, tell, engine=engine, dtype=dtype, device=device)
-    if not isinstance(ready.model, VideoMAEForVideoClassification):
-        raise ConfigError(
-            f"model is a {type(ready.model).__name__}, and classify needs a "
-            "VideoMAEForVideoClassification; pass one, or a path to let it be loaded"
-        )
-    processor = processor or _processor_of(model, ready.config)
+    options = {"engine": engine, "dtype": dtype, "device": device}
+    ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
     names = ready.config.id2label or {}
 
@@ -274,15 +266,14 @@ def embed(
             f"features={features!r} of {num_clips} clips x {num_crops} crops cannot be averaged; "
             "use features='pooled', or num_clips=1, num_crops=1"
         )
-    kind: dict[str, Any] = {"model_class": VideoMAEModel}
-    if not isinstance(model, VideoMAEPreTrainedModel) and has_pooled_norm(model):
-        kind = {"model_class": VideoMAEForVideoClassification, "num_labels": 0}
-    ready = _load(model, tell, engine=engine, dtype=dtype, device=device, tokens=True, **kind)
-    processor = processor or _processor_of(model, ready.config)
+    options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
+    ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
 
     def compute(pixel_values: Tensor) -> Tensor:
-        return ready(pixel_values, lambda tokens: _features(ready.model, tokens, features))
+        return ready.run(
+            lambda pixels: _features(ready.model, ready.answer(pixels), features), pixel_values
+        )
 
     def answer(path: Path | None, found: Tensor) -> Embedding:
         return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
@@ -327,16 +318,9 @@ def reconstruct(
     """
     if mask not in MASKS:
         raise ConfigError(f"mask={mask!r} is not one of {', '.join(MASKS)}{nearest(mask, MASKS)}")
-    ready = _load(
-        model, tell, engine=engine, dtype=dtype, device=device, model_class=VideoMAEForPreTraining
-    )
-    if not isinstance(ready.model, VideoMAEForPreTraining):
-        raise ConfigError(
-            f"model is a {type(ready.model).__name__}, which has no decoder, and reconstruct needs "
-            "a VideoMAEForPreTraining; pass one, or a path to let it be loaded"
-        )
+    options = {"engine": engine, "dtype": dtype, "device": device}
+    ready, processor = _load(model, processor, VideoMAEForPreTraining, tell, **options)
     config = ready.config
-    processor = processor or _processor_of(model, config)
     generator = torch.Generator().manual_seed(seed)
     hidden = MASKS[mask](config.grid, mask_ratio, generator=generator)  # (1, N)
 
@@ -366,6 +350,28 @@ def reconstruct(
     return _answers(prepared(videos, ViewMaker(config, processor, frame_stride), on_error), answer)
 
 
+def _load(
+    model: Model,
+    processor: Any,
+    kind: type[VideoMAEPreTrainedModel],
+    log: Log | None,
+    **options: Any,
+) -> tuple[engines.Engine, Any]:
+    """Get a model of a kind ready to run, log what runs it, and find its processor if none came."""
+    place: PathLike | None = None
+    if not isinstance(model, VideoMAEPreTrainedModel):
+        place = model
+    elif not isinstance(model, kind):
+        raise ConfigError(
+            f"model is a {type(model).__name__}, expected a {kind.__name__}; pass one, or a path "
+            "to let it be loaded"
+        )
+    ready = engines.load(model, model_class=kind, tell=log, **options)
+    if log:
+        log(ready.describe())
+    return ready, processor or find_processor(place, ready.config)
+
+
 def _answers(
     found: Iterable[tuple[Path | None, Tensor | BadVideo]],
     answer: Callable[[Path | None, Tensor], Result],
@@ -375,26 +381,11 @@ def _answers(
         yield value if isinstance(value, BadVideo) else answer(path, value)
 
 
-def _processor_of(model: Model, config: VideoMAEConfig) -> VideoMAEImageProcessor:
-    """The processor stored beside a model; one that fits where the model came loaded."""
-    return find_processor(None if isinstance(model, VideoMAEPreTrainedModel) else model, config)
-
-
 def _scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
     """Logits (V, K) as what they mean for the problem that the model was trained on."""
     if config.problem_type == "multi_label_classification":
         return logits.sigmoid()
     return logits if config.problem_type == "regression" else logits.softmax(-1)
-
-
-def _load(
-    model: PathLike | VideoMAEPreTrainedModel, tell: Log | None, **options: Any
-) -> engines.Engine:
-    """The model ready to run, having told what runs it."""
-    ready = engines.load(model, tell=tell, **options)
-    if tell:
-        tell(ready.describe())
-    return ready
 
 
 def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features) -> Tensor:
