@@ -54,14 +54,6 @@ class Tuned:
     def mean(self) -> float:
         return mean(self.top1)
 
-    def beats(self, other: "Tuned") -> bool:
-        """Whether the worst seed of this is above the other's best, and above its mean by MARGIN.
-
-        >>> Tuned((70.0, 74.0), 1, 1).beats(Tuned((64.0, 69.0), 1, 1))
-        True
-        """
-        return min(self.top1) > max(max(other.top1), other.mean + MARGIN)
-
     def __str__(self) -> str:
         """The mean, and half the distance from the worst to the best seed.
 
@@ -220,14 +212,18 @@ def verdict(
     if not ours or not theirs:
         return "not run yet"
     best, other = (max(some, key=lambda each: each.mean) for some in (ours, theirs))
+
+    def beats(one: Tuned, other: Tuned) -> bool:
+        return min(one.top1) > max(*other.top1, other.mean + MARGIN)
+
     if max(best.mean, other.mean) < CHANCE + MARGIN:
         return "neither learns"
     single = 1 in (len(best.starts), len(other.starts))
     if single and abs(best.mean - other.mean) <= by_seed:
         return "undecided"
-    if best.beats(other):
+    if beats(best, other):
         return "holds"
-    return "does not hold" if other.beats(best) else "undecided"
+    return "does not hold" if beats(other, best) else "undecided"
 
 
 def claims(results: Results) -> dict[str, dict[str, str]]:

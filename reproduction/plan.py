@@ -10,23 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from videomae.config import VideoMAEConfig
-from videomae.settings import Domain, FinetuneSettings, Mask, Preset, PretrainSettings
+from videomae.settings import (
+    Domain,
+    FinetuneSettings,
+    Mask,
+    MotionSettings,
+    Preset,
+    PretrainSettings,
+)
 
 KINDS: tuple[Mask, ...] = ("tube", "random", "frame")
-
-
-@dataclass(frozen=True)
-class Clips:
-    """A rendered set: the first `count` scenes of a seed in one domain."""
-
-    domain: Domain
-    count: int
-    size: int = 48
-    seed: int = 1
-
-    @property
-    def name(self) -> str:
-        return f"{self.domain}-{self.size}px-{self.seed}-{self.count}"
 
 
 @dataclass(frozen=True)
@@ -46,14 +39,21 @@ class Scale:
         """The model of all experiments of one image size."""
         return VideoMAEConfig.preset(self.preset, image_size=image_size, num_frames=self.num_frames)
 
-    def test_clips(self, experiment: "Experiment") -> Clips:
-        """The test clips: of the experiment's domain and size."""
-        return Clips(experiment.domain, self.held_out, experiment.image_size, seed=7)
-
-    def clips(self, experiment: "Experiment") -> tuple[Clips, ...]:
-        """Every rendered set that an experiment reads."""
-        found = (experiment.data, self.test_clips(experiment))
-        return (*found, experiment.probed(self)) if isinstance(experiment, Pretraining) else found
+    def clips(self, experiment: "Experiment", folder: Path) -> dict[str, MotionSettings]:
+        """The rendered sets that an experiment reads: train, test, and probe of a pre-training."""
+        if isinstance(experiment, Pretraining):
+            counts = {"train": experiment.clips, "test": self.held_out, "probe": self.probe_clips}
+        else:
+            counts = {"train": experiment.labels, "test": self.held_out}
+        domain, size, found = experiment.domain, experiment.image_size, {}
+        for use, count in counts.items():
+            seed = 7 if use == "test" else 1
+            found[use] = MotionSettings(
+                folder / "data" / f"{domain}-{size}px-{seed}-{count}",
+                clips=count, seed=seed, size=size, num_frames=self.video_frames, domain=domain,
+                workers=2,
+            )  # fmt: skip
+        return found
 
     def settings(self) -> dict[str, Any]:
         """The settings that all runs share."""
@@ -92,14 +92,6 @@ class Pretraining:
     lr: float = 0.0384
     seed: int = 0
 
-    @property
-    def data(self) -> Clips:
-        return Clips(self.domain, self.clips, self.image_size)
-
-    def probed(self, scale: Scale) -> Clips:
-        """The clips that its linear probe learns from."""
-        return Clips(self.domain, scale.probe_clips, self.image_size)
-
     def settings(self, scale: Scale, folder: Path) -> PretrainSettings:
         """The settings of this run, with its data below `folder/data`.
 
@@ -112,7 +104,7 @@ class Pretraining:
         values["lr"] *= self.num_repeats
         return PretrainSettings(
             **values,
-            data=folder / "data" / self.data.name,
+            data=scale.clips(self, folder)["train"].output,
             batch_size=scale.batch_size // self.num_repeats,
             warmup_epochs=self.epochs / 20,
             draw_every_epochs=self.epochs,
@@ -135,16 +127,13 @@ class Finetuning:
     lr: float = 1.6e-2
     seeds: tuple[int, ...] = (0, 1, 2)
 
-    @property
-    def data(self) -> Clips:
-        return Clips(self.domain, self.labels, self.image_size)
-
     def settings(self, scale: Scale, folder: Path, *, init: Path | None) -> FinetuneSettings:
         """The settings of one of these runs; the seed is still to be set."""
+        clips = scale.clips(self, folder)
         return FinetuneSettings(
             **scale.settings(),
-            data=folder / "data" / self.data.name,
-            eval_data=folder / "data" / scale.test_clips(self).name,
+            data=clips["train"].output,
+            eval_data=clips["test"].output,
             image_size=self.image_size,
             init=None if init is None else str(init),
             epochs=self.epochs,
@@ -220,12 +209,7 @@ def with_tuned(*starts: Pretraining) -> tuple[Experiment, ...]:
         for start in starts
         for experiment in (
             start,
-            dataclasses.replace(
-                tuned(start),
-                domain=start.domain,
-                image_size=start.image_size,
-                frame_stride=start.frame_stride,
-            ),
+            Finetuning(f"{start.name}-tuned", start, start.domain, start.image_size),
         )
     )
 

@@ -29,7 +29,7 @@ from videomae.errors import WeightsError
 from videomae.evaluation.probe import linear_probe
 from videomae.hub import read_json, write_json
 from videomae.report.record import read_run, thin
-from videomae.settings import LinearProbeSettings, MotionSettings, to_toml
+from videomae.settings import LinearProbeSettings, to_toml
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain
@@ -85,7 +85,8 @@ class Study:
                 ready = [each for each in waiting if self.can_start(each)]
                 for experiment in ready[: workers - len(running)]:
                     report(f"clips for {experiment.name}")
-                    self.render(experiment)
+                    for clips in self.plan.scale.clips(experiment, self.folder).values():
+                        render_dataset(clips)
                     running[experiment] = self._start(experiment)
                     waiting.remove(experiment)
                 report()
@@ -149,21 +150,6 @@ class Study:
     def _model_dir(self, start: Pretraining) -> Path:
         return self.work_dir(start) / "model"
 
-    def render(self, experiment: Experiment) -> None:
-        """Make the clips that an experiment reads, where they are not there yet."""
-        for clips in self.plan.scale.clips(experiment):
-            render_dataset(
-                MotionSettings(
-                    self.folder / "data" / clips.name,
-                    clips=clips.count,
-                    seed=clips.seed,
-                    size=clips.size,
-                    num_frames=self.plan.scale.video_frames,
-                    domain=clips.domain,
-                    workers=2,
-                )
-            )
-
     def _start(self, experiment: Experiment) -> "subprocess.Popen[bytes]":
         """Run an experiment in a process of its own, whose output goes into a file."""
         work_dir = self.work_dir(experiment)
@@ -218,10 +204,10 @@ class Study:
         }
 
     def _probe(self, experiment: Pretraining, model: Path) -> dict[str, float]:
-        scale, data = self.plan.scale, self.folder / "data"
+        clips = self.plan.scale.clips(experiment, self.folder)
         settings = LinearProbeSettings(
-            data=data / experiment.probed(scale).name,
-            eval_data=data / scale.test_clips(experiment).name,
+            data=clips["probe"].output,
+            eval_data=clips["test"].output,
             model=str(model),
             frame_stride=experiment.frame_stride,
             output=model / "probe",

@@ -11,7 +11,6 @@ from reproduction.plan import (
     FULL,
     OBJECT,
     QUICK,
-    Clips,
     Finetuning,
     Plan,
     Pretraining,
@@ -20,6 +19,7 @@ from reproduction.plan import (
     tuned,
     with_tuned,
 )
+from reproduction.run import work_of
 from videomae.config import VideoMAEConfig
 from videomae.masking import MASKS
 
@@ -81,7 +81,7 @@ def test_the_plan_holds_what_the_findings_need() -> None:
 
 def test_the_quick_plan_is_a_small_one_of_the_same_kinds() -> None:
     def work(plan: Plan) -> int:
-        return sum(p.epochs * p.data.count for p in plan.experiments)
+        return sum(map(work_of, plan.experiments))
 
     assert work(QUICK) < work(FULL) / 20
     assert {type(p) for p in QUICK.experiments} == {Pretraining, Finetuning}
@@ -97,10 +97,14 @@ def test_names_say_what_is_not_as_usual() -> None:
 
 def test_an_experiment_names_the_clips_that_it_reads() -> None:
     scale, start = Scale(held_out=5, probe_clips=10), masked("tube", 0.9, clips=20)
-    tested = Clips("camera", 5, seed=7)
-    assert scale.clips(start) == (Clips("camera", 20), tested, Clips("camera", 10))
-    assert scale.clips(tuned(start, labels=10)) == (Clips("camera", 10), tested)
-    assert tested.name == "camera-48px-7-5"
+    found = scale.clips(start, Path("runs"))
+    assert {use: (str(clips.output), clips.clips, clips.seed) for use, clips in found.items()} == {
+        "train": ("runs/data/camera-48px-1-20", 20, 1),
+        "test": ("runs/data/camera-48px-7-5", 5, 7),
+        "probe": ("runs/data/camera-48px-1-10", 10, 1),
+    }
+    few = scale.clips(tuned(start, labels=10), Path("runs"))
+    assert few == {"train": found["probe"], "test": found["test"]}
 
 
 def test_variants_differ_in_the_named_settings_alone() -> None:
