@@ -450,11 +450,11 @@ class PrepareSettings:
     output: Path
     """The folder to write: manifest.csv, labels.txt, report.md, report.json."""
     layout: Layout = "auto"
-    """How to read the source; auto tells by its names and lines, and asks where it cannot."""
+    """How to read the source; auto goes by its names and lines, and asks where they allow two."""
     root: Path | None = None
     """Where relative paths start and the videos lie; by default the folder of the source."""
     split: str | None = None
-    """Split of a list whose name tells none of train, val and test."""
+    """Split of a list whose name has none of train, val and test."""
     fold: int = 1
     """Which of the three splits of UCF101 and HMDB51."""
     labels: Path | None = None
@@ -470,15 +470,15 @@ class PrepareSettings:
     resize_short: int | None = None
     """Re-encode the videos with this short side in pixels, quick to read from any frame."""
     keyframe_distance: int = 16
-    """Of resized videos: frames from one that stands alone to the next."""
+    """Frames from one key frame of a resized video to the next."""
     crf: int = 23
-    """Of resized videos: quality from 0 (lossless) to 51."""
+    """Quality of resized videos, from 0 (lossless) to 51."""
     shards: bool = False
     """Pack the videos into WebDataset tar files."""
     videos_per_shard: int = 500
     """Videos in each of those."""
     seed: int = 0
-    """Of the order in shards."""
+    """Another seed gives another order in shards."""
     workers: int | None = None
     """Videos read or written at once; by default one per core."""
 
@@ -510,9 +510,9 @@ class MotionSettings:
     workers: int | None = None
     """Videos rendered at once; by default one per core."""
     still: bool = False
-    """Repeat each clip's middle frame, which tells no class: a check on the models."""
+    """Repeat each clip's middle frame, which shows no class: a check on the models."""
     domain: Domain = "camera"
-    """What moves: the view of a bright plane, or one object over a grey ground."""
+    """The view of a bright plane moves, or one object over a grey ground."""
 
     def __post_init__(self) -> None:
         _check_choices(self)

@@ -417,7 +417,7 @@ def test_addresses_are_kept_and_said_to_be_unopened(
 
 
 def test_a_manifest_is_a_source_and_seconds_are_kept(
-    put: Callable[..., Path], tmp_path: Path
+    put: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put("long.mp4", 0)
     lines = ["path,label,split,start_seconds,end_seconds", "long.mp4,a,train,0.2,0.4"]
@@ -426,6 +426,9 @@ def test_a_manifest_is_a_source_and_seconds_are_kept(
     (row,) = survey.usable
     assert (row.video.start_seconds, row.video.end_seconds, row.num_frames) == (0.2, 0.4, 5)
     assert "that part is empty" in survey.unreadable[0].reason
+    monkeypatch.chdir(tmp_path.parent)
+    again = prepare(Path(tmp_path.name, "mine.csv"), tmp_path / "again").survey
+    assert [row.num_frames for row in again.usable] == [5]
 
 
 def test_an_output_of_something_else_is_refused(data: Path, tmp_path: Path) -> None:
@@ -439,7 +442,7 @@ def test_an_output_of_something_else_is_refused(data: Path, tmp_path: Path) -> N
         prepare(data / "run", tmp_path / "out")
     (tmp_path / "hers").mkdir()
     (tmp_path / "hers" / "manifest.csv").write_text("path\nx.mp4\n")
-    with pytest.raises(ConfigError, match="holds a manifest of somebody else"):
+    with pytest.raises(ConfigError, match="holds a manifest of another source"):
         prepare(data, tmp_path / "hers")
 
 

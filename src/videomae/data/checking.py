@@ -1,4 +1,4 @@
-"""Whether each listed video is there, whole and unique: found, probed in parallel, remembered."""
+"""Checks that each listed video is there, whole and unique: found, probed, remembered."""
 
 import hashlib
 import json
@@ -163,7 +163,7 @@ def _by_stem(root: Path, wanted: set[str]) -> dict[str, list[str]]:
 
 
 def _best(item: Listed, paths: Sequence[str]) -> str | None:
-    """Of several files of one name, that in the folder of its split and class."""
+    """The one of several files of one name that lies in the folder of its split and class."""
     likely = {item.split, item.label, item.label.replace(" ", "_")} - {""}
     return max(paths, key=lambda path: len(likely & set(Path(path).parts)), default=None)
 
@@ -176,7 +176,7 @@ def _row(item: Listed, path: str) -> Checked:
     if video.num_frames is None or video.offset is not None or video.is_remote:
         return Checked(video)
     images = image_numbers(Path(path))
-    if images is None:  # a video file, or a folder without images, which probing will tell of
+    if images is None:  # a video file, or a folder without images, which probing will find
         return Checked(replace(video, first_frame=None, num_frames=None))
     first = item.first_frame or 0
     if item.first_number is not None:
@@ -268,7 +268,7 @@ def stamp_of(video: Video) -> list[int]:
 
 
 def compare(rows: Sequence[Checked], work: Work) -> list[Checked]:
-    """Tell of each readable video which content it has. Only files of one size are read for it."""
+    """Give each readable video a name for its content; only files of one size are read for it."""
 
     def digest(file: Video) -> str:
         key = f"sha256 {file.path} {file.offset}"

@@ -24,7 +24,7 @@ from videomae.video.limits import VIDEO_SUFFIXES
 
 # Class numbers make a list of names with a place for each, so that one slip must not make millions.
 _MAX_CLASSES = 1_000_000
-# Rows that are looked up on the disk to tell layouts apart, spread over the list.
+# Rows that are looked up on the disk to find the layout, spread over the list.
 _LOOKED_UP = 32
 
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
@@ -203,7 +203,7 @@ def _mostly(facts: Iterable[bool]) -> bool:
 
 
 def understood(lines: Iterable[Line], layout: str) -> list[Listed]:
-    """What lines of a known layout say. Raises ConfigError with the line that does not fit it.
+    """The videos that lines of a known layout name; ConfigError for a line that does not fit it.
 
     >>> understood([Line("x", (1, 58))], "v2-pretrain")[0].first_number
     1
@@ -285,7 +285,7 @@ def _label(numbers: Sequence[int]) -> str:
 def named(
     items: Sequence[Listed], names: Sequence[str] | None = None, *, by_number: bool = True
 ) -> tuple[list[Listed], tuple[str, ...]]:
-    """Give class numbers their names, and tell the classes in order.
+    """Give class numbers their names, and list the classes in order.
 
     Where all labels are whole numbers, `names` are their names; without any, each number is its own
     name, those that never occur too, so that class 7 stays number 7. Other labels are names
@@ -339,7 +339,7 @@ def _is_number(text: str) -> bool:
 
 
 def split_named(name: str) -> str | None:
-    """The split that a file or folder name tells of: train, val, test, or None.
+    """The split in the name of a file or folder: train, val, test, or None.
 
     >>> split_named("kinetics400_val_list_videos.txt"), split_named("validation"), split_named("my")
     ('val', 'val', None)

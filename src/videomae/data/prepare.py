@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -53,7 +54,7 @@ _MAX_NAME_BYTES = 200
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written: the manifest (None where no video is usable), the report, its contents."""
+    """The manifest (None where no video is usable) and the report, as written, and its contents."""
 
     manifest: Path | None
     report: Path
@@ -64,7 +65,7 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
     """Make one checked manifest of a list or folder, and if asked small videos and shards.
 
     Videos that `shards` packs to train on come in an order drawn from the seed. `on_progress(what,
-    done, of)` hears of each video. The same call goes on where it was interrupted.
+    done, of)` is called after each video. The same call goes on where it was interrupted.
 
     Raises ConfigError for lists that make no sense, and where the output folder holds another data
     set; bad videos are reported instead.
@@ -127,7 +128,7 @@ def _claim(source: Path, output: Path) -> None:
         made_of = read_json(output / "report.json").get("source")
     if made_of != printable(str(source)):
         raise ConfigError(
-            f"{output} holds a manifest of {made_of or 'somebody else'}, not of {source}; name "
+            f"{output} holds a manifest of {made_of or 'another source'}, not of {source}; name "
             "another folder, or remove this one"
         )
 
@@ -150,18 +151,17 @@ def split_off(rows: Sequence[Checked], share: float) -> list[Checked]:
     groups: dict[str, list[Checked]] = defaultdict(list)
     for row in rows:
         groups[row.content or row.video.path].append(row)
-    classes: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for content, group in groups.items():
-        classes[group[0].video.label].append((min(map(rank, group)), content))
+    classes: dict[str, list[tuple[str, list[Checked]]]] = defaultdict(list)
+    for group in groups.values():
+        classes[group[0].video.label].append((min(map(rank, group)), group))
     chosen = {
-        content
-        for members in classes.values()
-        for _, content in sorted(members)[: round(share * len(members))]
+        row
+        for ranked in classes.values()
+        for _, group in sorted(ranked, key=itemgetter(0))[: round(share * len(ranked))]
+        for row in group
     }
     return [
-        replace(row, video=replace(row.video, split="val"))
-        if (row.content or row.video.path) in chosen
-        else row
+        replace(row, video=replace(row.video, split="val")) if row in chosen else row
         for row in rows
     ]
 
@@ -186,17 +186,16 @@ def _resized(
         if isinstance(result, str):
             row = replace(row, reason=result)
         elif result is not None:
-            nowhere: dict[str, Any] = {"offset": None, "num_bytes": None}
+            video = replace(row.video, path=str(result.path), offset=None, num_bytes=None)
             if _part(sources[row]):
-                nowhere |= {"first_frame": None, "num_frames": None}
-            video = replace(row.video, path=str(result.path), **nowhere)
+                video = replace(video, first_frame=None, num_frames=None)
             row = replace(row, video=video, info=result)
         results.append(row)
     return results
 
 
 def _source_of(row: Checked) -> Video:
-    """What is to be resized: a video, a piece of a shard, or a part of a folder of frames."""
+    """The source to resize: a video, a piece of a shard, or a part of a folder of frames."""
     source = row.video.file
     if row.info is not None and row.info.codec == "images" and row.video.first_frame is not None:
         return replace(source, first_frame=row.video.first_frame, num_frames=row.num_frames)

@@ -21,7 +21,7 @@ from videomae.hub import atomic_path
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VIDEO_SUFFIXES
 
-# Names tell more than numbers: json before txt before cls.
+# Names say more than numbers: json before txt before cls.
 _LABELS = (".cls", ".txt", ".json")
 _MAX_LABEL_BYTES = 2**20
 
@@ -128,7 +128,7 @@ def pack(
 
 
 def _texts(row: Checked, numbers: dict[str, int], top: Path) -> tuple[str, str]:
-    """What a shard tells of a video: all of it as JSON, and its class number where it has one."""
+    """The texts beside a video: all that is known as JSON, and its class number if it has one."""
     video = row.video
     about: dict[str, Any] = {
         "label": video.label,

@@ -39,7 +39,7 @@ _UCF101 = re.compile(r"(train|test)list0([1-3])\.txt")
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source lists, in its order. root: where relative paths start."""
+    """The videos that a source lists, in its order. root: where relative paths start."""
 
     layout: str
     items: tuple[Listed, ...]
@@ -59,11 +59,11 @@ def read_source(settings: PrepareSettings) -> Listing:
     root = settings.root or folder
     if not root.is_dir():
         raise ConfigError(f"--root {root} is not a folder")
-    layout = tell_layout(source) if settings.layout == "auto" else settings.layout
+    layout = guess_layout(source) if settings.layout == "auto" else settings.layout
     names = read_names(settings.labels) if settings.labels else None
     if layout == "manifest":
         path = source if source.is_file() else source / MANIFEST_NAME
-        videos = read_manifest(path)
+        videos = read_manifest(path.absolute())
         items = [
             Listed(**vars(video), origin=f"{path.name}, row {number}")
             for number, video in enumerate(videos.items, start=1)
@@ -81,7 +81,7 @@ def read_source(settings: PrepareSettings) -> Listing:
     return Listing(layout, tuple(items), classes, root)
 
 
-def tell_layout(source: Path) -> str:
+def guess_layout(source: Path) -> str:
     """The layout a source has by its names and first lines; "lines" is a list of whatever kind."""
     if source.is_file():
         suffix = source.suffix.lower()
@@ -110,8 +110,6 @@ def _first_line(path: Path) -> list[str]:
 
 
 def _is_ssv2(path: Path) -> bool:
-    if path.suffix != ".json":
-        return False
     with path.open("rb") as file:
         return re.match(rb'\s*\[\s*\{[^}]*"id"\s*:', file.read(4096)) is not None
 
@@ -122,13 +120,13 @@ _SIGNS: dict[str, Callable[[Path], object]] = {
     "manifest": lambda path: path.name == MANIFEST_NAME,
     "ucf101": lambda path: path.name == "classInd.txt" or _UCF101.fullmatch(path.name),
     "hmdb51": lambda path: _HMDB51.fullmatch(path.name),
-    "ssv2": _is_ssv2,
+    "ssv2": lambda path: path.suffix == ".json" and _is_ssv2(path),
     "shards": lambda path: path.suffix == ".tar",
 }
 
 
 def _lists_in(source: Path) -> list[Path]:
-    """The lists in a folder: csv, txt or npy files whose names tell their split."""
+    """The lists in a folder: csv, txt or npy files that are named after their split."""
     if source.is_file():
         return [source]
     suffixes = (".csv", ".txt", ".list", ".npy")

@@ -1,4 +1,4 @@
-"""What a data set holds and lacks, counted and listed: for people, and in full for programs."""
+"""The report on a data set: its contents and losses, for people, and in full for programs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ _SHOWN = 50
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found. usable: rows of the manifest; the others are left out of it.
+    """The findings. usable: rows of the manifest; the others are left out of it.
 
     missing: listed, but not on the disk. too_short: below the least number of frames asked for.
     """
@@ -73,7 +73,7 @@ class Survey:
         return across, [group for group in several if len({row.video.split for row in group}) == 1]
 
     def warnings(self) -> list[str]:
-        """What should be looked at before training on these videos."""
+        """Things to look at before training on these videos."""
         found = []
         across, within = self.duplicates()
         if across:
