@@ -29,9 +29,12 @@ def test_a_folder_gives_its_file(folder: Path) -> None:
 
 
 def test_a_missing_file_says_what_is_there(folder: Path) -> None:
-    assert hub.fetch(folder, "x.bin", required=False) is None
-    with pytest.raises(WeightsError, match=r"has no x\.bin; it holds: config\.json"):
+    assert hub.find(folder, "x.bin") is None
+    with pytest.raises(hub.AbsentError, match=r"has no x\.bin; it holds: config\.json"):
         hub.fetch(folder, "x.bin")
+    with pytest.raises(hub.AbsentError, match=r"has no x\.bin or y\.bin; it holds: config"):
+        hub.fetch(folder, "x.bin", "y.bin")
+    assert hub.fetch(folder, "x.bin", "config.json") == folder / "config.json"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,8 @@ def test_the_cache_serves_without_a_connection(tmp_path: Path) -> None:
     where: dict[str, Any] = {"cache_dir": tmp_path, "local_files_only": True}
     path = hub.fetch("owner/name", "config.json", **where)
     assert path == repo / "snapshots" / "abc" / "config.json"
-    assert hub.fetch("owner/name", "model.safetensors", required=False, **where) is None
+    assert hub.find("owner/name", "model.safetensors", **where) is None
+    assert hub.find("owner/name", "model.safetensors", "config.json", **where) == path
     with pytest.raises(WeightsError, match=r"not in the cache, and local_files_only=True forbids"):
         hub.fetch("owner/name", "model.safetensors", **where)
 
@@ -118,7 +122,7 @@ def test_an_optional_file_may_be_absent_from_the_hub(monkeypatch: pytest.MonkeyP
         raise _raised(hub_errors.EntryNotFoundError)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert hub.fetch("owner/name", "config.json", required=False) is None
+    assert hub.find("owner/name", "config.json") is None
 
 
 def test_without_connection_an_optional_file_is_absent_only_beside_a_cached_model(
@@ -129,10 +133,10 @@ def test_without_connection_an_optional_file_is_absent_only_beside_a_cached_mode
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: "/config.json")
-    assert hub.fetch("owner/name", "model.safetensors", required=False) is None
+    assert hub.find("owner/name", "model.safetensors") is None
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     with pytest.raises(WeightsError, match="the hub could not be reached"):
-        hub.fetch("owner/name", "model.safetensors", required=False)
+        hub.find("owner/name", "model.safetensors")
 
 
 def test_the_hub_gets_the_arguments_that_concern_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack
 
 from videomae.errors import WeightsError
 
@@ -47,58 +47,57 @@ def resolve_shipped(name: PathLike) -> Path | None:
     return _ASSETS_DIR / os.fspath(name) if os.fspath(name) in shipped_names() else None
 
 
-@overload
-def fetch(
-    id_or_path: PathLike,
-    filename: str,
-    *,
-    required: Literal[True] = True,
-    **where: Unpack[HubArguments],
-) -> Path: ...
+class AbsentError(WeightsError):
+    """A model is there, and none of the files of it that were asked for."""
 
 
-@overload
-def fetch(
-    id_or_path: PathLike, filename: str, *, required: bool, **where: Unpack[HubArguments]
-) -> Path | None: ...
-
-
-def fetch(
-    id_or_path: PathLike, filename: str, *, required: bool = True, **where: Unpack[HubArguments]
-) -> Path | None:
-    """Path of one file of a model: in a local folder, in the package, or downloaded and cached.
+def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -> Path:
+    """Path of a model's file: in a local folder, in the package, or downloaded and cached.
 
     `id_or_path` is tried in this order: an existing folder, a shipped name ("motion-tiny"), a hub
-    id ("MCG-NJU/videomae-base"). `where` concerns the hub alone.
+    id ("MCG-NJU/videomae-base"). Of several file names, the first that is there counts. `where`
+    concerns the hub alone.
 
-    Returns None for a file that is not there if `required` is False. Raises WeightsError saying
-    what was looked for where: no such file, folder, repository or revision, no right to read it,
-    or no connection.
+    Raises AbsentError where there is no such file, and another WeightsError for no such folder,
+    repository or revision, no right to read it, or no connection.
 
     ```python
     fetch("runs/motion", "config.json")                            # runs/motion/config.json
     fetch("MCG-NJU/videomae-base", "config.json", revision="main")  # .../snapshots/.../config.json
     ```
     """
-    _refuse_escape(filename)
+    for filename in filenames:
+        _refuse_escape(filename)
     folder = Path(id_or_path).expanduser()
     if not folder.is_dir():
         folder = resolve_shipped(id_or_path) or folder
     if folder.is_dir():
-        path = folder / filename
-        if path.is_file():
-            return path
-        if not required:
-            return None
+        for filename in filenames:
+            if (folder / filename).is_file():
+                return folder / filename
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        raise WeightsError(f"{folder} has no {filename}; it holds: {there}")
+        raise AbsentError(f"{folder} has no {' or '.join(filenames)}; it holds: {there}")
     if folder.is_file():
         raise WeightsError(
-            f"{folder} is a file, and {filename} was looked for in it; give its folder, or pass "
-            "config= where a weight file comes alone"
+            f"{folder} is a file, and {filenames[0]} was looked for in it; give its folder, or "
+            "pass config= where a weight file comes alone"
         )
     _refuse_path(id_or_path)
-    return _download(os.fspath(id_or_path), filename, required, **where)
+    absent = []
+    for filename in filenames:
+        try:
+            return _download(os.fspath(id_or_path), filename, **where)
+        except AbsentError as error:
+            absent.append(error)
+    raise absent[0]
+
+
+def find(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -> Path | None:
+    """As `fetch`, with None in place of AbsentError."""
+    try:
+        return fetch(id_or_path, *filenames, **where)
+    except AbsentError:
+        return None
 
 
 def _refuse_escape(filename: str) -> None:
@@ -127,9 +126,7 @@ def _refuse_path(id_or_path: PathLike) -> None:
         )
 
 
-def _download(
-    repo_id: str, filename: str, required: bool, **where: Unpack[HubArguments]
-) -> Path | None:
+def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Path:
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -157,22 +154,18 @@ def _download(
         ) from error
     except hub_errors.LocalEntryNotFoundError as error:
         # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
-        # the model is cached, an optional file counts as absent; else asking on is of no use.
+        # the model is cached, the file counts as absent; else asking on is of no use.
         places: dict[str, Any] = {"cache_dir": where.get("cache_dir"), "revision": revision}
-        cached = isinstance(try_to_load_from_cache(repo_id, "config.json", **places), str)
+        absent = isinstance(try_to_load_from_cache(repo_id, "config.json", **places), str)
         how = "the hub could not be reached"
         if where.get("local_files_only"):
-            cached, how = True, "local_files_only=True forbids to download it"
-        if cached and not required:
-            return None
-        raise WeightsError(
+            absent, how = True, "local_files_only=True forbids to download it"
+        raise (AbsentError if absent else WeightsError)(
             f"{filename} of {repo_id} (revision {revision}) is not in the cache, and {how}; "
             f"connect once, or pass a folder that holds the files ({error})"
         ) from error
     except hub_errors.EntryNotFoundError as error:
-        if not required:
-            return None
-        raise WeightsError(f"{repo_id} (revision {revision}) has no {filename}") from error
+        raise AbsentError(f"{repo_id} (revision {revision}) has no {filename}") from error
     except OSError as error:  # huggingface_hub's own HTTP errors are OSErrors as well
         raise WeightsError(f"{filename} of {repo_id} could not be downloaded: {error}") from error
 

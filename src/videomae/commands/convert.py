@@ -98,7 +98,7 @@ def _processor_of(command: Convert) -> Path | None:
     """The description of the processor that lies beside the source, if there is one."""
     if Path(command.source).expanduser().is_file():
         return None
-    return hub.fetch(command.source, _PROCESSOR_NAME, required=False, revision=command.revision)
+    return hub.find(command.source, _PROCESSOR_NAME, revision=command.revision)
 
 
 def _write_processor(own: Path | None, folder: Path, config: VideoMAEConfig) -> None:

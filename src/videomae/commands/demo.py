@@ -22,7 +22,7 @@ from videomae.commands.flags import Demo
 from videomae.commands.terminal import Screen
 from videomae.data.motion import MOTIONS, render_dataset
 from videomae.errors import ConfigError, WeightsError
-from videomae.hub import atomic_path, fetch, read_json, write_json
+from videomae.hub import atomic_path, find, read_json, write_json
 from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
 from videomae.report.html import duration, render
 from videomae.report.plots import Curve
@@ -286,7 +286,7 @@ def _make_room(output: Path) -> float:
 def _published(classifier: str) -> str:
     """The score that the full recipe reached, in a sentence; empty where no figures are known."""
     try:
-        path = fetch(classifier, "results.json", required=False)
+        path = find(classifier, "results.json")
         figures = read_json(path) if path else {}
     except WeightsError:
         return ""

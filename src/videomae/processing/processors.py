@@ -156,14 +156,9 @@ class _Processor:
         with, a warning says so. Raises WeightsError where there is no such file.
         """
         where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
-        if Path(id_or_path).is_file():
-            path: Path | None = Path(id_or_path)
-        else:
-            found = (hub.fetch(id_or_path, name, required=False, **where) for name in cls._files)
-            path = next(filter(None, found), None)
-            # Neither: asked for again as required, for the sake of the reason given.
-            path = path or hub.fetch(id_or_path, _IMAGE_FILE, **where)
-        assert path is not None
+        path = Path(id_or_path)
+        if not path.is_file():
+            path = hub.fetch(id_or_path, *cls._files, **where)
         processor = cls.from_dict(hub.read_json(path), **kwargs)
         # In its cache the hub writes owner--name.
         published = any(name in os.fspath(id_or_path).replace("--", "/") for name in _PUBLISHED)

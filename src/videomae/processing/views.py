@@ -54,9 +54,8 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     """
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path
-        for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-            if hub.fetch(place, name, required=False) is not None:
-                return VideoMAEImageProcessor.from_pretrained(place)
+        if hub.find(place, "preprocessor_config.json", "video_preprocessor_config.json"):
+            return VideoMAEImageProcessor.from_pretrained(place)
     height, width = config.image_hw
     whole = {"height": height, "width": width}
     size = {"shortest_edge": height} if height == width else whole

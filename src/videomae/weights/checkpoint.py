@@ -100,7 +100,7 @@ def read_checkpoint(
     source, folder = (path.name, path.parent) if alone else (str(id_or_path), id_or_path)
     config_path = None
     if not alone or path.suffix == ".safetensors":
-        config_path = hub.fetch(folder, "config.json", required=False, **where)
+        config_path = hub.find(folder, "config.json", **where)
     kept, left_out = without_image_parts(raw)
     state, unexpected, notes = rename(kept, source=source)
     if unexpected and of_images(state):
@@ -145,21 +145,16 @@ def _find(id_or_path: hub.PathLike, use_safetensors: bool | None, where: dict[st
     path = Path(id_or_path).expanduser()
     if path.is_file():
         return path
-    names = {None: (SAFETENSORS_NAME, PICKLE_NAME), True: (SAFETENSORS_NAME,)}
-    for name in names.get(use_safetensors, (PICKLE_NAME,)):
-        for file_name in (name, f"{name}.index.json"):
-            found = hub.fetch(id_or_path, file_name, required=False, **where)
-            if found is not None:
-                return found
+    names = [SAFETENSORS_NAME] if use_safetensors in (True, None) else []
+    names += [PICKLE_NAME] if use_safetensors in (False, None) else []
+    each = (file_name for name in names for file_name in (name, f"{name}.index.json"))
     try:
-        hub.fetch(id_or_path, SAFETENSORS_NAME, **where)  # for the reason, which differs
-    except WeightsError as error:
+        return hub.fetch(id_or_path, *each, **where)
+    except hub.AbsentError as error:
         raise WeightsError(
-            f"{error}; looked for {SAFETENSORS_NAME}, {PICKLE_NAME} and their shards"
-            f"{'' if use_safetensors is None else f' (use_safetensors={use_safetensors})'}; "
-            "a weight file of another name is opened by its own path"
+            f"{error}; looked for {' and '.join(names)}, whole or in shards; a weight file of "
+            "another name is opened by its own path"
         ) from error
-    raise AssertionError("a file was not there and then was")
 
 
 def _is_index(path: Path) -> bool:
