@@ -82,7 +82,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
 
     def save(folder: Path, evaluation: Evaluation | None) -> None:
         with ema.swapped_in(model) if ema else contextlib.nullcontext():
-            card = finetuning_card(settings, model.config, evaluation)
+            card = finetuning_card(settings, model, evaluation)
             save_model(model, processor, machine, folder, card)
 
     rows = read_log(settings.output)

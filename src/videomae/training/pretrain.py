@@ -64,9 +64,9 @@ def pretrain(settings: PretrainSettings) -> Path:
         if settings.keep_every_epochs and end.epoch % settings.keep_every_epochs == 0:
             warmup = min(settings.num_warmup_epochs, end.epoch)
             kept = dataclasses.replace(settings, epochs=end.epoch, warmup_epochs=warmup)
-            card = pretraining_card(kept, model.config)
+            card = pretraining_card(kept, model)
             save_model(model, processor, machine, settings.output / f"epoch_{end.epoch:04d}", card)
-    card = pretraining_card(settings, model.config)
+    card = pretraining_card(settings, model)
     folder = save_model(model, processor, machine, settings.output / "model", card)
     if machine.is_main:
         write_page(settings.output)
