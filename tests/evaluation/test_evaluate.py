@@ -42,6 +42,10 @@ def make_model(**values: Any) -> VideoMAEForVideoClassification:
     return model.eval()
 
 
+def maker_of(model: VideoMAEForVideoClassification, **options: int) -> ViewMaker:
+    return ViewMaker(model.config, find_processor(None, model.config), **options)
+
+
 @pytest.fixture
 def machine() -> Machine:
     return Machine.start("cpu", "float32")
@@ -64,12 +68,11 @@ def by_hand(scores: list[list[float]], labels: list[str], classes: tuple[str, ..
 
 def test_scores_are_the_mean_softmax_over_views(videos_dir: Path, machine: Machine) -> None:
     videos, model = load_videos(videos_dir), make_model()
-    evaluation = evaluate_model(model, videos, machine=machine, num_clips=2, num_crops=3)
+    maker = maker_of(model, num_clips=2, num_crops=3)
+    evaluation = evaluate_model(model, videos, maker, machine=machine)
     assert (evaluation.num_videos, evaluation.num_views) == (10, 6)
-    processor = find_processor(None, model.config)
-    views = ViewMaker(model.config, processor, num_clips=2, num_crops=3)(videos.items[7].path)
     with torch.no_grad():
-        shares = model(views).logits.softmax(-1).mean(0)
+        shares = model(maker(videos.items[7].path)).logits.softmax(-1).mean(0)
     torch.testing.assert_close(evaluation.scores[7], shares, atol=1e-5, rtol=0)
 
 
@@ -127,16 +130,17 @@ def test_the_batch_size_changes_nothing(
     videos_dir: Path, machine: Machine, batch_size: int
 ) -> None:
     videos, model = load_videos(videos_dir), make_model()
-    one = evaluate_model(model, videos, machine=machine, batch_size=batch_size)
-    other = evaluate_model(model, videos, machine=machine, batch_size=4, num_workers=1)
+    maker = maker_of(model)
+    one = evaluate_model(model, videos, maker, machine=machine, batch_size=batch_size)
+    other = evaluate_model(model, videos, maker, machine=machine, batch_size=4, num_workers=1)
     torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
-    again = evaluate_model(model, videos, machine=machine, batch_size=batch_size)
+    again = evaluate_model(model, videos, maker, machine=machine, batch_size=batch_size)
     assert torch.equal(one.scores, again.scores)
 
 
 def test_the_model_is_left_in_its_mode(videos_dir: Path, machine: Machine) -> None:
     model = make_model().train()
-    evaluate_model(model, load_videos(videos_dir), machine=machine)
+    evaluate_model(model, load_videos(videos_dir), maker_of(model), machine=machine)
     assert model.training
 
 
@@ -214,8 +218,7 @@ def test_several_labels_and_values(videos_dir: Path, tmp_path: Path) -> None:
     assert evaluation.problem == "multi_label"
     assert evaluation.score == evaluation.figures()["mean_ap"]
     assert 0 < evaluation.score <= 100
-    maker = ViewMaker(model.config, find_processor(None, model.config))
-    logits = model(maker(evaluation.videos.items[0].path)).logits
+    logits = model(maker_of(model)(evaluation.videos.items[0].path)).logits
     torch.testing.assert_close(evaluation.scores[:1], logits.sigmoid(), atol=1e-5, rtol=0)
     assert not (tmp_path / "out" / "confusion.png").exists()
 
@@ -302,18 +305,13 @@ def test_an_untrained_head_is_not_evaluated(videos_dir: Path, tmp_path: Path) ->
 def test_wrong_labels_and_numbers_of_outputs_raise_before_the_work(
     videos_dir: Path, machine: Machine
 ) -> None:
-    videos = load_videos(videos_dir)
-    with pytest.raises(ConfigError, match="2 outputs and single_label on these videos needs 3"):
-        evaluate_model(make_model(), Videos(videos.items, ("a", "b", "c")), machine=machine)
-    with pytest.raises(ConfigError, match="not among the 2 classes"):
-        evaluate_model(make_model(), Videos(videos.items, ("a", "b")), machine=machine)
-    with pytest.raises(ConfigError, match="problem='ranking' is not one of single_label"):
-        evaluate_model(
-            make_model(),
-            videos,
-            machine=machine,
-            problem="ranking",  # type: ignore[arg-type]
-        )
+    items, model = load_videos(videos_dir).items, make_model()
+    for classes, message in (
+        (("a", "b", "c"), "2 outputs and single_label on these videos needs 3"),
+        (("a", "b"), "not among the 2 classes"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate_model(model, Videos(items, classes), maker_of(model), machine=machine)
 
 
 @pytest.mark.slow

@@ -1,14 +1,21 @@
-import builtins
+import json
 import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
+from videomae.data.manifest import Video, Videos
 from videomae.errors import ConfigError
 from videomae.evaluation import metrics
 
 NAN = float("nan")
+BAD = {1: "x.mp4: broken"}
 
 
 def test_ties_go_to_the_smaller_class_number() -> None:
@@ -47,7 +54,7 @@ def test_average_precision_by_hand() -> None:
     targets = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 0, 1]])
     found = metrics.average_precisions(scores, targets)
     assert found.tolist() == pytest.approx([5 / 6, NAN, 1], nan_ok=True)
-    assert metrics.mean_of(found) == pytest.approx((5 / 6 + 1) / 2)
+    assert float(found.nanmean()) == pytest.approx((5 / 6 + 1) / 2)
     # The third video unreadable: found last, behind the wrong one.
     scores[2] = NAN
     assert metrics.average_precisions(scores, targets)[0] == pytest.approx((1 + 2 / 3) / 2)
@@ -72,14 +79,71 @@ def test_what_is_not_defined_is_nan(predicted: list[float]) -> None:
     assert math.isnan(figures["mae"]) == math.isnan(predicted[0])
 
 
-def test_a_missing_torchmetrics_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    really = builtins.__import__
+def written(
+    folder: Path, problem: Any, videos: Videos, labels: Tensor, scores: Tensor
+) -> list[dict[str, Any]]:
+    path = folder / "new" / "predictions.parquet"
+    metrics.write_predictions(path, problem, videos, labels, scores, BAD)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    table = pq.read_table(path)
+    assert json.loads(table.schema.metadata[b"classes"]) == list(videos.classes)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
-    def refuse(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("torchmetrics"):
-            raise ImportError(name)
-        return really(name, *rest, **more)
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
+def test_one_class_each(tmp_path: Path) -> None:
+    videos = Videos(
+        (
+            Video("a/x.mp4", "b"),
+            Video("b/x.mp4", "a"),
+            Video("a/x.mp4", "c", start_seconds=1.5, end_seconds=2.0),
+        ),
+        ("a", "b", "c"),
+    )
+    scores = torch.tensor([[0.25, 0.5, 0.25], [NAN] * 3, [0.25, 0.5, 0.25]])
+    first, second, third = written(
+        tmp_path, "single_label", videos, torch.tensor([1, 0, 2]), scores
+    )
+    assert first == {
+        "path": "a/x.mp4",
+        "part": None,
+        "label": "b",
+        "predicted": "b",
+        "correct": True,
+        "rank": 1,
+        "top5": ["b", "a", "c"],
+        "top5_scores": [0.5, 0.25, 0.25],
+        "scores": [0.25, 0.5, 0.25],
+        "error": None,
+    }
+    assert second["error"] == BAD[1]
+    assert second["correct"] is False
+    assert {second[k] for k in ("predicted", "rank", "top5", "top5_scores", "scores")} == {None}
+    assert third["part"] == "start_seconds=1.5, end_seconds=2.0"
+    assert (third["predicted"], third["rank"], third["correct"]) == ("b", 3, False)
+
+
+def test_several_classes_and_values(tmp_path: Path) -> None:
+    videos = Videos(tuple(Video(f"{k}.mp4", "a|b") for k in range(3)), ("a", "b"))
+    scores = torch.tensor([[0.5, 0.75], [NAN, NAN], [0.25, 0.125]])
+    rows = written(tmp_path, "multi_label", videos, torch.ones(3, 2), scores)
+    assert [row["predicted"] for row in rows] == ["a|b", None, ""]
+    assert rows[2]["scores"] == [0.25, 0.125]
+    values = Videos(tuple(Video(f"{k}.mp4", f"{k}.5") for k in range(3)))
+    rows = written(tmp_path, "regression", values, torch.tensor([0.5, 1.5, 2.5]), scores[:, :1])
+    assert [row["label"] for row in rows] == [0.5, 1.5, 2.5]
+    assert [row["predicted"] for row in rows] == [0.5, None, 0.25]
+    assert list(rows[0]) == ["path", "part", "label", "predicted", "error"]
+
+
+@pytest.mark.parametrize(
+    ("package", "ask"),
+    [("torchmetrics", metrics.import_torchmetrics), ("pyarrow", metrics.import_pyarrow)],
+)
+def test_a_missing_package_is_named(
+    package: str, ask: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask()
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=r'pip install "videomae\[train\]"'):
-        metrics.check_torchmetrics()
+        ask()

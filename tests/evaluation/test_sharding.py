@@ -59,19 +59,19 @@ def test_each_video_has_its_own_views_in_the_order_of_the_list(
         sizes.append(len(pixels))
         return brightness(pixels)
 
-    rows = compute_videos(
+    rows, bad = compute_videos(
         videos,
         maker_of(num_clips=2, num_crops=3),
         compute,
         lambda views: views,
+        shape=(6, 3),
         machine=machine,
         batch_size=batch_size,
         num_workers=2,
         on_progress=lambda done, of: told.append((done, of)),
     )
-    assert len(rows) == 10
+    assert not bad
     for video, row in zip(videos.items, rows, strict=True):
-        assert isinstance(row, Tensor)
         assert torch.equal(row, brightness(views_of(video, maker_of(num_clips=2, num_crops=3))))
     assert max(sizes) <= batch_size
     assert sum(sizes) == 60
@@ -79,11 +79,12 @@ def test_each_video_has_its_own_views_in_the_order_of_the_list(
     assert told == sorted(told)
 
 
-def run(videos: Videos, machine: Machine, **options: Any) -> list[Tensor | str]:
+def run(videos: Videos, machine: Machine, **options: Any) -> tuple[Tensor, dict[int, str]]:
     """The mean brightness of the first view of each video."""
     given: dict[str, Any] = {"batch_size": 4, "num_workers": 1, "maker": maker_of()} | options
     compute, maker = given.pop("compute", brightness), given.pop("maker")
-    return compute_videos(videos, maker, compute, lambda rows: rows[0], machine=machine, **given)
+    first = {"combine": lambda rows: rows[0], "shape": (3,)}
+    return compute_videos(videos, maker, compute, machine=machine, **first, **given)
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -92,15 +93,16 @@ def test_a_video_is_tried_twice_and_never_replaced(
 ) -> None:
     stumbles = {videos.items[3].path: failures}
     failing(monkeypatch, VideoError("the disk stumbles"), stumbles)
-    rows = run(videos, machine, batch_size=3)
-    texts = {index: row for index, row in enumerate(rows) if isinstance(row, str)}
-    assert texts == ({} if failures == 1 else {3: "the disk stumbles"})
+    rows, bad = run(videos, machine, batch_size=3)
+    assert bad == ({} if failures == 1 else {3: "the disk stumbles"})
+    assert rows.isnan().any(1).nonzero()[:, 0].tolist() == list(bad)
     assert set(stumbles.values()) == {0}
 
 
 def test_answers_that_are_no_numbers_are_told(videos: Videos, machine: Machine) -> None:
-    rows = run(videos, machine, compute=lambda pixels: brightness(pixels) / 0 * 0)
-    assert set(map(str, rows)) == {"the model's answer is no number; try dtype=float32"}
+    _, bad = run(videos, machine, compute=lambda pixels: brightness(pixels) / 0 * 0)
+    assert len(bad) == 10
+    assert set(bad.values()) == {"the model's answer is no number; try dtype=float32"}
 
 
 def test_a_split_model_is_called_equally_often_whatever_can_be_read(

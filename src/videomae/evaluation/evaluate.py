@@ -11,16 +11,16 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from videomae.compute.distributed import Machine
+from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.evaluation import metrics
-from videomae.evaluation.predictions import check_pyarrow, write_predictions
 from videomae.evaluation.sharding import Progress, compute_videos, evaluating, is_split
 from videomae.hub import write_json
 from videomae.model.modeling import VideoMAEForVideoClassification
@@ -30,7 +30,6 @@ from videomae.report.plots import plot_confusion
 from videomae.settings import EvaluateSettings, Problem
 from videomae.weights.pretrained import load_trained
 
-_TOP = 5
 _NUM_CONFUSED = 20
 _PROBLEMS: dict[str | None, Problem] = {
     "multi_label_classification": "multi_label",
@@ -83,7 +82,7 @@ class Evaluation:
 
     @property
     def top5(self) -> float:
-        return self.top(_TOP)
+        return self.top(metrics.TOP)
 
     @cached_property
     def class_scores(self) -> Tensor:
@@ -110,27 +109,23 @@ class Evaluation:
         predicted = metrics.top_classes(self.scores[readable], 1)[:, 0]
         return metrics.confusion_matrix(self.labels[readable], predicted, self.scores.shape[1])
 
-    @cached_property
-    def _figures(self) -> dict[str, float]:
-        if self.problem == "regression":
-            return metrics.regression_figures(self.scores[:, 0], self.labels)
-        mean = metrics.mean_of(self.class_scores)
-        if self.problem == "multi_label":
-            return {"mean_ap": mean}
-        return {"top1": self.top1, "top5": self.top5, "mean_class": mean}
-
     def figures(self) -> dict[str, float]:
         """The few numbers that sum it up, those of classes in percent.
 
         single_label: top1, top5, mean_class (accuracy). multi_label: mean_ap. regression: mae,
         pearson, spearman, r2.
         """
-        return dict(self._figures)
+        if self.problem == "regression":
+            return metrics.regression_figures(self.scores[:, 0], self.labels)
+        mean = float(self.class_scores.nanmean())
+        if self.problem == "multi_label":
+            return {"mean_ap": mean}
+        return {"top1": self.top1, "top5": self.top5, "mean_class": mean}
 
     @property
     def score(self) -> float:
         """The one figure that models are compared by, higher is better: top1, mean_ap, -mae."""
-        figures = self._figures
+        figures = self.figures()
         return -figures["mae"] if self.problem == "regression" else next(iter(figures.values()))
 
     def rows(self) -> list[tuple[str, str]]:
@@ -138,7 +133,7 @@ class Evaluation:
         return [
             *(
                 (FIGURE_NAMES[key], f"{value:.2f} %" if key in PERCENT else f"{value:.4g}")
-                for key, value in self._figures.items()
+                for key, value in self.figures().items()
             ),
             ("videos", f"{self.num_videos:,}"),
             ("views of each", f"{self.num_views} ({self.num_clips} x {self.num_crops})"),
@@ -150,7 +145,7 @@ class Evaluation:
         return sorted(self.per_class.items(), key=lambda pair: pair[1])[:count]
 
     def __str__(self) -> str:
-        figures = ", ".join(f"{name} {value}" for name, value in self.rows()[: len(self._figures)])
+        figures = ", ".join(f"{name} {value}" for name, value in self.rows()[:-3])
         text = f"{figures} on {self.num_videos} videos, {self.num_views} view"
         text += f"{'s' if self.num_views > 1 else ''} each"
         return text + (f"; {len(self.bad)} unreadable" if self.bad else "")
@@ -162,13 +157,9 @@ class Evaluation:
         """
         output = Path(output)
         write_json(output / "results.json", {**about, **self._summary()})
-        write_predictions(
-            output / "predictions.parquet",
-            self.problem,
-            self.videos,
-            self.labels,
-            self.scores,
-            self.bad,
+        predictions = output / "predictions.parquet"
+        metrics.write_predictions(
+            predictions, self.problem, self.videos, self.labels, self.scores, self.bad
         )
         if self.problem == "single_label":
             plot_confusion(
@@ -179,7 +170,7 @@ class Evaluation:
             )
 
     def _summary(self) -> dict[str, Any]:
-        figures = {k: None if math.isnan(v) else round(v, 4) for k, v in self._figures.items()}
+        figures = {k: None if math.isnan(v) else round(v, 4) for k, v in self.figures().items()}
         summary: dict[str, Any] = {
             "problem": self.problem,
             **figures,
@@ -218,18 +209,23 @@ def evaluate(
     """
     machine = machine or Machine.start(settings.device, settings.dtype)
     if settings.output is not None:
-        check_pyarrow()  # before the work, not after it
-    model = load_classifier(settings, machine)
-    problem = _PROBLEMS.get(model.config.problem_type, "single_label")
-    videos = load_labelled(settings, model, problem)
+        metrics.import_pyarrow()  # before the work, not after it
+    model = load_trained(
+        VideoMAEForVideoClassification,
+        settings.model,
+        dtype=torch.float32,  # products run in the machine's
+        **stride_of(settings.frame_stride),
+    ).to(machine.device)
     evaluation = evaluate_model(
         model,
-        videos,
-        processor=find_processor(settings.model, model.config),
+        load_labelled(settings, model),
+        ViewMaker(
+            model.config,
+            find_processor(settings.model, model.config),
+            num_clips=settings.num_clips,
+            num_crops=settings.num_crops,
+        ),
         machine=machine,
-        problem=problem,
-        num_clips=settings.num_clips,
-        num_crops=settings.num_crops,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         on_progress=on_progress,
@@ -246,14 +242,9 @@ def evaluate(
     return evaluation
 
 
-def load_classifier(settings: EvaluateSettings, machine: Machine) -> VideoMAEForVideoClassification:
-    """The model to be evaluated, its weights in float32; products run in the machine's dtype."""
-    return load_trained(
-        VideoMAEForVideoClassification,
-        settings.model,
-        dtype=torch.float32,
-        **stride_of(settings.frame_stride),
-    ).to(machine.device)
+def problem_of(config: VideoMAEConfig) -> Problem:
+    """What a classifier was trained to tell: one class each unless its config says otherwise."""
+    return _PROBLEMS.get(config.problem_type, "single_label")
 
 
 def stride_of(frame_stride: Any) -> dict[str, Any]:
@@ -273,15 +264,13 @@ def chosen_split(settings: EvaluateSettings) -> str | None:
     return settings.split or next(known, None)
 
 
-def load_labelled(
-    settings: EvaluateSettings, model: VideoMAEForVideoClassification, problem: Problem
-) -> Videos:
+def load_labelled(settings: EvaluateSettings, model: VideoMAEForVideoClassification) -> Videos:
     """The videos to evaluate on, in the model's classes; see `evaluate`."""
     split = chosen_split(settings)
-    if problem == "regression":
-        return load_videos(settings.data, split)
-    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     videos = load_videos(settings.data, split)
+    if problem_of(model.config) == "regression":
+        return videos
+    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     numbered = by_class_number(videos, names)
     if numbered is not None:
         return numbered
@@ -307,9 +296,9 @@ def by_class_number(videos: Videos, names: list[str]) -> Videos | None:
     """
     used = {part for video in videos.items for part in video.label.split(LABEL_SEPARATOR)} - {""}
     numbers = {text: int(text) for text in used if text.isascii() and text.isdecimal()}
-    if used & set(names) or len(numbers) < len(used) or max(numbers.values(), default=-1) < 0:
+    if used & set(names) or len(numbers) < len(used):
         return None
-    if max(numbers.values()) >= len(names):
+    if max(numbers.values(), default=len(names)) >= len(names):
         return None
     items = tuple(
         dataclasses.replace(
@@ -326,38 +315,31 @@ def by_class_number(videos: Videos, names: list[str]) -> Videos | None:
 def evaluate_model(
     model: VideoMAEForVideoClassification,
     videos: Videos,
+    maker: ViewMaker,
     *,
-    processor: Any = None,
     machine: Machine,
-    problem: Problem = "single_label",
-    num_clips: int = 1,
-    num_crops: int = 1,
     batch_size: int = 32,
     num_workers: int = 2,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a loaded model, leaving it in the mode it was in. Every video counts once.
 
-    Pixels are those of `classify` with the same `processor`, by default one that fits the model.
-    Averaged over the views are softmax (single_label), sigmoid (multi_label) or the plain outputs
-    (regression). `videos.classes` are the model's, in its order. All processes take part and get
-    the same answer; each decodes videos rank, rank + world, ...
+    Averaged over the views of `maker` are softmax (single_label), sigmoid (multi_label) or the
+    plain outputs (regression), as in `classify`. `videos.classes` are the model's, in its order.
+    All processes take part and get the same answer.
 
     Raises ConfigError where classes and outputs differ in number, or a label is none of them.
     """
-    if problem not in get_args(Problem):
-        raise ConfigError(f"problem={problem!r} is not one of {', '.join(get_args(Problem))}")
-    num_outputs = model.config.num_labels
+    problem, num_outputs = problem_of(model.config), model.config.num_labels
     expected = 1 if problem == "regression" else len(videos.classes)
     if num_outputs != expected:
         raise ConfigError(
             f"the model has {num_outputs} outputs and {problem} on these videos needs {expected}; "
             "use the model that was trained for them"
         )
-    processor = processor or find_processor(None, model.config)
     true_labels(videos, problem)  # wrong ones raise before the work
     if problem != "single_label":
-        metrics.check_torchmetrics()
+        metrics.import_torchmetrics()
 
     def compute(pixels: Tensor) -> Tensor:
         with machine.autocast():
@@ -368,23 +350,19 @@ def evaluate_model(
         return logits.softmax(-1) if problem == "single_label" else logits.sigmoid()
 
     with evaluating(model):
-        rows = compute_videos(
+        scores, bad = compute_videos(
             videos,
-            ViewMaker(model.config, processor, num_clips=num_clips, num_crops=num_crops),
+            maker,
             compute,
             lambda views: views.mean(0),
+            shape=(num_outputs,),
             machine=machine,
             batch_size=batch_size,
             num_workers=num_workers,
             in_step=is_split(model),
             on_progress=on_progress,
         )
-    scores = torch.full((len(videos), num_outputs), torch.nan)
-    for number, row in enumerate(rows):
-        if isinstance(row, Tensor):
-            scores[number] = row
-    bad = {number: row for number, row in enumerate(rows) if isinstance(row, str)}
-    return Evaluation(problem, videos, num_clips, num_crops, scores, bad)
+    return Evaluation(problem, videos, maker.num_clips, maker.num_crops, scores, bad)
 
 
 def true_labels(videos: Videos, problem: Problem) -> Tensor:

@@ -30,17 +30,18 @@ def compute_videos(
     compute: Callable[[Tensor], Tensor],
     combine: Callable[[Tensor], Tensor],
     *,
+    shape: tuple[int, ...],
     machine: Machine,
     batch_size: int,
     num_workers: int,
     in_step: bool = False,
     on_progress: Progress | None = None,
-) -> list[Tensor | str]:
-    """What `combine` makes of the views of each video, in the order of the list; or the reason.
+) -> tuple[Tensor, dict[int, str]]:
+    """What `combine` makes of the views of each video: (N, *shape), in the order of the list.
 
     `compute` takes views (B, T, C, H, W), B up to `batch_size`, and gives (B, D); `combine` takes
-    those of one video (V, D). Each video is decoded once and never replaced by another: one that
-    cannot be read, in two tries, gives the reason as a text.
+    those of one video (V, D) and gives `shape`. Each video is decoded once and never replaced by
+    another: one that cannot be read, in two tries, is NaN, and its row has the reason in the dict.
 
     Of several processes each takes the videos rank, rank + world, ..., and all get all the results.
     `in_step`: the model is split over them, so that all must call it equally often.
@@ -72,7 +73,14 @@ def compute_videos(
         while num_calls < most:
             counted(nothing)
     every = machine.gather([rows])
-    return [every[number % machine.world][number // machine.world] for number in range(count)]
+    values, bad = torch.full((count, *shape), torch.nan), {}
+    for number in range(count):
+        row = every[number % machine.world][number // machine.world]
+        if isinstance(row, str):
+            bad[number] = row
+        else:
+            values[number] = row
+    return values, bad
 
 
 def _checked(row: Tensor) -> Tensor | str:

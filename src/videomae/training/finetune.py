@@ -17,7 +17,7 @@ from videomae.data.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluate import Evaluation, evaluate_model
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.processing.views import normalize
+from videomae.processing.views import ViewMaker, normalize
 from videomae.report.card import finetuning_card
 from videomae.report.record import read_log
 from videomae.report.run_page import write_page
@@ -74,9 +74,8 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
             return evaluate_model(
                 model,
                 held_out,
-                processor=processor,
+                ViewMaker(model.config, processor),
                 machine=machine,
-                problem=settings.problem,
                 num_workers=settings.num_workers,
             )
 
