@@ -7,15 +7,14 @@ import pytest
 
 from videomae.errors import ConfigError
 from videomae.processing.sampling import (
-    View,
     clip_indices,
     clip_span,
     crop_boxes,
     frame_indices,
     random_start,
     random_uniform_indices,
+    spread_clips,
     uniform_indices,
-    views,
 )
 
 
@@ -169,45 +168,30 @@ def test_crops_must_fit() -> None:
         crop_boxes(6, 10, size=8, num_crops=1)
 
 
-def test_views_are_clips_times_crops() -> None:
-    found = views(14, 4, 10, num_frames=4, frame_stride=2, size=4, num_clips=3, num_crops=2)
-    clips = [(0, 2, 4, 6), (3, 5, 7, 9), (7, 9, 11, 13)]  # starts 0, 3, 7 of 0 to 14 - 7
-    assert found == [
-        View(clip=clip, crop=crop, indices=clips[clip], box=(0, 6 * crop, 4, 4))
-        for clip in range(3)
-        for crop in range(2)
-    ]
+def test_clips_are_spread_over_the_video() -> None:
+    found = spread_clips(14, num_frames=4, frame_stride=2, num_clips=3)
+    assert found == [[0, 2, 4, 6], [3, 5, 7, 9], [7, 9, 11, 13]]  # starts 0, 3, 7 of 0 to 14 - 7
+    (one,) = spread_clips(100, num_frames=4, frame_stride=3, num_clips=1)
+    assert one == clip_indices(100, num_frames=4, frame_stride=3)
 
 
-def test_one_view_is_the_centre() -> None:
-    (view,) = views(100, 8, 12, num_frames=4, frame_stride=3, size=8, num_clips=1, num_crops=1)
-    assert list(view.indices) == clip_indices(100, num_frames=4, frame_stride=3)
-    assert view.box == (0, 2, 8, 8)
-
-
-def test_views_of_the_paper() -> None:
-    found = views(300, 224, 298, num_frames=16, frame_stride=4, size=224, num_clips=5, num_crops=3)
-    assert len(found) == 15
-    assert [view.indices[0] for view in found[::3]] == [0, 59, 119, 179, 239]  # 239 = 300 - 61
-    assert found[-1].indices[-1] == 299
+def test_clips_of_the_paper() -> None:
+    found = spread_clips(300, num_frames=16, frame_stride=4, num_clips=5)
+    assert [clip[0] for clip in found] == [0, 59, 119, 179, 239]  # 239 = 300 - 61
+    assert found[-1][-1] == 299
 
 
 def test_short_videos_give_the_same_clip_every_time() -> None:
-    found = views(5, 4, 4, num_frames=4, frame_stride=3, size=4, num_clips=3, num_crops=1)
-    assert {view.indices for view in found} == {(0, 3, 4, 4)}
+    assert spread_clips(5, num_frames=4, frame_stride=3, num_clips=3) == [[0, 3, 4, 4]] * 3
 
 
 def test_spread_out_clips_interleave() -> None:
-    def clips(num_video_frames: int, num_clips: int) -> list[tuple[int, ...]]:
-        found = views(
-            num_video_frames, 4, 4,
-            num_frames=4, frame_stride=None, size=4, num_clips=num_clips, num_crops=1,
-        )  # fmt: skip
-        return [view.indices for view in found]
+    def clips(num_clips: int) -> list[list[int]]:
+        return spread_clips(16, num_frames=4, frame_stride=None, num_clips=num_clips)
 
-    assert clips(16, 2) == [(1, 5, 9, 13), (3, 7, 11, 15)]
-    assert clips(16, 1) == [tuple(uniform_indices(16, num_frames=4))]
-    assert sorted(index for clip in clips(16, 4) for index in clip) == list(range(16))
+    assert clips(2) == [[1, 5, 9, 13], [3, 7, 11, 15]]
+    assert clips(1) == [uniform_indices(16, num_frames=4)]
+    assert sorted(index for clip in clips(4) for index in clip) == list(range(16))
 
 
 @pytest.mark.parametrize(
@@ -228,10 +212,7 @@ def test_spread_out_clips_interleave() -> None:
         ),
         ("num_crops", lambda: crop_boxes(4, 4, size=4, num_crops=0)),
         ("crop_height", lambda: crop_boxes(4, 4, size=0, num_crops=1)),
-        (
-            "num_clips",
-            lambda: views(9, 4, 4, num_frames=4, frame_stride=1, size=4, num_clips=0, num_crops=1),
-        ),
+        ("num_clips", lambda: spread_clips(9, num_frames=4, frame_stride=1, num_clips=0)),
     ],
 )
 def test_counts_are_at_least_one(name: str, call: "type[object]") -> None:

@@ -30,6 +30,7 @@ from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEPreTrainedModel,
 )
+from videomae.processing.sampling import check_counts
 from videomae.processing.views import (
     FrameStride,
     OnError,
@@ -196,7 +197,7 @@ def classify(
         print(result.path, result.labels)       # one by one, however many there are
     ```
     """
-    _check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
@@ -255,7 +256,7 @@ def embed(
     np.stack([e.features for e in embed(paths, features="pooled")])          # (len(paths), 128)
     ```
     """
-    _check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     if features not in get_args(Features):
         raise ConfigError(
             f"features={features!r} is not one of {', '.join(get_args(Features))}"
@@ -397,9 +398,3 @@ def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features
     norm = getattr(model, "fc_norm", None)
     means = means if norm is None else norm(means)
     return means if features == "per_time" else means[:, 0]
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"{name}={count} is too small; expected at least 1")

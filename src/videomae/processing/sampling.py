@@ -6,7 +6,6 @@ more than once.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from videomae.errors import ConfigError
 
@@ -19,7 +18,7 @@ def clip_span(num_frames: int, frame_stride: int) -> int:
     >>> clip_span(16, 4)
     61
     """
-    _check_counts(num_frames=num_frames, frame_stride=frame_stride)
+    check_counts(num_frames=num_frames, frame_stride=frame_stride)
     return (num_frames - 1) * frame_stride + 1
 
 
@@ -47,7 +46,7 @@ def clip_indices(
     Raises ConfigError where a count is below 1 or `start` lies outside the video.
     """
     span = clip_span(num_frames, frame_stride)
-    _check_counts(num_video_frames=num_video_frames)
+    check_counts(num_video_frames=num_video_frames)
     if start is None:
         start = max(0, num_video_frames - span) // 2
     if not 0 <= start < num_video_frames:
@@ -75,7 +74,7 @@ def uniform_indices(
     """
     if not 0.0 <= offset < 1.0:
         raise ConfigError(f"offset={offset} is not in [0, 1); use 0.5 for the middle of each part")
-    _check_counts(num_video_frames=num_video_frames, num_frames=num_frames)
+    check_counts(num_video_frames=num_video_frames, num_frames=num_frames)
     return _part_indices(num_video_frames, [offset] * num_frames)
 
 
@@ -116,7 +115,7 @@ def random_start(
     out, so that its models never saw the last frame of a video in fine-tuning.
     """
     span = clip_span(num_frames, frame_stride)
-    _check_counts(num_video_frames=num_video_frames)
+    check_counts(num_video_frames=num_video_frames)
     return generator.randint(0, max(0, num_video_frames - span))
 
 
@@ -128,22 +127,43 @@ def random_uniform_indices(
     The training counterpart of `uniform_indices`: 12 frames, 4 parts could give
     `|fxx|xxf|xfx|fxx|`, which is [0, 5, 7, 9]. Indices never decrease.
     """
-    _check_counts(num_video_frames=num_video_frames, num_frames=num_frames)
+    check_counts(num_video_frames=num_video_frames, num_frames=num_frames)
     return _part_indices(num_video_frames, [generator.random() for _ in range(num_frames)])
 
 
-@dataclass(frozen=True)
-class View:
-    """One (clip, crop) of a video in multi-view evaluation.
+def spread_clips(
+    num_video_frames: int, *, num_frames: int, frame_stride: int | None, num_clips: int
+) -> list[list[int]]:
+    """Frame indices of the clips of the multi-view protocol, evenly along time: 5 in the paper.
 
-    clip, crop: which clip and which crop this is, from 0. indices: frame indices of the clip.
-    box: (top, left, height, width) in pixels of the resized frames.
+    Dense clips (`frame_stride` a number) start evenly from 0 to `num_video_frames - span`, both
+    included; one clip is centred. 14 frames, 3 clips of 4 frames at stride 2 (span 7)::
+
+        clip 0, start 0: fxfxfxfxxxxxxx
+        clip 1, start 3: xxxfxfxfxfxxxx
+        clip 2, start 7: xxxxxxxfxfxfxf
+
+    A video no longer than the span gives the same clip every time. Spread-out clips
+    (`frame_stride=None`) interleave: of the `num_clips` equal slots in each part of the video,
+    clip k takes the middle of slot k. 16 frames, 2 clips of 4 frames::
+
+        clip 0: xfxxxfxxxfxxxfxx
+        clip 1: xxxfxxxfxxxfxxxf
     """
-
-    clip: int
-    crop: int
-    indices: tuple[int, ...]
-    box: tuple[int, int, int, int]
+    check_counts(num_clips=num_clips, num_video_frames=num_video_frames)
+    if frame_stride is None:
+        offsets = [(clip + 0.5) / num_clips for clip in range(num_clips)]
+        return [
+            uniform_indices(num_video_frames, num_frames=num_frames, offset=offset)
+            for offset in offsets
+        ]
+    free = max(0, num_video_frames - clip_span(num_frames, frame_stride))
+    return [
+        clip_indices(
+            num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=start
+        )
+        for start in _spread(free, num_clips)
+    ]
 
 
 def crop_boxes(
@@ -162,7 +182,7 @@ def crop_boxes(
     Raises ConfigError where the crop does not fit into the frame.
     """
     crop_height, crop_width = (size, size) if isinstance(size, int) else size
-    _check_counts(
+    check_counts(
         height=height, width=width, crop_height=crop_height, crop_width=crop_width,
         num_crops=num_crops,
     )  # fmt: skip
@@ -178,60 +198,6 @@ def crop_boxes(
     else:
         lefts = _spread(free_width, num_crops)
     return [(top, left, crop_height, crop_width) for top, left in zip(tops, lefts, strict=True)]
-
-
-def views(
-    num_video_frames: int,
-    height: int,
-    width: int,
-    *,
-    num_frames: int,
-    frame_stride: int | None,
-    size: int | tuple[int, int],
-    num_clips: int,
-    num_crops: int,
-) -> list[View]:
-    """All (clip, crop) pairs of the multi-view protocol, clip by clip: 5 x 3 in the paper.
-
-    Dense clips (`frame_stride` a number) start evenly from 0 to `num_video_frames - span`, both
-    included; one clip is centred. 14 frames, 3 clips of 4 frames at stride 2 (span 7)::
-
-        clip 0, start 0: fxfxfxfxxxxxxx
-        clip 1, start 3: xxxfxfxfxfxxxx
-        clip 2, start 7: xxxxxxxfxfxfxf
-
-    A video no longer than the span gives the same clip every time. Spread-out clips
-    (`frame_stride=None`) interleave: of the `num_clips` equal slots in each part of the video,
-    clip k takes the middle of slot k. 16 frames, 2 clips of 4 frames::
-
-        clip 0: xfxxxfxxxfxxxfxx
-        clip 1: xxxfxxxfxxxfxxxf
-
-    For the crops, `height`, `width` and `size` see `crop_boxes`.
-    """
-    _check_counts(num_clips=num_clips, num_video_frames=num_video_frames)
-    clips: list[list[int]]
-    if frame_stride is None:
-        clips = [
-            uniform_indices(
-                num_video_frames, num_frames=num_frames, offset=(clip + 0.5) / num_clips
-            )
-            for clip in range(num_clips)
-        ]
-    else:
-        free = max(0, num_video_frames - clip_span(num_frames, frame_stride))
-        clips = [
-            clip_indices(
-                num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=start
-            )
-            for start in _spread(free, num_clips)
-        ]
-    boxes = crop_boxes(height, width, size=size, num_crops=num_crops)
-    return [
-        View(clip=clip, crop=crop, indices=tuple(indices), box=box)
-        for clip, indices in enumerate(clips)
-        for crop, box in enumerate(boxes)
-    ]
 
 
 def _spread(free: int, count: int) -> list[int]:
@@ -254,7 +220,8 @@ def _part_indices(num_video_frames: int, offsets: Sequence[float]) -> list[int]:
     ]
 
 
-def _check_counts(**counts: int) -> None:
+def check_counts(**counts: int) -> None:
+    """ConfigError for a count below 1, by its name."""
     for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"{name}={count} is too small; expected at least 1")

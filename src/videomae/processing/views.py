@@ -8,7 +8,6 @@ Only the frames that a model looks at are decoded, and the next videos are decod
 works on this one. Letters: B clips, V views of a video; T, C, H, W as everywhere.
 """
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
 from videomae.processing.processors import VideoMAEImageProcessor
-from videomae.processing.sampling import crop_boxes, views
+from videomae.processing.sampling import crop_boxes, spread_clips
 from videomae.processing.transforms import default_statistics, statistics, to_channels
 from videomae.video.reader import BadVideo, Frames, VideoReader
 
@@ -96,8 +95,8 @@ class ViewMaker:
 
     Takes a video file, GIF or folder of frames, or a uint8 array or tensor (T, H, W, 3) or
     (T, 3, H, W), RGB or with the channels of the model (see `to_channels`). Views go clip by clip:
-    `num_clips` along time, `num_crops` across each (see `sampling.views`); a single one is centred.
-    `frame_stride` "config" is the config's.
+    `num_clips` along time, `num_crops` across each (`spread_clips`, `crop_boxes`); a single one is
+    centred. `frame_stride` "config" is the config's.
     """
 
     config: VideoMAEConfig
@@ -120,45 +119,34 @@ class ViewMaker:
 
     def views(self, num_video_frames: int, read: Callable[[Sequence[int]], Frames]) -> Tensor:
         """The views (V, T, C, H, W) of a video of so many frames, of which `read` gives any."""
-        config, channels = self.config, self.config.num_channels
-        height, width = config.image_hw
-        # Crops are made below, when the resized frames are there: here a clip is a view.
-        clips = [
-            view.indices
-            for view in views(
-                num_video_frames,
-                height,
-                width,
-                num_frames=config.num_frames,
-                frame_stride=(
-                    config.frame_stride if self.frame_stride == "config" else self.frame_stride
-                ),
-                size=(height, width),
-                num_clips=self.num_clips,
-                num_crops=1,
-            )
-        ]
-        # Clips overlap: every frame is decoded and resized once, a few at a time.
-        wanted = sorted(set(itertools.chain(*clips)))
+        config, stride = self.config, self.frame_stride
+        clips = spread_clips(
+            num_video_frames,
+            num_frames=config.num_frames,
+            frame_stride=config.frame_stride if stride == "config" else stride,
+            num_clips=self.num_clips,
+        )
         options = {} if self.num_crops == 1 else {"do_center_crop": False}
-        if channels != 3:
+        if config.num_channels != 3:
             options["do_convert_rgb"] = False  # it would turn the model's channels back to RGB
-        pixels = torch.cat(
-            [
-                self.processor(
-                    list(to_channels(read(wanted[first : first + _FRAMES_AT_ONCE]), channels)),
-                    return_tensors="pt",
-                    input_data_format="channels_last",
-                    **options,
-                )["pixel_values"][0]
-                for first in range(0, len(wanted), _FRAMES_AT_ONCE)
-            ]
-        )  # (frames, C, H, W)
+        # Clips overlap: every frame is decoded and resized once, a few at a time.
+        wanted = sorted({index for clip in clips for index in clip})
+        parts = []
+        for first in range(0, len(wanted), _FRAMES_AT_ONCE):
+            frames = read(wanted[first : first + _FRAMES_AT_ONCE])
+            made = self.processor(
+                list(to_channels(frames, config.num_channels)),
+                return_tensors="pt",
+                input_data_format="channels_last",
+                **options,
+            )
+            parts.append(made["pixel_values"][0])
+        pixels = torch.cat(parts)  # (frames, C, H, W)
         place = {index: number for number, index in enumerate(wanted)}
         picked = torch.tensor([[place[index] for index in clip] for clip in clips])
         if self.num_crops == 1:
             return pixels[picked]
-        boxes = crop_boxes(*pixels.shape[2:], size=(height, width), num_crops=self.num_crops)
+        boxes = crop_boxes(*pixels.shape[2:], size=config.image_hw, num_crops=self.num_crops)
         return torch.stack(
             [
                 pixels[clip, :, top : top + high, left : left + wide]
