@@ -10,7 +10,7 @@ from videomae.processing.sampling import (
     clip_indices,
     clip_span,
     crop_boxes,
-    frame_indices,
+    even_indices,
     random_start,
     random_uniform_indices,
     spread_clips,
@@ -90,12 +90,18 @@ def test_uniform_offsets() -> None:
             uniform_indices(12, num_frames=4, offset=offset)
 
 
-def test_a_config_says_dense_or_spread_out() -> None:
-    assert frame_indices(12, num_frames=4, frame_stride=3) == [1, 4, 7, 10]
-    assert frame_indices(20, num_frames=4, frame_stride=3, start=0) == [0, 3, 6, 9]
-    assert frame_indices(20, num_frames=4, frame_stride=None) == [2, 7, 12, 17]
-    with pytest.raises(ConfigError, match="start=3 has no meaning with frame_stride=None"):
-        frame_indices(20, num_frames=4, frame_stride=None, start=3)
+def test_even_frames_begin_with_the_first() -> None:
+    assert picture(even_indices(10, num_frames=3), 10) == "fxxfxxfxxx"
+    assert even_indices(10, fps=1.6, video_fps=5) == [0, 3, 6]  # 2 s, so 3 frames
+    assert even_indices(10, fps=0.1, video_fps=5) == [0]
+    assert even_indices(4) == [0, 1, 2, 3]
+    for choice, message in (
+        ({"num_frames": 4, "fps": 2.0}, "num_frames=4 and fps=2.0 exclude each other"),
+        ({"fps": 2.0}, "unknown rate"),
+        ({"num_frames": 11}, "11 frames were asked for, the video has 10"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            even_indices(10, **choice)  # type: ignore[arg-type]
 
 
 def test_random_starts_reach_the_last_frame() -> None:

@@ -5,23 +5,19 @@ the cropped pixels become float32. B videos, T frames, C channels, H height, W w
 """
 
 import dataclasses
-import operator
-import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from videomae import hub
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, nearest
 from videomae.errors import ConfigError
+from videomae.processing.sampling import even_indices
+from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE, StoredSettings
 from videomae.processing.transforms import (
-    RESAMPLE,
     Frame,
     Video,
     as_tensor,
@@ -33,23 +29,12 @@ from videomae.processing.transforms import (
 )
 from videomae.video.reader import VideoReader
 
-Size = Any  # given as an int, (height, width) or a dict; reads back as the dict
-Numbers = Any  # one number, or one per channel; reads back as a float or a tuple
-
 _NEEDS = {
     "do_resize": ("size", "resample"),
     "do_center_crop": ("crop_size",),
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
 }
-_IMAGE_FILE, _VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
-# Stored keys that name classes, or settings of transformers without effect on VideoMAE's pixels.
-_IDLE_KEYS = {
-    *("image_processor_type", "video_processor_type", "feature_extractor_type", "processor_class"),
-    *("auto_map", "_valid_processor_keys", "return_tensors", "device", "disable_grouping"),
-    *("data_format", "do_pad", "pad_size", "image_seq_length", "video_metadata"),
-}
-_PUBLISHED = ("MCG-NJU/videomae", "OpenGVLab/VideoMAE")
 
 
 class BatchFeature(dict[str, Any]):
@@ -79,105 +64,8 @@ class BatchFeature(dict[str, Any]):
         return self
 
 
-@dataclass(kw_only=True)
-class _Processor:
-    """The settings and steps that both processors share; VideoMAEImageProcessor explains them."""
-
-    do_resize: bool | None = True
-    default_to_square: bool | None = False
-    size: Size = field(default_factory=lambda: {"shortest_edge": 224})
-    resample: Any = RESAMPLE["bilinear"]
-    do_center_crop: bool | None = True
-    crop_size: Size = field(default_factory=lambda: {"height": 224, "width": 224})
-    do_rescale: bool | None = True
-    rescale_factor: float | None = 1 / 255
-    do_normalize: bool | None = True
-    image_mean: Numbers = IMAGENET_MEAN
-    image_std: Numbers = IMAGENET_STD
-    do_convert_rgb: bool | None = None
-    input_data_format: Any = None
-
-    _files: ClassVar[tuple[str, str]]  # the one this class writes, and the other it can read
-    _type_keys: ClassVar[tuple[str, ...]]  # by which transformers finds its class for the file
-
-    def __new__(cls, *_: Any, **arguments: Any) -> Self:
-        cls._refuse_unknown(arguments)
-        return super().__new__(cls)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._refuse_unknown([name])
-        if name == "crop_size" or (name == "size" and self.default_to_square):
-            value = (value, value) if isinstance(value, int | np.integer) else value
-        object.__setattr__(self, name, _standard(name, value))
-
-    @classmethod
-    def _names(cls) -> list[str]:
-        return [entry.name for entry in dataclasses.fields(cls)]
-
-    @classmethod
-    def _refuse_unknown(cls, names: Iterable[str]) -> None:
-        known = cls._names()
-        for name in names:
-            if name not in known:
-                raise ConfigError(
-                    f"{cls.__name__} has no argument {name!r}{nearest(name, known)} "
-                    f"(it has: {', '.join(known)})"
-                )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
-        """A processor from the keys of a stored file, of this or of the other processor.
-
-        Old spellings are understood, such as one number for a size. A key that neither processor
-        has is left out with a warning; an override that this one lacks is a ConfigError.
-        """
-        if odd := sorted(set(values) - set(VideoMAEVideoProcessor._names()) - _IDLE_KEYS):
-            warnings.warn(f"stored settings unknown here, left out: {', '.join(odd)}", stacklevel=2)
-        known = {key: value for key, value in values.items() if key in cls._names()}
-        return cls(**(known | overrides))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as the stored file holds them, spelt as in transformers."""
-        stored: dict[str, Any] = dict.fromkeys(self._type_keys, type(self).__name__)
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if value is not None or entry.default is not None:  # a None chosen means "off"
-                stored[entry.name] = list(value) if isinstance(value, tuple) else value
-        return stored
-
-    @classmethod
-    def from_pretrained(cls, id_or_path: hub.PathLike, **kwargs: Any) -> Self:
-        """Read the settings stored with a hub id, in a folder, a shipped model, or one JSON file.
-
-        A folder's preprocessor_config.json serves either processor, and so does its
-        video_preprocessor_config.json; each takes its own first. `revision`, `token`, `cache_dir`
-        and `local_files_only` go to the hub, any other keyword overrides a setting. Stored mean and
-        std are honoured; if a published checkpoint stores 0.5, which is not what it was trained
-        with, a warning says so. Raises WeightsError where there is no such file.
-        """
-        where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
-        path = Path(id_or_path)
-        if not path.is_file():
-            path = hub.fetch(id_or_path, *cls._files, **where)
-        processor = cls.from_dict(hub.read_json(path), **kwargs)
-        # In its cache the hub writes owner--name.
-        published = any(name in os.fspath(id_or_path).replace("--", "/") for name in _PUBLISHED)
-        if published and np.all(np.equal(processor.image_mean, 0.5)) and "image_mean" not in kwargs:
-            warnings.warn(
-                f"{path} says mean 0.5, but the published VideoMAE models were trained with "
-                f"ImageNet's: pass image_mean={IMAGENET_MEAN}, image_std={IMAGENET_STD}",
-                stacklevel=2,
-            )
-        return processor
-
-    def save_pretrained(self, save_directory: hub.PathLike) -> list[str]:
-        """Write the settings into a folder, for this library and transformers alike.
-
-        Returns the file's path in a list. The folder is made if missing; other files stay.
-        """
-        path = Path(save_directory) / self._files[0]
-        hub.write_json(path, self.to_dict())
-        return [str(path)]
+class _Processor(StoredSettings):
+    """The steps that both processors share."""
 
     def _process(
         self, videos: list[list[Frame]], return_tensors: str | None, device: Any
@@ -267,7 +155,7 @@ class VideoMAEImageProcessor(_Processor):
     torch.Size([1, 16, 3, 112, 112])
     """
 
-    _files = (_IMAGE_FILE, _VIDEO_FILE)
+    _files = (IMAGE_FILE, VIDEO_FILE)
     _type_keys = ("image_processor_type", "feature_extractor_type")
 
     def __call__(self, images: Any, **arguments: Any) -> BatchFeature:
@@ -328,7 +216,7 @@ class VideoMAEVideoProcessor(_Processor):
     fps: float | None = None
     return_metadata: bool | None = False
 
-    _files = (_VIDEO_FILE, _IMAGE_FILE)
+    _files = (VIDEO_FILE, IMAGE_FILE)
     _type_keys = ("video_processor_type",)
 
     def __call__(self, videos: Any, **arguments: Any) -> BatchFeature:
@@ -384,111 +272,11 @@ class VideoMAEVideoProcessor(_Processor):
         return frames, {"total_num_frames": total, "fps": rate, "frames_indices": indices}
 
     def _indices(self, total: int, rate: float | None) -> list[int]:
-        count = self.num_frames
-        if not self.do_sample_frames:
-            if count or self.fps:
-                warnings.warn(
-                    "num_frames and fps do nothing without do_sample_frames=True: all frames are "
-                    "taken",
-                    stacklevel=2,
-                )
-            return list(range(total))
-        if count and self.fps:
-            raise ConfigError(f"num_frames={count} and fps={self.fps} exclude each other; give one")
-        if self.fps:
-            if not rate:
-                raise ConfigError(
-                    f"fps={self.fps} cannot be chosen from a video of unknown rate; pass "
-                    "video_metadata={'fps': ...}, or num_frames="
-                )
-            count = max(1, int(total / rate * self.fps))
-        count = count or total
-        if count > total:
-            raise ConfigError(
-                f"{count} frames were asked for, the video has {total}; ask for fewer"
+        if self.do_sample_frames:
+            return even_indices(total, num_frames=self.num_frames, fps=self.fps, video_fps=rate)
+        if self.num_frames or self.fps:
+            warnings.warn(
+                "num_frames and fps do nothing without do_sample_frames=True: all frames are taken",
+                stacklevel=2,
             )
-        return [index * total // count for index in range(count)]
-
-
-def _standard(name: str, value: Any) -> Any:
-    """A setting in the one form that is stored and worked with; None stays, and means "off"."""
-    value = getattr(value, "value", value)  # of an enum
-    form, expected = _FORMS.get(name, (_flag, "True or False"))
-    try:
-        return None if value is None else form(value)
-    except (TypeError, ValueError, KeyError):
-        raise ConfigError(f"{name}={value!r}; expected {expected}") from None
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError
-    return bool(value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or operator.index(value) < 1:
-        raise ValueError
-    return operator.index(value)
-
-
-def _positive(value: Any) -> float:
-    if not 0 < float(value) < float("inf"):
-        raise ValueError
-    return float(value)
-
-
-def _numbers(value: Any, *, above: float = float("-inf")) -> float | tuple[float, ...]:
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim > 1 or not array.size or not ((array > above) & np.isfinite(array)).all():
-        raise ValueError
-    return tuple(array.tolist()) if array.ndim else array.item()
-
-
-def _filter(value: Any) -> int:
-    number = RESAMPLE[value] if isinstance(value, str) else operator.index(value)
-    if number not in RESAMPLE.values():
-        raise ValueError
-    return number
-
-
-def _size(value: Any) -> dict[str, int]:
-    if isinstance(value, list | tuple):
-        value = dict(zip(("height", "width"), value, strict=True))
-    elif isinstance(value, int | np.integer):
-        value = {"shortest_edge": value}
-    size = {key: _count(number) for key, number in dict(value).items()}  # a SizeDict of HF, too
-    if set(size) not in _SIZE_KEYS:
-        raise ValueError
-    return size
-
-
-def _crop_size(value: Any) -> dict[str, int]:
-    size = _size(value)
-    return {"height": size["height"], "width": size["width"]}
-
-
-_SIZE_KEYS: list[set[str]] = [
-    {"shortest_edge"},
-    {"shortest_edge", "longest_edge"},
-    {"height", "width"},
-    {"max_height", "max_width"},
-]
-_FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "size": (
-        _size,
-        "an int, (height, width), or a dict of shortest_edge (and longest_edge), of height and "
-        "width, or of max_height and max_width, in px",
-    ),
-    "crop_size": (_crop_size, "an int, (height, width), or a dict of height and width, in px"),
-    "resample": (_filter, "'bilinear', 'bicubic', 'nearest', 'lanczos', or Pillow's 0 to 3"),
-    "rescale_factor": (_positive, "a number above 0"),
-    "image_mean": (_numbers, "a number, or one per channel"),
-    "image_std": (lambda value: _numbers(value, above=0), "a number above 0, or one per channel"),
-    "input_data_format": (
-        {"channels_first": "channels_first", "channels_last": "channels_last"}.__getitem__,
-        "'channels_first' or 'channels_last'",
-    ),
-    "num_frames": (_count, "a whole number above 0"),
-    "fps": (_positive, "a number above 0"),
-}
+        return list(range(total))

@@ -78,27 +78,35 @@ def uniform_indices(
     return _part_indices(num_video_frames, [offset] * num_frames)
 
 
-def frame_indices(
-    num_video_frames: int, *, num_frames: int, frame_stride: int | None, start: int | None = None
+def even_indices(
+    num_video_frames: int,
+    *,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    video_fps: float | None = None,
 ) -> list[int]:
-    """Frame indices as a model's config asks for them: dense for a stride, spread out for None.
+    """Frame indices spread evenly from the first frame on, as transformers chooses them.
 
-    `frame_stride=4` is `clip_indices` (the Kinetics models), `frame_stride=None` is
-    `uniform_indices` (the Something-Something models), where `start` has no meaning.
+    `num_frames` is how many; `fps` is how many a second, of a video that has `video_fps`; with
+    neither it is all of them. 3 of 10 frames: `fxxfxxfxxx`, [0, 3, 6].
 
-    >>> frame_indices(12, num_frames=4, frame_stride=3)
-    [1, 4, 7, 10]
+    Raises ConfigError for both at once, more frames than there are, and an unknown `video_fps`.
     """
-    if frame_stride is not None:
-        return clip_indices(
-            num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=start
-        )
-    if start is not None:
+    if num_frames and fps:
+        raise ConfigError(f"num_frames={num_frames} and fps={fps} exclude each other; give one")
+    if fps:
+        if not video_fps:
+            raise ConfigError(
+                f"fps={fps} cannot be chosen from a video of unknown rate; pass "
+                "video_metadata={'fps': ...}, or num_frames="
+            )
+        num_frames = max(1, int(num_video_frames / video_fps * fps))
+    count = num_frames or num_video_frames
+    if count > num_video_frames:
         raise ConfigError(
-            f"start={start} has no meaning with frame_stride=None, which spreads the frames over "
-            "the whole video; leave start out or give a frame_stride"
+            f"{count} frames were asked for, the video has {num_video_frames}; ask for fewer"
         )
-    return uniform_indices(num_video_frames, num_frames=num_frames)
+    return [index * num_video_frames // count for index in range(count)]
 
 
 def random_start(

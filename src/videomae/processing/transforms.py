@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError
 
 Frame = Any  # a PIL image, or an array or tensor of shape (H, W, C), (C, H, W) or (H, W)
@@ -305,23 +304,6 @@ def statistics(
     return means, stds
 
 
-def default_statistics(num_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of each channel where none are stored: those of ImageNet for RGB.
-
-    One channel has the mean of these three. A fourth one, opaque as `to_channels` adds it, becomes
-    1; channels of any other count are brought from 0..1 to -1..1.
-
-    >>> default_statistics(4)
-    ((0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.5))
-    """
-    if num_channels == 1:
-        return (round(sum(IMAGENET_MEAN) / 3, 3),), (round(sum(IMAGENET_STD) / 3, 3),)
-    if num_channels in (3, 4):
-        more = (0.5,) * (num_channels - 3)
-        return IMAGENET_MEAN + more, IMAGENET_STD + more
-    return (0.5,) * num_channels, (0.5,) * num_channels
-
-
 def to_channels(frames: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
     """Frames uint8 (T, H, W, C) with the channels that a model takes: (T, H, W, num_channels).
 
@@ -362,20 +344,20 @@ def check_range(
     low = min(frame.min().item() for frame in frames)
     high = max(frame.max().item() for frame in frames)
     if factor is None and (low < 0 or high > 1.001):
-        warnings.warn(
-            "the frames' numbers are not within 0..1, as do_rescale=False expects them; pass "
-            "do_rescale=True, unless another range is meant",
-            stacklevel=2,
+        told = (
+            "not within 0..1, as do_rescale=False expects them; pass do_rescale=True, unless "
+            "another range is meant"
         )
     elif factor is not None and low >= 0 and 0 < high <= 1:
-        warnings.warn(
-            "the frames' numbers are within 0..1 already, and do_rescale=True makes them "
-            "smaller still; pass do_rescale=False",
-            stacklevel=2,
+        told = (
+            "within 0..1 already, and do_rescale=True makes them smaller still; pass "
+            "do_rescale=False"
         )
     elif factor is not None and (low < 0 or high > max(255.0, 1 / factor) * 1.001):
-        warnings.warn(
-            "the frames' numbers are not within 0..255, as do_rescale=True expects them; pass "
-            "frames that were not normalised before",
-            stacklevel=2,
+        told = (
+            "not within 0..255, as do_rescale=True expects them; pass frames that were not "
+            "normalised before"
         )
+    else:
+        return
+    warnings.warn(f"the frames' numbers are {told}", stacklevel=2)

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from videomae import hub
 from videomae.compute.cpu import num_cores
-from videomae.config import VideoMAEConfig
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.sampling import crop_boxes, spread_clips
-from videomae.processing.transforms import default_statistics, statistics, to_channels
+from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE
+from videomae.processing.transforms import statistics, to_channels
 from videomae.video.reader import BadVideo, Frames, VideoReader
 
 FrameStride = int | Literal["config"] | None
@@ -36,6 +37,13 @@ Made = TypeVar("Made")
 Name = TypeVar("Name")
 Failure = TypeVar("Failure")
 
+# Mean and std where none are stored, by the number of channels: those of ImageNet, their means for
+# one channel, and for four such that an opaque alpha is 1 to the model. Any others get 0.5.
+_STATISTICS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    1: ((0.449,), (0.226,)),
+    3: (IMAGENET_MEAN, IMAGENET_STD),
+    4: ((*IMAGENET_MEAN, 0.5), (*IMAGENET_STD, 0.5)),
+}
 # Decoded frames of full size that are held at once, per video.
 _FRAMES_AT_ONCE = 16
 # Videos are decoded by a thread per core, but no more than these: each holds a clip of its own, and
@@ -49,16 +57,16 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     `path` is a hub id, folder, weight file, shipped name, or None for a model without a place. The
     processor that fits resizes the short side to the model's frame and cuts out the centre (for a
     frame that is not square the whole picture is resized), with the mean and std of ImageNet, which
-    all published models were trained with; see `default_statistics` for other channels than RGB.
+    all published models were trained with.
     """
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path
-        if hub.find(place, "preprocessor_config.json", "video_preprocessor_config.json"):
+        if hub.find(place, IMAGE_FILE, VIDEO_FILE):
             return VideoMAEImageProcessor.from_pretrained(place)
     height, width = config.image_hw
     whole = {"height": height, "width": width}
     size = {"shortest_edge": height} if height == width else whole
-    mean, std = default_statistics(config.num_channels)
+    mean, std = _STATISTICS.get(config.num_channels, (0.5, 0.5))
     return VideoMAEImageProcessor(
         size=size,
         crop_size=whole,

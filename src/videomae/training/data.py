@@ -23,7 +23,7 @@ from torch import Tensor
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos, open_video, part_of
 from videomae.errors import ConfigError, VideoError
-from videomae.processing.sampling import frame_indices, random_start, random_uniform_indices
+from videomae.processing.sampling import clip_indices, random_start, random_uniform_indices
 from videomae.processing.transforms import to_channels
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
@@ -258,7 +258,7 @@ class ClipSource:
         start = random_start(
             num_video_frames, num_frames=num_frames, frame_stride=stride, generator=draw
         )
-        return frame_indices(
+        return clip_indices(
             num_video_frames, num_frames=num_frames, frame_stride=stride, start=start
         )
 
