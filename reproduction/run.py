@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.compare.timing import about_machine
 from reproduction.baselines import copy_loss
 from reproduction.plan import Experiment, Finetuning, Plan, Pretraining
+from videomae.commands.timing import about_machine
 from videomae.data.motion import render_dataset
 from videomae.errors import WeightsError
 from videomae.evaluation.probe import linear_probe

@@ -148,10 +148,10 @@ def run(command: Any) -> int:
 
             demo(command)
         case Bench():
-            from benchmarks.compare.run import bench
+            from videomae.commands.bench import bench
 
             arguments = asdict(command)
-            bench(arguments.pop("what"), as_json=arguments.pop("json"), **arguments)
+            bench(command)
     return 0
 
 
