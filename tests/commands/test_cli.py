@@ -1,4 +1,3 @@
-import inspect
 import json
 import os
 import re
@@ -276,16 +275,18 @@ def test_motion_renders_a_data_set(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "set").rglob("*.mp4"))) == 12
 
 
-def test_demo_gets_the_flags_as_arguments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from videomae.commands import demo
-
-    parameters = inspect.signature(demo.demo).parameters
-    known = {name: each.default for name, each in parameters.items() if name != "output_dir"}
-    del known["classifier"], known["autoencoder"]
-    calls: list[Any] = []
-    monkeypatch.setattr(demo, "demo", lambda output, **flags: calls.append((output, flags)))
+def test_demo_and_bench_get_the_flags_as_they_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[Any] = []
+    monkeypatch.setattr("videomae.commands.demo.demo", commands.append)
+    monkeypatch.setattr("videomae.commands.bench.bench", commands.append)
     assert run("demo", "--output", "x", "--video", "v.mp4", "--clips", "12")[0] == 0
-    assert calls == [(Path("x"), {**known, "video": Path("v.mp4"), "clips": 12})]
+    assert run("bench", "train", "--batch-sizes", "1", "3")[0] == 0
+    assert commands == [
+        flags.Demo(Path("x"), video=Path("v.mp4"), clips=12),
+        flags.Bench("train", batch_sizes=(1, 3)),
+    ]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Annotated, Any, Union
 
 import tyro
@@ -150,7 +150,6 @@ def run(command: Any) -> int:
         case Bench():
             from videomae.commands.bench import bench
 
-            arguments = asdict(command)
             bench(command)
     return 0
 
