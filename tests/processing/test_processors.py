@@ -495,18 +495,16 @@ def test_hub_arguments_go_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     VideoMAEImageProcessor(size=36).save_pretrained(tmp_path)
     asked = []
 
-    def fetch(name: str, file: str, *, required: bool = True, **where: Any) -> Path | None:
-        asked.append((name, file, required, where))
-        return tmp_path / file if (tmp_path / file).is_file() else None
+    def fetch(name: str, *files: str, **where: Any) -> Path:
+        asked.append((name, *files, where))
+        return tmp_path / files[1]
 
     monkeypatch.setattr(hub, "fetch", fetch)
     processor = VideoMAEVideoProcessor.from_pretrained("some/model", revision="v2", do_resize=False)
     assert processor.size == {"shortest_edge": 36}
     assert processor.do_resize is False
-    assert asked == [
-        ("some/model", "video_preprocessor_config.json", False, {"revision": "v2"}),
-        ("some/model", "preprocessor_config.json", False, {"revision": "v2"}),
-    ]
+    files = ("video_preprocessor_config.json", "preprocessor_config.json")
+    assert asked == [("some/model", *files, {"revision": "v2"})]
 
 
 def test_old_spellings_are_understood(tmp_path: Path) -> None:
