@@ -27,7 +27,7 @@ from videomae.hub import PathLike
 
 # ViT-B takes 0.35 GB in float32 and 0.09 GB in int8, ViT-g 4 GB: a few of each, on any laptop.
 MAX_BYTES = 16 * 2**30
-# What a killed process leaves behind is only known by its age; no conversion takes so long.
+# Leavings of a killed process are only known by their age; no conversion takes so long.
 _STALE_SECONDS = 24 * 3600
 _OURS = re.compile(r"\.?(openvino|onnxruntime)-[0-9a-f]{32}(-[0-9a-f]{16})?(\.[0-9a-f]{8})?")
 

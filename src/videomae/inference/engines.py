@@ -32,7 +32,7 @@ ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 
 _WORTH_LOGGING_SECONDS = 2
 
-# What "auto" goes by. One clip of ViT-B on two cores, in ms (docs/engines.md):
+# The measurements behind "auto". One clip of ViT-B on two cores, in ms (docs/engines.md):
 #
 #                                    torch   OpenVINO
 #   Zen 5, AVX-512 BF16, bfloat16     889    496        1.8 times as fast
@@ -190,7 +190,7 @@ def load(
 
 
 def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str:
-    """What "auto" takes: openvino where it is there, was measured faster and soon pays; else torch.
+    """Choose for "auto": openvino where it is there, was measured faster and soon pays; else torch.
 
     ```python
     fastest(VideoMAEConfig.preset("base"), torch.device("cuda"), "bfloat16")  # torch

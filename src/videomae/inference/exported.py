@@ -31,7 +31,7 @@ from videomae.inference import cache
 from videomae.model import attention, layers, modeling
 from videomae.model.modeling import VideoMAEModel, VideoMAEPreTrainedModel
 
-# What each engine can compute in, the first by default.
+# The precisions that each engine computes in, the first by default.
 PRECISIONS = {"openvino": ("float32", "bfloat16", "int8"), "onnxruntime": ("float32",)}
 # The packages that each needs, by the extra that installs them; int8 is an extra of its own.
 NEEDS = {

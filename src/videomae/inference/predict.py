@@ -57,7 +57,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class Classification:
-    """What a classifier says of one video.
+    """The labels that a classifier gives one video.
 
     path: the file or folder, None for an array. labels: the `top_k` best, best first. scores: their
     scores, in 0..1: probabilities that sum to 1 over all labels, the mean over all views. (A

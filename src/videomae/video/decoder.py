@@ -213,7 +213,7 @@ class VideoFile:
         )
 
     def _read_times(self) -> bool:
-        """Learn from the packets when frames are shown; tell whether all packets are there."""
+        """Learn from the packets when frames are shown; return whether all packets are there."""
         codec = self._stream.codec_context
         # An interlaced picture may be two packets, one for each field.
         if self._container.format.name not in _TIMED_CONTAINERS or codec.field_order > _PROGRESSIVE:
@@ -248,7 +248,7 @@ class VideoFile:
         return True
 
     def _shows_first_frame(self) -> bool:
-        """Decode one frame, for its size; tell whether that went well, and times are known."""
+        """Decode one frame, for its size; return whether that went well, and times are known."""
         if not self._times:
             return False
         self._position = len(self._times)  # all packets are behind us
@@ -264,7 +264,7 @@ class VideoFile:
         return True
 
     def _count_by_decoding(self) -> tuple[int, bool]:
-        """Count the frames up to the first damage; tell whether there was none."""
+        """Count the frames up to the first damage; return whether there was none."""
         self._times, self._key_times, self._wanted, self._kept = [], [], set(), []
         self._rewind()
         kept_bytes = 0

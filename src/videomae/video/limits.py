@@ -1,4 +1,4 @@
-"""What is known of a video (VideoInfo) and how much of one we are willing to read (VideoLimits)."""
+"""Facts about a video (VideoInfo), and limits on what is read of one (VideoLimits)."""
 
 import time
 from dataclasses import dataclass, fields
@@ -58,7 +58,7 @@ _LIMIT_WORDS = {
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video without reading it again.
+    """Facts about a video, known without reading it again.
 
     path: the file or folder. num_frames: how many frames a full decode shows, counted, not
     believed. fps: mean frames per second, None for a folder of frames. duration_seconds: None for
@@ -97,8 +97,8 @@ class DecodeClock:
             )
 
 
-# Names that a video file may have; only where a folder is searched. What a file really is, its
-# content says.
+# Names that a video file may have; only where a folder is searched. Its content says what a file
+# really is.
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".flv",
     ".wmv", ".ogv", ".3gp", ".y4m",

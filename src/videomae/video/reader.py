@@ -33,7 +33,7 @@ __all__ = [
 
 
 def probe(path: PathLike, *, limits: VideoLimits | None = None) -> VideoInfo:
-    """Count the frames of a video file or folder of images, and tell its size, rate and codec.
+    """Count the frames of a video file or folder of images, and find its size, rate and codec.
 
     The count is that of a full decode, whatever the file's header says. mp4, mov, mkv and webm
     are counted without decoding; the others are decoded once.

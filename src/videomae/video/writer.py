@@ -164,7 +164,7 @@ def _encoder(
     path: Path, height: int, width: int, rate: Fraction, options: dict[str, str]
 ) -> Iterator[tuple[OutputContainer, VideoStream]]:
     """Open an H.264 mp4 for writing; it gives the same bytes on every machine."""
-    # x264's output depends on the number of threads, and on the processor unless told otherwise:
+    # x264's output depends on the number of threads, and on the processor unless that is ruled out:
     # its AVX-512 code even reads memory that nobody wrote.
     options = {**options, "x264-params": "cpu-independent=1"}
     # The index goes first: the file plays while it loads, and a part of it can still be read.
