@@ -152,11 +152,7 @@ def _pretrainings(results: Results, experiments: Sequence[Pretraining]) -> str:
 
 
 def _name(experiment: Pretraining, base: Pretraining) -> str:
-    """The mask of a pre-training, and the settings in which it differs from another.
-
-    >>> _name(masked("tube", 0.9, seed=1), masked("random", 0.5))
-    'tube 0.9, seed 1'
-    """
+    """The mask of a pre-training, and the settings in which it differs: `tube 0.9, seed 1`."""
     same = ("name", "domain", "image_size", "mask", "mask_ratio")  # the table's, or in the name
     differ = [k for k, v in vars(experiment).items() if k not in same and v != getattr(base, k)]
     return ", ".join([called(experiment), *(f"{k} {getattr(experiment, k)}" for k in differ)])
