@@ -1,13 +1,14 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from videomae.data import sources
 from videomae.data.lists import (
+    LINE_LAYOUTS,
     Line,
     Listed,
     layout_of,
@@ -20,7 +21,7 @@ from videomae.data.lists import (
     understood,
 )
 from videomae.errors import ConfigError
-from videomae.settings import PrepareSettings
+from videomae.settings import Layout, PrepareSettings
 
 
 @pytest.mark.parametrize(
@@ -230,6 +231,11 @@ def test_lists_that_cannot_be_read_say_why(tmp_path: Path) -> None:
 
 def read(source: Path, **changed: Any) -> sources.Listing:
     return sources.read_source(PrepareSettings(source, source / "out", **changed))
+
+
+def test_every_layout_that_can_be_asked_for_has_a_reader() -> None:
+    readers = {"auto", "manifest", *LINE_LAYOUTS, *sources._READERS}
+    assert readers == set(get_args(Layout))
 
 
 def test_kinetics_is_told_by_its_first_line(tmp_path: Path) -> None:
