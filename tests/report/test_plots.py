@@ -82,7 +82,11 @@ def test_charts_have_no_ground_and_colours_that_show_on_black_and_white(
         with Image.open(path) as image:
             assert image.getpixel((1, 1))[3] == 0  # type: ignore[index]
     else:
-        assert "#ffffff" not in path.read_text()
+        drawn = path.read_text()
+        assert set(re.findall(r": (#\w{6})", drawn)) == {plots._INK, plots.COLOURS[0]}
+        texts = re.findall(r'<g id="text_\d+">(.*?)</g>', drawn, flags=re.DOTALL)
+        assert len(texts) > 5
+        assert all(f"fill: {plots._INK}" in text for text in texts)  # else it would be black
 
     def luminance(colour: str) -> float:  # WCAG 2.2
         parts = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))

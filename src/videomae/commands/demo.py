@@ -5,7 +5,6 @@ that is read from `results.json` beside the classifier, where there is one.
 """
 
 import math
-import shlex
 import shutil
 import sys
 import time
@@ -139,6 +138,7 @@ def demo(
         title="videomae: masked autoencoders for video, at work",
         fps=_FPS,
         motions=MOTIONS,
+        mask=MASK,
         classifier=classifier,
         named=named,
         num_right=num_right,
@@ -157,8 +157,8 @@ def demo(
         live=_reconstruct(shown, some, model=live, ratio=TRAINED_RATIO),
         loss_of_guessing=math.log(len(MOTIONS)),
         yours=yours,
-        folder=folder,
-        commands=[*_activation(), *next_commands(folder)],
+        folder=str(folder),
+        activate="" if shutil.which("videomae") else str(Path(sys.prefix, "bin", "activate")),
         seconds=time.perf_counter() - started,
     )
     page = folder / "index.html"
@@ -306,30 +306,3 @@ def _print_summary(facts: dict[str, str], page: Path) -> None:
     console = Console(markup=False, highlight=False)
     console.print(rows)
     console.print(f"open {page}", style="bold", soft_wrap=True)
-
-
-def _activation() -> list[str]:
-    """Lines for a shell that does not find videomae."""
-    if shutil.which("videomae"):
-        return []
-    activate = shlex.quote(str(Path(sys.prefix, "bin", "activate")))
-    return ["# let this shell find videomae", f". {activate}"]
-
-
-def next_commands(folder: Path) -> list[str]:
-    """Lines for a shell that work after the demo; `#` begins a remark."""
-    clips, runs = shlex.quote(str(folder / "clips")), shlex.quote(str(folder / "runs"))
-    return [
-        "# one line of JSON per video",
-        f"videomae classify {clips} --json",
-        "# hide three quarters of some clips and reconstruct them",
-        f"videomae reconstruct {clips}/bob --mask {MASK} --mask-ratio {TRAINED_RATIO} --format gif",
-        "# the model that was fine-tuned here",
-        f"videomae classify {clips} --model {runs}/finetune_2/model",
-        "# a larger data set, and the whole pre-training: about half an hour on two cores",
-        "videomae motion data/unlabelled --clips 3000 --seed 1",
-        "videomae pretrain --data data/unlabelled --output runs/pretrain --preset tiny"
-        f" --mask {MASK} --mask-ratio {TRAINED_RATIO} --epochs 100 --warmup-epochs 8 --lr 6e-3",
-        "# a published model on your own video (fetched once; its weights are CC BY-NC)",
-        "videomae classify YOUR.mp4 --model MCG-NJU/videomae-base-finetuned-kinetics",
-    ]

@@ -5,6 +5,7 @@ elsewhere.
 """
 
 import base64
+import shlex
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -98,5 +99,9 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {
-    "clip": embed_clip, "curve_svg": curve_svg, "duration": duration, "figure": figure
-}  # fmt: skip
+    "clip": embed_clip,
+    "curve_svg": curve_svg,
+    "duration": duration,
+    "figure": figure,
+    "quote": shlex.quote,
+}

@@ -18,8 +18,9 @@ from videomae.report.pictures import check_suffix
 
 Curve = tuple[Sequence[float], Sequence[float]]  # xs, ys
 
+_STYLE = Path(__file__).parent / "templates" / "charts.mplstyle"
 _WIDTH, _HEIGHT = 6.4, 3.4  # inches
-_INK = "#75757d"  # 4.5 times as bright as black, and white 4.5 times as bright as this
+_INK = "#75757d"  # as in the style
 # Lines of a chart, told apart also by readers who see few colours: those of Okabe and Ito (2008),
 # with a blue that shows on black.
 COLOURS = ("#0f82c6", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
@@ -82,11 +83,14 @@ def curve_svg(series: Mapping[str, Curve], levels: Iterable[float] = ()) -> str:
     Names are left to the page, and so are the colour and the font of the numbers; lines have
     COLOURS in their order.
     """
+    from matplotlib import rc_context
+
     figure, axes = _new_chart(_HEIGHT, font_px=13)
     _draw_curves(axes, series, {}, {str(level): level for level in levels})
     axes.locator_params(axis="x", nbins=6, integer=True)  # steps and epochs are whole
     file = StringIO()
-    _write(figure, file, format="svg")
+    with rc_context({"svg.fonttype": "none"}, _STYLE):  # text stays text
+        figure.savefig(file, format="svg")
     # Without its head and its style, which would hold for the whole page, the names of its parts,
     # which another chart has too, and the clipping of grids, which is not needed.
     svg = file.getvalue()
@@ -102,6 +106,7 @@ def _draw_curves(
     levels: Mapping[str, float],
 ) -> list[tuple[str, str, float, float]]:
     """Draw lines, and return their names, colours and right ends (x, y)."""
+    axes.xaxis.set_major_formatter("{x:,.10g}")
     ends = []
     for index, (name, (xs, ys)) in enumerate(series.items()):
         if len(xs) != len(ys):
@@ -167,7 +172,6 @@ def plot_confusion(
     ```
     """
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
 
     count = len(classes)
     if matrix.shape != (count, count) or not count:
@@ -179,80 +183,48 @@ def plot_confusion(
     names = [name if len(name) <= 32 else f"{name[:31]}…" for name in classes]
     margin = 1.0 + (0.075 * max(map(len, names)) if named else 0.3)
     side = max(cell * count, 2.0) + margin
-    figure = Figure(figsize=(side, side), dpi=160 if named else 100, layout="constrained")
-    axes = figure.add_subplot()
+    size = 8 if written else 6.5
+    figure, axes = _new_chart(side, width=side, font_px=size, dpi=160 if named else 100)
     # By the root of the share, or a mistake in 1 of 50 could not be seen.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    size = 8 if written else 6.5
     if named:
         axes.set_xticks(range(count), names, rotation=90, parse_math=False)
         axes.set_yticks(range(count), names, parse_math=False)
-    axes.tick_params(
-        labelsize=size, width=0.6, length=2, colors=_INK, bottom=not written, left=not written
-    )
+    axes.tick_params(width=0.6, length=0 if written else 2)
+    axes.grid(False)
+    axes.spines[:].set_visible(True)
     for row, column in np.argwhere(matrix > 0) if written else ():
         share = shares[row, column]
         text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
         colour = "white" if share > 0.35 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+        axes.text(column, row, text, ha="center", va="center", color=colour)
     number = "" if named else ", by number"
-    axes.set_xlabel(f"answer{number}", fontsize=9, color=_INK)
-    axes.set_ylabel(f"class{number}", fontsize=9, color=_INK)
+    axes.set_xlabel(f"answer{number}", fontsize=9)
+    axes.set_ylabel(f"class{number}", fontsize=9)
     title = f"{title}\nin % of the class" if written else title
-    axes.set_title(title, loc="left", fontsize=9, color=_INK)
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.6, color=_INK)
+    axes.set_title(title, loc="left", fontsize=9, parse_math=False)
     return _save(figure, path)
 
 
-def _new_chart(height: float, *, font_px: float = 8.5) -> tuple[Any, Any]:
-    """A figure and its axes, _WIDTH inches wide, with quiet lines behind what is to be drawn."""
+def _new_chart(
+    height: float, *, width: float = _WIDTH, font_px: float = 8.5, dpi: int = 160
+) -> tuple[Any, Any]:
+    """A figure, its sides in inches, and its axes, in the style of all charts."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot, which keeps figures and backends global
 
-    style: dict[Any, Any] = {
-        "font.size": font_px,
-        "axes.titlesize": "medium",
-        "xtick.labelsize": "medium",
-        "ytick.labelsize": "medium",
-        "axes.formatter.limits": (-2, 5),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.alpha": 0.3,
-        **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
-        **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
-        **dict.fromkeys(
-            ("axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "grid.color", "text.color",
-             "xtick.color", "ytick.color"), _INK,
-        ),
-    }  # fmt: skip
-    with rc_context(style):
-        figure = Figure(figsize=(_WIDTH, height), dpi=160, layout="constrained")
-        axes = figure.add_subplot()
-        axes.margins(x=0.02)
-        axes.xaxis.set_major_formatter("{x:,.10g}")
-    return figure, axes
+    with rc_context({"font.size": font_px}, _STYLE):
+        figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+        return figure, figure.add_subplot()
 
 
 def _save(figure: Any, path: PathLike) -> Path:
-    """Write a figure, atomically; the same gives the same file."""
-    path = Path(path)
-    check_suffix(path, (".svg", ".png"))
-    with atomic_path(path) as temporary:
-        kind = path.suffix.lower().removeprefix(".")
-        _write(figure, temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return path
-
-
-def _write(figure: Any, target: Path | StringIO, **options: Any) -> None:
+    """Write a figure, atomically, without a date: the same gives the same file."""
     from matplotlib import rc_context
 
-    # Names of parts would be drawn at random; in a page, text is text.
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "videomae",
-        "svg.fonttype": "none" if isinstance(target, StringIO) else "path",
-    }
-    with rc_context(style):
-        figure.savefig(target, transparent=True, **options)
+    path = Path(path)
+    check_suffix(path, (".svg", ".png"))
+    metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+    with rc_context(fname=_STYLE), atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata=metadata)
+    return path

@@ -62,7 +62,9 @@ def _page(run: RunRecord) -> str:
         **_reconstructions(run),
         **_data(run),
         **_settings(run),
-        commands=[*_commands(run)],
+        command=run.command,
+        is_finished=run.is_finished,
+        output=str(run.settings.get("output", run.folder)),
         version=__version__,
         last_line=_last_line(run.folder / "log.jsonl"),
     )
@@ -249,32 +251,6 @@ def _settings(run: RunRecord) -> dict[str, Any]:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _commands(run: RunRecord) -> Iterable[str]:
-    """Lines for a shell, in the folder in which the run was started; `#` begins a remark."""
-    if run.command is None:
-        return []
-    output = str(run.settings.get("output", run.folder))
-    folder = shlex.quote(output)
-    recipe = f"videomae {run.command} --recipe {shlex.quote(f'{output}/settings.toml')}"
-    if not run.is_finished:
-        return ["# go on from the last checkpoint", f"{recipe} --resume"]
-    again = ["# the same run again", f"{recipe} --output {shlex.quote(f'{output}-again')}"]
-    model = shlex.quote(f"{output}/model")
-    if run.command == "finetune":
-        return [
-            *("# name what happens in a video", f"videomae classify VIDEO.mp4 --model {model}"),
-            "# measure it with more views of each video",
-            f"videomae evaluate --model {model} --data VIDEOS --num-clips 5 --num-crops 3",
-            *again,
-        ]
-    return [
-        "# teach it classes",
-        f"videomae finetune --init {model} --data LABELLED --output {folder}-finetune",
-        *("# one vector per video", f"videomae embed VIDEOS --model {model}"),
-        *again,
-    ]
 
 
 def _last_line(log: Path) -> str:
