@@ -1,9 +1,9 @@
 """The shipped model against the same network from scratch: three fine-tuning seeds of each.
 
-    python benchmarks/motion_tiny.py            # renders, trains, evaluates
-    python benchmarks/motion_tiny.py --jobs 2   # two fine-tunings at a time, a core each
+    python -m benchmarks.motion_tiny            # renders, trains, evaluates
+    python -m benchmarks.motion_tiny --jobs 2   # two fine-tunings at a time, a core each
 
-    python benchmarks/motion_tiny.py --ship     # and make the package's models of seed 0
+    python -m benchmarks.motion_tiny --ship     # and make the package's models of seed 0
 
 Everything lands in runs/motion-tiny; finished parts are not run again. Prints a table and writes
 runs/motion-tiny/results.json.

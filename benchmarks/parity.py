@@ -1,7 +1,7 @@
 """How far our numbers lie from those of transformers: same random weights, same clip, float32.
 
-    python benchmarks/parity.py                # small, base and large; a few minutes, 6 GB
-    python benchmarks/parity.py --sizes small
+    python -m benchmarks.parity                # small, base and large; a few minutes, 6 GB
+    python -m benchmarks.parity --sizes small
 
 Every parameter is random, biases, norms and the mask token too, so that a lost one would show. Both
 models hold the very same tensors. Prints the largest absolute difference anywhere in each output,
@@ -54,7 +54,7 @@ def make_pair(name: str, size: str, generator: torch.Generator) -> tuple[Any, An
 
 
 @contextmanager
-def compared_attentions(ours: nn.Module, theirs: nn.Module) -> Iterator[list[float]]:
+def compared_attentions(ours: Any, theirs: Any) -> Iterator[list[float]]:
     """Differences of the weights of each encoder layer, which are dropped as soon as compared.
 
     Those of ViT-L for one clip are 3.8 GB, so they are held once, not twice. Run theirs first.
@@ -84,7 +84,7 @@ def compared_attentions(ours: nn.Module, theirs: nn.Module) -> Iterator[list[flo
 def largest_difference(ours: Any, theirs: Any) -> float:
     if isinstance(ours, Tensor):
         assert ours.shape == theirs.shape
-        return (ours - theirs).abs().max().item()
+        return float((ours - theirs).abs().max())
     return max(largest_difference(a, b) for a, b in zip(ours, theirs, strict=True))
 
 

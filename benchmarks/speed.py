@@ -1,18 +1,20 @@
-"""Every `videomae bench` that the README and docs/speed.md quote, and their table and chart.
+"""Every comparison that the README and docs/speed.md quote, and their table and chart.
 
-    python benchmarks/speed.py 2026-11-22-epyc              # about an hour on two quiet cores
-    python benchmarks/speed.py 2026-11-22-epyc --only train # one of them again
-    python benchmarks/speed.py 2026-11-22-epyc --draw       # nothing is measured
+    python -m benchmarks.speed 2026-11-22-epyc              # about an hour on two quiet cores
+    python -m benchmarks.speed 2026-11-22-epyc --only train # one of them again
+    python -m benchmarks.speed 2026-11-22-epyc --draw       # nothing is measured
 
 The results are lines of JSON in benchmarks/speed/NAME.jsonl, one per command; a line that is there
-is not measured again, unless asked for by --only. Further flags go to `videomae bench` itself:
+is not measured again, unless asked for by --only. Further flags go to `benchmarks.compare.run`:
 `--threads 1 --clock cpu` on a machine that others use as well.
 """
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,9 +92,9 @@ def measure(place: Path, only: str | None, flags: list[str]) -> dict[str, Any]:
         if only not in (None, name) or (only is None and name in records):
             continue
         print(f"== {name}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "videomae", "bench", *words, *flags, "--json"]
-        line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        records[name] = {"run": name, **json.loads(line)}
+        command = [sys.executable, "-m", "benchmarks.compare.run", *words, *flags, "--json"]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        records[name] = {"run": name, **json.loads(done.stdout)}
         place.parent.mkdir(exist_ok=True)
         place.write_text("".join(json.dumps(record) + "\n" for record in records.values()))
     return records
@@ -146,7 +148,8 @@ def draw(rows: list[tuple[str, float, float, str]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="date and machine, say 2026-11-22-epyc")
+    today = f"{date.today()}-{platform.node()}"
+    parser.add_argument("name", nargs="?", default=today, help="date and machine")
     parser.add_argument("--only", choices=list(RUNS), help="measure this, even if it is there")
     parser.add_argument("--draw", action="store_true", help="measure nothing")
     known, flags = parser.parse_known_args()
