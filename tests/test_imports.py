@@ -203,7 +203,15 @@ trained = [name for name in sys.modules if name.startswith("videomae.training")]
 assert not trained, trained
 """
     strangers = {"torchvision", "transformers", "accelerate", "matplotlib", "huggingface_hub"}
-    strangers |= {"torchmetrics", "pyarrow", "fsspec", "typeguard", "openvino", "onnxruntime"}
+    strangers |= {
+        "torchmetrics",
+        "sklearn",
+        "pyarrow",
+        "fsspec",
+        "typeguard",
+        "openvino",
+        "onnxruntime",
+    }
     assert not loaded_by(code) & strangers
 
 

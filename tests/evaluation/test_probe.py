@@ -139,7 +139,7 @@ def test_a_class_without_videos_to_learn_from_is_never_named() -> None:
 def test_a_missing_scikit_learn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.pipeline", None)
     with pytest.raises(ConfigError, match=r'needs more packages: pip install "videomae\[train\]"'):
-        fit_linear(torch.zeros(2, 2), torch.arange(2), l2=1.0)
+        linear_probe(LinearProbeSettings(data=Path("unread"), model="unread"))
 
 
 def test_the_fifth_held_out_has_whole_videos_of_all_classes() -> None:

@@ -39,7 +39,7 @@ _PROBLEMS: dict[str | None, Problem] = {
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model said of every video of a list, and how much of it was right.
+    """The scores that a model gave every video of a list, and how many of them were right.
 
     scores: (N, K) float32, averaged over the views: shares of the classes, or values; NaN where a
     video could not be read. bad: the reason for each of those, by its row. They count as wrong; a
@@ -69,7 +69,7 @@ class Evaluation:
 
     @cached_property
     def ranks(self) -> Tensor:
-        """How many classes the model put before the true one (N); 0 is right."""
+        """The number of classes that the model put before the true one (N); 0 is right."""
         return metrics.true_ranks(self.scores, self.labels)
 
     def top(self, count: int) -> float:
@@ -95,7 +95,7 @@ class Evaluation:
 
     @property
     def per_class(self) -> dict[str, float]:
-        """Those of `class_scores` that are numbers, by the name of the class."""
+        """The `class_scores` that are numbers, by the name of the class."""
         if self.problem == "regression":
             return {}
         values = self.class_scores.tolist()
@@ -104,7 +104,7 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> Tensor:
-        """How often each class (row) was taken for each (column), unreadable videos left out."""
+        """The count of videos of each class (row) taken for each (column), if they can be read."""
         readable = ~self.scores[:, 0].isnan()
         predicted = metrics.top_classes(self.scores[readable], 1)[:, 0]
         return metrics.confusion_matrix(self.labels[readable], predicted, self.scores.shape[1])
@@ -145,7 +145,7 @@ class Evaluation:
         return sorted(self.per_class.items(), key=lambda pair: pair[1])[:count]
 
     def __str__(self) -> str:
-        figures = ", ".join(f"{name} {value}" for name, value in self.rows()[:-3])
+        figures = ", ".join(f"{name} {value}" for name, value in self.rows()[: len(self.figures())])
         text = f"{figures} on {self.num_videos} videos, {self.num_views} view"
         text += f"{'s' if self.num_views > 1 else ''} each"
         return text + (f"; {len(self.bad)} unreadable" if self.bad else "")
@@ -243,7 +243,7 @@ def evaluate(
 
 
 def problem_of(config: VideoMAEConfig) -> Problem:
-    """What a classifier was trained to tell: one class each unless its config says otherwise."""
+    """The problem that a classifier was trained on: one class each if its config names none."""
     return _PROBLEMS.get(config.problem_type, "single_label")
 
 

@@ -29,7 +29,7 @@ _THRESHOLD = 0.5
 
 
 def true_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the true one: scores (N, K), class numbers (N) -> (N).
+    """Count the classes before the true one: scores (N, K), class numbers (N) -> (N).
 
     0 is a right answer, below 5 one of the top 5; UNRANKED, above any number, for a row of NaN.
 
@@ -52,7 +52,7 @@ def top_classes(scores: Tensor, count: int) -> Tensor:
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """How often each class (row) was taken for each (column): (N), (N) -> (K, K) whole numbers.
+    """Count how often each class (row) was taken for each (column): (N), (N) -> (K, K).
 
     >>> confusion_matrix(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2)
     tensor([[1, 1],

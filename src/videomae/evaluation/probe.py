@@ -1,7 +1,7 @@
 """Linear probe and nearest neighbours: what the features of a trained encoder know of classes.
 
-No weight of the encoder changes, so that the figures tell of the features alone. N videos, V clips
-of each, M rows to learn from, D features, K classes.
+No weight of the encoder changes, so that the figures are those of the features alone. N videos, V
+clips of each, M rows to learn from, D features, K classes.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ ProbeProgress = Callable[[str, int, int], None]  # (what for, videos done, in al
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Of the videos of one list: values (N, V, D) float32, NaN where a video could not be read."""
+    """Features of the videos of a list: values (N, V, D) float32, NaN for an unreadable one."""
 
     videos: Videos
     values: Tensor
@@ -73,7 +73,7 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
-    """How well frozen features tell classes apart.
+    """The figures of a linear probe and of nearest neighbours.
 
     knn, linear: of the videos that were tested. l2: the penalty that was chosen; tried: each one
     with its accuracy in percent on the held-out fifth. train: what was learned from. reused: the
@@ -130,6 +130,7 @@ def linear_probe(
     from, and count as wrong in what is tested on. Raises ConfigError where there are fewer than
     five videos or two classes to learn from, or nothing to test on.
     """
+    new_linear()  # a missing package raises before the work
     machine = machine or Machine.start(settings.device, settings.dtype)
     train_videos, test_videos = load_both(settings)
     model = load_encoder(settings, machine)
@@ -159,7 +160,7 @@ def linear_probe(
 
 
 def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
-    """What is learned from, and what is tested on, in the classes of the first."""
+    """Load the videos to learn from, and those to test on, in the classes of the first."""
     train = load_videos(settings.data, settings.split)
     data = settings.eval_data or settings.data
     split = settings.eval_split or next(
@@ -258,7 +259,7 @@ def knn_scores(
     num_neighbours: int = 20,
     temperature: float = _TEMPERATURE,
 ) -> Tensor:
-    """How the nearest neighbours vote, as shares of the classes: (M, D), (M), (N, D) -> (N, K).
+    """Shares of the classes by the votes of the nearest: (M, D), (M), (N, D) -> (N, K).
 
     Near is a large cosine, and a vote weighs exp(cosine / temperature).
 
@@ -277,13 +278,8 @@ def knn_scores(
     return torch.cat(found) if found else torch.zeros(0, num_classes)
 
 
-def fit_linear(features: Tensor, labels: Tensor, *, l2: float, linear: Any = None) -> Any:
-    """Multinomial logistic regression on standardised features: (M, D), class numbers (M).
-
-    The minimum of the mean cross entropy + l2 / 2 * sum of squared weights, the bias being free,
-    found by scikit-learn's L-BFGS in float64. Returns scikit-learn's pipeline. `linear`: one to go
-    on from; by default it starts from zero.
-    """
+def new_linear() -> Any:
+    """A pipeline of scikit-learn: standardised features, then multinomial logistic regression."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -292,9 +288,17 @@ def fit_linear(features: Tensor, labels: Tensor, *, l2: float, linear: Any = Non
         raise ConfigError(
             'a linear probe needs more packages: pip install "videomae[train]"'
         ) from None
-    if linear is None:
-        regression = LogisticRegression(tol=1e-6, max_iter=_MAX_ITERATIONS, warm_start=True)
-        linear = make_pipeline(StandardScaler(), regression)
+    regression = LogisticRegression(tol=1e-6, max_iter=_MAX_ITERATIONS, warm_start=True)
+    return make_pipeline(StandardScaler(), regression)
+
+
+def fit_linear(features: Tensor, labels: Tensor, *, l2: float, linear: Any = None) -> Any:
+    """Fit a linear map on features (M, D) to class numbers (M), and return it.
+
+    The minimum of the mean cross entropy + l2 / 2 * sum of squared weights, the bias being free,
+    found by L-BFGS in float64. `linear`: a fitted one to go on from; by default it starts anew.
+    """
+    linear = new_linear() if linear is None else linear
     if len(set(labels.tolist())) == 2:
         l2 /= 2  # its one column of weights is the difference of two, which have half the penalty
     linear.set_params(logisticregression__C=1 / (l2 * len(labels)))
@@ -345,7 +349,7 @@ def _key(
     processor: VideoMAEImageProcessor,
     *lists: Videos,
 ) -> str:
-    """What the features follow from, in short: model, precision, pixels, clips and videos."""
+    """A digest of all that features depend on: model, precision, pixels, clips, videos."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -375,7 +379,7 @@ def _write_features(path: Path, key: str, *sets: Features) -> None:
 def _read_features(
     path: Path, key: str, train: Videos, test: Videos
 ) -> tuple[Features, Features] | None:
-    """What `_write_features` wrote for the same key; None where something else lies there."""
+    """Features written for the same key; None where others lie there, or none."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:

@@ -37,7 +37,7 @@ def compute_videos(
     in_step: bool = False,
     on_progress: Progress | None = None,
 ) -> tuple[Tensor, dict[int, str]]:
-    """What `combine` makes of the views of each video: (N, *shape), in the order of the list.
+    """Run each video through a model: what `combine` makes of its views, (N, *shape).
 
     `compute` takes views (B, T, C, H, W), B up to `batch_size`, and gives (B, D); `combine` takes
     those of one video (V, D) and gives `shape`. Each video is decoded once and never replaced by
@@ -91,7 +91,7 @@ def _checked(row: Tensor) -> Tensor | str:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode and keeps no gradients; after, all is as before."""
+    """Put the model in evaluation mode, without gradients; afterwards all is as before."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -103,5 +103,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def is_split(model: nn.Module) -> bool:
-    """Whether the model's weights lie split over the processes."""
+    """Tell whether the model's weights lie split over the processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())

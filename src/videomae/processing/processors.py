@@ -38,7 +38,7 @@ _NEEDS = {
 
 
 class BatchFeature(dict[str, Any]):
-    """What a processor returns: a dict whose values are attributes too, fit for `model(**batch)`.
+    """The result of a processor: a dict whose values are attributes too, fit for `model(**batch)`.
 
     >>> BatchFeature(pixel_values=torch.zeros(1, 2)).to(torch.float16).pixel_values.dtype
     torch.float16

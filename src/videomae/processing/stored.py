@@ -83,7 +83,7 @@ class StoredSettings:
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
         """A processor from the keys of a stored file, of this or of the other processor.
 
-        Old spellings are understood, such as one number for a size. A key that neither processor
+        Old forms are understood, such as one number for a size. A key that neither processor
         has is left out with a warning; an override that this one lacks is a ConfigError.
         """
         if odd := sorted(set(values) - set(cls._names()) - _IDLE_KEYS):
@@ -92,7 +92,7 @@ class StoredSettings:
         return cls(**(known | overrides))
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as the stored file holds them, spelt as in transformers."""
+        """The settings as the stored file holds them, named as in transformers."""
         stored: dict[str, Any] = dict.fromkeys(self._type_keys, type(self).__name__)
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)

@@ -121,7 +121,7 @@ def as_tensor(
 
 
 def _layout(shape: tuple[int, ...], num_channels: int) -> str:
-    """Where transformers sees the channels; in doubt first."""
+    """The place where transformers sees the channels; in doubt first."""
     first, _, last = shape
     for counts in ((1, 3), (4, num_channels)):
         if first in counts and last in counts:
@@ -344,20 +344,20 @@ def check_range(
     low = min(frame.min().item() for frame in frames)
     high = max(frame.max().item() for frame in frames)
     if factor is None and (low < 0 or high > 1.001):
-        told = (
+        problem = (
             "not within 0..1, as do_rescale=False expects them; pass do_rescale=True, unless "
             "another range is meant"
         )
     elif factor is not None and low >= 0 and 0 < high <= 1:
-        told = (
+        problem = (
             "within 0..1 already, and do_rescale=True makes them smaller still; pass "
             "do_rescale=False"
         )
     elif factor is not None and (low < 0 or high > max(255.0, 1 / factor) * 1.001):
-        told = (
+        problem = (
             "not within 0..255, as do_rescale=True expects them; pass frames that were not "
             "normalised before"
         )
     else:
         return
-    warnings.warn(f"the frames' numbers are {told}", stacklevel=2)
+    warnings.warn(f"the frames' numbers are {problem}", stacklevel=2)

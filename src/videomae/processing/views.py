@@ -192,14 +192,14 @@ def _as_frames(video: Any, num_channels: int) -> Frames:
 
 
 def decode_threads() -> int:
-    """How many videos are decoded at once: one per core that this process may use, up to 8."""
+    """The number of videos to decode at once: one per core of this process, up to 8."""
     return min(num_cores(), _MAX_DECODE_THREADS)
 
 
 def read_ahead(
     make: Callable[[Any], Made], items: Iterable[Any], *, num_threads: int, num_ahead: int
 ) -> Generator[Made]:
-    """What `make` gives for each item, in order, made ahead by threads.
+    """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
     While the caller works on one result, up to `num_ahead` more are made or wait; no more items
     are taken, whatever their number. What `make` raises is raised in the place of its result.
@@ -218,7 +218,7 @@ def read_ahead(
 
 
 def try_twice(make: Callable[..., Made], *arguments: Any) -> Made | str:
-    """What `make` gives, tried twice, as disks and networks stumble; else the reason."""
+    """Call `make`, once more after a VideoError, as disks and networks stumble; else the reason."""
     try:
         return make(*arguments)
     except VideoError:
@@ -257,9 +257,9 @@ def run_views(
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
 ) -> Iterator[tuple[Name, Tensor | Failure]]:
-    """Videos with their views (V, ...), or what is in their place, to the same with outputs.
+    """Compute outputs (V, ...) of the views of each video; views of several share a batch.
 
-    Views of several videos share a batch.
+    `videos` are pairs: a name, and views (V, ...) or, in the place of these, why there are none.
     """
     for group in _in_groups(videos, batch_size):
         good = [made for _, made in group if isinstance(made, Tensor)]
