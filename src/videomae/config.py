@@ -147,7 +147,7 @@ class VideoMAEConfig:
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep `num_labels`, `id2label` and `label2id` telling the same story, whichever is set."""
+        """Keep `num_labels`, `id2label` and `label2id` in agreement, whichever is set."""
         object.__setattr__(self, name, value)
         if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
             return  # `extra` is the last field: the generated __init__ is still at work
@@ -301,17 +301,19 @@ class VideoMAEConfig:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_pretrained(cls, id_or_path: str | Path, **kwargs: Any) -> Self:
-        """Read config.json of a hub id, a folder or a shipped model.
+    def from_pretrained(cls, id_or_path: hub.PathLike, **kwargs: Any) -> Self:
+        """Read config.json of a hub id, a folder or a shipped model, or one JSON file.
 
         `revision`, `token`, `cache_dir` and `local_files_only` go to the hub; any other keyword
         overrides a field.
         """
         where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
-        path = hub.fetch(id_or_path, "config.json", **where)
+        path = Path(id_or_path)
+        if not path.is_file():
+            path = hub.fetch(id_or_path, "config.json", **where)
         return cls.from_dict(hub.read_json(path), **kwargs)
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
+    def save_pretrained(self, save_directory: hub.PathLike) -> None:
         """Write config.json into a folder, which is made if it is not there."""
         hub.write_json(Path(save_directory) / "config.json", self.to_dict())
 

@@ -111,7 +111,7 @@ def _refuse_escape(filename: str) -> None:
 
 
 def _refuse_path(id_or_path: PathLike) -> None:
-    """What can only be meant as a path must not be asked of the hub."""
+    """Refuse what can only be meant as a path: the hub must not be asked for it."""
     name = os.fspath(id_or_path)
     if (
         isinstance(id_or_path, os.PathLike)

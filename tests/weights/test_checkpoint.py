@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 @pytest.fixture
 def raw(reference_dir: Path) -> State:
-    """A fine-tuned model as the original code spells it."""
+    """A fine-tuned model as the original code names it."""
     content: State = torch.load(reference_dir / "v1_finetune_tiny.pth", weights_only=True)["module"]
     return content
 

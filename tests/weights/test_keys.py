@@ -1,4 +1,4 @@
-"""Every published spelling of the same weights comes to the same tensors, and goes back."""
+"""Every published key mapping of the same weights gives the same tensors, and goes back."""
 
 import re
 from collections.abc import Callable
@@ -59,13 +59,13 @@ def assert_same(one: Raw, other: Raw) -> None:
         assert torch.equal(one[key], other[key]), key
 
 
-def respelled(raw: Raw, *pairs: tuple[str, str]) -> Raw:
-    def respell(key: str) -> str:
+def with_keys(raw: Raw, *pairs: tuple[str, str]) -> Raw:
+    def change(key: str) -> str:
         for pattern, replacement in pairs:
             key = re.sub(pattern, replacement, key)
         return key
 
-    return {respell(key): tensor for key, tensor in raw.items()}
+    return {change(key): tensor for key, tensor in raw.items()}
 
 
 def test_qkv_is_split_in_thirds_q_k_v(pretrained: Raw) -> None:
@@ -118,34 +118,34 @@ def test_parts_outside_the_encoder(pretrained: Raw, finetuned: Raw) -> None:
     assert torch.equal(state["fc_norm.weight"], finetuned["fc_norm.weight"])
     assert torch.equal(state["classifier.weight"], finetuned["head.weight"])
     assert "videomae.layernorm.weight" not in state
-    one_token = respelled(finetuned, (r"^fc_norm", "norm"))
+    one_token = with_keys(finetuned, (r"^fc_norm", "norm"))
     assert torch.equal(renamed(one_token)["videomae.layernorm.bias"], finetuned["fc_norm.bias"])
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "backbone."])
 def test_prefixes_of_whole_models(original: Raw, prefix: str) -> None:
-    assert_same(renamed(respelled(original, ("^", prefix))), renamed(original))
+    assert_same(renamed(with_keys(original, ("^", prefix))), renamed(original))
 
 
 def test_compiled_parts(original: Raw) -> None:
-    wrapped = respelled(original, (r"(blocks\.\d+\.)", r"\1_orig_mod."))
+    wrapped = with_keys(original, (r"(blocks\.\d+\.)", r"\1_orig_mod."))
     assert_same(renamed(wrapped), renamed(original))
 
 
 def test_the_prefix_encoder_in_a_finetuned_file(finetuned: Raw) -> None:
-    wrapped = respelled(finetuned, (r"^(blocks|patch_embed)", r"encoder.\1"))
+    wrapped = with_keys(finetuned, (r"^(blocks|patch_embed)", r"encoder.\1"))
     assert_same(renamed(wrapped), renamed(finetuned))
 
 
-def test_both_transformers_spellings_with_and_without_prefix(original: Raw) -> None:
+def test_both_key_mappings_of_transformers_with_and_without_prefix(original: Raw) -> None:
     state = renamed(original)
     old = to_hf_file_keys(state)
     assert "videomae.encoder.layer.0.attention.attention.q_bias" in old
     assert not [key for key in old if re.search(r"(query|value)\.bias", key)]
     assert_same(renamed(state), state)
     assert_same(renamed(old), state)
-    for spelled in (state, old):
-        assert_same(renamed(respelled(spelled, (r"^videomae\.", ""))), state)
+    for names in (state, old):
+        assert_same(renamed(with_keys(names, (r"^videomae\.", ""))), state)
 
 
 def test_v2_hub_files(finetuned: Raw) -> None:
@@ -157,7 +157,7 @@ def test_v2_hub_files(finetuned: Raw) -> None:
 
 @pytest.mark.parametrize("ffn", [("layers.0.0", "layers.1"), ("fc1", "fc2")])
 def test_mmaction2_files(finetuned: Raw, ffn: tuple[str, str]) -> None:
-    raw = respelled(
+    raw = with_keys(
         finetuned,
         (r"^(patch_embed|blocks|fc_norm)", r"backbone.\1"),
         (r"patch_embed\.proj", "patch_embed.projection"),
@@ -215,13 +215,13 @@ def test_only_the_fixed_positions_are_accepted(finetuned: Raw) -> None:
         rename({**finetuned, "pos_embed": fixed + 0.1}, source="x.pth")
 
 
-def test_two_spellings_of_one_tensor_are_refused(finetuned: Raw) -> None:
+def test_two_names_of_one_tensor_are_refused(finetuned: Raw) -> None:
     raw = {**finetuned, "module.head.bias": torch.zeros(7)}
     with pytest.raises(WeightsError, match=r"classifier\.bias twice, as head\.bias and as module"):
         rename(raw, source="x.pth")
 
 
-def test_unknown_tensors_are_listed_as_the_file_spells_them(finetuned: Raw) -> None:
+def test_unknown_tensors_are_listed_as_the_file_names_them(finetuned: Raw) -> None:
     odd = {"module.aux.weight": torch.zeros(1), "blocks.0.attn.extra": torch.zeros(1)}
     state, unexpected, _ = rename({**odd, **finetuned}, source="x.pth")
     assert unexpected == tuple(odd)
@@ -249,16 +249,16 @@ def test_to_v1_needs_the_encoders_norm(pretrained: Raw) -> None:
 
 
 @pytest.mark.parametrize(
-    ("respell", "scheme"),
+    ("change", "scheme"),
     [
         (lambda raw: raw, "original pre-training code"),
-        (lambda raw: respelled(raw, ("^", "module.")), "original pre-training code"),
+        (lambda raw: with_keys(raw, ("^", "module.")), "original pre-training code"),
         (lambda raw: renamed(raw), "transformers"),
-        (lambda raw: respelled(renamed(raw), (r"^videomae\.", "")), "transformers"),
+        (lambda raw: with_keys(renamed(raw), (r"^videomae\.", "")), "transformers"),
     ],
 )
-def test_schemes(pretrained: Raw, respell: Callable[[Raw], Raw], scheme: str) -> None:
-    assert scheme_of(respell(pretrained)) == scheme
+def test_schemes(pretrained: Raw, change: Callable[[Raw], Raw], scheme: str) -> None:
+    assert scheme_of(change(pretrained)) == scheme
 
 
 def test_scheme_of_finetuned_files(finetuned: Raw) -> None:
@@ -290,7 +290,7 @@ def test_facts_of_pretraining(reference_dir: Path) -> None:
 def test_facts_of_finetuning(finetuned: Raw) -> None:
     facts = facts_of(renamed(finetuned), finetuned, source="x.pth")
     assert facts == {**ENCODER_FACTS, "use_mean_pooling": True, "num_labels": 7}
-    one_token = renamed(respelled(finetuned, (r"^fc_norm", "norm")))
+    one_token = renamed(with_keys(finetuned, (r"^fc_norm", "norm")))
     assert facts_of(one_token, {}, source="x.pth")["use_mean_pooling"] is False
     no_bias = {k: v for k, v in finetuned.items() if "_bias" not in k}
     assert facts_of(renamed(no_bias), {}, source="x.pth")["qv_bias"] is False
@@ -318,8 +318,8 @@ def test_a_patch_embedding_of_another_kind_is_refused(finetuned: Raw) -> None:
 
 
 def of_original(finetuned: Raw) -> Raw:
-    """An image MAE as the original code spells it: 9 patches of 8x8 pixels and a class token."""
-    raw = respelled(finetuned, ("^fc_norm", "norm"))
+    """An image MAE as the original code names it: 9 patches of 8x8 pixels and a class token."""
+    raw = with_keys(finetuned, ("^fc_norm", "norm"))
     raw["patch_embed.proj.weight"] = raw["patch_embed.proj.weight"][:, :, 0]
     others = ("cls_token", "mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight")
     return {"pos_embed": torch.randn(1, 10, 48), **dict.fromkeys(others, torch.zeros(1)), **raw}
@@ -327,7 +327,7 @@ def of_original(finetuned: Raw) -> Raw:
 
 def of_transformers(finetuned: Raw) -> Raw:
     kept, _ = without_image_parts(of_original(finetuned))
-    raw = respelled(renamed(kept), (r"^videomae\.", "vit."))
+    raw = with_keys(renamed(kept), (r"^videomae\.", "vit."))
     raw["vit.encoder.layer.1.attention.attention.key.bias"] = torch.ones(48)
     raw["vit.embeddings.position_embeddings"] = torch.randn(1, 10, 48)
     others = ("vit.embeddings.cls_token", "decoder.mask_token", "decoder.decoder_layers.0.x.bias")
@@ -349,7 +349,7 @@ def test_image_parts_are_left_out_by_name(finetuned: Raw) -> None:
         *("decoder.mask_token", "decoder.decoder_layers.0.x.bias"),
     }
     assert_same(renamed(kept_too), renamed(kept))
-    without_prefix = respelled(kept_too, (r"^vit\.", ""))
+    without_prefix = with_keys(kept_too, (r"^vit\.", ""))
     assert_same(renamed(without_prefix), renamed(kept))
 
 

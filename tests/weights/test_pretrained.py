@@ -194,7 +194,7 @@ def test_transformers_auto_classes_open_what_we_save(tmp_path: Path) -> None:
     assert type(classifier) is transformers.VideoMAEForVideoClassification
 
 
-def test_files_have_the_old_spelling_of_biases(tmp_path: Path) -> None:
+def test_files_have_the_old_names_of_biases(tmp_path: Path) -> None:
     """The one that transformers 4 and 5 both read."""
     ours(VideoMAEForVideoClassification).save_pretrained(tmp_path)
     keys = safetensors.torch.load_file(tmp_path / "model.safetensors").keys()
@@ -203,7 +203,7 @@ def test_files_have_the_old_spelling_of_biases(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [VideoMAEForPreTraining, VideoMAEForVideoClassification])
-def test_to_the_original_spelling_and_back(kind: Any, tmp_path: Path) -> None:
+def test_to_the_original_key_mapping_and_back(kind: Any, tmp_path: Path) -> None:
     model = ours(kind, use_mean_pooling=kind is VideoMAEForVideoClassification)
     save_pth(tmp_path / "x.pth", to_v1(model.state_dict()))
     again = kind.from_pretrained(tmp_path / "x.pth", config=model.config)
@@ -221,8 +221,8 @@ def image_mae(kind: str = "ViTMAEModel") -> Any:
     return randomise(getattr(transformers, kind)(config))
 
 
-def spelled_as_original(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a saved ViTMAEModel as the original code spells them."""
+def named_as_original(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a saved ViTMAEModel as the original code names them."""
     raw = {}
     parts = {
         "layernorm_before": "norm1",
@@ -258,7 +258,7 @@ def image_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def image_pth(image_dir: Path, tmp_path: Path) -> Path:
     decoder = {"mask_token": torch.zeros(1, 1, 16), "decoder_embed.weight": torch.zeros(16, 24)}
-    save_pth(tmp_path / "image.pth", {**spelled_as_original(image_dir), **decoder})
+    save_pth(tmp_path / "image.pth", {**named_as_original(image_dir), **decoder})
     return tmp_path / "image.pth"
 
 
@@ -292,7 +292,9 @@ def test_on_a_still_clip_an_inflated_image_model_is_the_image_model(
 
 
 @pytest.mark.filterwarnings("ignore:.*an image model")
-def test_both_spellings_of_an_image_model_give_the_same(image_dir: Path, image_pth: Path) -> None:
+def test_both_key_mappings_of_an_image_model_give_the_same(
+    image_dir: Path, image_pth: Path
+) -> None:
     image_mae("ViTMAEForPreTraining").save_pretrained(image_dir / "whole")
     models = {}
     for name, path, options in (

@@ -1,4 +1,4 @@
-"""What a forward returns: fields by name, by index, or unpacked; those that are None left out."""
+"""Outputs of a forward: fields by name, by index, or unpacked; those that are None left out."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -282,7 +282,7 @@ def save_pth(path: hub.PathLike, state: Mapping[str, Tensor]) -> None:
 
 # The config
 
-# Shapes do not tell heads; widths do, of the models that were published.
+# Shapes do not say how many heads; the widths of published models do.
 _PUBLISHED = [PRESETS[name] for name in ("small", "base", "large", "huge", "giant")]
 
 
@@ -319,7 +319,7 @@ def describe(
                     f"taken, and positions resized from there to the {' and '.join(resized)} asked "
                     "for; if it was trained on that, describe it with config= instead"
                 )
-        else:  # only that of a VideoMAE by transformers holds all that shapes tell
+        else:  # only transformers' own config.json of a VideoMAE holds all that follows from shapes
             values = {**({} if checkpoint.scheme == "transformers" else facts), **stored}
         # The published SSv2 models: trained at stride 2, tested on frames spread over the video.
         ssv2 = re.search(r"videomae-\w[\w-]*?(-finetuned)?-ssv2/?$", checkpoint.source)
@@ -348,7 +348,7 @@ def describe(
 
 
 def _known_heads(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, int]:
-    """Head counts of published widths; WeightsError for another width, for no shape tells them."""
+    """Head counts of published widths; WeightsError for another width: no shape has them in it."""
     heads = {}
     for part in ("", "decoder_"):
         field, width = f"{part}num_attention_heads", checkpoint.facts.get(f"{part}hidden_size")

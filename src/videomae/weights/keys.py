@@ -1,4 +1,4 @@
-"""Key mappings: every published name of a weight -> ours, ours -> theirs, and what names tell.
+"""Key mappings: every published name of a weight -> ours, ours -> theirs, and the facts in them.
 
 Ours are those a model has in memory, here and in transformers 5.23, always with the `videomae.`
 prefix on the encoder: `videomae.encoder.layer.0.attention.attention.query.bias`. Image MAEs are
@@ -105,7 +105,7 @@ def of_images(state: Mapping[str, Tensor]) -> bool:
 
 
 def without_image_parts(raw: Mapping[str, Tensor]) -> tuple[State, tuple[str, ...]]:
-    """Of an image model what a VideoMAE begins with, and the names left out; others stay whole."""
+    """Leave out what only image models have, and name it; other models stay whole."""
     left_out = [key for key in raw if _IMAGES_ONLY.match(_bare(key))] if of_images(raw) else []
     return {key: tensor for key, tensor in raw.items() if key not in left_out}, tuple(left_out)
 
@@ -284,7 +284,7 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
         "decoder_intermediate_size": f"{decoder}0.intermediate.dense.weight",
     }
     facts |= {field: len(state[name]) for field, name in sizes.items() if name in state}
-    # A stored table tells the number of tokens. VideoMAEs were made with 16 square frames, image
+    # The number of tokens is that of a stored table's rows. VideoMAEs were made with 16 square frames, image
     # MAEs with one and a class token.
     num_frames, tubelet, num_extra = (16, frames[0], 0) if frames else (1, 1, 1)
     for key, table in raw.items():

@@ -26,7 +26,7 @@ _IGNORED_ARGUMENTS = ("low_cpu_mem_usage", "weights_only", "_from_auto", "_from_
 
 
 class PretrainedModel(nn.Module):
-    """What makes a network loadable: `from_pretrained`, `save_pretrained`, and small questions.
+    """A network that can be loaded and saved: `from_pretrained`, `save_pretrained`, and more.
 
     A subclass takes a config alone, keeps it as `self.config`, and has `init_weights()`. It makes
     tables that are not saved on the CPU by name, so that they are filled in a blank model too.
@@ -112,13 +112,11 @@ class PretrainedModel(nn.Module):
             "local_files_only": local_files_only,
         }
         if config is not None and not isinstance(config, VideoMAEConfig):
-            config = _read_config(config, where)
-        checkpoint = (
-            id_or_path
-            if isinstance(id_or_path, Checkpoint)
-            else read_checkpoint(id_or_path, use_safetensors=use_safetensors, **where)
-        )
-        described, told = describe(checkpoint, config, given=overrides)
+            config = VideoMAEConfig.from_pretrained(config, **where)
+        checkpoint = id_or_path
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = read_checkpoint(checkpoint, use_safetensors=use_safetensors, **where)
+        described, notes = describe(checkpoint, config, given=overrides)
         wanted = described.copy(**overrides)
         if wanted.grid != described.grid:
             if not interpolate_pos_encoding:
@@ -132,7 +130,7 @@ class PretrainedModel(nn.Module):
         model, state = cls._blank(wanted), inflate(checkpoint.state, wanted.tubelet_size)
         starts_fresh = hasattr(model, "classifier") and not checkpoint.has_classifier
         if starts_fresh and "use_mean_pooling" not in overrides and not wanted.use_mean_pooling:
-            told.append(
+            notes.append(
                 "a pre-training checkpoint: the classifier takes the mean over all tokens and a "
                 "norm, though the config says use_mean_pooling=False, which classifies from the "
                 "first patch alone; pass use_mean_pooling=False to keep to that"
@@ -150,16 +148,16 @@ class PretrainedModel(nn.Module):
             state=state,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             may_lose_norm="use_mean_pooling" in overrides,
-            notes=[*checkpoint.notes, *told],
+            notes=[*checkpoint.notes, *notes],
         )
         if report.newly_initialised:
-            told.append(f"newly initialised, to be trained: {some(report.newly_initialised)}")
+            notes.append(f"newly initialised, to be trained: {some(report.newly_initialised)}")
         if report.unexpected:
-            told.append(f"unexpected tensors were left out: {some(report.unexpected)}")
+            notes.append(f"unexpected tensors were left out: {some(report.unexpected)}")
         if trust_remote_code:
-            told.append("trust_remote_code has no effect: code of a repository is never run")
-        if told:
-            warnings.warn(f"{checkpoint.source}: {'; '.join(told)}", stacklevel=2)
+            notes.append("trust_remote_code has no effect: code of a repository is never run")
+        if notes:
+            warnings.warn(f"{checkpoint.source}: {'; '.join(notes)}", stacklevel=2)
 
         chosen = _dtype(dtype if dtype is not None else torch_dtype, described, checkpoint)
         model._fill(state, report, chosen, device)
@@ -170,7 +168,7 @@ class PretrainedModel(nn.Module):
 
     @property
     def checkpoint_prefix(self) -> str:
-        """What checkpoints have in front of these names: the encoder alone bears no prefix."""
+        """The start of these names in checkpoints, where only the encoder alone bears no prefix."""
         prefix = self.base_model_prefix
         return "" if hasattr(self, prefix) else f"{prefix}."
 
@@ -301,12 +299,6 @@ class PretrainedModel(nn.Module):
                 part.gradient_checkpointing = value  # type: ignore[assignment]
 
 
-def _read_config(path: hub.PathLike, where: dict[str, Any]) -> VideoMAEConfig:
-    if Path(path).is_file():
-        return VideoMAEConfig.from_dict(hub.read_json(path))
-    return VideoMAEConfig.from_pretrained(str(path), **where)
-
-
 def _dtype(
     asked: torch.dtype | str | None, config: VideoMAEConfig, checkpoint: Checkpoint
 ) -> torch.dtype:
@@ -353,7 +345,7 @@ Loaded = TypeVar("Loaded", bound=PretrainedModel)
 
 def load_trained(model_class: type[Loaded], path: hub.PathLike, **arguments: Any) -> Loaded:
     """A model in evaluation mode with nothing in it newly initialised."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loaded: Any = model_class.from_pretrained(path, output_loading_info=True, **arguments)
     model, report = loaded
@@ -363,7 +355,7 @@ def load_trained(model_class: type[Loaded], path: hub.PathLike, **arguments: Any
             f"{', '.join(report.newly_initialised)}), so that its answers would be random; train "
             f"one with `videomae finetune --init {path} --data DIR`"
         )
-    for warning in told:
+    for warning in caught:
         warnings.warn(warning.message, stacklevel=3)
     trained: Loaded = model.eval()
     return trained
