@@ -428,7 +428,7 @@ def test_position_tables_are_built_once_and_not_saved() -> None:
         ),
         (
             (2, 4, 1, 32, 32),
-            "with 1 channels, expected 3; or make the model with num_channels=1",
+            "with 1 channels, expected 3; give those, or make the model with num_channels=1",
         ),
         ((2, 4, 3, 30, 32), "height=30 is not a multiple of 8; use 24"),
     ],

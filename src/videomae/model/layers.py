@@ -6,6 +6,7 @@ transformers gives them, so that state dicts move over unchanged.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -136,11 +137,9 @@ def run_layer(
     layer: nn.Module, x: Tensor, need_weights: bool = False, *, save_memory: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Call a layer; to save memory, forget what happens inside and compute it again backwards."""
-    result: tuple[Tensor, Tensor | None]
-    if save_memory and layer.training and torch.is_grad_enabled():
-        result = checkpoint(layer, x, need_weights, use_reentrant=False)
-    else:
-        result = layer(x, need_weights)
+    twice = save_memory and layer.training and torch.is_grad_enabled()
+    run = partial(checkpoint, layer, use_reentrant=False) if twice else layer
+    result: tuple[Tensor, Tensor | None] = run(x, need_weights)
     return result
 
 

@@ -87,12 +87,9 @@ class VideoMAEEmbeddings(nn.Module):
                 "height, width); add the batch axis with pixel_values[None]"
             )
         if shape[2] != config.num_channels:
-            swapped = shape[1] == config.num_channels
-            fix = (
-                "swap axes 1 and 2: this looks like (B, C, T, H, W)"
-                if swapped
-                else f"or make the model with num_channels={shape[2]}"
-            )
+            fix = f"give those, or make the model with num_channels={shape[2]}"
+            if shape[1] == config.num_channels:
+                fix = "swap axes 1 and 2: this looks like (B, C, T, H, W)"
             raise ConfigError(
                 f"pixel_values has shape {shape} (B, T, C, H, W) with {shape[2]} channels, "
                 f"expected {config.num_channels}; {fix}"
@@ -240,18 +237,18 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             visible = chosen.to(pixel_values.device).visible
         return self.encode(pixel_values, grid, visible, output_hidden_states, output_attentions)
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # a call of a module returns anything, unless it says otherwise
         __call__ = forward
 
     def encode(
         self,
         pixel_values: Tensor,
         grid: Grid,
-        visible: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        visible: Tensor | None,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
     ) -> BaseModelOutput:
-        """As `forward`, of clips that were checked, and the token numbers (B, V) to be seen."""
+        """As `forward`, with the grid of the clips, and the token numbers (B, V) to be seen."""
         config = self.config
         tokens = self.embeddings(pixel_values, grid, visible)
         output: BaseModelOutput = self.encoder(
@@ -397,10 +394,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         """
         grid = self.videomae.embeddings.check(pixel_values, interpolate_pos_encoding)
         encoded = self.videomae.encode(
-            pixel_values,
-            grid,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
+            pixel_values, grid, None, output_hidden_states, output_attentions
         )
         logits = self.classifier(self.dropout(self.pool(encoded.last_hidden_state)))
         return ImageClassifierOutput(

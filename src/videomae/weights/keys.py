@@ -284,8 +284,8 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
         "decoder_intermediate_size": f"{decoder}0.intermediate.dense.weight",
     }
     facts |= {field: len(state[name]) for field, name in sizes.items() if name in state}
-    # The number of tokens is that of a stored table's rows. VideoMAEs were made with 16 square frames, image
-    # MAEs with one and a class token.
+    # A stored table has a row per token. VideoMAEs were made with 16 square frames, image MAEs with
+    # one and a class token.
     num_frames, tubelet, num_extra = (16, frames[0], 0) if frames else (1, 1, 1)
     for key, table in raw.items():
         if _POSITIONS.fullmatch(_bare(key)) and height == width and num_frames % tubelet == 0:
