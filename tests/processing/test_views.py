@@ -1,6 +1,6 @@
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from videomae.processing.views import (
     shown,
     try_twice,
 )
-from videomae.video.folder import find_videos
 from videomae.video.reader import BadVideo, Frames, write_video
 
 CONFIG = VideoMAEConfig(
@@ -272,36 +271,6 @@ def test_a_stumble_is_forgiven_once(failures: int) -> None:
         return number
 
     assert try_twice(stumbling, 7) == (7 if failures < 2 else "the disk stumbles")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Callable[[str], Path]:
-    def touch(name: str) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        return path
-
-    return touch
-
-
-def test_folders_stand_for_their_videos(tree: Callable[[str], Path], tmp_path: Path) -> None:
-    videos = [tree("b/2.mp4"), tree("b/10.MKV"), tree("a/x.gif"), tree("top.webm")]
-    tree("labels.txt"), tree(".hidden/3.mp4"), tree("b/.4.mp4"), tree("b/notes.txt")
-    frames = tree("c/clip/1.jpg").parent
-    tree("c/clip/2.jpg"), tree("c/clip/more/9.mp4"), tree("b/poster.png")
-    found = find_videos(tmp_path)
-    assert found == [videos[3], videos[2], videos[1], videos[0], frames]
-    assert find_videos(frames) == [frames]
-    assert find_videos(videos[0]) == [videos[0]]
-
-
-def test_what_holds_no_videos_is_kept_for_its_error(
-    tree: Callable[[str], Path], tmp_path: Path
-) -> None:
-    tree("empty/readme.txt")
-    assert find_videos(tmp_path / "empty") == [tmp_path / "empty"]
-    assert find_videos(tmp_path / "gone.mp4") == [tmp_path / "gone.mp4"]
 
 
 def test_the_stored_processor_is_found_beside_the_weights(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from made_videos import numbers, scene
 from videomae.errors import VideoError
-from videomae.video.folder import FrameFolder, natural_key
+from videomae.video.folder import FrameFolder, find_videos, natural_key
 from videomae.video.reader import VideoInfo, VideoLimits, VideoReader, probe, read_frames
 
 
@@ -201,3 +202,33 @@ def test_folders_are_read_anew_each_time(tmp_path: Path) -> None:
     assert probe(folder).num_frames == 3
     shutil.copy(folder / "img_0.png", folder / "img_3.png")
     assert probe(folder).num_frames == 4
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[str], Path]:
+    def touch(name: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
+    return touch
+
+
+def test_folders_stand_for_their_videos(tree: Callable[[str], Path], tmp_path: Path) -> None:
+    videos = [tree("b/2.mp4"), tree("b/10.MKV"), tree("a/x.gif"), tree("top.webm")]
+    tree("labels.txt"), tree(".hidden/3.mp4"), tree("b/.4.mp4"), tree("b/notes.txt")
+    frames = tree("c/clip/1.jpg").parent
+    tree("c/clip/2.jpg"), tree("c/clip/more/9.mp4"), tree("b/poster.png")
+    found = find_videos(tmp_path)
+    assert found == [videos[3], videos[2], videos[1], videos[0], frames]
+    assert find_videos(frames) == [frames]
+    assert find_videos(videos[0]) == [videos[0]]
+
+
+def test_what_holds_no_videos_is_kept_for_its_error(
+    tree: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tree("empty/readme.txt")
+    assert find_videos(tmp_path / "empty") == [tmp_path / "empty"]
+    assert find_videos(tmp_path / "gone.mp4") == [tmp_path / "gone.mp4"]

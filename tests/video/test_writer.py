@@ -13,8 +13,76 @@ from PIL import Image
 from made_videos import KINDS, encode, make, numbers, scene
 from videomae.errors import ConfigError, VideoError
 from videomae.video import writer
-from videomae.video.reader import probe, read_frames, resize_video
-from videomae.video.writer import resized_size
+from videomae.video.reader import probe, read_frames
+from videomae.video.writer import resize_video, resized_size, write_video
+
+
+def test_written_videos_come_back(tmp_path: Path) -> None:
+    frames = scene(40)
+    path = write_video(tmp_path / "new" / "x.mp4", frames, fps=16, crf=10)
+    assert path == tmp_path / "new" / "x.mp4"
+    back = read_frames(path, range(40))
+    assert numbers(back) == list(range(40))
+    assert np.abs(back.astype(int) - frames).mean() < 12  # 4:2:0 blurs the colour of these slopes
+    assert probe(path).fps == 16
+
+
+def test_written_videos_open_everywhere(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(8), fps=29.97)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.codec.canonical_name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert float(stream.average_rate) == pytest.approx(29.97)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
+
+
+def test_odd_sizes_grow_by_a_row_and_a_column(tmp_path: Path) -> None:
+    frames = scene(4, height=33, width=47)
+    back = read_frames(write_video(tmp_path / "x.mp4", frames, crf=1), range(4))
+    assert back.shape == (4, 34, 48, 3)
+    np.testing.assert_allclose(back[:, -1, 20], back[:, -2, 20], atol=8)
+
+
+def test_key_frames_come_as_often_as_asked(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(40), keyframe_distance=8)
+    with av.open(str(path)) as container:
+        keys = [k for k, p in enumerate(container.demux(video=0)) if p.size and p.is_keyframe]
+    assert max(np.diff([*keys, 40])) <= 8
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((4, 8, 8), np.uint8),
+        np.zeros((4, 3, 8, 8), np.uint8),
+        np.zeros((4, 8, 8, 3), np.float32),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_not_written(frames: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"cannot write frames of shape .*; expected a non-empty"):
+        write_video(tmp_path / "x.mp4", frames)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"fps": 0}, {"crf": 99}, {"keyframe_distance": 0}])
+def test_other_values_are_not_written_with(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write with fps=.*; expected fps above 0, crf"):
+        write_video(tmp_path / "x.mp4", scene(2), **wrong)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "x.mp4", scene(4))
+    before = path.read_bytes()
+    monkeypatch.setattr(av, "VideoFrame", None)  # fails at the first picture
+    with pytest.raises(AttributeError):
+        write_video(path, scene(4))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["x.mp4"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
