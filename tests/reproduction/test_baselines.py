@@ -42,7 +42,7 @@ def test_a_still_ground_can_be_copied_and_tubes_leave_nothing_to_copy() -> None:
     assert loss_of(frame) < 0.98 < loss_of(tube)
 
 
-def test_raw_pixels_have_no_such_yardstick() -> None:
+def test_raw_pixels_have_no_such_baseline() -> None:
     assert copy_loss(masked("random", 0.75, norm_pix_loss=False), SCALE) is None
 
 
