@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from videomae.config import nearest
+from videomae.config import check_choice, nearest
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path
 
@@ -286,10 +286,8 @@ def _check_choices(settings: Any) -> None:
     """Fields with named choices hold one of them: recipes and callers can write anything."""
     for name, kind in _field_types(type(settings)).items():
         value, words = getattr(settings, name), _words(kind)
-        if words and isinstance(value, str) and value not in words:
-            raise ConfigError(
-                f"{name}={value!r} is not one of {', '.join(words)}{nearest(value, words)}"
-            )
+        if words and isinstance(value, str):
+            check_choice(name, value, words)
 
 
 def _check_least(settings: Any, **least: int) -> None:

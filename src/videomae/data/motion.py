@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae.config import check_choice
 from videomae.data.scenes import (
     PLANE_VIEWS,
     Points,
@@ -87,8 +88,7 @@ def render_clip(
     """
     if motion not in MOTIONS:
         raise ConfigError(f"no motion is called {motion!r}; expected one of {', '.join(MOTIONS)}")
-    if domain not in get_args(Domain):
-        raise ConfigError(f"domain={domain!r} is not one of {', '.join(get_args(Domain))}")
+    check_choice("domain", domain, get_args(Domain))
     _check_shape(size, num_frames)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     if domain == "camera":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videomae.compute.cpu import cpu_multiplies_bfloat16, onednn_outruns_mkl, prepare_for_inference
 from videomae.compute.devices import DTYPES, as_device, as_dtype
-from videomae.config import VideoMAEConfig, nearest
+from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError, complain
 from videomae.hub import PathLike
 from videomae.inference.cache import cache_root
@@ -211,10 +211,7 @@ def _precision(
 
     own: the dtype of a model that came loaded.
     """
-    if engine not in ENGINES:
-        raise ConfigError(
-            f"engine={engine!r} is not one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}"
-        )
+    check_choice("engine", engine, ENGINES)
     asked = str(dtype).removeprefix("torch.")
     if engine == "auto" and asked == "int8":
         engine = "openvino"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.config import VideoMAEConfig, nearest
+from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
 from videomae.inference import engines
@@ -257,11 +257,7 @@ def embed(
     ```
     """
     check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
-    if features not in get_args(Features):
-        raise ConfigError(
-            f"features={features!r} is not one of {', '.join(get_args(Features))}"
-            f"{nearest(features, get_args(Features))}"
-        )
+    check_choice("features", features, get_args(Features))
     if features != "pooled" and num_clips * num_crops > 1:
         raise ConfigError(
             f"features={features!r} of {num_clips} clips x {num_crops} crops cannot be averaged; "
@@ -317,8 +313,7 @@ def reconstruct(
     reconstruct("clip.mp4", mask_ratio=0.75).save("clip.gif")
     ```
     """
-    if mask not in MASKS:
-        raise ConfigError(f"mask={mask!r} is not one of {', '.join(MASKS)}{nearest(mask, MASKS)}")
+    check_choice("mask", mask, MASKS)
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForPreTraining, tell, **options)
     config = ready.config

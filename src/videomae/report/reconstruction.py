@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videomae.config import Grid, VideoMAEConfig
+from videomae.config import Grid, VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.tubelets import grid_of, patchify, unpatchify
 from videomae.video.reader import Frames
@@ -50,8 +50,7 @@ def paste_reconstruction(
 
     Returns (T, C, H, W) in 0..1.
     """
-    if rendering not in get_args(Rendering):
-        raise ConfigError(f"rendering={rendering!r} is not one of {', '.join(get_args(Rendering))}")
+    check_choice("rendering", rendering, get_args(Rendering))
     size, patch_hw = config.tubelet_size, config.patch_hw
     grid = grid_of(pixels[None], size, patch_hw)
     if mask.shape != (grid.num_tokens,) or len(predictions) != int(mask.sum()):

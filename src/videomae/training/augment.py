@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, nearest
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD, check_choice, nearest
 from videomae.errors import ConfigError
 from videomae.video.reader import Frames
 
@@ -88,8 +88,7 @@ class Augmentation:
     erase_prob: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.crop not in get_args(Crop):
-            raise ConfigError(f"crop={self.crop!r} is not one of {', '.join(get_args(Crop))}")
+        check_choice("crop", self.crop, get_args(Crop))
         if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
             raise ConfigError(
                 f"crop_scales={self.crop_scales} must be one or more shares above 0 and up to 1; "
