@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from videomae.commands import bench, cli
+from videomae.commands import bench, cli, timing
 from videomae.commands.bench import Session, our_model, step_job
 from videomae.commands.flags import Bench
 from videomae.compute import devices
@@ -42,7 +42,7 @@ def run(
 ) -> Callable[..., dict[str, Any]]:
     """Bench the small model: the line of JSON, and what stood above it under "shown"."""
     # Processes of their own cost seconds each, and are tested by themselves.
-    monkeypatch.setattr(bench, "peak_of", lambda *_, **__: 5_000_000)
+    monkeypatch.setattr(timing, "peak_of", lambda *_, **__: 5_000_000)
 
     def run(what: str, *flags: object) -> dict[str, Any]:
         words = ["bench", what, "--model", place / "model", "--repeats", 1, "--threads", 1]
@@ -84,6 +84,7 @@ def test_forward_has_every_engine_and_deviations(
     assert 0 < deviation["torch bfloat16"]["largest_error"] < 1
     assert "forward: batch 2 (wall time)" in record["shown"]
     assert "onnx float32: needs onnx; pip install onnx" in record["left_out"]
+    assert "auto would take torch in bfloat16" in record["shown"]
     assert "left out: onnx float32: needs onnx" in record["shown"]
     assert (place / "out" / "forward.svg").is_file()
     stored = json.loads((place / "out" / "bench.json").read_text())

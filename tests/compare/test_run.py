@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.compare import baselines
 from benchmarks.compare.run import main
-from videomae.commands import bench
+from videomae.commands import bench, timing
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
 from videomae.data.motion import render_clip
@@ -25,7 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Compare with the small model: the line of JSON."""
     VideoMAEForVideoClassification(SMALL).save_pretrained(tmp_path / "model")
     write_video(tmp_path / "a.mp4", render_clip("sway", seed=0, size=64, num_frames=80))
-    monkeypatch.setattr(bench, "peak_of", lambda *_, **__: 5_000_000)
+    monkeypatch.setattr(timing, "peak_of", lambda *_, **__: 5_000_000)
     monkeypatch.setattr(engines, "ENGINES", ("auto", "torch"))
     monkeypatch.setattr(devices, "best_dtype", lambda _: torch.float32)
 

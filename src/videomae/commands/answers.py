@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from videomae.commands.flags import Classify, Embed, ModelCommand, Reconstruct, ViewsCommand
+from videomae.commands.flags import Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, complain
 from videomae.hub import atomic_path
@@ -31,7 +31,7 @@ def classify(command: Classify) -> int:
         scores = [round(score, 6) for score in result.scores]
         return {"labels": result.labels, "scores": scores}, rows
 
-    results = predict.classify(iter(files), top_k=command.top_k, **_options(command))
+    results = predict.classify(iter(files), **_options(command))
     return report(results, files, "classifying", show, widths=(14, 6), as_json=command.json)
 
 
@@ -56,7 +56,7 @@ def embed(command: Embed) -> int:
         record = {"features": found} if output is None else {"shape": found.shape}
         return record, [(" x ".join(map(str, found.shape)), f"{few} ...")]
 
-    results = predict.embed(iter(files), features=command.features, **_options(command))
+    results = predict.embed(iter(files), **_options(command))
     code = report(results, files, "embedding", show, widths=(10,), as_json=command.json)
     if kept:
         assert output is not None
@@ -83,14 +83,7 @@ def reconstruct(command: Reconstruct) -> int:
         record = {"output": str(place), "loss": round(result.loss, 6)}
         return record, [(str(place), f"loss {result.loss:.3f}")]
 
-    results = predict.reconstruct(
-        iter(files),
-        mask=command.mask,
-        mask_ratio=command.mask_ratio,
-        seed=command.seed,
-        rendering=command.rendering,
-        **_options(command),
-    )
+    results = predict.reconstruct(iter(files), **_options(command))
     return report(results, files, "reconstructing", show, as_json=command.json)
 
 
@@ -102,24 +95,14 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
 
 
 def _options(command: ModelCommand) -> dict[str, Any]:
-    """The arguments that the functions of `videomae.inference.predict` have in common."""
-    options: dict[str, Any] = {
-        "model": command.model,
-        "frame_stride": None if command.frame_stride == "uniform" else command.frame_stride,
-        "dtype": command.dtype,
-        "engine": command.engine,
-        "device": command.device,
-        "on_error": "skip",
-        # For a person who watches; a program finds nothing but complaints on stderr.
-        "tell": complain if sys.stderr.isatty() else None,
-    }
-    if isinstance(command, ViewsCommand):
-        options |= {
-            "num_clips": command.num_clips,
-            "num_crops": command.num_crops,
-            "batch_size": command.batch_size,
-        }
-    return options
+    """The arguments of the function of the same name in `videomae.inference.predict`."""
+    ours = ("files", "json", "output", "format")
+    options = {name: value for name, value in vars(command).items() if name not in ours}
+    if command.frame_stride == "uniform":
+        options["frame_stride"] = None
+    # For a person who watches; a program finds nothing but complaints on stderr.
+    options["tell"] = complain if sys.stderr.isatty() else None
+    return {**options, "on_error": "skip"}
 
 
 def mirrored(files: list[Path], folder: Path, suffix: str) -> dict[Path, Path]:

@@ -23,17 +23,9 @@ from rich.console import Console
 from rich.live import Live
 from torch import Tensor, nn
 
+from videomae.commands import timing
 from videomae.commands.flags import Bench
-from videomae.commands.timing import (
-    Job,
-    about_machine,
-    as_plain,
-    exponent,
-    peak_of,
-    stopwatch,
-    table_of,
-    take_turns,
-)
+from videomae.commands.timing import Job
 from videomae.compute import devices
 from videomae.config import PRESETS, VideoMAEConfig
 from videomae.data.motion import MOTIONS, render_clip, render_dataset
@@ -80,10 +72,10 @@ class Session:
         self.scene: Callable[[int, int], Frames] = rendered_scene
 
     def times(self, jobs: Mapping[str, Job], most: int | None = None) -> dict[str, Any]:
-        """Let jobs take turns, in at most so many rounds: see `take_turns`."""
-        now = stopwatch(self.asked.clock, self.device)
+        """Let jobs take turns, in at most so many rounds: see `timing.take_turns`."""
+        now = timing.stopwatch(self.asked.clock, self.device)
         repeats = min(self.asked.repeats, most or self.asked.repeats)
-        return take_turns(jobs, now, repeats=repeats, log=self.log)
+        return timing.take_turns(jobs, now, repeats=repeats, log=self.log)
 
     def measure(self, case: str, jobs: Mapping[str, Job], most: int | None = None) -> None:
         """Let jobs take turns, and keep how long each took as a whole."""
@@ -94,7 +86,7 @@ class Session:
         """Peak memory in bytes of a job, with the model that is asked for or one of `config`."""
         self.log(f"memory of {what}")
         small = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=2, num_labels=2)
-        return peak_of(build, config or self.config, small=small, device=self.device)
+        return timing.peak_of(build, config or self.config, small=small, device=self.device)
 
     def draw(self, name: str, curves: Mapping[str, Any], **labels: Any) -> None:
         """Draw a chart, where an output folder is given."""
@@ -150,7 +142,8 @@ def forward(session: Session) -> None:
         ours.eval().load_state_dict(model.state_dict(), assign=True)
         where: dict[str, Any] = {"dtype": session.dtype, "device": session.device}
         calls[attention] = engines.load(ours, engine="torch", **where)
-    calls |= session.others | _engine_calls(session, model, clips)
+    best = str(devices.best_dtype(session.device)).removeprefix("torch.")
+    calls |= session.others | _engine_calls(session, model, clips, best)
     for size in sizes:
         jobs = {name: partial(call, clips[:size]) for name, call in calls.items()}
         session.measure(f"batch {size}", jobs)
@@ -164,13 +157,15 @@ def forward(session: Session) -> None:
     }
     build = partial(forward_job, session.device, session.dtype)
     session.figures["peak_bytes"] = {"videomae": session.peak("one clip", build)}
+    if not session.asked.json:
+        auto = engines.fastest(model.config, session.device, best)
+        print(f"of these engines, auto would take {auto} in {best}")
 
 
 def _engine_calls(
-    session: Session, model: VideoMAEForVideoClassification, clips: Tensor
+    session: Session, model: VideoMAEForVideoClassification, clips: Tensor, best: str
 ) -> dict[str, Call]:
     """Every engine in every precision that this machine computes in."""
-    best = str(devices.best_dtype(session.device)).removeprefix("torch.")
     calls: dict[str, Call] = {}
     for name, dtype in itertools.product(engines.ENGINES, dict.fromkeys(("float32", best, "int8"))):
         known = (name, dtype) == ("torch", "float32")
@@ -375,7 +370,7 @@ def scaling(session: Session) -> None:
         }
         xs, medians = list(configs), [row["seconds"].median for row in rows.values()]
         peaks = [row["peak_bytes"] for row in rows.values()]
-        power = {"time": exponent(xs, medians), "memory": exponent(xs, peaks)}
+        power = {"time": timing.exponent(xs, medians), "memory": timing.exponent(xs, peaks)}
         session.figures[axis] = {**rows, "exponents": power}
         curve = {"": (xs, [1e3 * median for median in medians])}
         session.draw(axis.split()[0], curve, title=f"one clip over {axis}", xlabel=axis)
@@ -423,8 +418,8 @@ def bench(
                 "bench": asked.what,
                 "command": " ".join([program, *sys.argv[1:]]),
                 "clock": asked.clock,
-                "machine": about_machine(session.device),
-                "figures": as_plain(session.figures),
+                "machine": timing.about_machine(session.device),
+                "figures": timing.as_plain(session.figures),
                 "left_out": session.left_out,
             }
     finally:
@@ -435,7 +430,7 @@ def bench(
         out = Console(highlight=False, markup=False)
         out.width = out.width if out.is_terminal else max(out.width, 160)
         for case, rows in session.figures.items():
-            out.print(f"{asked.what}: {case} ({asked.clock} time)", table_of(rows), sep="\n")
+            out.print(f"{asked.what}: {case} ({asked.clock} time)", timing.table_of(rows), sep="\n")
         for note in session.left_out:
             out.print(f"left out: {note}", soft_wrap=True)
     print(json.dumps(record, ensure_ascii=False), flush=True)

@@ -69,11 +69,10 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def parse(arguments: list[str]) -> Any:
     """The chosen command as an instance of its class; SystemExit for --help and wrong usage."""
     options: dict[str, Any] = {"config": (conf.OmitSubcommandPrefixes, conf.FlagCreatePairsOff)}
-    names = {command_name(kind): kind for kind in COMMANDS}
-    kind: Any = names.get(arguments[0])
+    kind: Any = COMMANDS.get(arguments[0])
     if kind is None:
         every: Any = Union[  # noqa: UP007
-            tuple(Annotated[each, conf.subcommand(name)] for name, each in names.items())
+            tuple(Annotated[each, conf.subcommand(name)] for name, each in COMMANDS.items())
         ]
         about = f"videomae {__version__}: masked autoencoders for video. `videomae COMMAND --help`"
         return tyro.cli(every, prog="videomae", description=about, args=arguments, **options)
@@ -87,16 +86,6 @@ def parse(arguments: list[str]) -> Any:
         print(f"videomae {arguments[0]}: name at least one video", file=sys.stderr)
         raise SystemExit(2)
     return command
-
-
-def command_name(kind: type) -> str:
-    """How a command is called.
-
-    >>> command_name(LinearProbe)
-    'linear-probe'
-    """
-    words = "".join(f"-{letter}" if letter.isupper() else letter for letter in kind.__name__)
-    return words[1:].lower()
 
 
 def _as_flags(arguments: list[str], known: set[str]) -> list[str]:

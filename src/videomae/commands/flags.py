@@ -258,19 +258,19 @@ class Recipes:
     """Print this one, to be changed: `videomae recipes motion-tiny-pretrain > mine.toml`."""
 
 
-COMMANDS: tuple[type, ...] = (
-    Classify,
-    Embed,
-    Reconstruct,
-    Probe,
-    Convert,
-    Prepare,
-    Motion,
-    Demo,
-    Bench,
-    Pretrain,
-    Finetune,
-    Evaluate,
-    LinearProbe,
-    Recipes,
-)
+COMMANDS: dict[str, type] = {
+    "classify": Classify,
+    "embed": Embed,
+    "reconstruct": Reconstruct,
+    "probe": Probe,
+    "convert": Convert,
+    "prepare": Prepare,
+    "motion": Motion,
+    "demo": Demo,
+    "bench": Bench,
+    "pretrain": Pretrain,
+    "finetune": Finetune,
+    "evaluate": Evaluate,
+    "linear-probe": LinearProbe,
+    "recipes": Recipes,
+}
