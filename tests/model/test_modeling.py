@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from videomae import tubelets
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import choose_tokens, running_cell_mask, tube_mask
+from videomae.model import modeling
 from videomae.model.modeling import (
     Positions,
     VideoMAEForPreTraining,
@@ -669,6 +671,23 @@ def test_a_forward_pass_makes_no_constants_and_builds_no_positions(
     names = {name for name, _ in ops.seen}
     # each of them would make a GPU wait for the CPU, or the CPU for the GPU
     assert not names & {"lift_fresh", "_to_copy", "_local_scalar_dense", "item", "nonzero"}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_clip_is_checked_and_counted_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny()
+    model, inputs = make(name, config), [clips(config)]
+    if name != "VideoMAEForVideoClassification":
+        inputs.append(mask_for(config))
+    counted = []
+
+    def grid_of(*arguments: Any) -> Grid:
+        counted.append(arguments)
+        return tubelets.grid_of(*arguments)
+
+    monkeypatch.setattr(modeling, "grid_of", grid_of)
+    model(*inputs)
+    assert len(counted) == 1
 
 
 def test_tokens_lie_in_memory_one_after_another() -> None:
