@@ -44,12 +44,13 @@ _WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|backbone|model|vit)\.)+|_orig_m
 # The other published names -> those of the original code, or ours.
 _VARIANTS = [
     (r"^encoder\.(?=(?:patch_embed|blocks|norm)\.)", ""),  # pre-training
-    (r"^patch_embed\.projection\.", "patch_embed.proj."),  # MMAction2, up to its head
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),  # MMAction2, to its head
     (r"\.mlp\.layers\.0\.0\.", ".mlp.fc1."),
     (r"\.mlp\.layers\.1\.", ".mlp.fc2."),
     (r"^cls_head\.fc_cls\.", "head."),
     (r"\.attention\.attention\.([qv])_bias$", r".attn.\1_bias"),  # transformers 4
-    (r"^(?=(?:embeddings\.patch_embeddings|encoder\.layer|layernorm)\.)", "videomae."),  # alone
+    # an encoder that was saved alone
+    (r"^(?=(?:embeddings\.patch_embeddings|encoder\.layer|layernorm)\.)", "videomae."),
 ]
 
 _LAYER_START = r"(?:videomae\.encoder\.layer|decoder\.decoder_layers)\.\d+\."
