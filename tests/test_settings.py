@@ -98,3 +98,10 @@ def test_a_short_run_shortens_the_warm_up_of_the_recipe() -> None:
     assert PretrainSettings(epochs=20).num_warmup_epochs == 2
     assert FinetuneSettings(epochs=75).num_warmup_epochs == 5
     assert FinetuneSettings(epochs=75, warmup_epochs=0.0).num_warmup_epochs == 0
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(None, {}), (2, 2), ("uniform", None)])
+def test_sizes_are_those_that_are_named(stride: object, expected: object) -> None:
+    settings = PretrainSettings(frame_stride=stride, num_frames=8)  # type: ignore[arg-type]
+    sizes = {"num_frames": 8} if stride is None else {"num_frames": 8, "frame_stride": expected}
+    assert settings.sizes == sizes

@@ -97,9 +97,9 @@ class TrainSettings:
     compile: bool = False
     """Compile the model with torch.compile."""
     num_workers: int = 2
-    """Threads or processes that decode and crop, for each training process."""
+    """Threads that decode and crop, for each training process."""
     workers: Literal["threads", "processes"] = "threads"
-    """Threads share decoded videos; processes scale further on machines with many cores."""
+    """Of earlier versions; threads decode, whichever is named."""
     cache_gb: float = 4.0
     """Memory for videos that are kept decoded."""
     max_bad_fraction: float = 0.01
@@ -142,6 +142,20 @@ class TrainSettings:
     def peak_lr(self) -> float:
         """The highest learning rate: linear in the batch size (paper, appendix)."""
         return self.lr * self.batch_size / 256
+
+    @property
+    def floor_lr(self) -> float:
+        """The learning rate at the end, linear in the batch size too."""
+        return self.min_lr * self.batch_size / 256
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The model's sizes that are named; the others stay the preset's or the checkpoint's."""
+        names = ("image_size", "num_frames", "frame_stride")
+        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if found.get("frame_stride") == "uniform":
+            found["frame_stride"] = None
+        return found
 
 
 @dataclass(frozen=True)

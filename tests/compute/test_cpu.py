@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ ARM = {"cpu_name": "Neoverse-V2", "bf16": True}
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
-    monkeypatch.setattr(cpu, "cpu_capabilities", lambda: found)
+    monkeypatch.setattr(cpu, "CPU_CAPABILITIES", found)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +45,19 @@ def test_what_a_processor_is_good_at(
     assert cpu_multiplies_bfloat16() is bfloat16
 
 
-def test_an_old_torch_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert cpu.cpu_capabilities() == {}
+def test_a_compiler_knows_what_the_processor_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, ZEN_5)
+
+    def double(x: Tensor) -> Tensor:
+        return 2 * x if cpu_multiplies_bfloat16() else x
+
+    compiled = torch.compile(double, fullgraph=True, backend="eager")
+    assert compiled(torch.ones(1)).item() == 2
+
+
+def test_asking_the_processor_imports_no_compiler() -> None:
+    code = "import sys, videomae.compute.cpu; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture

@@ -1,7 +1,16 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from videomae.compute.distributed import Machine, step_seed
+from videomae.compute.distributed import (
+    Machine,
+    clip_gradients,
+    open_tracker,
+    step_seed,
+    tracker_name,
+)
 from videomae.errors import ConfigError
 
 
@@ -29,18 +38,35 @@ def test_one_process_is_all_there_is() -> None:
 
 def test_one_gpu_cannot_be_given_to_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("videomae.compute.distributed.as_device", torch.device)
     with pytest.raises(ConfigError, match="device='cuda:0' is one GPU for 2 processes; use device"):
         Machine.start("cuda:0", "float32")
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_of_several_processes_each_takes_the_gpu_that_became_its_own(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[dict[str, bool]] = []
+
+    def join(**options: bool) -> SimpleNamespace:
+        joined.append(options)
+        return SimpleNamespace(process_index=1)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", join)
+    current = "videomae.compute.distributed.as_device"
+    monkeypatch.setattr(current, lambda _: torch.device("cuda", 1 if joined else 0))
+    machine = Machine.start(device, "float32")
+    assert (machine.rank, machine.world, machine.device) == (1, 2, torch.device("cuda", 1))
+    assert joined == [{"cpu": False}]
+
+
 def test_clipping_tells_the_norm_that_was() -> None:
-    machine = Machine.start("cpu", "float32")
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
-    assert machine.clip([weight], None) == 5
+    assert clip_gradients([weight], None) == 5
     assert torch.equal(weight.grad, torch.tensor([3.0, 4.0]))
-    assert machine.clip([weight], 0.5) == 5
+    assert clip_gradients([weight], 0.5) == 5
     torch.testing.assert_close(weight.grad, torch.tensor([0.3, 0.4]))
 
 
@@ -50,7 +76,9 @@ def test_steps_and_processes_have_seeds_of_their_own() -> None:
     assert step_seed(1, 2, 3) == step_seed(1, 2, 3) < 2**63
 
 
-def test_an_unknown_tracker_is_an_error(tmp_path: object) -> None:
-    machine = Machine.start("cpu", "float32")
+def test_a_tracker_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tracker='trackio' is not installed: pip install"):
-        machine.open_tracker("trackio", tmp_path, "")  # type: ignore[arg-type]
+        open_tracker("trackio", tmp_path, "")
+    assert tracker_name("auto") == "tensorboard"
+    assert tracker_name("none") is None
+    assert open_tracker("none", tmp_path, "") is None

@@ -172,7 +172,7 @@ def test_converted_models_run_on_a_cpu(engine: str, model: VideoMAEForVideoClass
 def test_openvino_does_not_pretend_to_compute_in_bfloat16(
     model: VideoMAEForVideoClassification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    monkeypatch.setattr("videomae.compute.cpu.CPU_CAPABILITIES", {})
     with pytest.raises(ConfigError, match="does not multiply in bfloat16, so that openvino would"):
         engines.load(model, engine="openvino", dtype="bfloat16")
 
@@ -192,7 +192,7 @@ def test_openvino_keeps_the_precision_of_a_loaded_model_where_it_can(
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": native}, raising=False)
+    monkeypatch.setattr("videomae.compute.cpu.CPU_CAPABILITIES", {"bf16": native})
     found = engines._precision("openvino", "auto", torch.device("cpu"), own)
     assert found == expected
     # One that is loaded by name takes what is fastest here.

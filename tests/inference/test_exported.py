@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.config import VideoMAEConfig
 from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError
@@ -214,7 +215,7 @@ def test_another_processor_version_or_code_is_another_entry(
 ) -> None:
     export = Export("openvino", Answer(make_model()), "float32", tmp_path, print)
     names = {entry_name("openvino", export.facts())}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setitem(CPU_CAPABILITIES, "cpu_name", "another one")
     names.add(entry_name("openvino", export.facts()))
     monkeypatch.setattr(exported, "version_of", lambda _: "2030.1")
     names.add(entry_name("openvino", export.facts()))

@@ -179,6 +179,15 @@ def test_the_mean_of_the_weights_is_what_is_saved(
     assert torch.equal(plain[name], state["model"][name])
     assert not torch.equal(model[name], plain[name])
 
+    # A finished run that is resumed evaluates and saves the same again.
+    log = [row for row in read_log(averaged.output) if "score" in row]
+    shutil.rmtree(averaged.output / "model")
+    finetune(dataclasses.replace(averaged, resume=True))
+    again = VideoMAEForVideoClassification.from_pretrained(averaged.output / "model").state_dict()
+    assert all(torch.equal(again[name], model[name]) for name in model)
+    scores = [row for row in read_log(averaged.output) if "score" in row]
+    assert [row["score"] for row in scores] == [row["score"] for row in log]
+
 
 def test_all_augmentations_together_run_and_repeat(
     settings: FinetuneSettings, tmp_path: Path
@@ -250,7 +259,7 @@ def test_targets_weights_and_losses_by_hand() -> None:
 def test_clips_are_mixed_with_their_partners() -> None:
     settings = FinetuneSettings(mixup_alpha=0.8)
     pixels = torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1, 1).expand(3, 1, 3, 2, 2).contiguous()
-    batch = Batch(0, pixels, (0, 1, 2), (0, 1, 2), (1, 0, 2))
+    batch = Batch(0, pixels, (0, 1, 2), (0, 1, 2), (1, 0, 2), 3, 3)
     mixed_pixels, targets = mixed(settings, batch, pixels, torch.eye(3))
     kept = targets[0, 0].item()
     assert 0 < kept < 1

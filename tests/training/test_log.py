@@ -28,9 +28,10 @@ def machine() -> Machine:
 def test_a_resumed_log_tells_no_step_twice(settings: PretrainSettings, machine: Machine) -> None:
     settings.output.mkdir()
     rows = [{"step": step, "loss": 1 / step, "seconds": 10.0 * step} for step in (1, 2, 3)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    evaluated = {"step": 2, "score": 50.0, "seconds": 21.0}  # which is done again
+    text = "".join(json.dumps(row) + "\n" for row in (*rows[:2], evaluated, rows[2]))
     (settings.output / "log.jsonl").write_text(text + '{"step": 4, "lo')  # cut off by a crash
-    assert read_log(settings.output) == rows
+    assert read_log(settings.output) == [*rows[:2], evaluated, rows[2]]
     again = dataclasses.replace(settings, resume=True)
     with RunLog(again, machine, num_steps=9, title="x", first_step=2) as log:
         assert read_log(settings.output) == rows[:2]
@@ -102,7 +103,6 @@ def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machi
     with RunLog(with_board, machine, num_steps=2, title="x") as log:
         log.record(step=1, loss=0.5)
         log.record(step=2, loss=0.25)
-    machine.finish()
     events = EventAccumulator(str(settings.output / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]

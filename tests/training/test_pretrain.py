@@ -149,7 +149,6 @@ def test_a_step_without_a_number_is_skipped_and_many_stop_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr("videomae.training.pretrain.normalize", poisoned)
-        patch.setattr("videomae.training.step.torch.get_num_threads", lambda: 1)
         patch.setattr("videomae.training.pretrain.draw", lambda *_: None)
         steps, bad = itertools.count(), {1, 3}
         pretrain(settings)

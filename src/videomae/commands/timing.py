@@ -22,7 +22,7 @@ import torch
 from rich import box
 from rich.table import Table
 
-from videomae.compute.cpu import cpu_capabilities, num_cores
+from videomae.compute.cpu import CPU_CAPABILITIES, num_cores
 from videomae.errors import ConfigError
 from videomae.version import __version__
 
@@ -183,7 +183,7 @@ def peak_bytes() -> int:
 def about_machine(device: torch.device) -> dict[str, Any]:
     """What a figure depends on: processor, cores, threads, load of the machine, versions."""
     facts: dict[str, Any] = {
-        "processor": cpu_capabilities().get("cpu_name") or platform.processor(),
+        "processor": CPU_CAPABILITIES.get("cpu_name") or platform.processor(),
         "cores": num_cores(),
         "threads": torch.get_num_threads(),
         "device": str(device),

@@ -5,7 +5,6 @@ Letters: B clips, N tokens, D features.
 
 import copy
 import os
-from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -21,17 +20,16 @@ def num_cores() -> int:
     return len(ask(0)) if ask else os.cpu_count() or 1
 
 
-def cpu_capabilities() -> Mapping[str, Any]:
-    """What torch knows of this processor: `avx512_bf16`, `cpu_name`, ...; empty in an old torch."""
-    ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return ask()
+# What torch knows of this processor: `avx512_bf16`, `cpu_name`, ...; empty in an old torch. Asked
+# once and here, because a compiler cannot trace the question; telling it so with
+# `assume_constant_result` imports torch._dynamo, which takes a second.
+CPU_CAPABILITIES: dict[str, Any] = dict(getattr(torch.cpu, "get_capabilities", dict)())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def cpu_multiplies_bfloat16() -> bool:
     """Whether there are instructions for bfloat16 products (AMX, AVX-512 BF16, Arm)."""
-    found = cpu_capabilities()
-    return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    names = ("amx_bf16", "avx512_bf16", "bf16")
+    return any(CPU_CAPABILITIES.get(name, False) for name in names)
 
 
 def onednn_outruns_mkl() -> bool:
@@ -41,9 +39,9 @@ def onednn_outruns_mkl() -> bool:
     1568 x 768 x 3072 on Zen 5. With AVX2 alone MKL is the faster, 86 and 72 on Zen 3. Where the two
     were not measured the answer is no.
     """
-    found = cpu_capabilities()
     there = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    return there and bool(found.get("avx512_f")) and "AMD" in str(found.get("cpu_name"))
+    wide = bool(CPU_CAPABILITIES.get("avx512_f"))
+    return there and wide and "AMD" in str(CPU_CAPABILITIES.get("cpu_name"))
 
 
 class OneDnnLinear(nn.Linear):

@@ -153,7 +153,7 @@ class Export:
             "config": self.answer.model.config.to_dict(),
             "tokens": self.answer.tokens,
             "dtype": self.dtype,
-            "cpu": {name: str(value) for name, value in cpu.cpu_capabilities().items()},
+            "cpu": {name: str(value) for name, value in cpu.CPU_CAPABILITIES.items()},
             "versions": {name: version_of(name) for name in packages},
             "code": code.hexdigest(),
         }

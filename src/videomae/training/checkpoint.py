@@ -1,10 +1,9 @@
-"""A run on disk: where it stands, so that it can go on as if it had never stopped."""
+"""A run on disk: where it stands, to go on as if it had never stopped, and the finished model."""
 
 import dataclasses
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_state_dict,
     set_state_dict,
 )
+from torch.optim.swa_utils import AveragedModel
 
 from videomae.compute.distributed import Machine
+from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
 from videomae.hub import atomic_path
+from videomae.model.modeling import VideoMAEPreTrainedModel
+from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
+from videomae.processing.views import find_processor
 from videomae.settings import TrainSettings
+from videomae.training.optim import ema_state, load_ema
 
 # What may differ when a run goes on: none of these changes what a step computes.
 _FREE_TO_CHANGE = frozenset(
@@ -47,13 +53,13 @@ def save_checkpoint(
     machine: Machine,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    ema: AveragedModel | None,
     step: int,
-    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, optimiser and step, then remove all but the last few checkpoints.
 
     All processes take part, the first one writes. The file is whole or not there at all; no older
-    one is removed before it is. Random state is none: each step seeds its own.
+    one is removed before it is. There is no random state to save: each step seeds its own.
     """
     model_state, optimizer_state = get_state_dict(network, optimizer, options=_WHOLE)
     if machine.is_main:
@@ -64,7 +70,7 @@ def save_checkpoint(
             "model": model_state,
             "optimizer": optimizer_state,
             "settings": _comparable(settings),
-            **(extra or {}),
+            **({"ema": ema_state(ema)} if ema else {}),
         }
         with atomic_path(folder / f"step_{step:08d}.pt") as temporary:
             torch.save(state, temporary)
@@ -74,26 +80,20 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    settings: TrainSettings, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Any] | None:
-    """Take up a run where it stopped: what `save_checkpoint` wrote, or None where nothing is.
+    settings: TrainSettings,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: AveragedModel | None,
+) -> int:
+    """Take up a run where `save_checkpoint` left it; the steps done, or 0 where nothing is saved.
 
     A last checkpoint that cannot be read gives way, with a warning, to the one before. Raises
     WeightsError where none can be read, and ConfigError where a setting that changes the result is
     not the one the run began with.
     """
-    reasons = []
-    for path in reversed(checkpoint_paths(settings.output)):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            break
-        except Exception as error:  # of a damaged file, torch raises all kinds
-            reasons.append(f"{path} cannot be read: {error}")
-            warnings.warn(f"{reasons[-1]}; trying the one before", stacklevel=2)
-    else:
-        if reasons:
-            raise WeightsError("; ".join(reasons))
-        return None
+    state = _last_checkpoint(settings.output)
+    if state is None:
+        return 0
     before, now = state["settings"], _comparable(settings)
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
@@ -112,7 +112,22 @@ def load_checkpoint(
         optim_state_dict=state["optimizer"],
         options=_WHOLE,
     )
-    return dict(state)
+    if ema:
+        load_ema(ema, state["ema"])
+    return int(state["step"])
+
+
+def _last_checkpoint(output: Path) -> Any:
+    reasons = []
+    for path in reversed(checkpoint_paths(output)):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of a damaged file, torch raises all kinds
+            reasons.append(f"{path} cannot be read: {error}")
+            warnings.warn(f"{reasons[-1]}; trying the one before", stacklevel=2)
+    if reasons:
+        raise WeightsError("; ".join(reasons))
+    return None
 
 
 def check_room(settings: TrainSettings, model: nn.Module) -> None:
@@ -137,3 +152,42 @@ def _comparable(settings: TrainSettings) -> dict[str, Any]:
         for key, value in values.items()
         if key not in _FREE_TO_CHANGE
     }
+
+
+def run_processor(settings: TrainSettings, config: VideoMAEConfig) -> VideoMAEImageProcessor:
+    """The processor of a run: that of `settings.init`, its size the model's; else the default."""
+    stored, fitting = find_processor(settings.init, config), find_processor(None, config)
+    if (stored.crop_size if stored.do_center_crop else stored.size) == fitting.crop_size:
+        return stored
+    return dataclasses.replace(
+        stored,
+        do_resize=True,
+        size=fitting.size,
+        do_center_crop=True,
+        crop_size=fitting.crop_size,
+    )
+
+
+def save_model(
+    model: VideoMAEPreTrainedModel,
+    processor: VideoMAEImageProcessor,
+    machine: Machine,
+    folder: Path,
+    card: str,
+) -> Path:
+    """Write a finished model with the processor it was trained with and its model card.
+
+    All processes take part, as each may hold a piece of the model; the first one writes. The
+    processor is written for images and for videos, as transformers has them. Returns `folder`.
+    """
+    state: Any = get_model_state_dict(model, options=_WHOLE)
+    if machine.is_main:
+        with torch.device("meta"):
+            whole = type(model)(model.config)
+        whole.load_state_dict(state, assign=True, strict=True)
+        whole.eval().save_pretrained(folder)
+        processor.save_pretrained(folder)
+        VideoMAEVideoProcessor.from_dict(processor.to_dict()).save_pretrained(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    machine.wait()
+    return folder

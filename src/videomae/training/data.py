@@ -6,25 +6,22 @@ changes what a step learns from.
 """
 
 import random
-import signal
 import threading
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain
-from typing import Any
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos, open_video, part_of
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError
 from videomae.processing.sampling import clip_indices, random_start, random_uniform_indices
 from videomae.processing.transforms import to_channels
+from videomae.processing.views import read_ahead, try_twice
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
 from videomae.video.reader import Frames
@@ -87,6 +84,10 @@ class Plan:
         return min(self.batch_size, self.num_videos // pieces * pieces)
 
     @property
+    def videos_per_part(self) -> int:
+        return self.videos_per_step // (self.world * self.accumulate)
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.num_videos // self.videos_per_step
 
@@ -95,7 +96,7 @@ class Plan:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.num_videos, self.shards, self.seed, epoch)
         first = position * self.videos_per_step
-        size = self.videos_per_step // (self.world * self.accumulate)
+        size = self.videos_per_part
         starts = range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
         return [
             Part(
@@ -138,9 +139,12 @@ class Batch:
     pixels: uint8 (B, T, C, H, W), for each repeat the videos in turn. index: the numbers of the
     videos (B). rows: where each clip stands among all clips of the step (B): repeat * videos per
     step + place, so that what is drawn for a step can be dealt out. partner: the clip of this batch
-    that each is mixed with, where clips are mixed; itself where that one is missing (B). bad:
-    videos that could not be read, with the reason; they make the batch smaller and are never
-    replaced by others.
+    that each is mixed with, where clips are mixed; itself where that one is missing (B).
+
+    num_clips: B, or 0 where no video could be read and one black clip stands in, which counts for
+    nothing: processes compute a step together. clips_per_step: clips of all parts and processes, if
+    all can be read. bad: videos that could not be read, with the reason; they make the batch
+    smaller and are never replaced by others.
     """
 
     step: int
@@ -148,6 +152,8 @@ class Batch:
     index: tuple[int, ...]
     rows: tuple[int, ...]
     partner: tuple[int, ...]
+    num_clips: int
+    clips_per_step: int
     bad: dict[int, str] = field(default_factory=dict)
 
 
@@ -158,61 +164,41 @@ class ClipSource:
         self,
         videos: Videos,
         config: VideoMAEConfig,
-        settings: TrainSettings | None = None,
-        *,
-        augmentation: Augmentation | None = None,
+        settings: TrainSettings,
+        augmentation: Augmentation,
     ) -> None:
-        self.videos, self.config = videos, config
-        self.seed = settings.seed if settings else 0
-        self.num_repeats = settings.num_repeats if settings else 1
-        self.augmentation = augmentation or Augmentation()
+        self.videos, self.config, self.augmentation = videos, config, augmentation
+        self.seed, self.num_repeats = settings.seed, settings.num_repeats
         self._cache: dict[int, Frames] = {}
-        self._cache_left = int(settings.cache_gb * 2**30) if settings else 0
+        self._cache_left = int(settings.cache_gb * 2**30)
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # For worker processes, each of which meets a video again only by chance: no cache there.
-        return self.__dict__ | {"_cache": {}, "_cache_left": 0, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
-    def batch(self, part: Part, clips: Sequence[Any], *, videos_per_step: int) -> Batch:
-        """Put together what `try_clips` gave for the videos of a part."""
-        good = [place for place, made in enumerate(clips) if isinstance(made, Tensor)]
-        order = [(repeat, place) for repeat in range(self.num_repeats) for place in good]
-        config = self.config
-        shape = (0, config.num_frames, config.num_channels, *config.image_hw)
+    def batch(self, part: Part, clips: Sequence[Tensor | str], *, videos_per_step: int) -> Batch:
+        """Put together the clips of a part's videos, with a reason for each that has none."""
+        bad = {i: made for i, made in zip(part.index, clips, strict=True) if isinstance(made, str)}
+        good = {at: made for at, made in enumerate(clips) if isinstance(made, Tensor)}
+        order = [(repeat, at) for repeat in range(self.num_repeats) for at in good]
+        clips_per_step = videos_per_step * self.num_repeats
+        if not order:
+            config = self.config
+            shape = (1, config.num_frames, config.num_channels, *config.image_hw)
+            black = torch.zeros(shape, dtype=torch.uint8)
+            return Batch(part.step, black, (0,), (0,), (0,), 0, clips_per_step, bad)
         row_of = {pair: row for row, pair in enumerate(order)}
-        count = len(part.index)
+        partners = [
+            row_of.get((repeat, neighbour(at, len(clips))), row)
+            for (repeat, at), row in row_of.items()
+        ]
         return Batch(
             part.step,
-            torch.stack([clips[place][repeat] for repeat, place in order])
-            if order
-            else torch.zeros(shape, dtype=torch.uint8),
-            tuple(part.index[place] for _, place in order),
-            tuple(repeat * videos_per_step + part.places[place] for repeat, place in order),
-            tuple(
-                row_of.get((repeat, neighbour(place, count)), row)
-                for row, (repeat, place) in enumerate(order)
-            ),
-            {
-                part.index[place]: str(made)
-                for place, made in enumerate(clips)
-                if not isinstance(made, Tensor)
-            },
+            torch.stack([good[at][repeat] for repeat, at in order]),
+            tuple(part.index[at] for _, at in order),
+            tuple(repeat * videos_per_step + part.places[at] for repeat, at in order),
+            tuple(partners),
+            len(order),
+            clips_per_step,
+            bad,
         )
-
-    def try_clips(self, epoch: int, index: int) -> Tensor | str:
-        """As `train_clips`, tried twice, as disks and networks stumble; else the reason."""
-        try:
-            return self.train_clips(epoch, index)
-        except VideoError:
-            try:
-                return self.train_clips(epoch, index)
-            except VideoError as error:
-                return str(error)
 
     def train_clips(self, epoch: int, index: int) -> Tensor:
         """Random crops of one random clip of video `index`: uint8 (repeats, T, C, H, W).
@@ -278,80 +264,32 @@ def train_batches(
     first_step: int,
     num_steps: int,
     num_workers: int = 2,
-    workers: str = "threads",
     pin_memory: bool = False,
 ) -> Generator[Batch]:
-    """The parts of the steps from `first_step` up to `num_steps`, prepared ahead by workers.
+    """The parts of the steps from `first_step` up to `num_steps`, prepared ahead by threads.
 
-    Exactly one Batch for every part, an empty one where no video of it could be read: the count of
-    steps never depends on what is on the disk. `pin_memory` is for a GPU, which then copies while
-    it computes.
+    Exactly one Batch for every part, whatever can be read: the count of steps never depends on what
+    is on the disk. `pin_memory` is for a GPU, which then copies while it computes.
     """
-    parts = (part for step in range(first_step, num_steps) for part in plan.parts(step))
-    made = _by_threads if workers == "threads" else _by_processes
 
-    def together(result: tuple[Part, list[Tensor | str]]) -> Batch:
-        batch = source.batch(*result, videos_per_step=plan.videos_per_step)
+    def all_parts() -> Iterator[Part]:
+        return (part for step in range(first_step, num_steps) for part in plan.parts(step))
+
+    def together(made: tuple[Part, list[Tensor | str]]) -> Batch:
+        batch = source.batch(*made, videos_per_step=plan.videos_per_step)
         return replace(batch, pixels=batch.pixels.pin_memory()) if pin_memory else batch
 
-    # Clips become one tensor in a thread of its own, while the step before is computed.
-    with (
-        closing(made(source, parts, num_workers)) as results,
-        ThreadPoolExecutor(1, thread_name_prefix="videomae-batch") as pool,
-    ):
-        ahead: deque[Future[Batch]] = deque()
-        for result in results:
-            ahead.append(pool.submit(together, result))
-            if len(ahead) > 1:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _by_threads(
-    source: ClipSource, parts: Iterator[Part], num_workers: int
-) -> Generator[tuple[Part, list[Tensor | str]]]:
-    ahead: deque[tuple[Part, list[Future[Tensor | str]]]] = deque()
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="videomae-data")
-    try:
-        for part in chain(parts, [None] * _PARTS_AHEAD):
-            if part is not None:
-                tasks = [pool.submit(source.try_clips, part.epoch, i) for i in part.index]
-                ahead.append((part, tasks))
-            if ahead and (part is None or len(ahead) > _PARTS_AHEAD):
-                first, tasks = ahead.popleft()
-                yield first, [task.result() for task in tasks]
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _PartDataset(torch.utils.data.Dataset[Any]):
-    """What a worker process makes of a part."""
-
-    def __init__(self, source: ClipSource) -> None:
-        self.source = source
-
-    def __getitem__(self, part: Any) -> Any:
-        return part, [self.source.try_clips(part.epoch, index) for index in part.index]
-
-
-def _by_processes(
-    source: ClipSource, parts: Iterator[Part], num_workers: int
-) -> Generator[tuple[Part, list[Tensor | str]]]:
-    loader: Any = torch.utils.data.DataLoader(
-        _PartDataset(source),
-        batch_size=None,
-        sampler=parts,
-        num_workers=num_workers,
-        multiprocessing_context="spawn",  # forks of a process with threads may hang
-        worker_init_fn=_ignore_interrupts,
-        prefetch_factor=_PARTS_AHEAD,
+    videos = ((part.epoch, index) for part in all_parts() for index in part.index)
+    reading = read_ahead(
+        lambda video: try_twice(source.train_clips, *video),
+        videos,
+        num_threads=num_workers,
+        num_ahead=_PARTS_AHEAD * plan.videos_per_part,
     )
-    yield from loader
-
-
-def _ignore_interrupts(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the run itself ends them
+    with closing(reading) as clips:
+        parts = ((part, list(islice(clips, len(part.index)))) for part in all_parts())
+        # Clips become one tensor in a thread of its own, while the step before is computed.
+        yield from read_ahead(together, parts, num_threads=1, num_ahead=1)
 
 
 def neighbour(place: int, count: int) -> int:

@@ -1,11 +1,8 @@
 """Supervised fine-tuning: a pre-trained encoder, or one from scratch, learns to name classes."""
 
-import contextlib
 import math
 import random
 import warnings
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +20,10 @@ from videomae.report.record import read_log
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
 from videomae.training.augment import Augmentation, mix, smooth_one_hot
+from videomae.training.checkpoint import run_processor, save_model
 from videomae.training.data import Batch, ClipSource
 from videomae.training.log import open_output
 from videomae.training.loop import EpochEnd, run_epochs
-from videomae.training.start import run_processor, save_model, sizes_of
 
 _PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -57,36 +54,33 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     torch.manual_seed(settings.seed)
     model = make_model(settings, videos).train()
     processor = run_processor(settings, model.config)
-    source = ClipSource(videos, model.config, settings, augmentation=make_augmentation(settings))
+    source = ClipSource(videos, model.config, settings, make_augmentation(settings))
     weights = class_weights(settings, targets).to(machine.device)
 
-    def batch_loss(network: nn.Module, batch: Batch, rows: slice) -> Tensor:
-        pixels = normalize(batch.pixels[rows], processor, machine.device)
-        wanted = targets[list(batch.index[rows])].to(machine.device)
-        if settings.mixes:  # then rows are all of them, see may_split
+    def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
+        pixels = normalize(batch.pixels, processor, machine.device)
+        wanted = targets[list(batch.index)].to(machine.device)
+        if settings.mixes:
             pixels, wanted = mixed(settings, batch, pixels, wanted)
         return problem_loss(settings, network(pixels).logits.float(), wanted, weights)
 
-    def evaluate() -> Evaluation | None:
+    def evaluate(trained: VideoMAEForVideoClassification) -> Evaluation | None:
         if held_out is None:
             return None
-        with ema.swapped_in(model) if ema else contextlib.nullcontext():
-            return evaluate_model(
-                model,
-                held_out,
-                ViewMaker(model.config, processor),
-                machine=machine,
-                num_workers=settings.num_workers,
-            )
+        return evaluate_model(
+            trained,
+            held_out,
+            ViewMaker(model.config, processor),
+            machine=machine,
+            num_workers=settings.num_workers,
+        )
 
-    def save(folder: Path, evaluation: Evaluation | None) -> None:
-        with ema.swapped_in(model) if ema else contextlib.nullcontext():
-            card = finetuning_card(settings, model, evaluation)
-            save_model(model, processor, machine, folder, card)
+    def save(end: EpochEnd, name: str, evaluation: Evaluation | None) -> None:
+        card = finetuning_card(settings, model, evaluation)
+        save_model(end.model, processor, machine, settings.output / name, card)
 
     rows = read_log(settings.output)
     best = max((row["score"] for row in rows if row.get("score") is not None), default=-math.inf)
-    ema = None
     evaluation: Evaluation | None = None
     for end in run_epochs(
         settings,
@@ -97,40 +91,26 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
         title="finetune",
         layer_decay=settings.layer_decay,
         ema_decay=settings.ema_decay,
-        may_split=not settings.mixes,
     ):
-        ema = end.ema
-        last = end.epoch == settings.epochs
-        if last or (settings.eval_every_epochs and end.epoch % settings.eval_every_epochs == 0):
-            evaluation = evaluate()
-            best = keep_best(settings, end, evaluation, best, save)
-            if machine.is_main and not last:
-                write_page(settings.output)
-    if evaluation is None:  # resumed after the last step
-        evaluation = evaluate()
-    save(settings.output / "model", evaluation)
+        last, every = end.epoch == settings.epochs, settings.eval_every_epochs
+        if not last and not (every and end.epoch % every == 0):
+            continue
+        evaluation = evaluate(end.model)
+        if evaluation is not None:
+            figures = evaluation.figures()
+            end.log.record(step=end.step, epoch=end.epoch, score=evaluation.score, **figures)
+            if every and evaluation.score > best:
+                save(end, "best", evaluation)
+            best = max(best, evaluation.score)
+        if machine.is_main and not last:
+            write_page(settings.output)
+    save(end, "model", evaluation)
     if machine.is_main:
         if evaluation is not None:
             evaluation.write(settings.output)
         write_page(settings.output)
-    machine.finish()
+    machine.wait()
     return evaluation
-
-
-def keep_best(
-    settings: FinetuneSettings,
-    end: EpochEnd,
-    evaluation: Evaluation | None,
-    best: float,
-    save: Any,
-) -> float:
-    """Log an evaluation, and save the model where it is the best so far; the best score."""
-    if evaluation is None:
-        return best
-    end.log.record(step=end.step, epoch=end.epoch, score=evaluation.score, **evaluation.figures())
-    if evaluation.score > best and settings.eval_every_epochs:
-        save(settings.output / "best", evaluation)
-    return max(best, evaluation.score)
 
 
 def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None:
@@ -213,7 +193,7 @@ def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoCl
     """The classifier at its start: fresh, or the encoder of `settings.init` with a fresh head."""
     classes = ("value",) if settings.problem == "regression" else videos.classes
     only_head = settings.train_only == "head"
-    values = sizes_of(settings) | {
+    values = settings.sizes | {
         "id2label": dict(enumerate(classes)),
         "num_labels": len(classes),
         "problem_type": _PROBLEM_TYPES[settings.problem],

@@ -1,13 +1,13 @@
 """What a run shows and keeps: progress on the terminal, a line of JSON per report, trackers."""
 
 import json
+import math
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from videomae.compute.distributed import Machine, describe_devices
+from videomae.compute.distributed import Machine, describe_devices, open_tracker, tracker_name
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path, write_json
@@ -36,7 +36,7 @@ _QUIET = ("lr", "grad_norm", "data_ms", "forward_ms", "backward_ms", "optimizer_
 
 
 class RunLog:
-    """The folder and the face of one run.
+    """The log of one run, on disk and on the screen.
 
     Appends to `log.jsonl` in the output folder, hands the same figures to the tracker, and draws a
     progress bar on stderr. All of it in the main process only.
@@ -46,13 +46,16 @@ class RunLog:
         self, settings: TrainSettings, machine: Machine, *, num_steps: int, title: str,
         first_step: int = 0,
     ) -> None:  # fmt: skip
-        self.output, self.title, self.machine = Path(settings.output), title, machine
+        self.output, self.title, self.is_main = Path(settings.output), title, machine.is_main
         self.path = self.output / "log.jsonl"
         self.seconds_before = 0.0
-        if machine.is_main and settings.resume:
-            self._forget_after(first_step)
+        self.tracker = None
+        if self.is_main:
+            if settings.resume:
+                self._forget_after(first_step)
+            self.tracker = open_tracker(settings.tracker, self.output, to_toml(settings))
         self.started = time.perf_counter()
-        self.console = Console(stderr=True, quiet=not machine.is_main)
+        self.console = Console(stderr=True, quiet=not self.is_main)
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -63,7 +66,7 @@ class RunLog:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not (self.console.is_terminal and machine.is_main),
+            disable=not (self.console.is_terminal and self.is_main),
         )
         self.task = self.progress.add_task(title, total=num_steps, completed=first_step, state="")
 
@@ -71,49 +74,42 @@ class RunLog:
         self.progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.stop()
+        if self.tracker is not None:
+            self.tracker.finish()
 
     def say(self, text: str) -> None:
         """One line above the progress bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def advance(self, step: int, state: str) -> None:
-        """Move the bar to a step."""
-        self.progress.update(self.task, completed=step, state=state)
-
     def record(self, **values: Any) -> None:
         """Append one line to log.jsonl, and print it where there is no terminal to draw on.
 
-        Figures that are no number become null: JSON has no word for them.
+        Figures that are no number become null, for which JSON has no other word.
         """
-        if not self.machine.is_main:
+        if not self.is_main:
             return
+        if "clips_per_second" in values:
+            loss, speed = f"loss {values['loss']:.3f}", f"{values['clips_per_second']:.0f} clips/s"
+            state = f"{loss}  {speed}  data {values['data_share']:.0%}"
+            self.progress.update(self.task, completed=values["step"], state=state)
         seconds = time.perf_counter() - self.started + self.seconds_before
-        values = {**values, "seconds": round(seconds, 1)}
-        values = {
-            key: (float(f"{value:.6g}") if np.isfinite(value) else None)
-            if isinstance(value, float)
-            else value
-            for key, value in values.items()
-        }
+        values["seconds"] = round(seconds, 1)
+        values = {name: _as_json(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        figures = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
-        self.machine.track(figures, step=values["step"])
+        if self.tracker is not None:
+            figures = {k: v for k, v in values.items() if isinstance(v, int | float)}
+            self.tracker.log(figures, step=figures.pop("step"))
         if not self.console.is_terminal:
-            told = {k: v for k, v in values.items() if k not in _QUIET and v != 0}
-            line = "  ".join(f"{name} {_short(value)}" for name, value in told.items())
+            shown = {k: v for k, v in values.items() if k not in _QUIET and v != 0}
+            line = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
             self.say(f"{self.title}: {line}")
 
     def list_bad(self, videos: Videos, bad: Mapping[int, str]) -> None:
         """Write bad_videos.json and name the first of the videos that could not be read."""
-        if not bad or not self.machine.is_main:
+        if not bad or not self.is_main:
             return
         found = {str(videos.items[index]): bad[index] for index in sorted(bad)}
         write_json(self.output / "bad_videos.json", found)
@@ -123,8 +119,15 @@ class RunLog:
             self.say(f"and {len(found) - 20} more: {self.output / 'bad_videos.json'}")
 
     def _forget_after(self, step: int) -> None:
-        """Cut log.jsonl back to a step, so that no step is told twice after a resume."""
-        rows = [row for row in read_log(self.output) if row.get("step", 0) <= step]
+        """Cut log.jsonl back to a step, for a resumed run logs again what comes after.
+
+        The evaluation at that step is made again, as the run may have stopped before its end.
+        """
+        rows = [
+            row
+            for row in read_log(self.output)
+            if row.get("step", 0) < step or (row.get("step") == step and "score" not in row)
+        ]
         if rows:
             self.seconds_before = float(rows[-1].get("seconds", 0.0))
         if self.path.exists():
@@ -143,6 +146,7 @@ def open_output(settings: TrainSettings, machine: Machine) -> None:
     would overwrite.
     """
     output = Path(settings.output)
+    tracker_name(settings.tracker)  # which may not be installed
     if not settings.resume and (output / "log.jsonl").exists():
         raise ConfigError(
             f"{output} holds a run already; pass --resume to go on with it, "
@@ -160,7 +164,6 @@ def open_output(settings: TrainSettings, machine: Machine) -> None:
                     Path(temporary).write_bytes(data_report.read_bytes())
         except OSError as error:
             raise ConfigError(f"cannot write to the output folder {output}: {error}") from error
-        machine.open_tracker(settings.tracker, output, to_toml(settings))
     machine.wait()
 
 
@@ -190,6 +193,12 @@ def _git_revision() -> str | None:
         return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _as_json(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _short(value: Any) -> str:

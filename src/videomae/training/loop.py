@@ -1,38 +1,177 @@
-"""The loop that pre-training and fine-tuning share: fetch, forward, backward, step, log, save."""
+"""The loop that pre-training and fine-tuning share."""
 
 import contextlib
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from videomae.compute.distributed import Machine, step_seed
+from videomae.compute.distributed import Machine, clip_gradients, step_seed
 from videomae.errors import ConfigError, VideoError
 from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import check_room, load_checkpoint, save_checkpoint
-from videomae.training.data import ClipSource, Plan, train_batches
+from videomae.training.data import Batch, ClipSource, Plan, train_batches
 from videomae.training.log import RunLog
-from videomae.training.optim import Ema, lr_at, parameter_groups, set_lr
-from videomae.training.step import BatchLoss, StepResult, Timer, stepper
+from videomae.training.optim import (
+    learning_rate,
+    make_ema,
+    make_optimizer,
+    scale_gradients,
+    set_lr,
+)
+
+# (network, batch) -> mean loss of the batch's clips
+BatchLoss = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What a run does at the end of an epoch is up to it: draw, evaluate."""
+    """The end of an epoch, where a run draws or evaluates as it likes.
 
-    epoch: int  # finished, counted from 1
+    epoch: finished, counted from 1. model: the one to evaluate and to save, which is the trained
+    model or has the running means of its weights.
+    """
+
+    epoch: int
     step: int
     log: RunLog
-    ema: Ema | None
+    model: Any
+
+
+def run_epochs(
+    settings: TrainSettings,
+    model: VideoMAEPreTrainedModel,
+    source: ClipSource,
+    machine: Machine,
+    batch_loss: BatchLoss,
+    *,
+    title: str,
+    layer_decay: float = 1.0,
+    ema_decay: float = 0.0,
+) -> Iterator[EpochEnd]:
+    """Train `model` in place, stopping at each end of an epoch to let the caller act.
+
+    The gradient of a step is that of the mean over all clips of all parts and processes; what an
+    unreadable video leaves out is left out of the mean. A loss or a gradient that is no number
+    leaves the weights as they are.
+
+    With `settings.resume` the run goes on from its last checkpoint, if there is one, first of all
+    with the end of an epoch if it stands at one. A checkpoint is saved every `save_every_steps` and
+    at the end. On SIGINT or SIGTERM, to any process, the step is finished, a checkpoint saved, and
+    KeyboardInterrupt raised.
+    """
+    check_room(settings, model)
+    num_parameters = model.num_parameters()
+    if settings.activation_checkpointing:
+        model.gradient_checkpointing_enable()
+    if settings.compile:
+        model.compile()
+    network = machine.place(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = make_optimizer(settings, model, layer_decay)
+    scaler = machine.grad_scaler()
+    ema = make_ema(model, ema_decay) if ema_decay else None
+    first = load_checkpoint(settings, network, optimizer, ema) if settings.resume else 0
+
+    plan = make_plan(settings, source, machine)
+    epoch_steps, num_steps = plan.steps_per_epoch, plan.steps_per_epoch * settings.epochs
+    clips_per_step = plan.videos_per_step * settings.num_repeats
+    made = train_batches(
+        source,
+        plan,
+        first_step=first,
+        num_steps=num_steps,
+        num_workers=settings.num_workers,
+        pin_memory=machine.device.type == "cuda",
+    )
+    watch, meter = _Watch(settings, source, machine), _Meter()
+    with (
+        RunLog(settings, machine, num_steps=num_steps, title=title, first_step=first) as log,
+        contextlib.closing(made) as batches,
+        _stop_signals() as stop,
+    ):
+        if settings.resume and not first:
+            log.say(f"nothing to resume in {settings.output}: starting from the beginning")
+        if settings.workers == "processes":
+            log.say("workers=processes is a setting of earlier versions: threads decode")
+        log.say(
+            f"{title}: {len(source.videos)} videos, {num_parameters / 1e6:.1f} M parameters, "
+            f"{num_steps} steps of {clips_per_step} clips, peak lr {settings.peak_lr:.2e}, "
+            f"{machine}" + (f"; from step {first}" if first else "")
+        )
+
+        def epoch_end(step: int) -> EpochEnd:
+            return EpochEnd(step // epoch_steps, step, log, ema.module if ema else model)
+
+        if first and first % epoch_steps == 0:
+            yield epoch_end(first)
+        for step in range(first, num_steps):
+            lr = learning_rate(settings, step, epoch_steps)
+            set_lr(optimizer, lr)
+            torch.manual_seed(step_seed(settings.seed, step, machine.rank))
+
+            parts, losses = [], []
+            for number in range(settings.accumulate):
+                with meter.timed("data"):
+                    batch = next(batches)
+                # each process averages over its own clips, and gradients over the processes
+                share = batch.num_clips * machine.world / clips_per_step
+                with machine.sharing(network, number == settings.accumulate - 1):
+                    with meter.timed("forward"), machine.autocast():
+                        loss = batch_loss(network, batch) * share
+                    with meter.timed("backward"):
+                        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                parts.append(batch)
+                losses.append(loss.detach() / machine.world)
+            with meter.timed("backward"):  # waits for the device, and for the other processes
+                own_loss, own_clips = float(sum(losses)), sum(part.num_clips for part in parts)
+                total, num_clips, stops = machine.sum(own_loss, own_clips, stop.is_set())
+
+            there = num_clips / clips_per_step  # less than 1 where videos cannot be read
+            mean_loss, norm = total / there if there else math.nan, math.nan
+            skipped = there > 0
+            if math.isfinite(mean_loss):
+                with meter.timed("optimizer"):
+                    scaler.unscale_(optimizer)
+                    scale_gradients(parameters, 1 / there)
+                    norm = clip_gradients(parameters, settings.clip_grad)
+                    if math.isfinite(norm) or scaler.is_enabled():  # skips overflow by itself
+                        scaler.step(optimizer)
+                        scaler.update()
+                        skipped = False
+                        if ema:
+                            ema.update_parameters(model)
+            optimizer.zero_grad()
+
+            done = step + 1
+            last = done == num_steps
+            watch.look(done, parts, skipped)
+            meter.add(num_clips, mean_loss, norm)
+            if done % settings.log_every_steps == 0 or last:
+                counts = watch.counts()
+                log.record(step=done, epoch=done / epoch_steps, lr=lr, **meter.take(), **counts)
+            if done % settings.save_every_steps == 0 or last or stops:
+                save_checkpoint(settings, machine, network, optimizer, ema, done)
+            if stops:
+                log.say(f"stopped after step {done}; go on with --resume")
+                raise KeyboardInterrupt
+            if done % epoch_steps == 0:
+                with meter.paused():
+                    yield epoch_end(done)
+        watch.counts()
+        log.list_bad(source.videos, watch.bad)
 
 
 def make_plan(settings: TrainSettings, source: ClipSource, machine: Machine) -> Plan:
-    """What each step of a run looks at."""
+    """The plan of a run: which videos this process looks at in each step."""
     items = source.videos.items
     places: dict[str, int] = {}
     shards = tuple(places.setdefault(video.path, len(places)) for video in items)
@@ -47,173 +186,40 @@ def make_plan(settings: TrainSettings, source: ClipSource, machine: Machine) -> 
     )
 
 
-def run_epochs(
-    settings: TrainSettings,
-    model: VideoMAEPreTrainedModel,
-    source: ClipSource,
-    machine: Machine,
-    batch_loss: BatchLoss,
-    *,
-    title: str,
-    layer_decay: float = 1.0,
-    ema_decay: float = 0.0,
-    may_split: bool = True,
-) -> Iterator[EpochEnd]:
-    """Train `model` in place, stopping at each end of an epoch to let the caller act.
-
-    With `settings.resume` the run goes on from its last checkpoint, if there is one; it saves one
-    every `save_every_steps` and at the end. On SIGINT or SIGTERM, to any process, the step is
-    finished, a checkpoint saved, and KeyboardInterrupt raised. `may_split`: see `stepper`.
-    """
-    plan = make_plan(settings, source, machine)
-    total = plan.steps_per_epoch * settings.epochs
-    num_parameters = model.num_parameters()
-    check_room(settings, model)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(
-            model,
-            weight_decay=settings.weight_decay,
-            num_layers=model.config.num_hidden_layers,
-            layer_decay=layer_decay,
-        ),
-        betas=(0.9, settings.beta2),
-        fused=True,  # on a CPU too: 5 ms in place of 19 for the tiny model, 26 for 88 for small
-    )
-    if settings.activation_checkpointing:
-        model.gradient_checkpointing_enable()
-    if settings.compile:
-        model.compile()
-    network, moved = machine.place(model, optimizer)
-    inner = getattr(moved, "optimizer", moved)
-    ema = Ema(model, ema_decay) if ema_decay else None
-    state = load_checkpoint(settings, network, inner) if settings.resume else None
-    first = int(state["step"]) if state else 0
-    if state and ema:
-        ema.load(state["ema"])
-    timer = Timer()
-
-    with (
-        RunLog(settings, machine, num_steps=total, title=title, first_step=first) as log,
-        stepper(
-            machine,
-            model,
-            network,
-            moved,
-            batch_loss,
-            clip_grad=settings.clip_grad,
-            num_parts=settings.accumulate,
-            clips_per_step=plan.videos_per_step * settings.num_repeats,
-            timer=timer,
-            may_split=may_split,
-        ) as take_step,
-        _stop_signals() as stop,
-        contextlib.closing(
-            train_batches(
-                source,
-                plan,
-                first_step=first,
-                num_steps=total,
-                num_workers=settings.num_workers,
-                workers=settings.workers,
-                pin_memory=machine.device.type == "cuda",
-            )
-        ) as batches,
-    ):
-        if settings.resume and not state:
-            log.say(f"nothing to resume in {settings.output}: starting from the beginning")
-        log.say(
-            f"{title}: {len(source.videos)} videos, {num_parameters / 1e6:.1f} M parameters, "
-            f"{total} steps of {plan.videos_per_step * settings.num_repeats} clips, peak lr "
-            f"{settings.peak_lr:.2e}, {machine}" + (f"; from step {first}" if first else "")
-        )
-
-        def save(step: int) -> None:
-            extra = {"ema": ema.state()} if ema else {}
-            save_checkpoint(settings, machine, network, inner, step, extra)
-
-        watch = _Watch(settings, source, machine)
-        meter = _Meter(timer)
-        for step in range(first, total):
-            lr = lr_at(
-                step,
-                peak=settings.peak_lr,
-                floor=settings.min_lr * settings.batch_size / 256,
-                num_warmup=settings.num_warmup_epochs * plan.steps_per_epoch,
-                num_steps=total,
-            )
-            set_lr(inner, lr)
-            torch.manual_seed(step_seed(settings.seed, step, machine.rank))
-            result = take_step(islice(batches, settings.accumulate), stop.is_set)
-            watch.look(step, result)
-            if ema and not result.skipped:
-                ema.update(model)
-            meter.add(result)
-            done = step + 1
-            if done % settings.log_every_steps == 0 or done == total:
-                bad = watch.count_bad()
-                figures = meter.take()
-                log.record(
-                    step=done,
-                    epoch=done / plan.steps_per_epoch,
-                    lr=lr,
-                    **figures,
-                    num_bad_videos=bad,
-                    num_skipped_steps=watch.num_skipped,
-                )
-                log.advance(
-                    done,
-                    f"loss {figures['loss']:.3f}  {figures['clips_per_second']:.0f} clips/s  "
-                    f"data {figures['data_share']:.0%}",
-                )
-            if done % settings.save_every_steps == 0 or done == total or result.stop:
-                save(done)
-            if result.stop:
-                log.say(f"stopped after step {done}; go on with --resume")
-                raise KeyboardInterrupt
-            if done % plan.steps_per_epoch == 0:
-                with meter.paused():
-                    yield EpochEnd(done // plan.steps_per_epoch, done, log, ema)
-        watch.count_bad()
-        log.list_bad(source.videos, watch.bad)
-
-
 class _Watch:
     """Counts what must not become too much: unreadable videos, and steps without a number."""
 
     def __init__(self, settings: TrainSettings, source: ClipSource, machine: Machine) -> None:
-        self.settings, self.source, self.machine = settings, source, machine
+        self.settings, self.videos, self.machine = settings, source.videos, machine
         self.bad: dict[int, str] = {}
         self.num_skipped = self._in_a_row = 0
 
-    def look(self, step: int, result: StepResult) -> None:
+    def look(self, step: int, parts: Sequence[Batch], skipped: bool) -> None:
         """Take note of a step; ConfigError or VideoError where it is the one too many."""
-        self.bad |= result.bad
-        if result.bad:
-            self._check_bad()
-        if not result.skipped:
-            self._in_a_row = 0
-            return
-        self.num_skipped += 1
-        self._in_a_row += 1
+        for part in parts:
+            self.bad |= part.bad
+        self._check_bad()
+        self.num_skipped += skipped
+        self._in_a_row = self._in_a_row + 1 if skipped else 0
         if self._in_a_row < self.settings.max_nonfinite_steps:
             return
-        items = self.source.videos.items
-        seen = self.machine.gather(str(items[index]) for index in result.index)
+        own = [str(self.videos.items[i]) for part in parts for i in part.index[: part.num_clips]]
+        seen = dict.fromkeys(self.machine.gather(own))
         raise ConfigError(
-            f"the loss was no number in {self._in_a_row} steps in a row, to step {step + 1}; "
+            f"the loss was no number in {self._in_a_row} steps in a row, to step {step}; "
             "resume from the last checkpoint with a lower lr, with clip_grad=1.0, or in float32. "
-            f"The last of these steps had the videos {', '.join(dict.fromkeys(seen))}"
+            f"The last of these steps had the videos {', '.join(seen)}"
         )
 
-    def count_bad(self) -> int:
-        """How many videos all processes found unreadable; their lists become one."""
+    def counts(self) -> dict[str, int]:
+        """Figures for the log, over all processes, whose lists of bad videos become one."""
         for found in self.machine.gather([self.bad]):
             self.bad |= found
         self._check_bad()
-        return len(self.bad)
+        return {"num_bad_videos": len(self.bad), "num_skipped_steps": self.num_skipped}
 
     def _check_bad(self) -> None:
-        allowed, count = self.settings.max_bad_fraction, len(self.source.videos)
+        allowed, count = self.settings.max_bad_fraction, len(self.videos)
         if len(self.bad) > allowed * count:
             listed = "; ".join(list(self.bad.values())[:50])
             raise VideoError(
@@ -223,49 +229,60 @@ class _Watch:
 
 
 class _Meter:
-    """Means over the steps since the last line of the log."""
+    """Means over the steps since the last line of the log, and where the time went.
 
-    def __init__(self, timer: Timer) -> None:
-        self.timer = timer
+    On a GPU, work is only queued by the calls that are timed; each step ends by waiting for the
+    loss, so that forward and backward together are right, and the waiting counts as backward.
+    """
+
+    def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.losses: list[float] = []
         self.norms: list[float] = []
-        self.num_clips = self.num_steps = 0
+        self.num_clips = self.num_steps = 0.0
         self.since = time.perf_counter()
 
-    def add(self, result: StepResult) -> None:
-        self.num_steps += 1
-        self.num_clips += result.num_clips
-        if not result.skipped:
-            self.losses.append(result.loss)
-            self.norms.append(result.grad_norm)
+    @contextlib.contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Add what happens inside to the seconds of that kind of work."""
+        began = time.perf_counter()
+        yield
+        self.seconds[kind] += time.perf_counter() - began
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside counts for no speed."""
+        """Leave out of all speeds what happens inside."""
         began = time.perf_counter()
         yield
         self.since += time.perf_counter() - began
 
+    def add(self, num_clips: float, loss: float, norm: float) -> None:
+        """Count a step; its loss and norm only where they are numbers."""
+        self.num_steps += 1
+        self.num_clips += num_clips
+        if math.isfinite(norm):
+            self.losses.append(loss)
+            self.norms.append(norm)
+
     def take(self) -> dict[str, float]:
-        """Figures for the log; ms of each kind are those of one step."""
+        """Figures for the log, which start again from zero; ms are those of one step."""
         spent = time.perf_counter() - self.since
-        kinds = self.timer.take()
         figures = {
             "loss": _mean(self.losses),
             "grad_norm": _mean(self.norms),
             "clips_per_second": self.num_clips / spent,
-            "data_share": kinds.get("data", 0.0) / spent,
-            **{f"{kind}_ms": 1000 * kinds[kind] / self.num_steps for kind in sorted(kinds)},
+            "data_share": self.seconds["data"] / spent,
+            **{f"{kind}_ms": 1000 * s / self.num_steps for kind, s in sorted(self.seconds.items())},
         }
         self._start()
         return figures
 
 
 def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values) if values else math.nan
 
 
 @contextlib.contextmanager

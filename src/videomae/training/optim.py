@@ -1,16 +1,17 @@
-"""How the weights move: groups, learning rate over time, learning rate over depth."""
+"""How the weights move: groups, learning rate over time and over depth, and their running mean."""
 
-import contextlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from videomae.errors import ConfigError
+from videomae.model.modeling import VideoMAEPreTrainedModel
+from videomae.settings import TrainSettings
 
 
 def lr_at(step: float, *, peak: float, floor: float, num_warmup: float, num_steps: float) -> float:
@@ -23,6 +24,17 @@ def lr_at(step: float, *, peak: float, floor: float, num_warmup: float, num_step
         return peak * step / num_warmup
     share = min((step - num_warmup) / max(num_steps - num_warmup, 1), 1)
     return floor + (peak - floor) * (1 + math.cos(math.pi * share)) / 2
+
+
+def learning_rate(settings: TrainSettings, step: int, epoch_steps: int) -> float:
+    """The learning rate of a run at a step, of which there are so many in an epoch."""
+    return lr_at(
+        step,
+        peak=settings.peak_lr,
+        floor=settings.floor_lr,
+        num_warmup=settings.num_warmup_epochs * epoch_steps,
+        num_steps=settings.epochs * epoch_steps,
+    )
 
 
 def layer_of(name: str, num_layers: int) -> int:
@@ -62,50 +74,55 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups)]
 
 
+def make_optimizer(
+    settings: TrainSettings, model: VideoMAEPreTrainedModel, layer_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over the `parameter_groups` of a model."""
+    groups = parameter_groups(
+        model,
+        weight_decay=settings.weight_decay,
+        num_layers=model.config.num_hidden_layers,
+        layer_decay=layer_decay,
+    )
+    # fused on a CPU too: 5 ms in place of 19 for the tiny model, 26 for 88 for small
+    return torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give each group its share of the learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 
 
-class Ema:
-    """A running mean of the weights: mean = decay * mean + (1 - decay) * weights, after each step.
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Multiply all gradients; by 1, leave them alone."""
+    for parameter in parameters if factor != 1 else ():
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor)
 
-    It begins as the weights themselves. Costs the memory of one more model.
+
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the model for the running means of its weights, which begin as the weights.
+
+    After each step `update_parameters(model)` makes mean = decay * mean + (1 - decay) * weights.
     """
+    if not 0 < decay < 1:
+        raise ConfigError(f"ema_decay={decay} must lie between 0 and 1, say 0.9999")
+    if any(hasattr(p, "full_tensor") for p in model.parameters()):
+        raise ConfigError("ema_decay does not go with parallel='fsdp'; use parallel='ddp'")
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    ema = AveragedModel(model, multi_avg_fn=average)
+    ema.n_averaged += 1  # the weights at the start count: the first step does not replace them
+    return ema
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise ConfigError(f"ema_decay={decay} must lie between 0 and 1, say 0.9999")
-        if any(isinstance(p, DTensor) for p in model.parameters()):
-            raise ConfigError("ema_decay does not go with parallel='fsdp'; use parallel='ddp'")
-        self.decay = decay
-        self.means = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move each mean a little towards its weight."""
-        for name, parameter in model.named_parameters():
-            self.means[name].lerp_(parameter, 1 - self.decay)
+def ema_state(ema: AveragedModel) -> dict[str, Tensor]:
+    """The running means, to be saved."""
+    return {name: mean.detach().cpu() for name, mean in ema.module.named_parameters()}
 
-    @contextlib.contextmanager
-    def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model has the means for its weights."""
-        own = dict(model.named_parameters())
-        kept = {name: parameter.detach().clone() for name, parameter in own.items()}
-        try:
-            for name, parameter in own.items():
-                parameter.data.copy_(self.means[name])
-            yield
-        finally:
-            for name, parameter in own.items():
-                parameter.data.copy_(kept[name])
 
-    def state(self) -> dict[str, Tensor]:
-        """The means, to be saved."""
-        return {name: mean.cpu() for name, mean in self.means.items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take up saved means."""
-        for name, mean in self.means.items():
-            mean.copy_(state[name])
+@torch.no_grad()
+def load_ema(ema: AveragedModel, state: dict[str, Tensor]) -> None:
+    """Take up saved running means."""
+    for name, mean in ema.module.named_parameters():
+        mean.copy_(state[name])

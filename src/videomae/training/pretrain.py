@@ -21,10 +21,10 @@ from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
 from videomae.report.run_page import write_page
 from videomae.settings import PretrainSettings
 from videomae.training.augment import Augmentation
+from videomae.training.checkpoint import run_processor, save_model
 from videomae.training.data import Batch, ClipSource
 from videomae.training.log import open_output
-from videomae.training.loop import make_plan, run_epochs
-from videomae.training.start import run_processor, save_model, sizes_of
+from videomae.training.loop import run_epochs
 
 
 def pretrain(settings: PretrainSettings) -> Path:
@@ -43,17 +43,13 @@ def pretrain(settings: PretrainSettings) -> Path:
     model = make_model(settings).train()
     processor = run_processor(settings, model.config)
     augmentation = Augmentation(crop_scales=settings.crop_scales, flip=settings.flip)
-    source = ClipSource(videos, model.config, settings, augmentation=augmentation)
-    clips_per_step = make_plan(settings, source, machine).videos_per_step * settings.num_repeats
+    source = ClipSource(videos, model.config, settings, augmentation)
 
-    def batch_loss(network: nn.Module, batch: Batch, rows: slice) -> Tensor:
-        chosen = list(batch.rows[rows])
-        masks = [
-            mask if mask is None else mask[chosen]
-            for mask in draw_masks(settings, model.config, clips_per_step, batch.step)
-        ]
-        pixels = normalize(batch.pixels[rows], processor, machine.device)
-        loss: Tensor = network(pixels, *masks).loss
+    def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
+        pixels = normalize(batch.pixels, processor, machine.device)
+        masks = draw_masks(settings, model.config, batch.clips_per_step, batch.step)
+        own = [mask if mask is None else mask[list(batch.rows)] for mask in masks]
+        loss: Tensor = network(pixels, *own).loss
         return loss
 
     for end in run_epochs(settings, model, source, machine, batch_loss, title="pretrain"):
@@ -70,13 +66,13 @@ def pretrain(settings: PretrainSettings) -> Path:
     folder = save_model(model, processor, machine, settings.output / "model", card)
     if machine.is_main:
         write_page(settings.output)
-    machine.finish()
+    machine.wait()
     return folder
 
 
 def make_model(settings: PretrainSettings) -> VideoMAEForPreTraining:
     """The model at its start: a preset with fresh weights, or `settings.init`."""
-    values = sizes_of(settings) | {"norm_pix_loss": settings.norm_pix_loss}
+    values = settings.sizes | {"norm_pix_loss": settings.norm_pix_loss}
     if settings.decoder_depth is not None:
         values["decoder_num_hidden_layers"] = settings.decoder_depth
     if settings.decoder_width is not None:

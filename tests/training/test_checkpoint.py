@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import pytest
 import torch
 
 from videomae.compute.distributed import Machine
@@ -9,7 +8,7 @@ from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
 from videomae.processing.views import find_processor
 from videomae.settings import PretrainSettings
-from videomae.training.start import run_processor, save_model, sizes_of
+from videomae.training.checkpoint import run_processor, save_model
 
 
 def test_the_saved_model_comes_with_its_processor_and_card(tmp_path: Path) -> None:
@@ -38,10 +37,3 @@ def test_a_run_goes_on_with_the_processor_of_its_start(tmp_path: Path) -> None:
     wide = run_processor(settings, VideoMAEConfig.preset("tiny", image_size=(16, 32)))
     assert wide.size == wide.crop_size == {"height": 16, "width": 32}
     assert (wide.image_mean, wide.resample) == (0.5, stored.resample)
-
-
-@pytest.mark.parametrize(("stride", "expected"), [(None, {}), (2, 2), ("uniform", None)])
-def test_sizes_are_those_that_are_named(stride: object, expected: object) -> None:
-    settings = PretrainSettings(frame_stride=stride, num_frames=8)  # type: ignore[arg-type]
-    sizes = {"num_frames": 8} if stride is None else {"num_frames": 8, "frame_stride": expected}
-    assert sizes_of(settings) == sizes
