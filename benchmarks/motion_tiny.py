@@ -130,7 +130,7 @@ def ship(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Make the package's two models: those of seed 0, whichever seed came out best.
 
     Stored in half precision, which halves the wheel; they load and run in float32, and
-    results.json beside the classifier tells what exactly these files reach.
+    results.json beside the classifier says what exactly these files reach.
     """
     for source, name in (("pretrain", "motion-tiny-pretrain"), ("pretrained-0", "motion-tiny")):
         target = ASSETS / name

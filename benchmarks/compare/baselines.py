@@ -37,7 +37,7 @@ from videomae.video.reader import Frames, read_frames
 
 
 def is_there(package: str) -> bool:
-    """Whether a package can be imported."""
+    """True for a package that can be imported."""
     return importlib.util.find_spec(package) is not None
 
 

@@ -1,4 +1,4 @@
-"""What `videomae bench` measures, in the same turns with transformers and others.
+"""The parts of `videomae bench`, in the same turns with transformers and others.
 
     python -m benchmarks.compare.run forward --batch-sizes 1
 
@@ -21,7 +21,7 @@ from videomae.processing.processors import VideoMAEImageProcessor
 
 
 def has(session: Session, package: str) -> bool:
-    """Whether a package is installed; where it is not, the session says so."""
+    """True for a package that is installed; one that is not is named among what is left out."""
     if not is_there(package):
         session.left_out.append(f"{package} is not installed")
     return is_there(package)

@@ -224,7 +224,7 @@ def test_refusals_before_anything_is_written(reference_dir: Path, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_resized_positions_have_no_original_spelling(tmp_path: Path) -> None:
+def test_resized_positions_have_no_original_format(tmp_path: Path) -> None:
     config = VideoMAEConfig(
         image_size=32,
         patch_size=8,

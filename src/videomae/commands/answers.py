@@ -106,7 +106,7 @@ def _options(command: ModelCommand) -> dict[str, Any]:
 
 
 def mirrored(files: list[Path], folder: Path, suffix: str) -> dict[Path, Path]:
-    """Where to write for each file: as the files lie to each other, so lie the outputs in `folder`.
+    """The output of each file: as the files lie to each other, so lie the outputs in `folder`.
 
     Two files that differ in their suffix alone keep it: a/x.mp4 and a/x.avi become a/x.mp4.png
     and a/x.avi.png.

@@ -190,7 +190,7 @@ def _engine_calls(
 
 
 def _deviation(logits: Tensor, exact: Tensor) -> dict[str, float]:
-    """How far logits (B, K) lie from those in float32, and how often the best label is kept."""
+    """The distance of logits (B, K) from those in float32, and how often the best label is kept."""
     return {
         "largest_error": float((logits - exact).abs().max()),
         "largest_logit": float(exact.abs().max()),
@@ -373,7 +373,9 @@ def scaling(session: Session) -> None:
         power = {"time": timing.exponent(xs, medians), "memory": timing.exponent(xs, peaks)}
         session.figures[axis] = {**rows, "exponents": power}
         curve = {"": (xs, [1e3 * median for median in medians])}
-        session.draw(axis.split()[0], curve, title=f"one clip over {axis}", xlabel=axis)
+        growth = f"time ~ x^{power['time']:.2f}, memory ~ x^{power['memory']:.2f}"
+        title = f"one clip over {axis}: {growth}"
+        session.draw(axis.split()[0], curve, title=title, xlabel=axis)
 
 
 Part = Callable[[Session], None]

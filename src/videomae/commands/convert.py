@@ -24,7 +24,7 @@ _PROCESSOR_NAME = "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written where, and what became of each tensor."""
+    """The files that were written, and what became of each tensor."""
 
     path: Path
     model_class: str

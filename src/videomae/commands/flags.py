@@ -139,7 +139,7 @@ class Convert:
     to: Literal["hf", "v1"] = "hf"
     """hf: a folder for transformers and this package; v1: a .pth for the original code."""
     config: Path | None = None
-    """A config.json, where the source has none and its shapes do not tell it."""
+    """A config.json, where the source has none and its shapes are not enough."""
     num_attention_heads: int | None = None
     """Heads of the encoder, for widths that were never published."""
     decoder_num_attention_heads: int | None = None

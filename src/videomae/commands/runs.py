@@ -39,7 +39,7 @@ def finetune(command: Finetune) -> int:
 
 
 def _is_first() -> bool:
-    """Whether this is the process, of those that torchrun started, that prints."""
+    """Of the processes that torchrun started, only the first one prints."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,11 +1,10 @@
-"""Where commands write: results to stdout, complaints to stderr, a bar while more is to come."""
+"""The output of commands: results on stdout, complaints on stderr, a bar while more is to come."""
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from rich.bar import Bar
@@ -64,12 +63,7 @@ class Screen:
         self.progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
     def advance(self, done: int, total: int) -> None:

@@ -68,7 +68,7 @@ class Timing:
         return f"{1e3 * self.median:.1f} ±{500 * (self.high - self.low):.1f} ms"
 
     def over(self, other: "Timing") -> str:
-        """How many times as long as another.
+        """The ratio to another, in words.
 
         >>> Timing.of([3.0]).over(Timing.of([2.0]))
         '1.50x'
@@ -181,7 +181,7 @@ def peak_bytes() -> int:
 
 
 def about_machine(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on: processor, cores, threads, load of the machine, versions."""
+    """The facts that a figure depends on: processor, cores, threads, load of the machine, versions."""
     facts: dict[str, Any] = {
         "processor": CPU_CAPABILITIES.get("cpu_name") or platform.processor(),
         "cores": num_cores(),
