@@ -181,9 +181,9 @@ def peak_bytes() -> int:
 
 
 def about_machine(device: torch.device) -> dict[str, Any]:
-    """The facts that a figure depends on: processor, cores, threads, load of the machine, versions."""
+    """The facts that a figure depends on: processor, cores, threads, load, versions."""
     facts: dict[str, Any] = {
-        "processor": CPU_CAPABILITIES.get("cpu_name") or platform.processor(),
+        "processor": CPU_CAPABILITIES.get("cpu_name") or platform.processor() or platform.machine(),
         "cores": num_cores(),
         "threads": torch.get_num_threads(),
         "device": str(device),
