@@ -531,6 +531,7 @@ def test_the_input_embeddings_are_those_of_the_tubelets() -> None:
         embeddings = model.get_input_embeddings()
         assert embeddings.projection.weight.shape == (24, 3, 2, 8, 8)
         assert embeddings(clips(tiny())).shape == (2, 32, 24)
+        assert embeddings(torch.randn(1, 2, 3, 8, 24)).shape == (1, 3, 24)  # of any size
 
 
 def test_attention_can_be_changed_later() -> None:

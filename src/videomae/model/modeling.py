@@ -51,7 +51,7 @@ class VideoMAEPatchEmbeddings(nn.Module):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.grid, kernel = config.grid, (config.tubelet_size, *config.patch_hw)
+        kernel = (config.tubelet_size, *config.patch_hw)
         self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel, stride=kernel)
 
     def forward(
@@ -60,7 +60,9 @@ class VideoMAEPatchEmbeddings(nn.Module):
         # Kernel = stride, so that the convolution is a product per tubelet: hidden tubelets need
         # never be touched, and even where all are seen it is the faster way (forward and backward
         # of a ViT-B clip on one core of an AVX2 server CPU: 97 ms, 149 by conv3d).
-        tubelets = pick_tubelets(pixel_values, grid or self.grid, index)
+        t, p, q = self.projection.kernel_size
+        grid = grid or grid_of(pixel_values, t, (p, q))
+        tubelets = pick_tubelets(pixel_values, grid, index)
         weight = self.projection.weight.flatten(1)  # (D, C*t*p*q)
         return F.linear(tubelets.flatten(2), weight, self.projection.bias)
 
