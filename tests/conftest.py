@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from videomae.data.motion import MOTIONS, render_clip
-from videomae.video.reader import write_video
+from videomae.video.writer import write_video
 
 
 @pytest.fixture(autouse=True)

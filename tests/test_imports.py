@@ -194,7 +194,7 @@ def test_classifying_loads_no_more_than_it_needs(tmp_path: Path) -> None:
     code = f"""
 import gc, sys
 from videomae.data.motion import render_clip
-from videomae.video.reader import write_video
+from videomae.video.writer import write_video
 write_video({path!r}, render_clip("sway", seed=0, num_frames=20))
 from videomae.commands.cli import main
 assert main(["classify", {path!r}, "--json", "--engine", "torch"]) == 0

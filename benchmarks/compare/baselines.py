@@ -33,7 +33,8 @@ from videomae.inference.exported import openvino_core
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.positions import grid_positions
 from videomae.tubelets import patchify
-from videomae.video.reader import Frames, read_frames
+from videomae.video.decoder import Frames
+from videomae.video.reader import read_frames
 
 
 def is_there(package: str) -> bool:

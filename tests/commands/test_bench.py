@@ -18,7 +18,8 @@ from videomae.data.motion import render_clip
 from videomae.errors import ConfigError
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.video.reader import probe, write_video
+from videomae.video.reader import probe
+from videomae.video.writer import write_video
 
 CPU = torch.device("cpu")
 SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=4, num_labels=3)

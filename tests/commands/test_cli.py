@@ -20,7 +20,8 @@ from videomae.data.manifest import Video, Videos
 from videomae.data.motion import render_clip
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
-from videomae.video.reader import probe, write_video
+from videomae.video.reader import probe
+from videomae.video.writer import write_video
 
 SIZES: dict[str, Any] = {
     "image_size": 16,

@@ -22,7 +22,8 @@ from videomae.model.modeling import (
     VideoMAEModel,
 )
 from videomae.processing.processors import VideoMAEImageProcessor
-from videomae.video.reader import read_frames, write_video
+from videomae.video.reader import read_frames
+from videomae.video.writer import write_video
 from videomae.weights.checkpoint import save_pth, save_safetensors
 
 HEADS = {"num_attention_heads": 3, "decoder_num_attention_heads": 3}

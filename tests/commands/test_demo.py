@@ -19,7 +19,7 @@ from videomae.errors import ConfigError, VideoError
 from videomae.hub import write_json
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.settings import PretrainSettings, load_recipe
-from videomae.video.reader import write_video
+from videomae.video.writer import write_video
 
 VOID = {"img", "link", "meta", "source", "br", "hr", "input"}
 HOSTILE = 'a <b>&"bad" name.mp4'

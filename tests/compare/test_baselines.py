@@ -16,7 +16,8 @@ from videomae.data.motion import render_clip
 from videomae.inference.predict import classify
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
-from videomae.video.reader import read_frames, write_video
+from videomae.video.reader import read_frames
+from videomae.video.writer import write_video
 
 CPU = torch.device("cpu")
 SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=4, num_labels=3)

@@ -15,7 +15,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.motion import render_clip
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.video.reader import write_video
+from videomae.video.writer import write_video
 
 SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=4, num_labels=3)
 

@@ -24,7 +24,7 @@ from videomae.data.manifest import (
 )
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import write_json
-from videomae.video.reader import VideoInfo
+from videomae.video.limits import VideoInfo
 
 NAMES = [
     "two words.mp4",

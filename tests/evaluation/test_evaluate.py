@@ -25,7 +25,7 @@ from videomae.settings import EvaluateSettings, FinetuneSettings
 from videomae.training.augment import Augmentation
 from videomae.training.data import ClipSource
 from videomae.training.start import run_processor
-from videomae.video.reader import write_video
+from videomae.video.writer import write_video
 
 CLASSES = ("sway", "zoom_in")
 NAN = float("nan")

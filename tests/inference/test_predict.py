@@ -22,7 +22,9 @@ from videomae.model.modeling import (
 )
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.sampling import clip_indices
-from videomae.video.reader import BadVideo, Frames, probe, read_frames, write_video
+from videomae.video.decoder import Frames
+from videomae.video.reader import BadVideo, probe, read_frames
+from videomae.video.writer import write_video
 
 SIZES: dict[str, Any] = {
     "image_size": 16,

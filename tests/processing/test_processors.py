@@ -19,7 +19,8 @@ from videomae.processing.processors import (
     VideoMAEImageProcessor,
     VideoMAEVideoProcessor,
 )
-from videomae.video.reader import read_frames, write_video
+from videomae.video.reader import read_frames
+from videomae.video.writer import write_video
 
 PAIRS = {
     "image": (VideoMAEImageProcessor, transformers.VideoMAEImageProcessor),

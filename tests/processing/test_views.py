@@ -22,7 +22,9 @@ from videomae.processing.views import (
     shown,
     try_twice,
 )
-from videomae.video.reader import BadVideo, Frames, write_video
+from videomae.video.decoder import Frames
+from videomae.video.reader import BadVideo
+from videomae.video.writer import write_video
 
 CONFIG = VideoMAEConfig(
     image_size=8, patch_size=4, num_frames=4, hidden_size=8, num_attention_heads=1, frame_stride=2

@@ -8,7 +8,8 @@ from PIL import Image
 
 from videomae.errors import ConfigError
 from videomae.report import pictures
-from videomae.video.reader import Frames, probe, read_frames
+from videomae.video.decoder import Frames
+from videomae.video.reader import probe, read_frames
 
 
 def frames(count: int = 4, height: int = 10, width: int = 20, value: int = 7) -> Frames:

@@ -11,8 +11,8 @@ import pytest
 from made_videos import encode, make, scene
 from videomae.errors import VideoError
 from videomae.video.container import VideoBytes, _ebml_size, _promised_bytes
-from videomae.video.limits import DecodeClock
-from videomae.video.reader import VideoLimits, probe
+from videomae.video.limits import DecodeClock, VideoLimits
+from videomae.video.reader import probe
 
 
 def opened(path: Path) -> closing[VideoBytes]:

@@ -15,7 +15,8 @@ from made_videos import encode, full_decode, join, make, numbers, scene
 from videomae.errors import VideoError
 from videomae.video import decoder
 from videomae.video.decoder import VideoFile
-from videomae.video.reader import VideoLimits, VideoReader, probe, read_frames
+from videomae.video.limits import VideoLimits
+from videomae.video.reader import VideoReader, probe, read_frames
 
 DAMAGED = r"is damaged or cut off; frames readable from its beginning on: (\d+)( of \d+)?\. Get"
 

@@ -15,7 +15,8 @@ from PIL import Image
 from made_videos import numbers, scene
 from videomae.errors import VideoError
 from videomae.video.folder import FrameFolder, find_videos, natural_key
-from videomae.video.reader import VideoInfo, VideoLimits, VideoReader, probe, read_frames
+from videomae.video.limits import VideoInfo, VideoLimits
+from videomae.video.reader import VideoReader, probe, read_frames
 
 
 def save(folder: Path, frames: np.ndarray, name: str = "img_{}.png") -> Path:

@@ -13,14 +13,9 @@ import pytest
 from made_videos import KINDS, encode, full_decode, make, num_packets, numbers, scene
 from videomae.errors import VideoError
 from videomae.processing.sampling import clip_indices
-from videomae.video.reader import (
-    VideoInfo,
-    VideoLimits,
-    VideoReader,
-    probe,
-    read_frames,
-    write_video,
-)
+from videomae.video.limits import VideoInfo, VideoLimits
+from videomae.video.reader import VideoReader, probe, read_frames
+from videomae.video.writer import write_video
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,9 @@ from videomae.processing.sampling import clip_indices
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.report.plots import plot_curve
 from videomae.settings import MotionSettings
-from videomae.video.reader import Frames, probe, read_frames, write_video
+from videomae.video.decoder import Frames
+from videomae.video.reader import probe, read_frames
+from videomae.video.writer import write_video
 
 Call = Callable[[Tensor], Tensor]  # clips (B, T, C, H, W) -> logits (B, K)
 Task = Literal["pretrain", "finetune"]

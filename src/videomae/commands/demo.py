@@ -29,7 +29,8 @@ from videomae.report.record import read_run
 from videomae.settings import FinetuneSettings, MotionSettings, PretrainSettings
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain
-from videomae.video.reader import Frames, probe, read_frames
+from videomae.video.decoder import Frames
+from videomae.video.reader import probe, read_frames
 
 # How the recipe motion-tiny-pretrain hides, and what else is tried here.
 MASK: Literal["random"] = "random"

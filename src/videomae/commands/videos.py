@@ -12,7 +12,8 @@ from videomae.errors import VideoError, complain
 def probe(command: Probe) -> int:
     """Show what each video is."""
     from videomae.video import reader
-    from videomae.video.reader import BadVideo, VideoInfo
+    from videomae.video.limits import VideoInfo
+    from videomae.video.reader import BadVideo
 
     files = command.videos()
 

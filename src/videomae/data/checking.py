@@ -16,8 +16,7 @@ from videomae.data.manifest import Video, is_address, open_video, part_of
 from videomae.errors import VideoMAEError
 from videomae.settings import Check
 from videomae.video.folder import image_files, image_numbers
-from videomae.video.limits import VIDEO_SUFFIXES
-from videomae.video.reader import VideoInfo
+from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
 Progress = Callable[[str, int, int], None]
 Key = TypeVar("Key", bound=Hashable)

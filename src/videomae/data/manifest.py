@@ -22,7 +22,8 @@ import fsspec
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import atomic_path, read_json
 from videomae.video.folder import find_videos
-from videomae.video.reader import VideoInfo, VideoReader
+from videomae.video.limits import VideoInfo
+from videomae.video.reader import VideoReader
 
 MANIFEST_NAME = "manifest.csv"
 LABELS_NAME = "labels.txt"

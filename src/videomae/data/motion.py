@@ -35,7 +35,7 @@ from videomae.data.scenes import (
 from videomae.errors import ConfigError
 from videomae.hub import read_json, write_json
 from videomae.settings import Domain, MotionSettings
-from videomae.video.reader import write_video
+from videomae.video.writer import write_video
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
 # against the clock; sway goes to and fro sideways, bob up and down, and orbit travels round a

@@ -45,7 +45,8 @@ from videomae.data.survey import Survey
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import atomic_path, read_json, write_json
 from videomae.settings import PrepareSettings
-from videomae.video.reader import VideoInfo, resize_video
+from videomae.video.limits import VideoInfo
+from videomae.video.writer import resize_video
 
 JOURNAL_NAME = "done.jsonl"
 # File systems allow 255 bytes; a file being written has a longer name for a while.

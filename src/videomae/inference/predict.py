@@ -43,7 +43,8 @@ from videomae.processing.views import (
 from videomae.report import pictures, reconstruction
 from videomae.report.reconstruction import Rendering
 from videomae.tubelets import pixel_targets
-from videomae.video.reader import BadVideo, Frames
+from videomae.video.decoder import Frames
+from videomae.video.reader import BadVideo
 
 Model = PathLike | VideoMAEPreTrainedModel
 Features = Literal["pooled", "per_time", "tokens"]

@@ -29,7 +29,8 @@ from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.sampling import crop_boxes, spread_clips
 from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE
 from videomae.processing.transforms import statistics, to_channels
-from videomae.video.reader import BadVideo, Frames, VideoReader
+from videomae.video.decoder import Frames
+from videomae.video.reader import BadVideo, VideoReader
 
 FrameStride = int | Literal["config"] | None
 OnError = Literal["raise", "skip"]

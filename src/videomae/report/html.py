@@ -17,7 +17,7 @@ from PIL import Image
 
 from videomae.report.pictures import save_gif, save_picture
 from videomae.report.plots import curve_svg
-from videomae.video.reader import Frames
+from videomae.video.decoder import Frames
 
 # How large a picture may be to be embedded as it is: four of them leave a page below 3 MB.
 _PICTURE_PX, _PICTURE_BYTES = 1600, 250_000

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videomae.errors import ConfigError
 from videomae.hub import PathLike, atomic_path
-from videomae.video.reader import Frames, write_video
+from videomae.video.decoder import Frames
+from videomae.video.writer import write_video
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from videomae.config import Grid, VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.tubelets import grid_of, patchify, unpatchify
-from videomae.video.reader import Frames
+from videomae.video.decoder import Frames
 
 Rendering = Literal["plain", "paper"]
 

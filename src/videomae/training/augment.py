@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, check_choice, nearest
 from videomae.errors import ConfigError
-from videomae.video.reader import Frames
+from videomae.video.decoder import Frames
 
 Box = tuple[int, int, int, int]
 Crop = Literal["multi_scale", "random_resized"]

@@ -24,7 +24,7 @@ from videomae.processing.transforms import to_channels
 from videomae.processing.views import read_ahead, try_twice
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
-from videomae.video.reader import Frames
+from videomae.video.decoder import Frames
 
 # A video is kept decoded only up to this size, so that one long file cannot fill the cache.
 _CACHED_VIDEO_BYTES = 16 << 20

@@ -1,4 +1,4 @@
-"""Videos in and out: probe, read exactly the frames asked for, write.
+"""Videos read: probe one, or read exactly the frames asked for.
 
 Frame number k of a file is the k-th picture that a plain decode from beginning to end shows; that
 holds with B-frames, variable frame rate and edit lists.
@@ -17,19 +17,6 @@ from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
 from videomae.video.limits import VideoInfo, VideoLimits
-from videomae.video.writer import resize_video, write_video
-
-__all__ = [
-    "BadVideo",
-    "Frames",
-    "VideoInfo",
-    "VideoLimits",
-    "VideoReader",
-    "probe",
-    "read_frames",
-    "resize_video",
-    "write_video",
-]
 
 
 def probe(path: PathLike, *, limits: VideoLimits | None = None) -> VideoInfo:
