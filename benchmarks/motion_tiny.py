@@ -27,12 +27,12 @@ from rich.table import Table
 from videomae.data.motion import render_dataset
 from videomae.evaluation.evaluate import evaluate
 from videomae.hub import write_json
+from videomae.recipe import load_recipe
 from videomae.settings import (
     EvaluateSettings,
     FinetuneSettings,
     MotionSettings,
     PretrainSettings,
-    load_recipe,
 )
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain

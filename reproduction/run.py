@@ -28,8 +28,9 @@ from videomae.data.motion import render_dataset
 from videomae.errors import WeightsError
 from videomae.evaluation.probe import linear_probe
 from videomae.hub import read_json, write_json
+from videomae.recipe import to_toml
 from videomae.report.record import read_run, thin
-from videomae.settings import LinearProbeSettings, to_toml
+from videomae.settings import LinearProbeSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain

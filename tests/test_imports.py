@@ -21,7 +21,17 @@ ROOMS = [
     *(".", "compute", "video", "processing", "weights", "model", "data", "report"),
     *("inference", "evaluation", "training", "commands"),
 ]
-GROUND = {"version", "errors", "hub", "config", "tubelets", "masking", "positions", "settings"}
+GROUND = {
+    "version",
+    "errors",
+    "hub",
+    "config",
+    "tubelets",
+    "masking",
+    "positions",
+    "recipe",
+    "settings",
+}
 MAX_FLOORS, MAX_LINES = 10, 450
 
 # Who may import a dependency: whole files, or `folder.*`.
@@ -35,7 +45,7 @@ DOORS = {
     "platformdirs": ["inference.cache"],
     "matplotlib": ["report.plots"],
     "jinja2": ["report.html"],
-    "tomli_w": ["settings"],
+    "tomli_w": ["recipe"],
     "tyro": ["commands.*"],
     "rich": ["commands.*", "training.log"],
     "torchvision": ["training.augment"],

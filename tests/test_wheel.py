@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import videomae
-from videomae.settings import recipe_names
+from videomae.recipe import recipe_names
 
 pytestmark = pytest.mark.slow
 

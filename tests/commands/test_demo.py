@@ -18,7 +18,8 @@ from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import write_json
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
-from videomae.settings import PretrainSettings, load_recipe
+from videomae.recipe import load_recipe
+from videomae.settings import PretrainSettings
 from videomae.video.writer import write_video
 
 VOID = {"img", "link", "meta", "source", "br", "hr", "input"}

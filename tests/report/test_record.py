@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from videomae.errors import ConfigError
+from videomae.recipe import write_recipe
 from videomae.report.record import number, read_run, thin
-from videomae.settings import FinetuneSettings, PretrainSettings, write_recipe
+from videomae.settings import FinetuneSettings, PretrainSettings
 
 
 def write_log(folder: Path, rows: list[dict[str, Any]], *, rest: str = "") -> None:

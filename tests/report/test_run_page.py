@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 
 from videomae.errors import ConfigError
+from videomae.recipe import write_recipe
 from videomae.report.pictures import save_picture
 from videomae.report.run_page import write_page
-from videomae.settings import (
-    FinetuneSettings,
-    PretrainSettings,
-    TrainSettings,
-    write_recipe,
-)
+from videomae.settings import FinetuneSettings, PretrainSettings, TrainSettings
 
 PRETRAIN = PretrainSettings(data=Path("/videos/many clips"), preset="small", epochs=4)
 FINETUNE = FinetuneSettings(init="MCG-NJU/videomae-base", epochs=4)

@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Video, Videos
 from videomae.errors import ConfigError
+from videomae.recipe import load_recipe
 from videomae.report.record import read_log
-from videomae.settings import PretrainSettings, load_recipe
+from videomae.settings import PretrainSettings
 from videomae.training import log as report
 from videomae.training.log import RunLog, open_output
 

@@ -16,8 +16,9 @@ from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.views import normalize
+from videomae.recipe import load_recipe
 from videomae.report.record import read_log
-from videomae.settings import PretrainSettings, load_recipe
+from videomae.settings import PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.pretrain import draw_masks, make_model, pretrain
 

@@ -36,7 +36,7 @@ from videomae.commands.flags import (
 )
 from videomae.config import nearest
 from videomae.errors import ConfigError, VideoMAEError, complain
-from videomae.settings import load_recipe
+from videomae.recipe import load_recipe
 from videomae.version import __version__
 
 

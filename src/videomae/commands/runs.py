@@ -10,7 +10,7 @@ from rich.table import Table
 from videomae.commands.flags import Evaluate, Finetune, LinearProbe, Pretrain, Recipes
 from videomae.commands.terminal import Screen, aligned
 from videomae.errors import complain
-from videomae.settings import find_recipe, read_recipe, recipe_names
+from videomae.recipe import find_recipe, read_recipe, recipe_names
 
 RECIPE_COLUMNS = ("recipe", "data", "model", "epochs", "batch", "hardware", "hours", "top-1")
 _NUMBERS = ("epochs", "batch", "hours", "top-1")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from videomae.hub import atomic_path
+from videomae.recipe import to_toml
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.html import Embedded, duration, embed_picture, figure, render
 from videomae.report.plots import Curve, plot_curve
 from videomae.report.record import RunRecord, number, read_run
-from videomae.settings import FinetuneSettings, PretrainSettings, to_toml
+from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.version import __version__
 
 _SPACE = "\N{NO-BREAK SPACE}"  # else a narrow table puts each % into a line of its own

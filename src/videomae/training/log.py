@@ -27,8 +27,9 @@ from videomae.compute.distributed import Machine, describe_devices, open_tracker
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path, write_json
+from videomae.recipe import to_toml, write_recipe
 from videomae.report.record import read_log
-from videomae.settings import TrainSettings, to_toml, write_recipe
+from videomae.settings import TrainSettings
 from videomae.version import __version__
 
 # Figures that log.jsonl has and a line on the screen does without.

@@ -1,0 +1,152 @@
+"""Settings whose fields are checked, and recipes: settings as TOML files."""
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from videomae.config import check_choice, nearest
+from videomae.errors import ConfigError
+from videomae.hub import atomic_path
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The least and the largest number that a field may hold."""
+
+    least: float
+    most: float = math.inf
+
+
+Count = Annotated[int, Limits(1)]
+Share = Annotated[float, Limits(0, 1)]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Settings whose fields hold what their types say: recipes and callers can write anything.
+
+    Raises ConfigError for a word that is none of the choices, and for a number beyond its limits.
+    """
+
+    def __post_init__(self) -> None:
+        for name, parts in _field_parts(type(self)).items():
+            value = getattr(self, name)
+            words = [part for part in parts if isinstance(part, str)]
+            if words and isinstance(value, str):
+                check_choice(name, value, words)
+            for part in parts:
+                if isinstance(part, Limits) and isinstance(value, int | float):
+                    _check_limits(name, value, part)
+
+
+def _check_limits(name: str, value: float, limits: Limits) -> None:
+    least, most = limits.least, limits.most
+    if not least <= value <= most:
+        expected = f"be at least {least}" if most == math.inf else f"lie in {least} to {most}"
+        raise ConfigError(f"{name}={value} must {expected}")
+
+
+def _field_parts(kind: type) -> dict[str, tuple[Any, ...]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: tuple(_parts(hints[field.name])) for field in dataclasses.fields(kind)}
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """The types, words and limits that a field's type is made of.
+
+    >>> list(_parts(Count | Literal["uniform"] | None))
+    [<class 'int'>, Limits(least=1, most=inf), 'uniform', <class 'NoneType'>]
+    """
+    if get_origin(kind) is tuple or not get_args(kind):
+        yield get_origin(kind) or kind
+    else:
+        for part in get_args(kind):
+            yield from _parts(part)
+
+
+Settings = TypeVar("Settings", bound=Checked)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package: `["hmdb51-base-finetune", ...]`."""
+    return sorted(path.stem for path in RECIPES_DIR.glob("*.toml"))
+
+
+def find_recipe(name: Path | str) -> Path:
+    """The file of a recipe: a path that exists, or the name of one that comes with the package."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = RECIPES_DIR / f"{path.name}.toml"
+    if path.name == str(name) and shipped.is_file():
+        return shipped
+    raise ConfigError(
+        f"there is no recipe {name}, neither a file nor one of those that come with the package"
+        f"{nearest(path.stem, recipe_names())}; `videomae recipes` lists them"
+    )
+
+
+def read_recipe(name: Path | str) -> dict[str, Any]:
+    """The whole of a recipe file, with its table `[about]`."""
+    path = find_recipe(name)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not valid TOML: {error}") from error
+
+
+def load_recipe(name: Path | str, kind: type[Settings]) -> Settings:
+    """Settings out of a TOML file; the table `[about]` is for people and not read.
+
+    Raises ConfigError for a file that is not TOML, an unknown key (naming the nearest) or a value
+    of the wrong kind.
+    """
+    values = read_recipe(name)
+    values.pop("about", None)
+    fields = _field_parts(kind)
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(
+                f"recipe {name}: {kind.__name__} has no key {key!r}{nearest(key, fields)}"
+            )
+        values[key] = _from_toml(value, fields[key], f"recipe {name}: {key}")
+    return kind(**values)
+
+
+def _from_toml(value: Any, parts: tuple[Any, ...], name: str) -> Any:
+    """A TOML value as a field of these parts wants it: a path is text, a tuple a list."""
+    types = [str if isinstance(part, str) else part for part in parts]
+    if isinstance(value, str) and Path in types:
+        return Path(value)
+    if isinstance(value, list) and tuple in types:
+        return tuple(value)
+    if type(value) not in types and not (type(value) is int and float in types):
+        raise ConfigError(f"{name}={value!r} should be {types[0].__name__}")
+    return value
+
+
+def to_toml(settings: Checked) -> str:
+    """Settings as the text of a recipe; fields that are None are left out."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    text: str = tomli_w.dumps(
+        {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in values.items()
+            if value is not None
+        }
+    )
+    return text
+
+
+def write_recipe(settings: Checked, path: Path) -> None:
+    """Write settings as a recipe that `load_recipe` reads back unchanged."""
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(to_toml(settings), encoding="utf-8")

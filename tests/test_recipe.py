@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from videomae.errors import ConfigError
+from videomae.recipe import load_recipe, recipe_names, write_recipe
+from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PretrainSettings(data=Path('a "b" c'), mask_ratio=0.75, clip_grad=0.02, num_frames=8),
+        FinetuneSettings(init="motion-tiny", eval_data=Path("held out"), crop_scales=(1.0, 0.5)),
+        EvaluateSettings(num_clips=5, num_crops=3, output=Path("äöü")),
+    ],
+    ids=lambda settings: type(settings).__name__,
+)
+def test_a_written_recipe_reads_back_the_same(
+    tmp_path: Path, settings: PretrainSettings | FinetuneSettings | EvaluateSettings
+) -> None:
+    write_recipe(settings, tmp_path / "recipe.toml")
+    assert load_recipe(tmp_path / "recipe.toml", type(settings)) == settings
+
+
+def test_the_about_table_is_for_people(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('epochs = 3\n[about]\nsource = "paper"\n')
+    assert load_recipe(tmp_path / "r.toml", PretrainSettings).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "PretrainSettings has no key 'epoch'; did you mean 'epochs'?"),
+        ('epochs = "3"', "epochs='3' should be int"),
+        ("epochs = true", "epochs=True should be int"),
+        ("epochs = ", "is not valid TOML"),
+        ("epochs = 0", "epochs=0 must be at least 1"),
+        ('preset = "bsae"', "preset='bsae' is not one of .*did you mean 'base'?"),
+        ('mask = "tubes"', "mask='tubes' is not one of tube, random, .*did you mean 'tube'?"),
+        ('frame_stride = "unifrom"', "frame_stride='unifrom' is not one of uniform"),
+        ("frame_stride = 4.5", "frame_stride=4.5 should be int"),
+        ("flip = 1", "flip=1 should be bool"),
+        ("num_repeats = 0", "num_repeats=0 must be at least 1"),
+        ("draw_every_epochs = 0", "draw_every_epochs=0 must be at least 1"),
+        ("keep_every_epochs = -1", "keep_every_epochs=-1 must be at least 0"),
+        ("max_bad_fraction = 1.5", "max_bad_fraction=1.5 must lie in 0 to 1"),
+        ("crop_scales = [1.5]", "must lie above 0 and up to 1"),
+        ("epochs = 100\nwarmup_epochs = 101", "warmup_epochs=101 is longer than epochs=100"),
+    ],
+)
+def test_bad_recipes_say_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(tmp_path / "r.toml", PretrainSettings)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no recipe .*nowhere\.toml, neither a file"):
+        load_recipe(tmp_path / "nowhere.toml", PretrainSettings)
+    with pytest.raises(ConfigError, match=r"did you mean 'motion-tiny-pretrain'.*recipes` lists"):
+        load_recipe("motion-tiny-pretain", PretrainSettings)
+
+
+def test_recipes_of_the_package_go_by_name() -> None:
+    assert load_recipe("motion-tiny-pretrain", PretrainSettings).preset == "tiny"
+    assert "motion-tiny-finetune" in recipe_names()
