@@ -433,8 +433,9 @@ def bench(
     if not asked.json:
         out = Console(highlight=False, markup=False)
         out.width = out.width if out.is_terminal else max(out.width, 160)
+        out.print(f"medians of {asked.repeats} rounds by the {asked.clock} clock")
         for case, rows in session.figures.items():
-            out.print(f"{asked.what}: {case} ({asked.clock} time)", timing.table_of(rows), sep="\n")
+            out.print(f"\n{asked.what}: {case}", timing.table_of(rows), sep="\n", end="")
         for note in session.left_out:
             out.print(f"left out: {note}", soft_wrap=True)
     print(json.dumps(record, ensure_ascii=False), flush=True)
