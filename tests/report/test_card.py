@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from videomae.config import VideoMAEConfig
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
-from videomae.report.card import finetuning_card, pretraining_card
+from videomae.report.card import model_card
 from videomae.settings import FinetuneSettings, PretrainSettings
 
 SIZES: dict[str, Any] = {"image_size": 16, "num_frames": 4, "frame_stride": 2}
@@ -71,7 +71,7 @@ def test_a_pretraining_card_tells_what_was_done() -> None:
     settings = PretrainSettings(
         data=Path("/home/somebody/secret/many|clips"), preset="tiny", decoder_mask_ratio=0.5
     )
-    card = pretraining_card(settings, autoencoder(**SIZES))
+    card = model_card(settings, autoencoder(**SIZES))
     assert "# VideoMAE pre-trained on many\\|clips\n" in card
     assert "| clip | 4 frames of 16 x 16 px, one of every 2 frames of the video |" in card
     assert "| token | 2 frames of 8 x 8 px; 8 of a clip |" in card
@@ -88,7 +88,7 @@ def test_a_pretraining_card_tells_what_was_done() -> None:
 
 
 def test_the_parameters_are_those_of_the_published_size() -> None:
-    card = pretraining_card(PretrainSettings(), autoencoder("base"))
+    card = model_card(PretrainSettings(), autoencoder("base"))
     assert "| parameters | 94.2 M, 86.2 M of them in the encoder |" in card
     assert "| token | 2 frames of 16 x 16 px; 1,568 of a clip |" in card
 
@@ -99,7 +99,7 @@ def test_the_code_of_a_pretraining_card_runs(
     config = VideoMAEConfig.preset("tiny", use_mean_pooling=False, **SIZES)
     model = VideoMAEForPreTraining(config)
     save_with_processors(model, tmp_path / "model")
-    card = pretraining_card(PretrainSettings(mask="random", mask_ratio=0.5), model)
+    card = model_card(PretrainSettings(mask="random", mask_ratio=0.5), model)
     monkeypatch.chdir(tmp_path)
     video = next(videos_dir.rglob("*.mp4"))
     ours, theirs = blocks_of(card, "python", tmp_path / "model", video)
@@ -120,7 +120,7 @@ def test_a_finetuning_card_is_read_by_the_hub(tmp_path: Path) -> None:
         per_class={"run|jump": 50.0, "<sit>": 100.0},
         bad={3: "is damaged"},
     )
-    text = finetuning_card(settings, classifier(), outcome)
+    text = model_card(settings, classifier(), outcome)
     path = tmp_path / "README.md"
     path.write_text(text, encoding="utf-8")
     card: Any = ModelCard.load(path)
@@ -143,7 +143,7 @@ def test_a_finetuning_card_is_read_by_the_hub(tmp_path: Path) -> None:
 def test_the_code_of_a_finetuning_card_runs(tmp_path: Path, videos_dir: Path) -> None:
     model = classifier(device="cpu")
     save_with_processors(model, tmp_path)
-    card = finetuning_card(FinetuneSettings(), model, None)
+    card = model_card(FinetuneSettings(), model, None)
     ours, theirs = blocks_of(card, "python", tmp_path, next(videos_dir.rglob("*.mp4")))
     names: dict[str, Any] = {}
     exec(ours, names)
@@ -155,7 +155,7 @@ def test_the_code_of_a_finetuning_card_runs(tmp_path: Path, videos_dir: Path) ->
 
 
 def test_without_an_evaluation_the_card_says_so() -> None:
-    card = finetuning_card(FinetuneSettings(), classifier(), None)
+    card = model_card(FinetuneSettings(), classifier(), None)
     assert "It was not evaluated: there were no videos held out for it." in card
     assert "model-index" not in front_of(card)
     assert "It was trained from scratch" in card
@@ -164,14 +164,14 @@ def test_without_an_evaluation_the_card_says_so() -> None:
 def test_several_labels_and_values_have_their_own_figures() -> None:
     model = classifier()
     several = FinetuneSettings(problem="multi_label", label_smoothing=0.1)
-    card = finetuning_card(several, model, Evaluated({"mean_ap": 40.0}))
+    card = model_card(several, model, Evaluated({"mean_ap": 40.0}))
     assert "which of 3 classes are in a video, each by itself" in card
     assert "| mean average precision | 40.0 % |" in card
     assert front_of(card)["metrics"] == ["mAP"]
     assert "label smoothing" not in card
 
     value = FinetuneSettings(problem="regression")
-    card = finetuning_card(value, model, Evaluated({"mae": 0.123456, "r2": 0.5}, num_views=1))
+    card = model_card(value, model, Evaluated({"mae": 0.123456, "r2": 0.5}, num_views=1))
     assert "predicts a number from a video" in card
     assert "| mean absolute error | 0.1235 |\n| R2 | 0.5 |" in card
     assert "1 view of each." in card
@@ -181,19 +181,19 @@ def test_several_labels_and_values_have_their_own_figures() -> None:
 
 def test_many_classes_are_folded_and_not_told_one_by_one() -> None:
     outcome = Evaluated({"top1": 1.0}, per_class={f"class {n}": 1.0 for n in range(51)})
-    card = finetuning_card(FinetuneSettings(), classifier(51), outcome)
+    card = model_card(FinetuneSettings(), classifier(51), outcome)
     assert "| class 1 |" not in card
     assert "<details><summary>All 51, in their order</summary>\n\nclass 0, class 1," in card
 
 
 def test_regularisation_is_told_where_it_was_used() -> None:
-    plain = finetuning_card(FinetuneSettings(), classifier(), None)
+    plain = model_card(FinetuneSettings(), classifier(), None)
     assert "RandAugment" not in plain
     assert "| crops | 1, 0.875, 0.75, 0.66 |" in plain
     settings = FinetuneSettings(
         rand_augment_ops=4, mixup_alpha=0.8, erase_prob=0.25, crop="random_resized", ema_decay=0.99
     )
-    card = finetuning_card(settings, classifier(), None)
+    card = model_card(settings, classifier(), None)
     assert "| RandAugment | 4 operations, magnitude 7 |" in card
     assert "| mixup, cutmix | 0.8, 0 |" in card
     assert "| erased | 25 % of the clips |" in card
@@ -215,7 +215,7 @@ def test_regularisation_is_told_where_it_was_used() -> None:
 def test_the_licence_follows_from_the_start(
     init: str | None, licence: str | None, base: bool | None, named: str
 ) -> None:
-    card = pretraining_card(PretrainSettings(init=init), autoencoder())
+    card = model_card(PretrainSettings(init=init), autoencoder())
     front = front_of(card)
     assert front.get("license") == licence
     assert front.get("base_model") == (init if base else None)
@@ -229,9 +229,9 @@ def test_the_licence_is_handed_down_from_a_model_that_was_made_from_published_we
 ) -> None:
     folder = tmp_path / "first/model"
     folder.mkdir(parents=True)
-    first = pretraining_card(PretrainSettings(init="MCG-NJU/videomae-base"), autoencoder())
+    first = model_card(PretrainSettings(init="MCG-NJU/videomae-base"), autoencoder())
     (folder / "README.md").write_text(first)
-    card = finetuning_card(FinetuneSettings(init=str(folder)), classifier(), None)
+    card = model_card(FinetuneSettings(init=str(folder)), classifier(), None)
     assert front_of(card)["license"] == "cc-by-nc-4.0"
     assert "It is made from first/model, whose weights are CC BY-NC 4.0." in card
     assert str(tmp_path) not in card
@@ -240,7 +240,7 @@ def test_the_licence_is_handed_down_from_a_model_that_was_made_from_published_we
 def test_names_of_any_letters_make_a_card_that_can_be_written_and_read() -> None:
     data = Path('/v/caf\udce9 "é" : \x07 #1')
     settings = FinetuneSettings(data=data, output=Path('x: "y"'))
-    card = finetuning_card(settings, classifier(), Evaluated({"top1": 1.0}))
+    card = model_card(settings, classifier(), Evaluated({"top1": 1.0}))
     card.encode("utf-8")
     (result,) = front_of(card)["model-index"][0]["results"]
     assert result["dataset"]["name"] == 'caf? "é" : ? #1'

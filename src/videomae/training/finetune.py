@@ -15,7 +15,7 @@ from videomae.errors import ConfigError
 from videomae.evaluation.evaluate import Evaluation, evaluate_model
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, normalize
-from videomae.report.card import finetuning_card
+from videomae.report.card import model_card
 from videomae.report.record import read_log
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
@@ -76,7 +76,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
         )
 
     def save(end: EpochEnd, name: str, evaluation: Evaluation | None) -> None:
-        card = finetuning_card(settings, model, evaluation)
+        card = model_card(settings, model, evaluation)
         save_model(end.model, processor, machine, settings.output / name, card)
 
     rows = read_log(settings.output)

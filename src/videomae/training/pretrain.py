@@ -15,7 +15,7 @@ from videomae.evaluation.sharding import views_of
 from videomae.masking import MASKS, running_cell_mask
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.views import ViewMaker, normalize, shown
-from videomae.report.card import pretraining_card
+from videomae.report.card import model_card
 from videomae.report.pictures import film_strip, save_picture
 from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
 from videomae.report.run_page import write_page
@@ -60,9 +60,9 @@ def pretrain(settings: PretrainSettings) -> Path:
         if settings.keep_every_epochs and end.epoch % settings.keep_every_epochs == 0:
             warmup = min(settings.num_warmup_epochs, end.epoch)
             kept = dataclasses.replace(settings, epochs=end.epoch, warmup_epochs=warmup)
-            card = pretraining_card(kept, model)
+            card = model_card(kept, model)
             save_model(model, processor, machine, settings.output / f"epoch_{end.epoch:04d}", card)
-    card = pretraining_card(settings, model)
+    card = model_card(settings, model)
     folder = save_model(model, processor, machine, settings.output / "model", card)
     if machine.is_main:
         write_page(settings.output)
