@@ -102,10 +102,12 @@ class VideoFile:
                 self._check_size(frame)
                 yield index, frame
 
-    def times(self) -> tuple[list[int], Fraction] | None:
-        """When each frame is shown, and the seconds in one unit of that; None where unknown."""
-        unit = self._stream.time_base
-        return (self._times, unit) if self._times and unit else None
+    def times(self, wanted: Sequence[int]) -> tuple[list[int], Fraction] | None:
+        """When frames are shown, from the first on, and the seconds in a unit; None if unknown."""
+        unit, first = self._stream.time_base, wanted[0]
+        if not self._times or not unit:
+            return None
+        return [self._times[index] - self._times[first] for index in wanted], unit
 
     # Opening
 

@@ -74,12 +74,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         data: bytes | None = None,
     ) -> None:
         path = Path(path) if data is not None else _local_path(path)
-        limits = limits or VideoLimits()
-        self._source: FrameFolder | VideoFile
-        if data is None and path.is_dir():
-            self._source = FrameFolder(path, limits)
-        else:
-            self._source = VideoFile(path, limits, data)
+        self._source = open_video(path, limits or VideoLimits(), data)
         self.info = self._source.info
 
     def read(self, indices: Sequence[int]) -> Frames:
@@ -110,6 +105,13 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def open_video(path: Path, limits: VideoLimits, data: bytes | None) -> FrameFolder | VideoFile:
+    """Open a folder of images, a video file, or the bytes of one, which `path` then only names."""
+    if data is None and path.is_dir():
+        return FrameFolder(path, limits)
+    return VideoFile(path, limits, data)
 
 
 @dataclass(frozen=True)

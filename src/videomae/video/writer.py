@@ -1,22 +1,22 @@
 """Videos written with FFmpeg (PyAV): frames from memory, or another video made small."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike, atomic_path
 from videomae.video.decoder import Frames, Orientation, VideoFile
 from videomae.video.folder import FrameFolder
 from videomae.video.limits import VideoInfo, VideoLimits
+from videomae.video.reader import open_video, probe
 
 # Made for reading clips of every fourth frame; the table in docs/data.md has what was measured.
 # fastdecode leaves out arithmetic coding and the smoothing of edges. Always three B-frames in a row
@@ -62,20 +62,12 @@ def write_video(
             f"cannot write with fps={fps}, crf={crf}, keyframe_distance={keyframe_distance}; "
             "expected fps above 0, crf from 0 to 51, keyframe_distance None or at least 1"
         )
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    options = {"crf": str(crf)}
-    if keyframe_distance is not None:
-        options["g"] = str(keyframe_distance)
-    height, width = frames.shape[1:3]
-    with (
-        atomic_path(path) as temporary,
-        _encoder(temporary, height, width, _rate(fps), options) as (container, stream),
-    ):
-        for image in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image))
-            container.mux(stream.encode(picture))
+    growth = ((0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))
+    images = (np.ascontiguousarray(np.pad(image, growth, mode="edge")) for image in frames)
+    options = {} if keyframe_distance is None else {"g": str(keyframe_distance)}
+    pictures = (av.VideoFrame.from_ndarray(image) for image in images)
+    with atomic_path(path) as temporary:
+        _encode(temporary, pictures, fps=fps, options={"crf": str(crf), **options})
     return Path(path)
 
 
@@ -110,60 +102,45 @@ def resize_video(
             "at least 2 px, a distance of at least 1 and a crf from 0 to 51"
         )
     source, path, limits = Path(source), Path(path), limits or VideoLimits()
-    video: VideoFile | FrameFolder
-    if data is None and source.is_dir():
-        video = FrameFolder(source, limits)
-    else:
-        video = VideoFile(source, limits, data)
-    try:
+    with closing(open_video(source, limits, data)) as video:
         numbers = range(video.info.num_frames) if part is None else part
         if not numbers or numbers[-1] >= video.info.num_frames or numbers[0] < 0:
             raise VideoError(
                 f"{source}: has no frames {numbers.start} to {numbers.stop - 1}; it has "
                 f"{video.info.num_frames}"
             )
-        height, width = resized_size(video.info.height, video.info.width, short_side_px)
-        rate = _rate(video.info.fps or 25)
-        times = video.times() if isinstance(video, VideoFile) else None
-        options = {"crf": str(crf), "g": str(keyframe_distance), **_FAST}
         with atomic_path(path) as temporary:
-            with _encoder(temporary, height, width, rate, options) as (out, stream):
-                codec = stream.codec_context
-                codec.time_base = unit = times[1] if times else 1 / rate
-                for place, picture in enumerate(_small(video, numbers, height, width)):
-                    if place == 0:
-                        # Colours are stored as they were, so the file must name them as it did.
-                        codec.colorspace = picture.colorspace
-                        codec.color_range = picture.color_range
-                        codec.color_primaries = picture.color_primaries
-                        codec.color_trc = picture.color_trc
-                    start = numbers[0]
-                    picture.pts = times[0][numbers[place]] - times[0][start] if times else place
-                    picture.time_base = unit
-                    picture.pict_type = 0  # else x264 would take over the choice of key frames
-                    out.mux(stream.encode(picture))
-            written = VideoFile(temporary, VideoLimits(max_frames=limits.max_frames))
-            written.close()
-            if written.info.num_frames != len(numbers):
+            _encode(
+                temporary,
+                _small(video, numbers, short_side_px),
+                fps=video.info.fps or 25,
+                options={"crf": str(crf), "g": str(keyframe_distance), **_FAST},
+                times=video.times(numbers) if isinstance(video, VideoFile) else None,
+            )
+            written = probe(temporary, limits=VideoLimits(max_frames=limits.max_frames))
+            if written.num_frames != len(numbers):
                 raise VideoError(
                     f"{source}: {len(numbers)} frames were read, but the resized file has "
-                    f"{written.info.num_frames}; the times of its frames may repeat. Re-encode it: "
+                    f"{written.num_frames}; the times of its frames may repeat. Re-encode it: "
                     "ffmpeg -i IN -c:v libx264 -vsync passthrough OUT.mp4"
                 )
-    finally:
-        video.close()
-    return dataclasses.replace(written.info, path=path)
+    return dataclasses.replace(written, path=path)
 
 
-def _rate(fps: float) -> Fraction:
-    return Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
+def _encode(
+    path: Path,
+    pictures: Iterable[av.VideoFrame],
+    *,
+    fps: float,
+    options: dict[str, str],
+    times: tuple[list[int], Fraction] | None = None,
+) -> None:
+    """Write pictures of one size as an H.264 mp4; the same bytes on every machine.
 
-
-@contextmanager
-def _encoder(
-    path: Path, height: int, width: int, rate: Fraction, options: dict[str, str]
-) -> Iterator[tuple[OutputContainer, VideoStream]]:
-    """Open an H.264 mp4 for writing; it gives the same bytes on every machine."""
+    times: when each is shown, and the seconds in one unit of that; None is evenly, by `fps`.
+    """
+    rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
+    shown, unit = times or (itertools.count(), 1 / rate)
     # x264's output depends on the number of threads, and on the processor unless that is ruled out:
     # its AVX-512 code even reads memory that nobody wrote.
     options = {**options, "x264-params": "cpu-independent=1"}
@@ -171,9 +148,17 @@ def _encoder(
     flags = {"movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=flags) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.thread_count = 1
-        yield container, stream
+        codec = stream.codec_context
+        for picture, time in zip(pictures, shown, strict=False):
+            if not codec.is_open:
+                codec.width, codec.height, codec.pix_fmt = picture.width, picture.height, "yuv420p"
+                codec.thread_count, codec.time_base = 1, unit
+                # Colours are stored as they were, so the file must name them as it did.
+                codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
+                codec.color_primaries, codec.color_trc = picture.color_primaries, picture.color_trc
+            picture.pts, picture.time_base = time, unit
+            picture.pict_type = 0  # else x264 would take over the choice of key frames
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
 
@@ -188,24 +173,22 @@ def resized_size(height: int, width: int, short_side_px: int) -> tuple[int, int]
 
 
 def _small(
-    video: VideoFile | FrameFolder, numbers: range, height: int, width: int
+    video: VideoFile | FrameFolder, numbers: range, short_side_px: int
 ) -> Iterator[av.VideoFrame]:
-    """The frames of these numbers as yuv420p of that size, upright."""
-    video.clock.restart()
-    reformatter = VideoReformatter()
-
-    def scaled(frame: av.VideoFrame, height: int, width: int) -> av.VideoFrame:
-        return reformatter.reformat(
-            frame, width, height, "yuv420p", interpolation="BICUBIC", threads=1
-        )
-
-    if isinstance(video, FrameFolder):
-        for _, image in video.frames(numbers):
-            yield scaled(av.VideoFrame.from_ndarray(image), height, width)
-        return
-    for _, frame in video.pictures(numbers):
+    """The frames of these numbers made small, as yuv420p, upright."""
+    if isinstance(video, VideoFile):
         turn = video.orientation
-        small = scaled(frame, *turn.turned((height, width)))
+        pictures = (picture for _, picture in video.pictures(numbers))
+    else:
+        turn = Orientation()
+        pictures = (av.VideoFrame.from_ndarray(image) for _, image in video.frames(numbers))
+    size = turn.turned(resized_size(video.info.height, video.info.width, short_side_px))
+    reformatter = VideoReformatter()
+    video.clock.restart()
+    for picture in pictures:
+        small = reformatter.reformat(
+            picture, *size[::-1], "yuv420p", interpolation="BICUBIC", threads=1
+        )
         yield small if turn == Orientation() else _turned(small, turn)
 
 
