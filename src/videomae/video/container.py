@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from videomae.video.limits import DecodeClock, VideoLimits
 
 # Boxes of an mp4 index, with the few numbers in them that FFmpeg turns into memory.
 _INDEX_BOXES = re.compile(
-    rb"(?P<stsz>stsz.{4}(?P<sample_bytes>.{4})(?P<samples>.{4}))"  # samples, perhaps of one size
+    rb"(?P<stsz>stsz.{4}(?P<bytes_each>.{4})(?P<samples>.{4}))"  # samples, perhaps of one size
     rb"|(?P<trun>trun.(?P<flags>.{3})(?P<run>.{4}))"  # samples of a fragment
     rb"|(?P<elst>elst.{4}(?P<edits>.{4}))"  # parts of the edit list
     rb"|(?P<cmov>cmov.{4}dcom)",  # a compressed index, which would hide all these
@@ -34,6 +35,8 @@ class VideoBytes:
         except OSError as error:
             raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
         self._size = self.seek(0, io.SEEK_END)
+        self.seek(max(0, self._size - 64))
+        self._tail = self.read(64)
         self.seek(0)
         self._head = self.read(64)
         self.seek(0)
@@ -64,11 +67,7 @@ class VideoBytes:
         mp4 is cut off; an MPEG transport stream has no end.
         """
         if self._head.startswith(b"GIF8"):
-            position = self.tell()
-            self.seek(max(0, self._size - 64))
-            tail = self.read(64)
-            self.seek(position)
-            return not tail.rstrip(b"\0").endswith(b";")
+            return not self._tail.rstrip(b"\0").endswith(b";")
         return self._size < _promised_bytes(self._head)
 
     def check_index(self, limits: VideoLimits) -> None:
@@ -79,26 +78,27 @@ class VideoBytes:
         """
         if _KNOWN_NOT_MP4.match(self._head):
             return
-        samples = edits = without_bytes = 0
+        samples = edits = sample_bytes = 0
+        number = int.from_bytes  # big-endian
         # twice: old QuickTime sound counts one byte a sample and stores about half of it
         room = 2 * self._size
         for box in self._boxes():
             for found in _INDEX_BOXES.finditer(box):
                 if found["stsz"]:
-                    sample_bytes, count = _number(found["sample_bytes"]), _number(found["samples"])
-                    if sample_bytes:  # all alike, so that the file says how many there can be
-                        without_bytes = max(without_bytes, sample_bytes * count - room)
+                    count = number(found["samples"])
                     samples = max(samples, count)
-                elif found["trun"] and not _number(found["flags"]) & 0xF00:  # no bytes per sample
-                    samples += _number(found["run"])
+                    # 0 bytes each: not all alike, their sizes follow
+                    sample_bytes = max(sample_bytes, number(found["bytes_each"]) * count)
+                elif found["trun"] and not number(found["flags"]) & 0xF00:  # no bytes per sample
+                    samples += number(found["run"])
                 elif found["elst"]:
-                    edits = max(edits, _number(found["edits"]))
+                    edits = max(edits, number(found["edits"]))
                 elif found["cmov"]:
                     raise VideoError(
                         f"{self._path}: its index is compressed, so that its size cannot be "
                         "checked; rewrite it: ffmpeg -i IN -c copy OUT.mp4"
                     )
-        if without_bytes > 0 or samples > room:
+        if max(sample_bytes, samples) > room:
             raise VideoError(
                 f"{self._path}: is damaged or hostile; its index promises {samples:,} samples, "
                 f"more than the {self._size:,} bytes of the file can hold"
@@ -115,24 +115,18 @@ class VideoBytes:
         start = 0
         while start + 8 <= self._size:
             self.seek(start)
-            head = self.read(16)
-            size = _number(head[:4])
+            size, kind, long_size = struct.unpack(">I4sQ", self.read(16).ljust(16, b"\0"))
             if size == 1:
-                size = _number(head[8:16])
+                size = long_size
             elif size == 0:
                 size = self._size - start  # the last box, to the end of the file
             if size < 8:
                 break
-            kind = head[4:8]
             if kind != b"mdat" and kind.isascii() and kind.decode().isprintable():
                 self.seek(start)
                 yield self.read(min(size, self._size - start))
             start += size
         self.seek(0)
-
-
-def _number(data: bytes) -> int:
-    return int.from_bytes(data, "big")
 
 
 def _promised_bytes(head: bytes) -> int:
@@ -154,5 +148,5 @@ def _ebml_size(data: bytes, start: int) -> tuple[int, int]:
     first = data[start] if start < len(data) else 0
     length = 9 - first.bit_length()
     bits = 7 * length
-    size = int.from_bytes(data[start : start + length], "big") % (1 << bits)
+    size = int.from_bytes(data[start : start + length]) % (1 << bits)
     return (0 if size == (1 << bits) - 1 else size), start + length

@@ -63,10 +63,11 @@ class VideoFile:
         self._position = 0  # number of the first of them
         self._sought = False  # whether that one must be a key frame
         self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
+        # The decoder's guard acts before it allocates. It counts padding too, hence the room.
+        self._guard = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
         self._file = VideoBytes(path, self.clock, data)
         try:
             self._file.check_index(limits)
-            self._container = self._open_container()
             self._start_at_beginning()
             self.info = self._survey()
         except BaseException:
@@ -87,9 +88,8 @@ class VideoFile:
         """Yield (index, frame as it is stored, not turned) for ascending indices."""
         done = 0
         try:
-            for index, frame in self._find(wanted):
-                self._check_size(frame)
-                yield index, frame
+            for found in self._find(wanted):
+                yield found
                 done += 1
         except (_LostError, av.FFmpegError):
             # Either decoding could not begin where the file said, or the file is damaged. A decode
@@ -97,10 +97,8 @@ class VideoFile:
             num_frames, intact = self._count_by_decoding()
             if not intact or num_frames != self.info.num_frames:
                 raise self._damaged(num_frames, self.info.num_frames) from None
-            self._rewind()
-            for index, frame in self._find(wanted[done:]):
-                self._check_size(frame)
-                yield index, frame
+            self._start_at_beginning()
+            yield from self._find(wanted[done:])
 
     def times(self, wanted: Sequence[int]) -> tuple[list[int], Fraction] | None:
         """When frames are shown, from the first on, and the seconds in a unit; None if unknown."""
@@ -111,10 +109,13 @@ class VideoFile:
 
     # Opening
 
-    def _open_container(self) -> InputContainer:
+    def _start_at_beginning(self) -> None:
+        # Opening anew, as a seek to the beginning is not exact in every container.
+        if hasattr(self, "_container"):
+            self._container.close()
         self._file.seek(0)
         try:
-            return av.open(
+            self._container: InputContainer = av.open(
                 self._file,
                 "r",
                 options={
@@ -122,7 +123,7 @@ class VideoFile:
                     "protocol_whitelist": "none",
                     "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
                     "use_absolute_path": "0",
-                    **self._codec_options(),
+                    **self._guard,
                 },
                 metadata_errors="replace",  # titles are in any encoding
                 io_open=self._refuse_to_open,
@@ -134,15 +135,6 @@ class VideoFile:
                 "playlists, scripts, stream descriptions and single images are refused. "
                 f"Expected one of: {' '.join(_CONTAINERS)}"
             ) from error
-
-    def _refuse_to_open(self, url: str, _flags: int, _options: dict[str, str]) -> Any:
-        raise VideoError(f"{self._path}: refers to another file or address ({url}); refused")
-
-    def _codec_options(self) -> dict[str, str]:
-        # The decoder's guard acts before it allocates. It counts padding too, hence the room.
-        return {"max_pixels": str(2 * self._limits.max_pixels + 2**16)}
-
-    def _start_at_beginning(self) -> None:
         videos = [
             stream
             for stream in self._container.streams.video
@@ -160,17 +152,13 @@ class VideoFile:
                 stream.discard = Discard.all
         codec = self._stream.codec_context
         self._limits.check(self._path, max_pixels=codec.width * codec.height)
-        codec.options = self._codec_options()
-        # One thread: loaders read many files at once, and for 16 frames of a ten-second file at
-        # 340 x 256 px two took as long (h264 62 and 58 ms) or longer (mpeg4 46 and 27 ms).
+        codec.options = self._guard
+        # One thread: loaders read many files at once, and two threads read one no faster.
         codec.thread_count = 1
-        self._start(self._container.demux(self._stream), position=0)
+        self._start(self._container.demux(self._stream), 0)
 
-    def _rewind(self) -> None:
-        # Opening anew, as a seek to the beginning is not exact in every container.
-        self._container.close()
-        self._container = self._open_container()
-        self._start_at_beginning()
+    def _refuse_to_open(self, url: str, _flags: int, _options: dict[str, str]) -> Any:
+        raise VideoError(f"{self._path}: refers to another file or address ({url}); refused")
 
     # Surveying: how many frames, and when
 
@@ -235,9 +223,7 @@ class VideoFile:
                     continue  # show_frame, RFC 6386 section 9.1: a picture for reference only
                 packet_times.append(packet.pts if packet.size else None)
                 self._limits.check(self._path, max_frames=len(packet_times))
-                if packet.pts is None:
-                    continue
-                if packet.is_discard:  # outside the edit list
+                if packet.pts is None or packet.is_discard:  # which is outside the edit list
                     continue
                 times.append(packet.pts)
                 if packet.is_keyframe:
@@ -246,7 +232,7 @@ class VideoFile:
             return False
         if None not in packet_times and len(set(packet_times)) == len(packet_times):
             self._times, self._key_times = sorted(times), sorted(key_times)
-            self._number = {time: number for number, time in enumerate(self._times)}
+            self._number: dict[int | None, int] = {t: k for k, t in enumerate(self._times)}
         return True
 
     def _shows_first_frame(self) -> bool:
@@ -256,10 +242,8 @@ class VideoFile:
         self._position = len(self._times)  # all packets are behind us
         self._approach(0)
         try:
-            first = next(self._frames, None)
-        except (_LostError, av.FFmpegError):
-            return False
-        if first is None:
+            first = next(self._frames)
+        except (StopIteration, _LostError, av.FFmpegError):
             return False
         self._learn_shape(first)
         self._frames = itertools.chain([first], self._frames)
@@ -268,7 +252,7 @@ class VideoFile:
     def _count_by_decoding(self) -> tuple[int, bool]:
         """Count the frames up to the first damage; return whether there was none."""
         self._times, self._key_times, self._wanted, self._kept = [], [], set(), []
-        self._rewind()
+        self._start_at_beginning()
         kept_bytes = 0
         try:
             for frame in self._frames:
@@ -303,29 +287,33 @@ class VideoFile:
                 self._position = len(self._times)  # the last read was given up on its way
             self._wanted, self._last = {self._times[k] for k in wanted}, self._times[wanted[-1]]
         for index in wanted:
-            if index < len(self._kept):
-                yield index, self._kept[index]
-                continue
-            self._approach(index)
-            for frame in self._frames:
-                self.clock.check()
-                number = self._position
-                if self._times:
-                    number = self._number.get(-1 if frame.pts is None else frame.pts, -1)
-                    if number < self._position:
-                        continue  # shown before the key frame decoding began at: incomplete
-                # Some files call every picture a key frame; decoding from a false one gives mush.
-                if self._sought and not (number == self._position and frame.key_frame):
-                    raise _LostError
-                self._sought = False
-                self._position = number + 1
-                if frame.is_corrupt or number > index:
-                    raise _LostError
-                if number == index:
-                    yield index, frame
-                    break
-            else:
+            frame = self._kept[index] if index < len(self._kept) else self._decode_on_to(index)
+            if (frame.height, frame.width) != self._stored_size:
+                raise VideoError(
+                    f"{self._path}: its frames change size, from {self._stored_size[1]} x "
+                    f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x "
+                    "height); re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
+                )
+            yield index, frame
+
+    def _decode_on_to(self, index: int) -> av.VideoFrame:
+        """The frame of this number; _LostError where it does not come."""
+        self._approach(index)
+        for frame in self._frames:
+            self.clock.check()
+            number = self._number.get(frame.pts, -1) if self._times else self._position
+            if number < self._position:
+                continue  # shown before the key frame decoding began at: incomplete
+            # Some files call every picture a key frame; decoding from a false one gives mush.
+            if self._sought and not (number == self._position and frame.key_frame):
                 raise _LostError
+            self._sought = False
+            self._position = number + 1
+            if frame.is_corrupt or number > index:
+                raise _LostError
+            if number == index:
+                return frame
+        raise _LostError
 
     def _approach(self, index: int) -> None:
         """Make the decoder stand at or before a frame, as near as is worth while."""
@@ -333,7 +321,7 @@ class VideoFile:
         key = bisect_right(self._key_times, self._times[index]) - 1 if self._times else -1
         if key < 0:
             if not ahead:
-                self._rewind()
+                self._start_at_beginning()
             return
         key_time = self._key_times[key]
         gain = bisect_left(self._times, key_time) - self._position
@@ -347,16 +335,13 @@ class VideoFile:
             first = None
         if first is None or first.is_discard or first.pts is None or first.pts > key_time:
             self._key_times = []  # this file cannot be sought in
-            self._rewind()
+            self._start_at_beginning()
         else:
-            position = bisect_left(self._times, first.pts)
-            self._start(itertools.chain([first], packets), position=position)
+            self._start(itertools.chain([first], packets), bisect_left(self._times, first.pts))
             self._sought = True
 
-    def _start(self, packets: Iterable["av.Packet[Any]"], *, position: int) -> None:
-        self._frames = self._decode(packets)
-        self._position = position
-        self._sought = False
+    def _start(self, packets: Iterable["av.Packet[Any]"], position: int) -> None:
+        self._frames, self._position, self._sought = self._decode(packets), position, False
 
     def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
         try:
@@ -380,17 +365,9 @@ class VideoFile:
         self._stored_size = first.height, first.width
 
     def _rgb(self, frame: av.VideoFrame) -> Frames:
-        # One reformatter for all frames: a new one each time costs 2 ms a frame at 340 x 256 px.
+        # By one reformatter for all frames, as a new one each time costs 2 ms.
         picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return self.orientation.apply(cast(Frames, picture.to_ndarray()))
-
-    def _check_size(self, frame: av.VideoFrame) -> None:
-        if (frame.height, frame.width) != self._stored_size:
-            raise VideoError(
-                f"{self._path}: its frames change size, from {self._stored_size[1]} x "
-                f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x height); "
-                "re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
-            )
 
 
 @dataclass(frozen=True)
@@ -408,9 +385,8 @@ class Orientation:
 
         Angles between quarter turns, which no camera writes, count as the nearest.
         """
-        try:
-            data: Any = cast(Any, frame.side_data)["DISPLAYMATRIX"]
-        except KeyError:
+        data: Any = cast(Any, frame.side_data).get("DISPLAYMATRIX")
+        if data is None:
             return cls()
         matrix = np.frombuffer(data, np.int32)
         a, b, c, d = (float(matrix[k]) for k in (0, 1, 3, 4))
