@@ -96,7 +96,7 @@ def with_torchcodec(path: str, draw: random.Random) -> Tensor:
 
 def ours(folder: Path, num_repeats: int = 1) -> Load:
     settings = TrainSettings(num_repeats=num_repeats, cache_gb=0)
-    return ClipSource(load_videos(folder), CONFIG, settings, Augmentation()).train_clips
+    return ClipSource(load_videos(folder), CONFIG, settings).train_clips
 
 
 def theirs(folder: Path, load: Callable[[str, random.Random], Tensor]) -> Load:

@@ -45,7 +45,7 @@ def test_the_about_table_is_for_people(tmp_path: Path) -> None:
         ("draw_every_epochs = 0", "draw_every_epochs=0 must be at least 1"),
         ("keep_every_epochs = -1", "keep_every_epochs=-1 must be at least 0"),
         ("max_bad_fraction = 1.5", "max_bad_fraction=1.5 must lie in 0 to 1"),
-        ("crop_scales = [1.5]", "must lie above 0 and up to 1"),
+        ("crop_scales = [1.5]", "must be one or more shares above 0 and up to 1"),
         ("epochs = 100\nwarmup_epochs = 101", "warmup_epochs=101 is longer than epochs=100"),
     ],
 )

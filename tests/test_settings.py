@@ -13,6 +13,17 @@ from videomae.settings import FinetuneSettings, PretrainSettings
         ({"problem": "regression", "mixup_alpha": 0.8}, "mixup and cutmix mix classes"),
         ({"problem": "regression", "class_weights": "balanced"}, "no meaning for regression"),
         ({"train_only": "heads"}, "train_only='heads' is not one of all, head"),
+        ({"crop": "centre"}, "crop='centre' is not one of multi_scale, random_resized"),
+        ({"crop_scales": ()}, r"crop_scales=\(\) must be one or more shares above 0"),
+        ({"crop_scales": (1.0, 1.5)}, r"crop_scales=\(1.0, 1.5\) must be one or more shares"),
+        ({"crop_area": (0.0, 1.0)}, r"crop_area=\(0.0, 1.0\) must be .* published: \(0.08, 1.0\)"),
+        ({"crop_area": (0.5, 0.2)}, r"crop_area=\(0.5, 0.2\) must be a least and a largest share"),
+        ({"crop_ratio": (2.0, 1.0)}, r"crop_ratio=\(2.0, 1.0\) must be a least and a largest"),
+        ({"rand_augment_ops": -1}, "rand_augment_ops=-1 must be at least 0"),
+        ({"rand_augment_magnitude": 11}, "rand_augment_magnitude=11 must lie in 0 to 10"),
+        ({"erase_prob": 1.5}, "erase_prob=1.5 must lie in 0 to 1"),
+        ({"mixup_alpha": -1}, "mixup_alpha=-1 must be at least 0"),
+        ({"mix_switch_prob": 2}, "mix_switch_prob=2 must lie in 0 to 1"),
     ],
 )
 def test_fine_tuning_that_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:

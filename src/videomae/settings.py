@@ -117,8 +117,11 @@ class TrainSettings(DataSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(0 < scale <= 1 for scale in self.crop_scales) or not self.crop_scales:
-            raise ConfigError(f"crop_scales={self.crop_scales} must lie above 0 and up to 1")
+        if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
+            raise ConfigError(
+                f"crop_scales={self.crop_scales} must be one or more shares above 0 and up to 1; "
+                "use (1.0,) for the largest crop that fits"
+            )
         if self.num_warmup_epochs > self.epochs:
             raise ConfigError(
                 f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}; lower it"
@@ -231,8 +234,17 @@ class FinetuneSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        mixed = self.mixup_alpha > 0 or self.cutmix_alpha > 0
-        if mixed and self.problem == "regression":
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ConfigError(
+                f"crop_area={self.crop_area} must be a least and a largest share of the frame, "
+                "above 0 and up to 1; published: (0.08, 1.0)"
+            )
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ConfigError(
+                f"crop_ratio={self.crop_ratio} must be a least and a largest width / height above "
+                "0; published: (0.75, 1.3333)"
+            )
+        if self.mixes and self.problem == "regression":
             raise ConfigError("mixup and cutmix mix classes; leave them out for regression")
         if self.class_weights == "balanced" and self.problem == "regression":
             raise ConfigError("class_weights='balanced' has no meaning for regression")

@@ -16,7 +16,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos, open_video
 from videomae.errors import ConfigError, VideoError
 from videomae.settings import TrainSettings
-from videomae.training.augment import Augmentation, crop_and_resize
+from videomae.training.augment import crop_and_resize
 from videomae.training.data import Batch, ClipSource, Plan, train_batches
 from videomae.video.reader import probe, read_frames
 
@@ -30,11 +30,9 @@ def source(folder: Path, **settings: Any) -> ClipSource:
 def source_of(
     videos: Videos,
     config: VideoMAEConfig = CONFIG,
-    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66),
     **settings: Any,
 ) -> ClipSource:
-    augmentation = Augmentation(crop_scales=crop_scales)
-    return ClipSource(videos, config, TrainSettings(**settings), augmentation)
+    return ClipSource(videos, config, TrainSettings(**settings))
 
 
 def batches(clips: ClipSource, plan: Plan, first: int = 0, **options: Any) -> list[Batch]:

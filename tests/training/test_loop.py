@@ -14,7 +14,6 @@ from videomae.masking import tube_mask
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.report.record import read_log
 from videomae.settings import TrainSettings
-from videomae.training.augment import Augmentation
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.data import Batch, ClipSource
 from videomae.training.loop import run_epochs
@@ -62,7 +61,7 @@ def one_step(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> Any:
         asked = dataclasses.replace(settings, accumulate=len(parts), **changes)
         torch.manual_seed(0)
         model = VideoMAEForPreTraining(CONFIG).train()
-        source = ClipSource(Videos((Video("x"),) * 6), CONFIG, asked, Augmentation())
+        source = ClipSource(Videos((Video("x"),) * 6), CONFIG, asked)
         machine = Machine.start("cpu", "float32")
 
         def batch_loss(network: nn.Module, part: Batch) -> Tensor:

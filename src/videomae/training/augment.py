@@ -1,55 +1,31 @@
 """Augmentations of the published recipes: crops, flips, RandAugment, erasing, mixup and cutmix.
 
 Whatever is drawn comes from the `random.Random` that is passed in, and holds for all frames of a
-clip: what moves in it stays what moved. torchvision draws from torch's global generator, which
-threads share, so that draws are made here and only the pixels are left to it. Clips are uint8
-(T, C, H, W), boxes (top, left, height, width) in pixels. docs/augmentation.md lists what differs
-from the published code. B clips of T frames, C channels, H x W pixels, K classes.
+clip: what moves in it stays what moved. torchvision's own transforms draw from torch's global
+generator, which threads share, so that draws are made here and only pixels are left to it. Clips
+are uint8 (T, C, H, W), boxes (top, left, height, width) in pixels. docs/augmentation.md lists what
+differs from the published code. B clips of T frames, C channels, H x W pixels, K classes.
 """
 
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, check_choice, nearest
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError
+from videomae.processing.transforms import RESAMPLE
+from videomae.settings import TrainSettings
 from videomae.video.decoder import Frames
 
 Box = tuple[int, int, int, int]
-Crop = Literal["multi_scale", "random_resized"]
 
-# What an operation of RandAugment is told at magnitude 10, and whether either sign is as likely:
-# (start, reach, signed) gives start ± reach * magnitude / 10, a whole number where unsigned. Names
-# and numbers are those of the increasing operations of timm, "inc1" in the published recipes.
-_OPS: dict[str, tuple[float, float, bool]] = {
-    "auto_contrast": (0, 0, False),
-    "equalize": (0, 0, False),
-    "invert": (0, 0, False),
-    "rotate": (0, 30, True),  # degrees
-    "posterize": (4, -4, False),  # bits kept
-    "solarize": (256, -256, False),  # inverted from this value on
-    "solarize_add": (0, 110, False),  # added to values below 128
-    "color": (1, 0.9, True),  # 0 grey, 1 unchanged
-    "contrast": (1, 0.9, True),
-    "brightness": (1, 0.9, True),
-    "sharpness": (1, 0.9, True),
-    "shear_x": (0, 0.3, True),  # pixels to the left per pixel down
-    "shear_y": (0, 0.3, True),
-    "translate_x": (0, 0.45, True),  # share of the width, to the left
-    "translate_y": (0, 0.45, True),
-}
-_MAX_MAGNITUDE = 10.0
-_OP_PROB = 0.5
-# What comes into view from outside. The published code never hands the mean colour of ImageNet on
-# to its RandAugment, which then fills with this grey.
-_FILL = [128.0, 128.0, 128.0]
 # The published code runs RandAugment on whole frames, which its Kinetics has stored with a short
 # side of 320 px for crops of 224 px (its DATASET.md). Larger frames are reduced to that first, so
 # that large videos take no more time.
@@ -67,9 +43,8 @@ class Augmentation:
     switched off draws nothing, so that a run does not depend on it.
 
     crop: "multi_scale" (sides from `crop_scales`, one shape) or "random_resized" (area and shape
-    from `crop_area` and `crop_ratio`). flip: mirror half of the clips. rand_augment_ops,
-    _magnitude (0 to 10) and _std: see `draw_ops`. erase_prob: chance of a box of noise. Raises
-    ConfigError where a field is out of its range.
+    from `crop_area` and `crop_ratio`). flip: mirror half of the clips. rand_augment_ops and
+    _magnitude: see `draw_ops`. erase_prob: chance of a box of noise.
 
     ```python
     augment = Augmentation(crop="random_resized", flip=True, rand_augment_ops=4, erase_prob=0.25)
@@ -77,37 +52,22 @@ class Augmentation:
     ```
     """
 
-    crop: Crop = "multi_scale"
+    crop: Literal["multi_scale", "random_resized"] = "multi_scale"
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False
     rand_augment_ops: int = 0
     rand_augment_magnitude: float = 7.0
-    rand_augment_std: float = 0.5
     erase_prob: float = 0.0
 
+    @classmethod
+    def of(cls, settings: TrainSettings) -> "Augmentation":
+        """The augmentation that the fields of the same names ask for."""
+        names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
+        return cls(**{name: getattr(settings, name) for name in names})
+
     def __post_init__(self) -> None:
-        check_choice("crop", self.crop, get_args(Crop))
-        if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
-            raise ConfigError(
-                f"crop_scales={self.crop_scales} must be one or more shares above 0 and up to 1; "
-                "use (1.0,) for the largest crop that fits"
-            )
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ConfigError(
-                f"crop_area={self.crop_area} must be a least and a largest share of the frame, "
-                "above 0 and up to 1; published: (0.08, 1.0)"
-            )
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise ConfigError(
-                f"crop_ratio={self.crop_ratio} must be a least and a largest width / height above "
-                "0; published: (0.75, 1.3333)"
-            )
-        _check(math.inf, rand_augment_ops=self.rand_augment_ops)
-        _check(math.inf, rand_augment_std=self.rand_augment_std)
-        _check(_MAX_MAGNITUDE, rand_augment_magnitude=self.rand_augment_magnitude)
-        _check(1, erase_prob=self.erase_prob)
         if self.rand_augment_ops and find_spec("torchvision") is None:
             raise ConfigError(
                 f"rand_augment_ops={self.rand_augment_ops} needs torchvision, which is not "
@@ -120,12 +80,7 @@ class Augmentation:
         In the published order: RandAugment on the whole frames, then crop, flip and erase.
         """
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, C, H, W)
-        ops = draw_ops(
-            self.rand_augment_ops,
-            magnitude=self.rand_augment_magnitude,
-            std=self.rand_augment_std,
-            draw=draw,
-        )
+        ops = draw_ops(self.rand_augment_ops, magnitude=self.rand_augment_magnitude, draw=draw)
         if ops:
             clip = apply_ops(_reduced(clip, target_hw), ops)
         height, width = clip.shape[-2:]
@@ -229,10 +184,61 @@ def _reduced(clip: Tensor, target_hw: tuple[int, int]) -> Tensor:
     return _cut_and_resize(clip, (0, 0, height, width), smaller)
 
 
+# What comes into view from outside. The published code never hands the mean colour of ImageNet on
+# to its RandAugment, which then fills with this grey.
+_OUTSIDE: dict[str, Any] = {"interpolation": RESAMPLE["bilinear"], "fill": [128.0, 128.0, 128.0]}
+
+
+def _shear(vf: Any, clip: Tensor, *slopes: float) -> Tensor:
+    # About the top left corner, as published.
+    angles = [math.degrees(math.atan(slope)) for slope in slopes]
+    still = {"angle": 0.0, "translate": [0.0, 0.0], "scale": 1.0, "center": [0, 0]}
+    sheared: Tensor = vf.affine(clip, shear=angles, **still, **_OUTSIDE)
+    return sheared
+
+
+def _translate(vf: Any, clip: Tensor, across: float, down: float) -> Tensor:
+    height, width = clip.shape[-2:]
+    by = [-across * width, -down * height]
+    still = {"angle": 0.0, "shear": [0.0, 0.0], "scale": 1.0}
+    moved: Tensor = vf.affine(clip, translate=by, **still, **_OUTSIDE)
+    return moved
+
+
+def _solarize(vf: Any, clip: Tensor, least: float) -> Tensor:
+    # torchvision refuses 256, above which there is nothing to invert.
+    return clip if least > 255 else vf.solarize(clip, least)
+
+
+# The operations of RandAugment: (start, reach, signed, pixels). At magnitude m an operation gets
+# start ± reach * m / 10, either sign as likely where signed, a whole number where not, and makes
+# pixels of (torchvision's functions, clip, that number). Names and numbers are those of the
+# increasing operations of timm, "inc1" in the published recipes.
+_OPS: dict[str, tuple[float, float, bool, Callable[[Any, Tensor, float], Tensor]]] = {
+    "auto_contrast": (0, 0, False, lambda vf, clip, _: vf.autocontrast(clip)),
+    "equalize": (0, 0, False, lambda vf, clip, _: vf.equalize(clip)),
+    "invert": (0, 0, False, lambda vf, clip, _: vf.invert(clip)),
+    "rotate": (0, 30, True, lambda vf, clip, degrees: vf.rotate(clip, degrees, **_OUTSIDE)),
+    "posterize": (4, -4, False, lambda vf, clip, bits: vf.posterize(clip, int(bits))),
+    "solarize": (256, -256, False, lambda vf, clip, least: _solarize(vf, clip, least)),
+    "solarize_add": (0, 110, False, lambda _, x, add: torch.where(x < 128, x + int(add), x)),
+    # 0 is grey, or black, or a blur; 1 changes nothing.
+    "color": (1, 0.9, True, lambda vf, clip, factor: vf.adjust_saturation(clip, factor)),
+    "contrast": (1, 0.9, True, lambda vf, clip, factor: vf.adjust_contrast(clip, factor)),
+    "brightness": (1, 0.9, True, lambda vf, clip, factor: vf.adjust_brightness(clip, factor)),
+    "sharpness": (1, 0.9, True, lambda vf, clip, factor: vf.adjust_sharpness(clip, factor)),
+    # Pixels to the left per pixel down; shares of the width, to the left.
+    "shear_x": (0, 0.3, True, lambda vf, clip, slope: _shear(vf, clip, slope, 0.0)),
+    "shear_y": (0, 0.3, True, lambda vf, clip, slope: _shear(vf, clip, 0.0, slope)),
+    "translate_x": (0, 0.45, True, lambda vf, clip, share: _translate(vf, clip, share, 0.0)),
+    "translate_y": (0, 0.45, True, lambda vf, clip, share: _translate(vf, clip, 0.0, share)),
+}
+
+
 def draw_ops(
     count: int, *, magnitude: float = 7.0, std: float = 0.5, draw: random.Random
 ) -> list[tuple[str, float]]:
-    """Draw RandAugment's operations and what each is told; `rand-m7-n4-mstd0.5-inc1` of timm.
+    """Draw RandAugment's operations and their numbers; `rand-m7-n4-mstd0.5-inc1` of timm.
 
     `count` times one of 15 operations, the same ones possibly again, each left out with chance 1/2.
     The magnitude, 0 to 10, is normal around `magnitude`, and anew for each. At 7 exactly::
@@ -240,13 +246,13 @@ def draw_ops(
         rotate ±21 degrees    solarize values from 77    shear_x, shear_y ±0.21
         posterize to 2 bits   solarize_add 77            translate_x, translate_y ±0.315
         color, contrast, brightness, sharpness 0.37 or 1.63
-        auto_contrast, equalize, invert are told nothing, which is written as 0
+        auto_contrast, equalize, invert take no number, which is written as 0
     """
     ops = []
     for name in (draw.choice(tuple(_OPS)) for _ in range(count)):
-        if draw.random() < _OP_PROB:
-            start, reach, signed = _OPS[name]
-            level = min(max(draw.gauss(magnitude, std), 0.0), _MAX_MAGNITUDE) / _MAX_MAGNITUDE
+        if draw.random() < 0.5:
+            start, reach, signed, _ = _OPS[name]
+            level = min(max(draw.gauss(magnitude, std), 0.0), 10.0) / 10
             sign = draw.choice((-1, 1)) if signed else 1
             ops.append((name, start + (sign * reach * level if signed else int(reach * level))))
     return ops
@@ -256,54 +262,17 @@ def apply_ops(clip: Tensor, ops: Sequence[tuple[str, float]]) -> Tensor:
     """A clip uint8 (T, 3, H, W) after the operations of `draw_ops`, all frames treated alike.
 
     auto_contrast, equalize and contrast look at the values of each frame by itself, as published.
-    Raises ConfigError for an unknown operation, and for a clip of another kind.
     """
     # Here, as importing it takes two seconds, which nothing else in training needs.
-    from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-    from torchvision.transforms.v2 import functional as VF  # type: ignore[import-untyped]
+    from torchvision.transforms.v2 import functional as vf  # type: ignore[import-untyped]
 
-    if clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[1] != 3:
-        raise ConfigError(
-            f"clip {tuple(clip.shape)} of {clip.dtype} cannot be augmented; expected uint8 "
-            "(T, 3, H, W), before it is normalised"
-        )
-    height, width = clip.shape[-2:]
-    look = {"interpolation": InterpolationMode.BILINEAR, "fill": _FILL}
+    def treat(frames: Tensor) -> Tensor:
+        for name, number in ops:
+            *_, pixels = _OPS[name]
+            frames = pixels(vf, frames, number)
+        return frames
 
-    def move(clip: Tensor, slant: list[float], by: list[float]) -> Tensor:
-        angles = [math.degrees(math.atan(slope)) for slope in slant]
-        # Sheared about the top left corner, as published.
-        still = {"angle": 0.0, "scale": 1.0, "center": [0, 0]}
-        moved: Tensor = VF.affine(clip, translate=by, shear=angles, **still, **look)
-        return moved
-
-    pixels: dict[str, Callable[[Tensor, float], Tensor]] = {
-        "auto_contrast": lambda clip, _: VF.autocontrast(clip),
-        "equalize": lambda clip, _: VF.equalize(clip),
-        "invert": lambda clip, _: VF.invert(clip),
-        "rotate": lambda clip, degrees: VF.rotate(clip, degrees, **look),
-        "posterize": lambda clip, bits: VF.posterize(clip, int(bits)),
-        # torchvision refuses 256, above which there is nothing to invert.
-        "solarize": lambda clip, least: clip if least > 255 else VF.solarize(clip, least),
-        "solarize_add": lambda clip, add: torch.where(clip < 128, clip + int(add), clip),
-        "color": VF.adjust_saturation,
-        "contrast": VF.adjust_contrast,
-        "brightness": VF.adjust_brightness,
-        "sharpness": VF.adjust_sharpness,
-        "shear_x": lambda clip, slant: move(clip, [slant, 0.0], [0.0, 0.0]),
-        "shear_y": lambda clip, slant: move(clip, [0.0, slant], [0.0, 0.0]),
-        "translate_x": lambda clip, share: move(clip, [0.0, 0.0], [-share * width, 0.0]),
-        "translate_y": lambda clip, share: move(clip, [0.0, 0.0], [0.0, -share * height]),
-    }
-
-    def treat(clip: Tensor) -> Tensor:
-        for name, argument in ops:
-            clip = pixels[name](clip, argument)
-        return clip
-
-    for name in {name for name, _ in ops} - set(pixels):
-        known = ", ".join(pixels)
-        raise ConfigError(f"no operation {name!r}; known: {known}{nearest(name, pixels)}")
+    assert clip.dtype == torch.uint8, "RandAugment comes before the processor's numbers"
     return torch.cat([treat(frames) for frames in torch.split(clip, _FRAMES_AT_ONCE)])
 
 
@@ -351,14 +320,13 @@ def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor
     >>> smooth_one_hot(torch.tensor([1]), 4, 0.2)
     tensor([[0.0500, 0.8500, 0.0500, 0.0500]])
 
-    Raises ConfigError where a label is not in 0 .. K-1, or `smoothing` not in 0 to 1.
+    Raises ConfigError where a label is not in 0 .. K-1.
     """
     if labels.ndim != 1 or not bool(((labels >= 0) & (labels < num_classes)).all()):
         raise ConfigError(
             f"labels {labels.tolist()} must be a list of class numbers from 0 to "
             f"{num_classes - 1}; videos without a class have -1 and cannot be learned from"
         )
-    _check(1, smoothing=smoothing)
     return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
 
 
@@ -385,30 +353,14 @@ def mix(
         mixup_prob: chance that anything is done. switch_prob: chance of cutmix where both are on.
 
     Returns pixels and targets; the given ones are left as they were. With a share of 0.75, a clip
-    of class 0 and its partner of class 1 give the target (0.75, 0.25). Raises ConfigError where
-    shapes do not belong together or a number is out of its range.
+    of class 0 and its partner of class 1 give the target (0.75, 0.25).
 
     The published code pairs row i with B-1-i, and its cutmix indexes (B, C, T, H, W) as if there
     were no time: it swaps rows of some frames, or nothing at all, and mixes the targets regardless.
     """
-    count = len(pixels)
-    if pixels.ndim != 5 or not pixels.is_floating_point():
-        raise ConfigError(
-            f"pixels {tuple(pixels.shape)} of {pixels.dtype} cannot be mixed; expected float "
-            "(B, T, C, H, W), after they are normalised"
-        )
-    if targets.ndim != 2 or len(targets) != count or not targets.is_floating_point():
-        raise ConfigError(
-            f"targets {tuple(targets.shape)} of {targets.dtype} cannot be mixed; expected float "
-            f"({count}, K), as smooth_one_hot makes them"
-        )
-    if partner.shape != (count,) or partner.dtype != torch.int64:
-        raise ConfigError(
-            f"partner {tuple(partner.shape)} of {partner.dtype} must name a row for each clip: "
-            f"int64 ({count},)"
-        )
-    _check(math.inf, mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
-    _check(1, mixup_prob=mixup_prob, switch_prob=switch_prob)
+    assert pixels.is_floating_point(), "clips are mixed after they are normalised"
+    assert targets.is_floating_point(), "targets are mixed as smooth_one_hot makes them"
+    assert len(pixels) == len(targets) == len(partner), "a target and a partner for each clip"
     if not (mixup_alpha or cutmix_alpha) or draw.random() >= mixup_prob:
         return pixels, targets
     pastes = cutmix_alpha > 0 and (mixup_alpha == 0 or draw.random() < switch_prob)
@@ -439,10 +391,3 @@ def draw_paste_box(height: int, width: int, *, kept: float, draw: random.Random)
         edges.append((max(centre - reach, 0), min(centre + reach, length)))
     (top, bottom), (left, right) = edges
     return top, left, bottom - top, right - left
-
-
-def _check(most: float, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= most:
-            expected = "be at least 0" if most == math.inf else f"lie in 0 to {most:g}"
-            raise ConfigError(f"{name}={value} must {expected}; 0 switches it off")

@@ -160,14 +160,9 @@ class Batch:
 class ClipSource:
     """Draws clips from videos, keeping small ones decoded."""
 
-    def __init__(
-        self,
-        videos: Videos,
-        config: VideoMAEConfig,
-        settings: TrainSettings,
-        augmentation: Augmentation,
-    ) -> None:
-        self.videos, self.config, self.augmentation = videos, config, augmentation
+    def __init__(self, videos: Videos, config: VideoMAEConfig, settings: TrainSettings) -> None:
+        self.videos, self.config = videos, config
+        self.augmentation = Augmentation.of(settings)
         self.seed, self.num_repeats = settings.seed, settings.num_repeats
         self._cache: dict[int, Frames] = {}
         self._cache_left = int(settings.cache_gb * 2**30)

@@ -19,7 +19,7 @@ from videomae.report.card import model_card
 from videomae.report.record import read_log
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
-from videomae.training.augment import Augmentation, mix, smooth_one_hot
+from videomae.training.augment import mix, smooth_one_hot
 from videomae.training.checkpoint import run_processor, save_model
 from videomae.training.data import Batch, ClipSource
 from videomae.training.log import open_output
@@ -54,7 +54,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     torch.manual_seed(settings.seed)
     model = make_model(settings, videos).train()
     processor = run_processor(settings, model.config)
-    source = ClipSource(videos, model.config, settings, make_augmentation(settings))
+    source = ClipSource(videos, model.config, settings)
     weights = class_weights(settings, targets).to(machine.device)
 
     def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
@@ -134,20 +134,6 @@ def make_targets(settings: FinetuneSettings, videos: Videos) -> Tensor:
     for row, several in enumerate(videos.class_sets()):
         targets[row, list(several)] = 1
     return targets
-
-
-def make_augmentation(settings: FinetuneSettings) -> Augmentation:
-    """What is done to the pixels of each clip."""
-    return Augmentation(
-        crop=settings.crop,
-        crop_scales=settings.crop_scales,
-        crop_area=settings.crop_area,
-        crop_ratio=settings.crop_ratio,
-        flip=settings.flip,
-        rand_augment_ops=settings.rand_augment_ops,
-        rand_augment_magnitude=settings.rand_augment_magnitude,
-        erase_prob=settings.erase_prob,
-    )
 
 
 def class_weights(settings: FinetuneSettings, targets: Tensor) -> Tensor:

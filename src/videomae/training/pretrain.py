@@ -20,7 +20,6 @@ from videomae.report.pictures import film_strip, save_picture
 from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
 from videomae.report.run_page import write_page
 from videomae.settings import PretrainSettings
-from videomae.training.augment import Augmentation
 from videomae.training.checkpoint import run_processor, save_model
 from videomae.training.data import Batch, ClipSource
 from videomae.training.log import open_output
@@ -42,8 +41,7 @@ def pretrain(settings: PretrainSettings) -> Path:
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
     processor = run_processor(settings, model.config)
-    augmentation = Augmentation(crop_scales=settings.crop_scales, flip=settings.flip)
-    source = ClipSource(videos, model.config, settings, augmentation)
+    source = ClipSource(videos, model.config, settings)
 
     def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
         pixels = normalize(batch.pixels, processor, machine.device)
