@@ -144,7 +144,7 @@ def ship(folder: Path, rows: list[dict[str, Any]]) -> None:
     )
     figures = {
         "top1": top1.top1,
-        "top5": top1.top5,
+        "top5": top1.figures()["top5"],
         "num_videos": top1.num_videos,
         "still_top1": still.top1,
         "pretrained_top1": [row["top1"] for row in rows if row["start"] == "pretrained"],

@@ -228,8 +228,8 @@ class Study:
             settings = dataclasses.replace(shared, seed=seed, output=output / f"seed-{seed}")
             finished = settings.output / "finished.json"
             if not finished.exists():
-                evaluation = _timed(settings.output, partial(finetune, settings))
-                figures = {"seed": seed, "top1": evaluation.top1, "top5": evaluation.top5}
+                reached = _timed(settings.output, partial(finetune, settings)).figures()
+                figures = {"seed": seed, "top1": reached["top1"], "top5": reached["top5"]}
                 write_json(finished, figures | _figures(settings.output))
             runs.append(read_json(finished))
         return {"runs": runs, "settings": to_toml(dataclasses.replace(shared, output=output))}

@@ -1,6 +1,8 @@
 """The errors that a user can fix; messages say what was got, what was expected, what to do."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 
 class VideoMAEError(Exception):
@@ -17,6 +19,15 @@ class VideoError(VideoMAEError, ValueError):
 
 class WeightsError(VideoMAEError, ValueError):
     """A checkpoint cannot be found or read, or does not fit the model it is loaded into."""
+
+
+@contextlib.contextmanager
+def needing(what: str, *, extra: str = "train") -> Iterator[None]:
+    """Make an import that fails inside a ConfigError that names the extra to install."""
+    try:
+        yield
+    except ImportError:
+        raise ConfigError(f'{what} needs more packages: pip install "videomae[{extra}]"') from None
 
 
 def complain(text: str, *, code: int = 1) -> int:

@@ -10,7 +10,13 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos
 from videomae.errors import ConfigError, VideoError
 from videomae.evaluation import sharding
-from videomae.evaluation.sharding import compute_videos, evaluating, is_split, views_of
+from videomae.evaluation.sharding import (
+    compute_videos,
+    evaluating,
+    is_split,
+    list_unreadable,
+    views_of,
+)
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.video.reader import probe, read_frames
 
@@ -60,6 +66,7 @@ def test_each_video_has_its_own_views_in_the_order_of_the_list(
         return brightness(pixels)
 
     rows, bad = compute_videos(
+        nn.Identity(),
         videos,
         maker_of(num_clips=2, num_crops=3),
         compute,
@@ -84,7 +91,7 @@ def run(videos: Videos, machine: Machine, **options: Any) -> tuple[Tensor, dict[
     given: dict[str, Any] = {"batch_size": 4, "num_workers": 1, "maker": maker_of()} | options
     compute, maker = given.pop("compute", brightness), given.pop("maker")
     first = {"combine": lambda rows: rows[0], "shape": (3,)}
-    return compute_videos(videos, maker, compute, machine=machine, **first, **given)
+    return compute_videos(nn.Identity(), videos, maker, compute, machine=machine, **first, **given)
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -116,9 +123,11 @@ def test_a_split_model_is_called_equally_often_whatever_can_be_read(
             return brightness(pixels)
 
         maker = maker_of(num_clips=num_clips)
-        run(videos, machine, compute=compute, maker=maker, batch_size=batch_size, in_step=True)
+        run(videos, machine, compute=compute, maker=maker, batch_size=batch_size)
         return len(sizes)
 
+    assert not is_split(nn.Linear(2, 2))
+    monkeypatch.setattr(sharding, "is_split", lambda _: True)
     cases = [(9, 4), (3, 8), (1, 4), (1, 100)]
     expected = [30, 5, 3, 1]  # 9 views as 4, 4, 1; 3 of two videos in 8; 4, 4, 2; all
     assert [num_calls(*case) for case in cases] == expected
@@ -126,6 +135,12 @@ def test_a_split_model_is_called_equally_often_whatever_can_be_read(
     assert [num_calls(*case) for case in cases] == expected
     failing(monkeypatch, VideoError("broken"), {"": 999})
     assert [num_calls(*case) for case in cases] == expected
+
+
+def test_reasons_name_the_video_once() -> None:
+    videos = Videos((Video("a.mp4", "x"), Video("b.mp4", "x")))
+    bad = {0: "a.mp4: broken", 1: "torn"}
+    assert list_unreadable(videos, bad) == ["a.mp4: broken", "b.mp4: torn"]
 
 
 def test_errors_of_the_caller_are_not_taken_for_bad_videos(
@@ -152,4 +167,3 @@ def test_every_part_of_a_model_is_left_in_its_mode() -> None:
         assert not any(module.training for module in model.modules())
         assert not model(torch.ones(1, 2)).requires_grad
     assert [module.training for module in model.modules()] == [True, True, False]
-    assert not is_split(model)

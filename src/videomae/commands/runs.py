@@ -48,6 +48,7 @@ def evaluate(command: Evaluate) -> int:
     from videomae.compute.distributed import Machine
     from videomae.data.manifest import left_out
     from videomae.evaluation.evaluate import chosen_split, evaluate
+    from videomae.evaluation.sharding import list_unreadable
 
     settings = command.settings
     machine = Machine.start(settings.device, settings.dtype)
@@ -57,15 +58,14 @@ def evaluate(command: Evaluate) -> int:
     if not machine.is_main:
         return code
     rows = list(evaluation.rows())
-    if lost := left_out(settings.data, chosen_split(settings) or ""):
+    if lost := left_out(settings.data, chosen_split(settings.data, settings.split) or ""):
         rows.append(("left out when prepared", f"{lost:,}"))
-    if worst := evaluation.worst_classes():
+    if worst := sorted(evaluation.per_class.items(), key=lambda pair: pair[1])[:5]:
         rows.append(("lowest classes", ""))
         rows += [(f"  {name}", f"{value:.2f} %") for name, value in worst]
     screen.out.print(aligned(rows, justify="right"))
-    for row, reason in evaluation.bad.items():
-        path = str(evaluation.videos.items[row])
-        complain(reason if path in reason else f"{path}: {reason}")
+    for reason in list_unreadable(evaluation.videos, evaluation.bad):
+        complain(reason)
     return code
 
 
@@ -78,14 +78,13 @@ def linear_probe(command: LinearProbe) -> int:
     machine = Machine.start(settings.device, settings.dtype)
     with Screen("learning", hidden=not machine.is_main) as screen:
         result = linear_probe(settings, machine=machine, on_progress=screen.update)
-    unreadable = result.unreadable()
     if machine.is_main:
         screen.out.print(aligned(result.rows(), justify="right"))
         if result.reused:
             print(f"the features were those of {settings.output / FEATURES_NAME}")
-        for reason in unreadable:
+        for reason in result.unreadable:
             complain(reason)
-    return 1 if unreadable else 0
+    return 1 if result.unreadable else 0
 
 
 def recipes(command: Recipes) -> int:

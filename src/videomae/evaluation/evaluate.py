@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.evaluation import metrics
-from videomae.evaluation.sharding import Progress, compute_videos, evaluating, is_split
+from videomae.evaluation.sharding import Progress, compute_videos
 from videomae.hub import write_json
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
@@ -31,10 +31,6 @@ from videomae.settings import EvaluateSettings, Problem
 from videomae.weights.pretrained import load_trained
 
 _NUM_CONFUSED = 20
-_PROBLEMS: dict[str | None, Problem] = {
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +68,6 @@ class Evaluation:
         """The number of classes that the model put before the true one (N); 0 is right."""
         return metrics.true_ranks(self.scores, self.labels)
 
-    def top(self, count: int) -> float:
-        """Videos in percent whose true class is among the first `count`."""
-        return 100 * int((self.ranks < count).sum()) / self.num_videos
-
-    @property
-    def top1(self) -> float:
-        return self.top(1)
-
-    @property
-    def top5(self) -> float:
-        return self.top(metrics.TOP)
-
     @cached_property
     def class_scores(self) -> Tensor:
         """In percent (K): accuracy, or average precision; NaN for classes without a video."""
@@ -105,9 +89,10 @@ class Evaluation:
     @cached_property
     def confusion(self) -> Tensor:
         """The count of videos of each class (row) taken for each (column), if they can be read."""
-        readable = ~self.scores[:, 0].isnan()
-        predicted = metrics.top_classes(self.scores[readable], 1)[:, 0]
-        return metrics.confusion_matrix(self.labels[readable], predicted, self.scores.shape[1])
+        readable, num_classes = ~self.scores[:, 0].isnan(), self.scores.shape[1]
+        predicted = self.scores[readable].argmax(1)  # the first of equal ones
+        pairs = self.labels[readable] * num_classes + predicted
+        return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
     def figures(self) -> dict[str, float]:
         """The few numbers that sum it up, those of classes in percent.
@@ -120,7 +105,13 @@ class Evaluation:
         mean = float(self.class_scores.nanmean())
         if self.problem == "multi_label":
             return {"mean_ap": mean}
-        return {"top1": self.top1, "top5": self.top5, "mean_class": mean}
+        top1, top5 = (100 * int((self.ranks < k).sum()) / self.num_videos for k in (1, metrics.TOP))
+        return {"top1": top1, "top5": top5, "mean_class": mean}
+
+    @property
+    def top1(self) -> float:
+        """Videos in percent whose true class has the highest score."""
+        return self.figures()["top1"]
 
     @property
     def score(self) -> float:
@@ -139,10 +130,6 @@ class Evaluation:
             ("views of each", f"{self.num_views} ({self.num_clips} x {self.num_crops})"),
             ("unreadable", f"{len(self.bad):,}"),
         ]
-
-    def worst_classes(self, count: int = 5) -> list[tuple[str, float]]:
-        """The classes with the lowest figures, the lowest first."""
-        return sorted(self.per_class.items(), key=lambda pair: pair[1])[:count]
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value}" for name, value in self.rows()[: len(self.figures())])
@@ -182,10 +169,12 @@ class Evaluation:
         if self.problem != "regression":
             summary["per_class"] = {name: round(v, 4) for name, v in self.per_class.items()}
         if self.problem == "single_label":
-            names = self.videos.classes
+            names, wrong = self.videos.classes, self.confusion.clone().fill_diagonal_(0)
+            counts = [(int(wrong[i, j]), i, j) for i, j in wrong.nonzero().tolist()]
+            counts.sort(key=lambda each: -each[0])  # equal ones stay in the order of the classes
             summary["most_confused"] = [
                 {"label": names[true], "predicted": names[taken], "videos": count}
-                for true, taken, count in metrics.most_confused(self.confusion, _NUM_CONFUSED)
+                for count, true, taken in counts[:_NUM_CONFUSED]
             ]
         items = self.videos.items
         summary["unreadable"] = [
@@ -216,15 +205,12 @@ def evaluate(
         dtype=torch.float32,  # products run in the machine's
         **stride_of(settings.frame_stride),
     ).to(machine.device)
+    processor = find_processor(settings.model, model.config)
+    views = {"num_clips": settings.num_clips, "num_crops": settings.num_crops}
     evaluation = evaluate_model(
         model,
         load_labelled(settings, model),
-        ViewMaker(
-            model.config,
-            find_processor(settings.model, model.config),
-            num_clips=settings.num_clips,
-            num_crops=settings.num_crops,
-        ),
+        ViewMaker(model.config, processor, **views),
         machine=machine,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
@@ -235,7 +221,7 @@ def evaluate(
             settings.output,
             model=settings.model,
             data=str(settings.data),
-            split=chosen_split(settings),
+            split=chosen_split(settings.data, settings.split),
             frame_stride=model.config.frame_stride or "uniform",
         )
     machine.wait()
@@ -244,7 +230,8 @@ def evaluate(
 
 def problem_of(config: VideoMAEConfig) -> Problem:
     """The problem that a classifier was trained on: one class each if its config names none."""
-    return _PROBLEMS.get(config.problem_type, "single_label")
+    problem = config.problem_type or "single_label"
+    return cast(Problem, problem.removesuffix("_classification"))
 
 
 def stride_of(frame_stride: Any) -> dict[str, Any]:
@@ -258,15 +245,14 @@ def stride_of(frame_stride: Any) -> dict[str, Any]:
     return {"frame_stride": None if frame_stride == "uniform" else frame_stride}
 
 
-def chosen_split(settings: EvaluateSettings) -> str | None:
+def chosen_split(data: Path, split: str | None) -> str | None:
     """The split that is asked for, else test, else val, else None, which is all videos."""
-    known = (name for name in ("test", "val") if has_split(settings.data, name))
-    return settings.split or next(known, None)
+    return split or next((name for name in ("test", "val") if has_split(data, name)), None)
 
 
 def load_labelled(settings: EvaluateSettings, model: VideoMAEForVideoClassification) -> Videos:
     """The videos to evaluate on, in the model's classes; see `evaluate`."""
-    split = chosen_split(settings)
+    split = chosen_split(settings.data, settings.split)
     videos = load_videos(settings.data, split)
     if problem_of(model.config) == "regression":
         return videos
@@ -296,20 +282,15 @@ def by_class_number(videos: Videos, names: list[str]) -> Videos | None:
     """
     used = {part for video in videos.items for part in video.label.split(LABEL_SEPARATOR)} - {""}
     numbers = {text: int(text) for text in used if text.isascii() and text.isdecimal()}
-    if used & set(names) or len(numbers) < len(used):
+    name_of = {text: names[number] for text, number in numbers.items() if number < len(names)}
+    if not used or used & set(names) or used - set(name_of):
         return None
-    if max(numbers.values(), default=len(names)) >= len(names):
-        return None
-    items = tuple(
-        dataclasses.replace(
-            video,
-            label=LABEL_SEPARATOR.join(
-                names[numbers[part]] for part in video.label.split(LABEL_SEPARATOR) if part
-            ),
-        )
-        for video in videos.items
-    )
-    return Videos(items, tuple(names))
+
+    def named(label: str) -> str:
+        return LABEL_SEPARATOR.join(name_of[x] for x in label.split(LABEL_SEPARATOR) if x)
+
+    items = (dataclasses.replace(video, label=named(video.label)) for video in videos.items)
+    return Videos(tuple(items), tuple(names))
 
 
 def evaluate_model(
@@ -349,19 +330,18 @@ def evaluate_model(
             return logits
         return logits.softmax(-1) if problem == "single_label" else logits.sigmoid()
 
-    with evaluating(model):
-        scores, bad = compute_videos(
-            videos,
-            maker,
-            compute,
-            lambda views: views.mean(0),
-            shape=(num_outputs,),
-            machine=machine,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            in_step=is_split(model),
-            on_progress=on_progress,
-        )
+    scores, bad = compute_videos(
+        model,
+        videos,
+        maker,
+        compute,
+        lambda views: views.mean(0),
+        shape=(num_outputs,),
+        machine=machine,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        on_progress=on_progress,
+    )
     return Evaluation(problem, videos, maker.num_clips, maker.num_crops, scores, bad)
 
 

@@ -6,17 +6,16 @@ first, whatever a sort does on some device. A row of NaN is a video that could n
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae.data.manifest import LABEL_SEPARATOR, Videos
-from videomae.errors import ConfigError
+from videomae.errors import needing
 from videomae.hub import atomic_path
 from videomae.settings import Problem
 
@@ -42,38 +41,6 @@ def true_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.where(own[:, 0].isnan(), UNRANKED, ranks)
 
 
-def top_classes(scores: Tensor, count: int) -> Tensor:
-    """The numbers of the best classes, the best first: (N, K) -> (N, min(count, K)).
-
-    >>> top_classes(torch.tensor([[0.4, 0.2, 0.4]]), 2)
-    tensor([[0, 2]])
-    """
-    return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-
-
-def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Count how often each class (row) was taken for each (column): (N), (N) -> (K, K).
-
-    >>> confusion_matrix(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2)
-    tensor([[1, 1],
-            [0, 1]])
-    """
-    places = labels * num_classes + predicted
-    return places.bincount(minlength=num_classes**2).view(num_classes, num_classes)
-
-
-def most_confused(matrix: Tensor, count: int) -> list[tuple[int, int, int]]:
-    """The most frequent mistakes: (true class, class taken for it, videos), none that never were.
-
-    >>> most_confused(torch.tensor([[9, 1, 0], [3, 5, 0], [0, 0, 7]]), 2)
-    [(1, 0, 3), (0, 1, 1)]
-    """
-    wrong = matrix.clone().fill_diagonal_(0).flatten()
-    found = wrong.sort(descending=True, stable=True).indices[:count].tolist()
-    size = len(matrix)
-    return [(k // size, k % size, int(wrong[k])) for k in found if wrong[k]]
-
-
 def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
     """Average precision of each class: scores (N, K), 0 or 1 (N, K) -> (K).
 
@@ -83,7 +50,7 @@ def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No positive samples")  # NaN says so
         found: Tensor = classification.multilabel_average_precision(
-            scores.nan_to_num(0), targets.long(), num_labels=scores.shape[1], average="none"
+            scores.nan_to_num(0), targets, num_labels=scores.shape[1], average="none"
         )
     return torch.where(targets.sum(0) > 0, found, torch.nan).reshape(-1)
 
@@ -122,82 +89,61 @@ def write_predictions(
     """Write predictions.parquet, a row per video in the order of the list, atomically.
 
     labels: class numbers (N), 0 or 1 (N, K), or values (N). All rows have path, part (null: all of
-    the file), label, predicted and error; those of classes also scores, of one class each also
-    correct, rank (1: right), top5 and top5_scores. A video that could not be read has its reason in
-    `error` and nulls in what was to be said of it. The file's metadata names the classes in the
-    order of the scores. ConfigError where pyarrow is missing.
+    the file), label, predicted and error; those of classes also scores; those of one class each
+    also correct, rank (1: right), top5 and top5_scores. A video that could not be read has its
+    reason in `error` and null for each answer of the model. The file's metadata names the classes
+    in the order of the scores. ConfigError where pyarrow is missing.
     """
     arrow = import_pyarrow()
-    lost = scores[:, 0].isnan().numpy()
+    text, number = arrow.string(), arrow.float32()
+
+    def said(values: Iterable[Any], kind: Any) -> Any:
+        """A column of the model's answers, null for videos that could not be read."""
+        return arrow.array(
+            [None if row in bad else value for row, value in enumerate(values)], kind
+        )
+
     parts = [str(video)[len(video.path) :].strip(" ()") or None for video in videos.items]
     columns: dict[str, Any] = {
-        "path": arrow.array([video.path for video in videos.items], arrow.string()),
-        "part": arrow.array(parts, arrow.string()),
+        "path": arrow.array([video.path for video in videos.items], text),
+        "part": arrow.array(parts, text),
     }
     if problem == "regression":
         columns["label"] = arrow.array(labels.numpy())
-        columns["predicted"] = arrow.array(scores[:, 0].numpy(), mask=lost)
+        columns["predicted"] = said(scores[:, 0].numpy(), number)
     else:
-        columns["label"] = arrow.array([video.label for video in videos.items], arrow.string())
+        columns["label"] = arrow.array([video.label for video in videos.items], text)
+        names = np.array(videos.classes, dtype=object)
         if problem == "single_label":
-            columns |= _single_columns(videos.classes, labels, scores, lost)
+            ranks = true_ranks(scores, labels).numpy()
+            top = scores.sort(dim=1, descending=True, stable=True).indices[:, :TOP]  # (N, up to 5)
+            best = names[top.numpy()]
+            columns |= {
+                "predicted": said(best[:, 0], text),
+                "correct": arrow.array(ranks == 0),
+                "rank": said(ranks + 1, arrow.int64()),
+                "top5": said(best, arrow.list_(text)),
+                "top5_scores": said(scores.gather(1, top).numpy(), arrow.list_(number)),
+            }
         else:
-            said = [
-                LABEL_SEPARATOR.join(videos.classes[number] for number in row.nonzero()[:, 0])
-                for row in scores >= _THRESHOLD
-            ]
-            columns["predicted"] = arrow.array(said, arrow.string(), mask=lost)
-        columns["scores"] = _lists(scores.numpy(), lost)
-    reasons = [bad.get(row) for row in range(len(videos))]
-    columns["error"] = arrow.array(reasons, arrow.string())
+            present = (scores >= _THRESHOLD).numpy()
+            columns["predicted"] = said((LABEL_SEPARATOR.join(names[row]) for row in present), text)
+        columns["scores"] = said(scores.numpy(), arrow.list_(number))
+    columns["error"] = arrow.array([bad.get(row) for row in range(len(videos))], text)
     named = {"classes": json.dumps(videos.classes, ensure_ascii=False)}
     with atomic_path(path) as temporary:
         arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(named), temporary)
 
 
-def _single_columns(
-    classes: tuple[str, ...], labels: Tensor, scores: Tensor, lost: NDArray[np.bool_]
-) -> dict[str, Any]:
-    arrow = import_pyarrow()
-    ranks = true_ranks(scores, labels).numpy()
-    top = top_classes(scores, TOP)  # (N, up to 5)
-    found = np.array(classes, dtype=object)[top.numpy()]
-    return {
-        "predicted": arrow.array(found[:, 0], arrow.string(), mask=lost),
-        "correct": arrow.array(ranks == 0),
-        "rank": arrow.array(ranks + 1, mask=lost),
-        "top5": _lists(found, lost),
-        "top5_scores": _lists(scores.gather(1, top).numpy(), lost),
-    }
-
-
-def _lists(rows: NDArray[Any], lost: NDArray[np.bool_]) -> Any:
-    """Rows (N, M) as a column of lists, null where lost, without a Python object per number."""
-    arrow = import_pyarrow()
-    ends = np.concatenate([[0], np.cumsum(np.where(lost, 0, rows.shape[1]))]).astype(np.int32)
-    return arrow.ListArray.from_arrays(
-        ends, arrow.array(rows[~lost].ravel()), mask=arrow.array(lost)
-    )
-
-
 def import_torchmetrics() -> Any:
     """torchmetrics.functional; ConfigError where it is missing, best raised before the work."""
-    try:
+    with needing("a figure of several labels or of values"):
         from torchmetrics import functional
-    except ImportError:
-        raise ConfigError(
-            'figures of labels and values need more packages: pip install "videomae[train]"'
-        ) from None
     return functional
 
 
 def import_pyarrow() -> Any:
     """pyarrow; ConfigError where it is missing, best raised before the work."""
-    try:
-        import pyarrow
+    with needing("predictions.parquet"):
         import pyarrow.parquet
-    except ImportError:
-        raise ConfigError(
-            'predictions.parquet needs more packages to be written: pip install "videomae[train]"'
-        ) from None
     return pyarrow

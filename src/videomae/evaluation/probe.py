@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomae.compute.distributed import Machine
-from videomae.data.manifest import Videos, has_split, load_videos
-from videomae.errors import ConfigError
-from videomae.evaluation.evaluate import Evaluation, stride_of
-from videomae.evaluation.sharding import Progress, compute_videos, evaluating
+from videomae.data.manifest import Videos, load_videos
+from videomae.errors import ConfigError, needing
+from videomae.evaluation.evaluate import Evaluation, chosen_split, stride_of
+from videomae.evaluation.sharding import Progress, compute_videos, list_unreadable
 from videomae.hub import atomic_path, write_json
 from videomae.model.modeling import (
     VideoMAEForVideoClassification,
@@ -47,7 +47,6 @@ _L2 = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 _HELD_OUT = 5  # one in so many
 _MAX_ITERATIONS = 1000
 _LEAST_SHARE = 1e-12  # of a class that only the held-out fifth has
-_TESTED_AT_ONCE = 1024
 
 ProbeProgress = Callable[[str, int, int], None]  # (what for, videos done, in all)
 
@@ -60,60 +59,35 @@ class Features:
     values: Tensor
     bad: dict[int, str]
 
-    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (M, D), class numbers (M) and video numbers (M), M clips that could be read."""
-        kept = [row for row in range(len(self.videos)) if row not in self.bad]
-        labels, num_clips = torch.tensor(self.videos.class_numbers()), self.values.shape[1]
-        return (
-            self.values[kept].flatten(0, 1),
-            labels[kept].repeat_interleave(num_clips),
-            torch.tensor(kept).repeat_interleave(num_clips),
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
     """The figures of a linear probe and of nearest neighbours.
 
     knn, linear: of the videos that were tested. l2: the penalty that was chosen; tried: each one
-    with its accuracy in percent on the held-out fifth. train: what was learned from. reused: the
-    features lay in the output folder.
+    with its accuracy in percent on the held-out fifth. num_train: videos learned from. unreadable:
+    the reason for each video of either set that could not be read. reused: the features lay in the
+    output folder.
     """
 
     knn: Evaluation
     linear: Evaluation
     l2: float
-    tried: tuple[tuple[float, float], ...]
-    train: Features
+    tried: list[tuple[float, float]]
+    num_train: int
+    unreadable: list[str]
     reused: bool = False
-
-    @property
-    def num_train(self) -> int:
-        """Videos learned from; unreadable ones are left out."""
-        return len(self.train.videos) - len(self.train.bad)
-
-    def unreadable(self) -> list[str]:
-        """The videos that could not be read, each with its reason."""
-        found = [
-            (str(videos.items[row]), reason)
-            for videos, bad in (
-                (self.train.videos, self.train.bad),
-                (self.knn.videos, self.knn.bad),
-            )
-            for row, reason in bad.items()
-        ]
-        return [reason if path in reason else f"{path}: {reason}" for path, reason in found]
 
     def rows(self) -> list[tuple[str, str]]:
         """The figures, named and written out, for people."""
         return [
             ("k-NN top-1", f"{self.knn.top1:.2f} %"),
             ("linear probe top-1", f"{self.linear.top1:.2f} %"),
-            ("linear probe top-5", f"{self.linear.top5:.2f} %"),
+            ("linear probe top-5", f"{self.linear.figures()['top5']:.2f} %"),
             ("L2 penalty", f"{self.l2:g}"),
             ("learned from", f"{self.num_train:,} videos"),
             ("tested on", f"{self.knn.num_videos:,} videos"),
-            ("unreadable", f"{len(self.unreadable()):,}"),
+            ("unreadable", f"{len(self.unreadable):,}"),
         ]
 
 
@@ -139,16 +113,18 @@ def linear_probe(
     found = _read_features(settings.output / FEATURES_NAME, key, train_videos, test_videos)
     reused = all(machine.gather([found is not None]))
     if found is None or not reused:
-
-        def features(what: str, videos: Videos, num_clips: int) -> Features:
-            maker = ViewMaker(model.config, processor, num_clips=num_clips)
-            report = functools.partial(on_progress, what) if on_progress else None
-            return compute_features(settings, machine, model, videos, maker, report)
-
-        found = (
-            features("learning", train_videos, settings.num_clips),
-            features("testing", test_videos, 1),
-        )
+        plan = (("learning", train_videos, settings.num_clips), ("testing", test_videos, 1))
+        found = [
+            compute_features(
+                settings,
+                machine,
+                model,
+                videos,
+                ViewMaker(model.config, processor, num_clips=num_clips),
+                functools.partial(on_progress, what) if on_progress else None,
+            )
+            for what, videos, num_clips in plan
+        ]
         if machine.is_main:
             _write_features(settings.output / FEATURES_NAME, key, *found)
     result = probe(*found, num_neighbours=settings.num_neighbours)
@@ -163,9 +139,7 @@ def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
     """Load the videos to learn from, and those to test on, in the classes of the first."""
     train = load_videos(settings.data, settings.split)
     data = settings.eval_data or settings.data
-    split = settings.eval_split or next(
-        (name for name in ("test", "val") if has_split(data, name)), None
-    )
+    split = chosen_split(data, settings.eval_split)
     if settings.eval_data is None and split in (None, settings.split):
         raise ConfigError(
             f"{data} has no split test or val to be tested on; name another folder with "
@@ -212,82 +186,72 @@ def compute_features(
         means: Tensor = tokens.float().mean(1)  # (B, D)
         return means if norm is None else norm(means)
 
-    with evaluating(model):
-        values, bad = compute_videos(
-            videos,
-            maker,
-            compute,
-            lambda clips: clips,
-            shape=(maker.num_views, model.config.hidden_size),
-            machine=machine,
-            batch_size=settings.batch_size,
-            num_workers=settings.num_workers,
-            on_progress=on_progress,
-        )
+    values, bad = compute_videos(
+        model,
+        videos,
+        maker,
+        compute,
+        lambda clips: clips,
+        shape=(maker.num_views, model.config.hidden_size),
+        machine=machine,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        on_progress=on_progress,
+    )
     return Features(videos, values, bad)
 
 
 def probe(train: Features, test: Features, *, num_neighbours: int = 20) -> ProbeResult:
     """Learn classes from some features and test on others; the same answer each time."""
-    rows, labels, videos = train.rows()
-    num_classes = len(train.videos.classes)
-    if len(train.videos) - len(train.bad) < _HELD_OUT:
+    kept = [row for row in range(len(train.videos)) if row not in train.bad]
+    if len(kept) < _HELD_OUT:
         reasons = "; ".join(list(train.bad.values())[:5])
         raise ConfigError(
             f"{len(train.bad)} of {len(train.videos)} videos to learn from cannot be read, and the "
             f"others are less than {_HELD_OUT}: {reasons}"
         )
-    tried, l2 = choose_l2(rows, labels, videos, num_classes)
-    linear = fit_linear(rows, labels, l2=l2)
-    tested = test.values[:, 0]  # (N, D)
-    readable = ~tested[:, 0].isnan()
-    scores = torch.full((2, len(tested), num_classes), torch.nan)
-    scores[0, readable] = knn_scores(
-        rows, labels, tested[readable], num_classes, num_neighbours=num_neighbours
+    num_clips = train.values.shape[1]
+    rows = train.values[kept].flatten(0, 1)  # (M, D)
+    labels = torch.tensor(train.videos.class_numbers())[kept].repeat_interleave(num_clips)  # (M)
+    videos = torch.tensor(kept).repeat_interleave(num_clips)  # (M), their numbers
+    tried, l2 = choose_l2(rows, labels, videos, len(train.videos.classes))
+
+    def test_on(classifier: Any) -> Evaluation:
+        scores = class_shares(classifier, test.values[:, 0], len(train.videos.classes)).float()
+        return Evaluation("single_label", test.videos, 1, 1, scores, test.bad)
+
+    return ProbeResult(
+        knn=test_on(fit_neighbours(rows, labels, num_neighbours)),
+        linear=test_on(fit_linear(rows, labels, l2=l2)),
+        l2=l2,
+        tried=tried,
+        num_train=len(kept),
+        unreadable=[
+            line for part in (train, test) for line in list_unreadable(part.videos, part.bad)
+        ],
     )
-    scores[1, readable] = linear_scores(linear, tested[readable], num_classes).float()
-    knn, fitted = (Evaluation("single_label", test.videos, 1, 1, x, test.bad) for x in scores)
-    return ProbeResult(knn, fitted, l2, tuple(tried), train)
 
 
-def knn_scores(
-    train: Tensor,
-    labels: Tensor,
-    test: Tensor,
-    num_classes: int,
-    *,
-    num_neighbours: int = 20,
-    temperature: float = _TEMPERATURE,
-) -> Tensor:
-    """Shares of the classes by the votes of the nearest: (M, D), (M), (N, D) -> (N, K).
+def fit_neighbours(features: Tensor, labels: Tensor, num_neighbours: int) -> Any:
+    """Features (M, D) and their class numbers (M) as a classifier by the votes of the nearest.
 
-    Near is a large cosine, and a vote weighs exp(cosine / temperature).
-
-    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> knn_scores(rows, torch.tensor([1, 0]), rows[:1], 2, temperature=1.0)  # e : 1
-    tensor([[0.2689, 0.7311]])
+    Near is a large cosine, and a vote weighs exp(cosine / 0.07).
     """
-    train = F.normalize(train.float(), dim=-1)
-    found = []
-    for part in torch.split(F.normalize(test.float(), dim=-1), _TESTED_AT_ONCE):
-        cosines, rows = (part @ train.T).topk(min(num_neighbours, len(train)))  # (N, k)
-        # Counted from the nearest, so that no temperature overflows: shares stay the same.
-        votes = ((cosines - cosines[:, :1]) / temperature).exp()
-        sums = torch.zeros(len(part), num_classes).scatter_add_(1, labels[rows], votes)
-        found.append(sums / sums.sum(1, keepdim=True))
-    return torch.cat(found) if found else torch.zeros(0, num_classes)
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(
+        min(num_neighbours, len(labels)),
+        metric="cosine",  # as a distance: 1 - cosine
+        weights=lambda distances: np.exp(-distances / _TEMPERATURE),
+    ).fit(features.double().numpy(), labels.numpy())
 
 
 def new_linear() -> Any:
     """A pipeline of scikit-learn: standardised features, then multinomial logistic regression."""
-    try:
+    with needing("a linear probe"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise ConfigError(
-            'a linear probe needs more packages: pip install "videomae[train]"'
-        ) from None
     regression = LogisticRegression(tol=1e-6, max_iter=_MAX_ITERATIONS, warm_start=True)
     return make_pipeline(StandardScaler(), regression)
 
@@ -299,18 +263,25 @@ def fit_linear(features: Tensor, labels: Tensor, *, l2: float, linear: Any = Non
     found by L-BFGS in float64. `linear`: a fitted one to go on from; by default it starts anew.
     """
     linear = new_linear() if linear is None else linear
-    if len(set(labels.tolist())) == 2:
+    if len(labels.bincount().nonzero()) == 2:
         l2 /= 2  # its one column of weights is the difference of two, which have half the penalty
     linear.set_params(logisticregression__C=1 / (l2 * len(labels)))
     return linear.fit(features.double().numpy(), labels.numpy())
 
 
-def linear_scores(linear: Any, features: Tensor, num_classes: int) -> Tensor:
-    """Shares of all classes: (N, D) -> (N, K) float64; 0 for one that was not learned from."""
-    shares = torch.zeros(len(features), num_classes, dtype=torch.float64)
-    if len(features):
-        found = linear.predict_proba(features.double().numpy())
-        shares[:, linear.classes_] = torch.from_numpy(found)
+def class_shares(classifier: Any, features: Tensor, num_classes: int) -> Tensor:
+    """Shares of all classes: (N, D) -> (N, K) float64; 0 for one that was not learned from.
+
+    A row of NaN, which is a video that could not be read, stays one.
+    """
+    readable = ~features[:, 0].isnan()
+    shares = torch.full((len(features), num_classes), torch.nan, dtype=torch.float64)
+    if readable.any():
+        found = np.zeros((int(readable.sum()), num_classes))
+        found[:, classifier.classes_] = classifier.predict_proba(
+            features[readable].double().numpy()
+        )
+        shares[readable] = torch.from_numpy(found)
     return shares
 
 
@@ -327,7 +298,7 @@ def choose_l2(
     linear, tried, losses = None, [], []
     for l2 in _L2:
         linear = fit_linear(features[~held], labels[~held], l2=l2, linear=linear)
-        shares, wanted = linear_scores(linear, features[held], num_classes), labels[held]
+        shares, wanted = class_shares(linear, features[held], num_classes), labels[held]
         tried.append((l2, 100 * float((shares.argmax(1) == wanted).double().mean())))
         losses.append((float(F.nll_loss(shares.clamp(min=_LEAST_SHARE).log(), wanted)), l2))
     return tried, min(losses)[1]
@@ -376,41 +347,34 @@ def _write_features(path: Path, key: str, *sets: Features) -> None:
         np.savez(temporary, **arrays)
 
 
-def _read_features(
-    path: Path, key: str, train: Videos, test: Videos
-) -> tuple[Features, Features] | None:
+def _read_features(path: Path, key: str, train: Videos, test: Videos) -> list[Features] | None:
     """Features written for the same key; None where others lie there, or none."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
                 return None
-            first, second = (
+            return [
                 Features(
                     videos,
                     torch.from_numpy(arrays[name]),
                     {int(row): why for row, why in json.loads(str(arrays[f"{name}_bad"])).items()},
                 )
                 for name, videos in (("train", train), ("test", test))
-            )
-            return first, second
+            ]
     except (OSError, ValueError, KeyError):
         return None  # none, or damaged: they are computed again
 
 
 def _summary(settings: LinearProbeSettings, result: ProbeResult) -> dict[str, Any]:
+    names = ("model", "data", "split", "eval_data", "eval_split", "num_clips", "num_neighbours")
+    given = {name: getattr(settings, name) for name in names}
     return {
-        "model": settings.model,
-        "data": str(settings.data),
-        "split": settings.split,
-        "eval_data": None if settings.eval_data is None else str(settings.eval_data),
-        "eval_split": settings.eval_split,
-        "num_clips": settings.num_clips,
-        "num_neighbours": settings.num_neighbours,
+        **{name: str(value) if isinstance(value, Path) else value for name, value in given.items()},
         "knn": {name: round(value, 4) for name, value in result.knn.figures().items()},
         "linear": {name: round(value, 4) for name, value in result.linear.figures().items()},
         "l2": result.l2,
         "held_out_top1": {f"{l2:g}": round(value, 4) for l2, value in result.tried},
         "num_train": result.num_train,
         "num_test": result.knn.num_videos,
-        "unreadable": result.unreadable(),
+        "unreadable": result.unreadable,
     }

@@ -4,7 +4,8 @@ N videos, V views of each, D numbers that the model gives for a view.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ def views_of(video: Video, maker: ViewMaker) -> Tensor:
 
 
 def compute_videos(
+    model: nn.Module,
     videos: Videos,
     maker: ViewMaker,
     compute: Callable[[Tensor], Tensor],
@@ -34,17 +36,16 @@ def compute_videos(
     machine: Machine,
     batch_size: int,
     num_workers: int,
-    in_step: bool = False,
     on_progress: Progress | None = None,
 ) -> tuple[Tensor, dict[int, str]]:
     """Run each video through a model: what `combine` makes of its views, (N, *shape).
 
-    `compute` takes views (B, T, C, H, W), B up to `batch_size`, and gives (B, D); `combine` takes
-    those of one video (V, D) and gives `shape`. Each video is decoded once and never replaced by
-    another: one that cannot be read, in two tries, is NaN, and its row has the reason in the dict.
+    `compute` runs the model, which is in evaluation mode meanwhile, on views (B, T, C, H, W), B up
+    to `batch_size`, and gives (B, D); `combine` takes those of one video (V, D) and gives `shape`.
+    Each video is decoded once and never replaced by another: one that cannot be read, in two
+    tries, is NaN, and its row has the reason in the dict.
 
     Of several processes each takes the videos rank, rank + world, ..., and all get all the results.
-    `in_step`: the model is split over them, so that all must call it equally often.
     """
     count, at_once = len(videos), max(batch_size // maker.num_views, 1)
     num_calls = 0
@@ -55,38 +56,41 @@ def compute_videos(
         return compute(views).cpu()
 
     made = read_ahead(
-        lambda video: (video, try_twice(views_of, video, maker)),
-        videos.items[machine.rank :: machine.world],
+        lambda row: (row, try_twice(views_of, videos.items[row], maker)),
+        range(machine.rank, count, machine.world),
         num_threads=num_workers,
         num_ahead=at_once,
     )
-    rows: list[Tensor | str] = []
-    with contextlib.closing(made):
-        for _, row in run_views(made, counted, batch_size):
-            rows.append(row if isinstance(row, str) else _checked(combine(row)))
+    answers: list[tuple[int, Tensor | str]] = []
+    with evaluating(model), contextlib.closing(made):
+        for row, outputs in run_views(made, counted, batch_size):
+            answer = outputs if isinstance(outputs, str) else combine(outputs)
+            if isinstance(answer, Tensor) and not answer.isfinite().all():
+                answer = "the model's answer is no number; try dtype=float32"
+            # A piece of the batch would keep, and pickle, the whole of it.
+            answers.append((row, answer if isinstance(answer, str) else answer.clone()))
             if on_progress and machine.is_main:
-                on_progress(min(len(rows) * machine.world, count), count)
-    if in_step:
-        most = -(-count // (machine.world * at_once)) * -(-at_once * maker.num_views // batch_size)
-        config = maker.config
-        nothing = torch.zeros(1, config.num_frames, config.num_channels, *config.image_hw)
-        while num_calls < most:
-            counted(nothing)
-    every = machine.gather([rows])
+                on_progress(min(len(answers) * machine.world, count), count)
+        if is_split(model):  # the processes must call it equally often
+            batches = math.ceil(count / (machine.world * at_once))
+            most = batches * math.ceil(at_once * maker.num_views / batch_size)
+            config = maker.config
+            nothing = torch.zeros(1, config.num_frames, config.num_channels, *config.image_hw)
+            while num_calls < most:
+                counted(nothing)
     values, bad = torch.full((count, *shape), torch.nan), {}
-    for number in range(count):
-        row = every[number % machine.world][number // machine.world]
-        if isinstance(row, str):
-            bad[number] = row
+    for row, answer in sorted(machine.gather(answers), key=lambda pair: pair[0]):
+        if isinstance(answer, str):
+            bad[row] = answer
         else:
-            values[number] = row
+            values[row] = answer
     return values, bad
 
 
-def _checked(row: Tensor) -> Tensor | str:
-    if not row.isfinite().all():
-        return "the model's answer is no number; try dtype=float32"
-    return row.clone()  # a piece of the batch would keep, and pickle, the whole of it
+def list_unreadable(videos: Videos, bad: Mapping[int, str]) -> list[str]:
+    """The reasons, by row, why videos could not be read, each with the video's name."""
+    pairs = [(str(videos.items[row]), reason) for row, reason in bad.items()]
+    return [reason if name in reason else f"{name}: {reason}" for name, reason in pairs]
 
 
 @contextlib.contextmanager
@@ -103,5 +107,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def is_split(model: nn.Module) -> bool:
-    """Tell whether the model's weights lie split over the processes."""
+    """Whether the model's weights lie split over the processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
