@@ -150,10 +150,10 @@ def test_damage_inside_is_found_by_decoding_all(data: Path, tmp_path: Path) -> N
     path.write_bytes(raw)
     assert len(prepare(data, tmp_path / "quick").survey.unreadable) == 1
     found = prepare(data, tmp_path / "whole", check="decode").survey
-    assert [Path(row.video.path).name for row in found.unreadable] == ["long.mp4", "bad.mp4"]
+    assert [Path(row.path).name for row in found.unreadable] == ["long.mp4", "bad.mp4"]
     # to make a video small it is decoded, too
     small = prepare(data, tmp_path / "small", resize_short=32).survey
-    assert [Path(row.video.path).name for row in small.unreadable] == ["long.mp4", "bad.mp4"]
+    assert [Path(row.path).name for row in small.unreadable] == ["long.mp4", "bad.mp4"]
 
 
 def test_short_and_double_videos_are_told(put: Callable[..., Path], tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_short_and_double_videos_are_told(put: Callable[..., Path], tmp_path: Pa
     encode(tmp_path / "data/train/walk/short.mp4", scene(9))
     survey = prepare(tmp_path / "data", tmp_path / "out").survey
     across, within = survey.duplicates()
-    assert [[Path(row.video.path).name for row in group] for group in across] == [
+    assert [[Path(row.path).name for row in group] for group in across] == [
         ["a.mp4", "a again.mp4"]
     ]
-    assert [[row.video.label for row in group] for group in within] == [["run", "walk"]]
-    assert [row.num_frames for row in survey.short] == [9]
+    assert [[row.label for row in group] for group in within] == [["run", "walk"]]
+    assert [row.num_part_frames for row in survey.short] == [9]
     assert len(survey.usable) == 5
     assert survey.warnings() == [
         "the same in several of the splits train, val: 1 video; models would be tested on what "
@@ -179,7 +179,7 @@ def test_short_and_double_videos_are_told(put: Callable[..., Path], tmp_path: Pa
     ]
     shorter = prepare(tmp_path / "data", tmp_path / "out", min_frames=10).survey
     assert len(shorter.usable) == 4
-    assert [row.num_frames for row in shorter.too_short] == [9]
+    assert [row.num_part_frames for row in shorter.too_short] == [9]
 
 
 def test_kinetics_files_are_found_wherever_they_lie(
@@ -198,7 +198,7 @@ def test_kinetics_files_are_found_wherever_they_lie(
         "-a_000001_000011.mp4", "b_000001_000011.mkv", "c_000001_000011.mp4",
         "d_000001_000011.mp4",
     ]  # fmt: skip
-    assert "/val/d_" in result.survey.usable[3].video.path
+    assert "/val/d_" in result.survey.usable[3].path
     assert [item.path for item in result.survey.missing] == ["gone_000001_000011"]
     assert result.survey.left_out() == [
         "missing: 1 video of 5, such as gone_000001_000011 (k400.csv, line 6)"
@@ -220,19 +220,19 @@ def test_frame_folders_keep_their_parts(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("clip 1 20\nfilm 9601 5\nfilm 9700 5\n")
     options: dict[str, Any] = {"layout": "v2-pretrain"}
     result = prepare(tmp_path / "train.txt", tmp_path / "out", **options)
-    whole, part = (row.video for row in result.survey.usable)
+    whole, part = result.survey.usable
     assert (whole.first_frame, whole.num_frames) == (None, None)
     assert (part.first_frame, part.num_frames) == (11, 5)
     (bad,) = result.survey.unreadable
     assert "has no image number 9700; its images are numbered 9590 to 9619" in bad.reason
     options["resize_short"] = 32
     small = prepare(tmp_path / "train.txt", tmp_path / "small", **options).survey
-    assert [row.video.path for row in small.usable] == [
+    assert [row.path for row in small.usable] == [
         str(tmp_path / "small" / "videos" / name) for name in ("clip.mp4", "film_11_16.mp4")
     ]
-    got = read_frames(small.usable[1].video.path, range(5))
+    got = read_frames(small.usable[1].path, range(5))
     assert numbers(got) == [11, 12, 13, 14, 15]
-    assert small.usable[1].video.num_frames is None
+    assert small.usable[1].num_frames is None
 
 
 def test_a_folder_of_two_kinds_of_images_is_told(tmp_path: Path) -> None:
@@ -249,16 +249,16 @@ def test_resized_videos_mirror_the_source_and_stay(
 ) -> None:
     put("data/run/a.mkv", 4)
     result = prepare(data, tmp_path / "out", resize_short=32)
-    assert [row.video.path for row in result.survey.usable] == [
+    assert [row.path for row in result.survey.usable] == [
         str(tmp_path / "out" / "videos" / name)
         for name in ("run/a.mkv.mp4", "run/a.mp4.mp4", "run/b.mp4", "walk/a.mp4", "walk/b.mp4")
     ]
     for row in result.survey.usable:
-        info = probe(row.video.path)
+        info = probe(row.path)
         assert (info.num_frames, info.height, info.width) == (LENGTH, 32, 42)
     assert result.manifest
     assert "\nvideos/run/b.mp4,run,train\n" in result.manifest.read_text()
-    paths = [Path(row.video.path) for row in result.survey.usable]
+    paths = [Path(row.path) for row in result.survey.usable]
     before = [path.stat().st_mtime_ns for path in paths]
     paths[1].unlink()
     prepare(data, tmp_path / "out", resize_short=32)
@@ -276,7 +276,7 @@ def test_no_name_leads_out_of_the_output(put: Callable[..., Path], tmp_path: Pat
     lines = ["../secret/x.mp4 0", "x.mp4 1", str(tmp_path / "lists" / long_name) + " 1"]
     (tmp_path / "lists" / "train.csv").write_text("\n".join(lines))
     result = prepare(tmp_path / "lists" / "train.csv", tmp_path / "out", resize_short=32)
-    places = [Path(row.video.path) for row in result.survey.usable]
+    places = [Path(row.path) for row in result.survey.usable]
     videos = tmp_path / "out" / "videos"
     assert [place.relative_to(videos).parts[0] for place in places] == ["secret", "lists", "lists"]
     assert all(place.is_file() and ".." not in place.parts for place in places)
@@ -366,8 +366,8 @@ def test_shards_are_a_source_too(data: Path, tmp_path: Path) -> None:
     source = tmp_path / "first" / "shards"
     (source / "val-000009.tar").write_bytes(b"no tar" * 200)
     result = prepare(source, tmp_path / "second", resize_short=32)
-    assert result.survey.layout == "shards"
-    assert result.survey.classes == ("run", "walk")
+    assert result.survey.listing.layout == "shards"
+    assert result.survey.listing.classes == ("run", "walk")
     assert len(result.survey.usable) == 4
     assert "is no readable tar" in result.survey.unreadable[0].reason
     assert result.manifest
@@ -390,11 +390,11 @@ def test_foreign_shards_tell_labels_by_number_or_words(clips: list[Path], tmp_pa
     video = clips[0].read_bytes()
     shard("a.tar", {"d/1.mp4": video, "d/1.cls": b"2\n", "d/2.mp4": clips[1].read_bytes()})
     got = prepare(tmp_path / "a.tar", tmp_path / "out").survey
-    assert [row.video.label for row in got.usable] == ["2", ""]
-    assert got.classes == ("0", "1", "2")
+    assert [row.label for row in got.usable] == ["2", ""]
+    assert got.listing.classes == ("0", "1", "2")
     shard("a.tar", {"1.left.mp4": video, "1.txt": b"riding a bike", "1.cls": b"2"})
     got = prepare(tmp_path / "a.tar", tmp_path / "words").survey
-    assert [row.video.label for row in got.usable] == ["riding a bike"]
+    assert [row.label for row in got.usable] == ["riding a bike"]
 
 
 def test_frame_folders_do_not_fit_into_shards(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_frame_folders_do_not_fit_into_shards(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"1 videos are folders of frames, .* --resize-short"):
         prepare(tmp_path / "data", tmp_path / "out", shards=True)
     got = prepare(tmp_path / "data", tmp_path / "out", shards=True, resize_short=32)
-    assert got.survey.usable[0].video.path.endswith("shards/train-000000.tar")
+    assert got.survey.usable[0].path.endswith("shards/train-000000.tar")
 
 
 def test_addresses_are_kept_and_said_to_be_unopened(
@@ -412,7 +412,7 @@ def test_addresses_are_kept_and_said_to_be_unopened(
     (tmp_path / "train.csv").write_text("a.mp4 0\np2:s3://bucket/x y.mp4 1\n")
     options: dict[str, Any] = {"resize_short": 32, "shards": True}
     result = prepare(tmp_path / "train.csv", tmp_path / "out", **options)
-    assert "s3://bucket/x y.mp4" in [row.video.path for row in result.survey.usable]
+    assert "s3://bucket/x y.mp4" in [row.path for row in result.survey.usable]
     assert result.survey.warnings()[-1] == "addresses, not opened: 1 video"
 
 
@@ -424,11 +424,11 @@ def test_a_manifest_is_a_source_and_seconds_are_kept(
     (tmp_path / "mine.csv").write_text("\n".join([*lines, "long.mp4,b,val,7,8"]))
     survey = prepare(tmp_path / "mine.csv", tmp_path / "out", resize_short=32).survey
     (row,) = survey.usable
-    assert (row.video.start_seconds, row.video.end_seconds, row.num_frames) == (0.2, 0.4, 5)
+    assert (row.start_seconds, row.end_seconds, row.num_part_frames) == (0.2, 0.4, 5)
     assert "that part is empty" in survey.unreadable[0].reason
     monkeypatch.chdir(tmp_path.parent)
     again = prepare(Path(tmp_path.name, "mine.csv"), tmp_path / "again").survey
-    assert [row.num_frames for row in again.usable] == [5]
+    assert [row.num_part_frames for row in again.usable] == [5]
 
 
 def test_an_output_of_something_else_is_refused(data: Path, tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_an_output_inside_the_source_is_not_searched(data: Path) -> None:
     for _ in range(2):
         result = prepare(data, data / "out", resize_short=32)
         assert result.survey.num_listed == 5
-        assert result.survey.classes == ("run", "walk")
+        assert result.survey.listing.classes == ("run", "walk")
 
 
 @pytest.mark.parametrize(
@@ -486,6 +486,6 @@ def test_one_file_cannot_end_the_work(
 
 def test_frames_of_resized_videos_are_those_of_the_source(data: Path, tmp_path: Path) -> None:
     result = prepare(data, tmp_path / "out", resize_short=48, crf=10)
-    path = result.survey.usable[0].video.path
+    path = result.survey.usable[0].path
     before, after = (read_frames(p, range(LENGTH)) for p in (data / "run" / "a.mp4", path))
     assert np.abs(before.astype(int) - after).mean() < 4

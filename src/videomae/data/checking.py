@@ -7,12 +7,13 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, is_address, open_video, part_of
+from videomae.data.manifest import Video, open_video, part_of
 from videomae.errors import VideoMAEError
 from videomae.settings import Check
 from videomae.video.folder import image_files, image_numbers
@@ -24,22 +25,6 @@ Result = TypeVar("Result")
 
 # Decoded frames that a full check holds at once.
 _CHECKED_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A row of the manifest to be, and what is known of its video.
-
-    info: None for what was not looked at (an address) or cannot be read. num_frames: frames of the
-    part that counts. reason: why it is left out, "" if it is not. content: the same for files of
-    the same bytes, "" where it was not looked at.
-    """
-
-    video: Listed
-    info: VideoInfo | None = None
-    num_frames: int = 0
-    reason: str = ""
-    content: str = ""
 
 
 class Work:
@@ -113,29 +98,27 @@ class Work:
         self._file.close()
 
 
-def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Checked], list[Listed]]:
-    """The rows whose files are there, and those that are missing; parts counted from frame 0."""
+def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Listed], list[Listed]]:
+    """The videos whose files are there, and those that are missing; parts counted from frame 0."""
     paths = {item: _exact(item, root) for item in items}
     lost = [item for item, path in paths.items() if path is None and item.by_name]
     named = _by_stem(root, {_stem(item.path) for item in lost}) if lost else {}
     for item in lost:
         paths[item] = _best(item, named.get(_stem(item.path), []))
-    found = [_row(item, path) for item in items if (path := paths[item]) is not None]
+    found = [_from_frame_0(replace(item, path=path)) for item in items if (path := paths[item])]
     return found, [item for item in items if paths[item] is None]
 
 
 def _exact(item: Listed, root: Path) -> str | None:
-    if is_address(item.path):
+    if item.is_remote:
         return item.path
     path = root.absolute() / item.path
-    try:
+    with suppress(OSError, ValueError):  # too long, a zero byte
         if path.exists():
             return str(path)
         # A name without suffix was taken for an mp4; it may be a folder of frames.
         if path.suffix == ".mp4" and path.with_suffix("").is_dir():
             return str(path.with_suffix(""))
-    except (OSError, ValueError):  # too long, a zero byte
-        return None
     return None
 
 
@@ -167,31 +150,28 @@ def _best(item: Listed, paths: Sequence[str]) -> str | None:
     return max(paths, key=lambda path: len(likely & set(Path(path).parts)), default=None)
 
 
-def _row(item: Listed, path: str) -> Checked:
-    """The row of a file that is there; the part of a folder of frames in numbers from 0."""
-    video = replace(item, path=path)
-    if item.damage:
-        return Checked(video, reason=f"{path}: {item.damage}")
-    if video.num_frames is None or video.offset is not None or video.is_remote:
-        return Checked(video)
-    images = image_numbers(Path(path))
+def _from_frame_0(row: Listed) -> Listed:
+    """The same video, the part of a folder of frames in numbers from 0."""
+    if row.reason or row.num_frames is None or row.offset is not None or row.is_remote:
+        return row
+    images = image_numbers(Path(row.path))
     if images is None:  # a video file, or a folder without images, which probing will find
-        return Checked(replace(video, first_frame=None, num_frames=None))
-    first = item.first_frame or 0
-    if item.first_number is not None:
-        if item.first_number not in images:
+        return replace(row, first_frame=None, num_frames=None)
+    first = row.first_frame or 0
+    if row.first_number is not None:
+        if row.first_number not in images:
             reason = (
-                f"{path}: has no image number {item.first_number}; its images are numbered "
+                f"{row.path}: has no image number {row.first_number}; its images are numbered "
                 f"{min(images)} to {max(images)}"
             )
-            return Checked(video, reason=reason)
-        first = images.index(item.first_number)
-    if first == 0 and video.num_frames == len(images):
-        return Checked(replace(video, first_frame=None, num_frames=None))
-    return Checked(replace(video, first_frame=first))
+            return replace(row, reason=reason)
+        first = images.index(row.first_number)
+    if first == 0 and row.num_frames == len(images):
+        return replace(row, first_frame=None, num_frames=None)
+    return replace(row, first_frame=first)
 
 
-def check(rows: Sequence[Checked], work: Work, *, how: Check = "quick") -> list[Checked]:
+def check(rows: Sequence[Listed], work: Work, *, how: Check = "quick") -> list[Listed]:
     """Open every video once and read its first, middle and last frame, or with "decode" all.
 
     Rows that cannot be read get a reason; addresses are passed over.
@@ -207,18 +187,18 @@ def check(rows: Sequence[Checked], work: Work, *, how: Check = "quick") -> list[
         except Exception as error:  # a decoder's accident with one file must not end hours of work
             return f"{file}: cannot be read ({type(error).__name__}: {error})"
 
-    local = [row for row in rows if not row.reason and not row.video.is_remote]
-    infos = work.each("checking", probe, [row.video.file for row in local])
-    return [row if row.reason else _checked(row, infos.get(row.video.file)) for row in rows]
+    local = [row.file for row in rows if not row.reason and not row.is_remote]
+    infos = work.each("checking", probe, local)
+    return [row if row.reason else _checked(row, infos.get(row.file)) for row in rows]
 
 
-def _checked(row: Checked, info: VideoInfo | str | None) -> Checked:
+def _checked(row: Listed, info: VideoInfo | str | None) -> Listed:
     if info is None:
         return row
     if isinstance(info, str):
         return replace(row, reason=info)
     try:
-        return replace(row, info=info, num_frames=len(part_of(row.video, info)))
+        return replace(row, info=info, num_part_frames=len(part_of(row, info)))
     except VideoMAEError as error:
         return replace(row, reason=str(error))
 
@@ -266,19 +246,19 @@ def stamp_of(video: Video) -> list[int]:
     return [sum(each.st_size for each in statuses), max(times, default=status.st_mtime_ns)]
 
 
-def compare(rows: Sequence[Checked], work: Work) -> list[Checked]:
+def compare(rows: Sequence[Listed], work: Work) -> list[Listed]:
     """Give each readable video a name for its content; only files of one size are read for it."""
 
     def digest(file: Video) -> str:
         key = f"sha256 {file.path} {file.offset}"
         return str(work.once(key, stamp_of(file), lambda: _sha256(file)))
 
-    size_of = {row.video.file: stamp_of(row.video)[0] for row in rows if row.info}
+    size_of = {row.file: stamp_of(row)[0] for row in rows if row.info}
     times = Counter(size_of.values())
     alike = [file for file, size in size_of.items() if times[size] > 1]
     digests = work.each("comparing contents", digest, alike)
     return [
-        replace(row, content=digests.get(row.video.file, str(row.video.file))) if row.info else row
+        replace(row, content=digests.get(row.file, str(row.file))) if row.info else row
         for row in rows
     ]
 

@@ -6,8 +6,8 @@
     abc/x 58 5             v2-finetune, mmaction2: a folder of frames, how many, its class
     abc/x 0 58 5           mmaction2-offset: a folder, frames to leave out, how many, its class
 
-Names may hold spaces: the numbers are taken from the right end, or a name stands in quotes. Nothing
-here opens a video; what the disk says comes in as a function, and only `read_text` reads a file.
+Names may hold spaces: the numbers are taken from the right end, or a name stands in quotes. Videos
+are not opened here, and what the disk says of folders comes in as a function.
 """
 
 import csv
@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from videomae.data.manifest import LABEL_SEPARATOR, Video
 from videomae.errors import ConfigError
-from videomae.video.limits import VIDEO_SUFFIXES
+from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
 # Class numbers make a list of names with a place for each, so that one slip must not make millions.
 _MAX_CLASSES = 1_000_000
@@ -40,17 +41,24 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Listed(Video):
-    """A video as a list names it, before anybody looked for its file.
+    """A video that a list names, and what was found out about it.
 
-    by_name: the file may lie anywhere below the root and have any video suffix. first_number: the
-    number in the name of the image that the part begins with. origin: where it is listed, such as
-    `train.csv, line 7`. damage: why its file is no use, where that is known already.
+    origin: where it is listed, such as `train.csv, line 7`. by_name: the file may lie anywhere
+    below the root and have any video suffix. first_number: the number in the name of the image that
+    the part begins with.
+
+    reason: why it is left out, "" if it is not. info: None for what was not looked at (an address)
+    or cannot be read. num_part_frames: frames of the part that counts. content: the same for files
+    of the same bytes, "" where it was not looked at.
     """
 
-    first_number: int | None = None
-    by_name: bool = False
     origin: str = ""
-    damage: str = ""
+    by_name: bool = False
+    first_number: int | None = None
+    reason: str = ""
+    info: VideoInfo | None = None
+    num_part_frames: int = 0
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,18 +107,13 @@ def split_lines(text: str, name: str, *, delimiter: str | None = None) -> list[L
     # Not splitlines(): names may hold characters that it, but no file system, takes for line ends.
     lines = [(k, line) for k, line in enumerate(text.split("\n"), 1) if line.strip()]
     if delimiter is None:
-        delimiter = _delimiter_of([line for _, line in lines])
+        signs = {"\t": "\t", "::": "::", ",": r",\s*[+-]?\d+\s*$"}
+        fits = (sign for sign in signs if all(re.search(signs[sign], line) for _, line in lines))
+        delimiter = next(fits, None)
     return [
         replace(split_line(line, delimiter=delimiter), origin=f"{name}, line {number}")
         for number, line in lines
     ]
-
-
-def _delimiter_of(lines: Sequence[str]) -> str | None:
-    for delimiter in ("\t", "::"):
-        if lines and all(delimiter in line for line in lines):
-            return delimiter
-    return "," if lines and all(re.search(r",\s*[+-]?\d+\s*$", line) for line in lines) else None
 
 
 def split_line(line: str, *, delimiter: str | None = None) -> Line:
@@ -198,8 +201,7 @@ def _fitting(seen: Sequence[tuple[tuple[int, ...], Sequence[int]]]) -> list[str]
 
 def _mostly(facts: Iterable[bool]) -> bool:
     """Whether nine of ten hold: some folders of a large data set always lack images."""
-    every = list(facts)
-    return sum(every) >= 0.9 * len(every)
+    return fmean(facts) >= 0.9
 
 
 def understood(lines: Iterable[Line], layout: str) -> list[Listed]:
@@ -210,63 +212,39 @@ def understood(lines: Iterable[Line], layout: str) -> list[Listed]:
     """
     items = []
     for line in lines:
-        item = _path(line) if line.words else LINE_LAYOUTS[layout](line)
+        item = _understood(line, layout)
         # A store's cluster before its address is known to the published code's client alone.
         path = re.sub(r"^\w+:(?=s3://)", "", item.path)
         items.append(replace(item, path=path, origin=line.origin))
     return items
 
 
-def _path(line: Line) -> Listed:
-    return Listed(" ".join([line.path, *map(str, line.numbers)]), line.words)
-
-
-def _v1(line: Line) -> Listed:
-    _expect(line, len(line.numbers) >= 1, "PATH CLASS")
-    # A name may end in a number by itself: only the last one is the class.
-    path = " ".join([line.path, *map(str, line.numbers[:-1])])
-    # The published code reads a name without suffix as that of an mp4.
-    return Listed(path if Path(path).suffix else f"{path}.mp4", _label(line.numbers[-1:]))
-
-
-def _v2_pretrain(line: Line) -> Listed:
-    _expect(line, len(line.numbers) == 2, "PATH FIRST TOTAL")
-    first, total = line.numbers
-    if total <= 0:  # a video
-        return Listed(line.path)
-    return Listed(line.path, first_number=first, num_frames=total)
-
-
-def _v2_finetune(line: Line) -> Listed:
-    if len(line.numbers) == 1:
-        return Listed(line.path, _label(line.numbers))
-    return _mmaction2(line)
-
-
-def _mmaction2(line: Line) -> Listed:
-    if line.is_file:
-        _expect(line, len(line.numbers) >= 1, "PATH CLASS")
-        return Listed(line.path, _label(line.numbers))
-    _expect(line, len(line.numbers) >= 2, "FOLDER TOTAL CLASS")
-    total, *classes = line.numbers
-    return Listed(line.path, _label(classes), num_frames=total)
-
-
-def _mmaction2_offset(line: Line) -> Listed:
-    _expect(line, len(line.numbers) >= 3, "FOLDER OFFSET TOTAL CLASS")
-    first, total, *classes = line.numbers
-    return Listed(line.path, _label(classes), first_frame=first, num_frames=total)
-
-
-LINE_LAYOUTS: dict[str, Callable[[Line], Listed]] = {
-    "v1": _v1,
-    "vjepa2": _v1,
-    "v2-pretrain": _v2_pretrain,
-    "v2-finetune": _v2_finetune,
-    "mmaction2": _mmaction2,
-    "mmaction2-offset": _mmaction2_offset,
-    "paths": _path,
-}
+def _understood(line: Line, layout: str) -> Listed:
+    path, numbers = line.path, line.numbers
+    if line.words or layout == "paths":
+        return Listed(" ".join([path, *map(str, numbers)]), line.words)
+    if layout in ("v1", "vjepa2"):
+        _expect(line, len(numbers) >= 1, "PATH CLASS")
+        # A name may end in a number by itself: only the last one is the class.
+        path = " ".join([path, *map(str, numbers[:-1])])
+        # The published code reads a name without suffix as that of an mp4.
+        return Listed(path if Path(path).suffix else f"{path}.mp4", _label(numbers[-1:]))
+    if layout == "v2-pretrain":
+        _expect(line, len(numbers) == 2, "PATH FIRST TOTAL")
+        first, total = numbers
+        if total <= 0:  # a video
+            return Listed(path)
+        return Listed(path, first_number=first, num_frames=total)
+    if layout == "mmaction2-offset":
+        _expect(line, len(numbers) >= 3, "FOLDER OFFSET TOTAL CLASS")
+        first, total, *classes = numbers
+        return Listed(path, _label(classes), first_frame=first, num_frames=total)
+    if line.is_file or (layout == "v2-finetune" and len(numbers) == 1):
+        _expect(line, len(numbers) >= 1, "PATH CLASS")
+        return Listed(path, _label(numbers))
+    _expect(line, len(numbers) >= 2, "FOLDER TOTAL CLASS")
+    total, *classes = numbers
+    return Listed(path, _label(classes), num_frames=total)
 
 
 def _expect(line: Line, good: bool, expected: str) -> None:
@@ -318,11 +296,9 @@ def named(
         items = [replace(item, label=label_of.get(item.label, "")) for item in items]
     elif names is not None:
         known = set(names)
-        unknown = [
-            label
-            for label in sorted(labels)
-            if label not in known and not known >= {*labels[label]}
-        ]
+        unknown = sorted(
+            label for label, each in labels.items() if label not in known and not known >= {*each}
+        )
         if unknown:
             raise ConfigError(f"labels {unknown[:5]} are not among the {len(names)} of --labels")
     elif by_number and all(map(_is_number, parts)):
@@ -344,11 +320,8 @@ def split_named(name: str) -> str | None:
     >>> split_named("kinetics400_val_list_videos.txt"), split_named("validation"), split_named("my")
     ('val', 'val', None)
     """
-    words = re.findall(r"[a-z]+", name.lower())
-    for split, spellings in _SPLITS.items():
-        if any(word in spellings for word in words):
-            return split
-    return None
+    words = set(re.findall(r"[a-z]+", name.lower()))
+    return next((split for split, spellings in _SPLITS.items() if words & spellings), None)
 
 
 def read_names(path: Path) -> list[str]:

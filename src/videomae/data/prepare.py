@@ -14,12 +14,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any
 
 from videomae.data.checking import (
-    Checked,
     Progress,
     Work,
     as_json,
@@ -30,6 +28,7 @@ from videomae.data.checking import (
     find_files,
     stamp_of,
 )
+from videomae.data.lists import Listed
 from videomae.data.manifest import (
     MANIFEST_NAME,
     REPORT_NAME,
@@ -83,8 +82,8 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
     workers = settings.workers or os.cpu_count() or 1
     with closing(Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)) as work:
         rows = check(rows, work, how=settings.check)
-        too_short = [row for row in rows if row.info and row.num_frames < settings.min_frames]
-        rows = [row for row in rows if not row.info or row.num_frames >= settings.min_frames]
+        too_short = [row for row in rows if row.info and row.num_part_frames < settings.min_frames]
+        rows = [row for row in rows if not row.info or row.num_part_frames >= settings.min_frames]
         rows = compare(rows, work)
         if settings.resize_short is not None:
             rows = _resized(rows, settings, work, listing.root)
@@ -93,23 +92,11 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
         if settings.shards and rows:
             rows = pack(rows, listing.classes, settings, work)
 
-    survey = Survey(
-        printable(str(source)),
-        listing.layout,
-        listing.classes,
-        tuple(rows),
-        tuple(bad),
-        tuple(too_short),
-        tuple(missing),
-        (("root", printable(str(listing.root))), ("resize_short", str(settings.resize_short))),
-    )
+    survey = Survey(settings, listing, rows, bad, too_short, missing)
     write_json(output / REPORT_NAME, survey.as_json())
     with atomic_path(output / "report.md") as temporary:
         temporary.write_text(survey.as_markdown(), encoding="utf-8")
-    manifest = None
-    if rows:
-        videos = Videos(tuple(row.video for row in rows), listing.classes)
-        manifest = write_manifest(output, videos)
+    manifest = write_manifest(output, Videos(tuple(rows), listing.classes)) if rows else None
     return Prepared(manifest, output / "report.md", survey)
 
 
@@ -117,7 +104,7 @@ def _claim(source: Path, output: Path) -> None:
     """Refuse a folder that is the source, or holds what another source or hand has made."""
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output} is a file; name a folder")
-    if source.exists() and output.exists() and source.resolve() == output.resolve():
+    if output.exists() and source.resolve() == output.resolve():
         raise ConfigError(
             f"--output {output} is the source itself; name another folder, such as "
             f"{output / 'prepared'}"
@@ -126,7 +113,7 @@ def _claim(source: Path, output: Path) -> None:
         return
     made_of = None
     if (output / JOURNAL_NAME).is_file() and (output / REPORT_NAME).is_file():
-        made_of = read_json(output / "report.json").get("source")
+        made_of = read_json(output / REPORT_NAME).get("source")
     if made_of != printable(str(source)):
         raise ConfigError(
             f"{output} holds a manifest of {made_of or 'another source'}, not of {source}; name "
@@ -134,49 +121,65 @@ def _claim(source: Path, output: Path) -> None:
         )
 
 
-def split_off(rows: Sequence[Checked], share: float) -> list[Checked]:
+def split_off(rows: list[Listed], share: float) -> list[Listed]:
     """Call a share of each class's training videos val, where there is nothing else to test on.
 
     Which ones follows from their names below the folder that all share, so that it is the same on
     each machine. What has the same content stays together, as do the parts of one video.
     """
-    if not share or any(row.video.split != "train" for row in rows):
-        return list(rows)
-    top = common_folder([row.video.path for row in rows if not row.video.is_remote])
+    if not share or any(row.split != "train" for row in rows):
+        return rows
+    top = common_folder([row.path for row in rows if not row.is_remote])
 
-    def rank(row: Checked) -> str:
-        path = row.video.path
-        name = path if row.video.is_remote else os.path.relpath(path, top)
-        return hashlib.sha256(f"{name} {row.video.offset}".encode(errors="replace")).hexdigest()
+    def rank(group: list[Listed]) -> str:
+        paths = (row.path if row.is_remote else os.path.relpath(row.path, top) for row in group)
+        names = (f"{path} {row.offset}" for path, row in zip(paths, group, strict=True))
+        return min(hashlib.sha256(name.encode(errors="replace")).hexdigest() for name in names)
 
-    groups: dict[str, list[Checked]] = defaultdict(list)
+    groups: dict[str, list[Listed]] = defaultdict(list)
     for row in rows:
-        groups[row.content or row.video.path].append(row)
-    classes: dict[str, list[tuple[str, list[Checked]]]] = defaultdict(list)
+        groups[row.content or row.path].append(row)
+    classes: dict[str, list[list[Listed]]] = defaultdict(list)
     for group in groups.values():
-        classes[group[0].video.label].append((min(map(rank, group)), group))
+        classes[group[0].label].append(group)
     chosen = {
         row
-        for ranked in classes.values()
-        for _, group in sorted(ranked, key=itemgetter(0))[: round(share * len(ranked))]
+        for of_class in classes.values()
+        for group in sorted(of_class, key=rank)[: round(share * len(of_class))]
         for row in group
     }
-    return [
-        replace(row, video=replace(row.video, split="val")) if row in chosen else row
-        for row in rows
-    ]
+    return [replace(row, split="val") if row in chosen else row for row in rows]
 
 
 def _resized(
-    rows: Sequence[Checked], settings: PrepareSettings, work: Work, root: Path
-) -> list[Checked]:
+    rows: Sequence[Listed], settings: PrepareSettings, work: Work, root: Path
+) -> list[Listed]:
     """Rows that name the small videos; those that turn out to be damaged get a reason."""
+    short_side_px, crf, distance = settings.resize_short, settings.crf, settings.keyframe_distance
+    assert short_side_px is not None
     sources = {row: _source_of(row) for row in rows if row.info is not None and not row.reason}
     places = targets(list(dict.fromkeys(sources.values())), root)
 
     def resize(source: Video) -> VideoInfo | str:
+        place, part = Path("videos", places[source]), _part(source)
+        target = settings.output / place
+
+        def act() -> dict[str, Any]:
+            info = resize_video(
+                source.path,
+                target,
+                short_side_px=short_side_px,
+                keyframe_distance=distance,
+                crf=crf,
+                part=range(*part) if part else None,
+                data=None if source.offset is None else read_bytes(source),
+            )
+            return as_json(info)
+
+        key = f"resize {source.path} {source.offset} {part}"
+        stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
         try:
-            return _resize(source, PurePath("videos", places[source]), settings, work)
+            return VideoInfo(path=target, **work.once(key, stamp, act, output=target))
         except VideoError as error:
             return str(error)
 
@@ -187,19 +190,18 @@ def _resized(
         if isinstance(result, str):
             row = replace(row, reason=result)
         elif result is not None:
-            video = replace(row.video, path=str(result.path), offset=None, num_bytes=None)
             if _part(sources[row]):
-                video = replace(video, first_frame=None, num_frames=None)
-            row = replace(row, video=video, info=result)
+                row = replace(row, first_frame=None, num_frames=None)
+            row = replace(row, path=str(result.path), offset=None, num_bytes=None, info=result)
         results.append(row)
     return results
 
 
-def _source_of(row: Checked) -> Video:
+def _source_of(row: Listed) -> Video:
     """The source to resize: a video, a piece of a shard, or a part of a folder of frames."""
-    source = row.video.file
-    if row.info is not None and row.info.codec == "images" and row.video.first_frame is not None:
-        return replace(source, first_frame=row.video.first_frame, num_frames=row.num_frames)
+    source = row.file
+    if row.info is not None and row.info.codec == "images" and row.first_frame is not None:
+        return replace(source, first_frame=row.first_frame, num_frames=row.num_part_frames)
     return source
 
 
@@ -210,29 +212,6 @@ def _part(source: Video) -> tuple[int, int] | None:
     return source.first_frame, source.first_frame + source.num_frames
 
 
-def _resize(source: Video, place: PurePath, settings: PrepareSettings, work: Work) -> VideoInfo:
-    target, part = settings.output / place, _part(source)
-    short_side_px, crf = settings.resize_short, settings.crf
-    distance = settings.keyframe_distance
-    assert short_side_px is not None
-
-    def act() -> dict[str, Any]:
-        info = resize_video(
-            source.path,
-            target,
-            short_side_px=short_side_px,
-            keyframe_distance=distance,
-            crf=crf,
-            part=range(*part) if part else None,
-            data=None if source.offset is None else read_bytes(source),
-        )
-        return as_json(info)
-
-    key = f"resize {source.path} {source.offset} {part}"
-    stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
-    return VideoInfo(path=target, **work.once(key, stamp, act, output=target))
-
-
 def targets(sources: Sequence[Video], root: Path) -> dict[Video, str]:
     """Where below DIR/videos each small video goes: as the sources lie to each other.
 
@@ -241,11 +220,12 @@ def targets(sources: Sequence[Video], root: Path) -> dict[Video, str]:
 
         root/a/x.avi root/b/x.mp4  ->  a/x.mp4 b/x.mp4
     """
-    shared, top = common_folder([source.path for source in sources]), _absolute(root)
+    shared = common_folder(source.path for source in sources)
+    top = Path(os.path.abspath(root))  # noqa: PTH100
     top = top if shared.is_relative_to(top) else shared
     plain, kept = {}, {}
     for source in sources:
-        place = _absolute(source.path).relative_to(top)
+        place = Path(os.path.relpath(source.path, top))
         if source.offset is not None:  # a piece of a shard
             place = place.with_suffix("") / str(source.offset)
         elif part := _part(source):
@@ -271,8 +251,3 @@ def _short_name(name: str) -> str:
     if len(raw) <= _MAX_NAME_BYTES:
         return name
     return f"{os.fsdecode(raw[:150]).encode(errors='ignore').decode()}-{digest(name)}"
-
-
-def _absolute(path: Path | str) -> Path:
-    """The absolute path without `..`, links left as they are."""
-    return Path(os.path.abspath(path))  # noqa: PTH100

@@ -8,14 +8,15 @@ import json
 import os
 import random
 import tarfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from videomae.data.checking import Checked, Work, common_folder, digest, stamp_of
+from videomae.data.checking import Work, common_folder, digest, stamp_of
 from videomae.data.lists import Listed
-from videomae.data.manifest import LABEL_SEPARATOR, printable
+from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, printable
 from videomae.errors import ConfigError
 from videomae.hub import atomic_path
 from videomae.settings import PrepareSettings
@@ -34,7 +35,7 @@ def list_shard(path: Path, split: str = "train") -> list[Listed]:
     """
     place = str(path.absolute())
     videos: list[tuple[str, tarfile.TarInfo]] = []
-    labels: dict[str, tuple[int, str]] = {}
+    labels: dict[str, list[tuple[int, str]]] = defaultdict(list)
     try:
         with tarfile.open(path, "r:") as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
@@ -48,15 +49,14 @@ def list_shard(path: Path, split: str = "train") -> list[Listed]:
                     file = tar.extractfile(member)
                     text = file.read().decode("utf-8", "replace") if file else ""
                     if label := _label_in(kind, text):
-                        ranked = (_LABELS.index(kind), label)
-                        labels[key] = max(labels.get(key, ranked), ranked)
+                        labels[key].append((_LABELS.index(kind), label))
     except (OSError, tarfile.TarError) as error:
-        damage = f"is no readable tar ({error}); get the file anew"
-        return [Listed(place, split=split, origin=str(path), damage=damage)]
+        reason = f"{place}: is no readable tar ({error}); get the file anew"
+        return [Listed(place, split=split, origin=str(path), reason=reason)]
     return [
         Listed(
             place,
-            labels.get(key, (0, ""))[1],
+            max(labels[key], default=(0, ""))[1],
             split,
             offset=member.offset_data,
             num_bytes=member.size,
@@ -78,37 +78,37 @@ def _label_in(kind: str, text: str) -> str:
 
 
 def pack(
-    rows: Sequence[Checked], classes: Sequence[str], settings: PrepareSettings, work: Work
-) -> list[Checked]:
+    rows: Sequence[Listed], classes: Sequence[str], settings: PrepareSettings, work: Work
+) -> list[Listed]:
     """Write videos into shards, and return the rows that name their place in one.
 
     Those to train on are shuffled, and the rows are in the order of the shards.
     """
-    folders = [row for row in rows if row.info and row.info.codec == "images"]
+    local = [row for row in rows if row.info]
+    folders = [row for row in local if row.info and row.info.codec == "images"]
     if folders:
         raise ConfigError(
-            f"{len(folders)} videos are folders of frames, such as {folders[0].video.path}, which "
+            f"{len(folders)} videos are folders of frames, such as {folders[0].path}, which "
             "have no place in a shard; make them videos with --resize-short"
         )
-    shards: dict[Path, list[Checked]] = {}
-    for split in dict.fromkeys(["train", "val", "test", *(row.video.split for row in rows)]):
-        members = [row for row in rows if row.video.split == split and row.info is not None]
+    place = settings.output / "shards"
+    shards: dict[Path, list[Listed]] = {}
+    for split in dict.fromkeys([*SPLITS, *(row.split for row in local)]):
+        members = [row for row in local if row.split == split]
         if split == "train":  # neighbours in a shard are read together: they must not be alike
             random.Random(f"{settings.seed} shards").shuffle(members)
         for number, start in enumerate(range(0, len(members), settings.videos_per_shard)):
-            path = settings.output / "shards" / f"{split}-{number:06d}.tar"
+            path = place / f"{split}-{number:06d}.tar"
             shards[path] = members[start : start + settings.videos_per_shard]
     numbers = {name: number for number, name in enumerate(classes)}
-    top = common_folder([row.video.path for members in shards.values() for row in members])
+    top = common_folder(row.path for row in local)
 
     def write(path: Path) -> list[list[int]]:
-        members = shards[path]
-        texts = [_texts(row, numbers, top) for row in members]
-        stamps = [stamp_of(row.video) for row in members]
-        stamp = digest(json.dumps([texts, stamps]))
+        texts = [_texts(row, numbers, top) for row in shards[path]]
+        stamp = digest(json.dumps([texts, list(map(stamp_of, shards[path]))]))
 
         def act() -> list[list[int]]:
-            _write(path, members, texts)
+            _write(path, shards[path], texts)
             return [[item.offset or 0, item.num_bytes or 0] for item in list_shard(path)]
 
         places: list[list[int]] = work.once(f"shard {path.name}", stamp, act, output=path)
@@ -116,34 +116,32 @@ def pack(
 
     places = work.each("writing shards", write, shards)
     # Shards of an earlier run with other settings would be read along with these.
-    for path in (settings.output / "shards").glob("*-*.tar"):
+    for path in place.glob("*-*.tar"):
         if path not in shards and work.knows(f"shard {path.name}"):
             path.unlink()
-    packed = [row for row in rows if row.info is None]
-    for path, members in shards.items():
-        for row, (offset, num_bytes) in zip(members, places[path], strict=True):
-            video = replace(row.video, path=str(path), offset=offset, num_bytes=num_bytes)
-            packed.append(replace(row, video=video))
-    return packed
+    return [row for row in rows if row.info is None] + [
+        replace(row, path=str(path), offset=offset, num_bytes=num_bytes)
+        for path, members in shards.items()
+        for row, (offset, num_bytes) in zip(members, places[path], strict=True)
+    ]
 
 
-def _texts(row: Checked, numbers: dict[str, int], top: Path) -> tuple[str, str]:
+def _texts(row: Listed, numbers: dict[str, int], top: Path) -> tuple[str, str]:
     """The texts beside a video: all that is known as JSON, and its class number if it has one."""
-    video = row.video
     about: dict[str, Any] = {
-        "label": video.label,
-        "path": printable(os.path.relpath(video.path, top)),
-        "num_frames": row.num_frames,
+        "label": row.label,
+        "path": printable(os.path.relpath(row.path, top)),
+        "num_frames": row.num_part_frames,
     }
     for name in ("start_seconds", "end_seconds", "first_frame"):
-        if getattr(video, name) is not None:
-            about[name] = getattr(video, name)
-    if video.label not in numbers and LABEL_SEPARATOR in video.label:
-        about["labels"] = video.label.split(LABEL_SEPARATOR)
-    return json.dumps(about, sort_keys=True), str(numbers.get(video.label, ""))
+        if getattr(row, name) is not None:
+            about[name] = getattr(row, name)
+    if row.label not in numbers and LABEL_SEPARATOR in row.label:
+        about["labels"] = row.label.split(LABEL_SEPARATOR)
+    return json.dumps(about, sort_keys=True), str(numbers.get(row.label, ""))
 
 
-def _write(path: Path, rows: Sequence[Checked], texts: Sequence[tuple[str, str]]) -> None:
+def _write(path: Path, rows: Sequence[Listed], texts: Sequence[tuple[str, str]]) -> None:
     """Write one tar; equal videos make equal tars, without times, owners or rights of their own."""
     with (
         atomic_path(path) as temporary,
@@ -156,11 +154,11 @@ def _write(path: Path, rows: Sequence[Checked], texts: Sequence[tuple[str, str]]
             tar.addfile(member, file)
 
         for number, (row, (about, class_number)) in enumerate(zip(rows, texts, strict=True)):
-            key, video = f"{path.stem}-{number:06d}", row.video
-            suffix = ".mp4" if video.offset is not None else Path(video.path).suffix.lower()
-            with Path(video.path).open("rb") as file:
-                file.seek(video.offset or 0)
-                add(f"{key}{suffix}", stamp_of(video)[0], file)
+            key = f"{path.stem}-{number:06d}"
+            suffix = ".mp4" if row.offset is not None else Path(row.path).suffix.lower()
+            with Path(row.path).open("rb") as file:
+                file.seek(row.offset or 0)
+                add(f"{key}{suffix}", stamp_of(row)[0], file)
             for extension, text in (("cls", class_number), ("json", about)):
                 if text:
                     add(f"{key}.{extension}", len(text.encode()), io.BytesIO(text.encode()))

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from videomae.data.lists import (
-    LINE_LAYOUTS,
     Line,
     Listed,
     layout_of,
@@ -42,7 +41,7 @@ class Listing:
     """The videos that a source lists, in its order. root: where relative paths start."""
 
     layout: str
-    items: tuple[Listed, ...]
+    items: list[Listed]
     classes: tuple[str, ...]
     root: Path
 
@@ -68,7 +67,7 @@ def read_source(settings: PrepareSettings) -> Listing:
             Listed(**vars(video), origin=f"{path.name}, row {number}")
             for number, video in enumerate(videos.items, start=1)
         ]
-        return Listing(layout, tuple(items), videos.classes, root)
+        return Listing(layout, items, videos.classes, root)
     if layout in _READERS:
         items = _READERS[layout](settings)
     else:
@@ -76,9 +75,9 @@ def read_source(settings: PrepareSettings) -> Listing:
     if not items:
         raise ConfigError(f"{source}, read as {layout}, lists no videos")
     # Only lists and shards have numbers for labels: a class folder called 7 is not class number 7.
-    by_number = layout in (*LINE_LAYOUTS, "shards")
+    by_number = layout == "shards" or layout not in _READERS
     items, classes = named(items, names or _names_beside(folder, layout), by_number=by_number)
-    return Listing(layout, tuple(items), classes, root)
+    return Listing(layout, items, classes, root)
 
 
 def guess_layout(source: Path) -> str:

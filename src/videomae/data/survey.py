@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from videomae.data.checking import Checked
 from videomae.data.lists import Listed
-from videomae.data.manifest import classes_of, printable
+from videomae.data.manifest import SPLITS, classes_of, printable
+from videomae.data.sources import Listing
+from videomae.settings import PrepareSettings
 
 # The clips of the published models have 16 frames; shorter videos repeat some of theirs.
 SHORT_FRAMES = 16
@@ -23,68 +24,72 @@ class Survey:
     missing: listed, but not on the disk. too_short: below the least number of frames asked for.
     """
 
-    source: str
-    layout: str
-    classes: tuple[str, ...]
-    usable: tuple[Checked, ...]
-    unreadable: tuple[Checked, ...] = ()
-    too_short: tuple[Checked, ...] = ()
-    missing: tuple[Listed, ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: PrepareSettings
+    listing: Listing
+    usable: list[Listed]
+    unreadable: list[Listed]
+    too_short: list[Listed]
+    missing: list[Listed]
+
+    @property
+    def source(self) -> str:
+        """The path that was asked for, as text that any file can hold."""
+        return printable(str(self.settings.source))
 
     @property
     def num_listed(self) -> int:
+        """The number of videos, the missing ones too."""
         return sum(map(len, (self.usable, self.unreadable, self.too_short, self.missing)))
 
     @property
-    def unchecked(self) -> list[Checked]:
+    def unchecked(self) -> list[Listed]:
         """Addresses, which were not opened."""
         return [row for row in self.usable if row.info is None]
 
     @property
-    def short(self) -> list[Checked]:
+    def short(self) -> list[Listed]:
         """Usable, with fewer frames than a clip."""
-        return [row for row in self.usable if row.info and row.num_frames < SHORT_FRAMES]
+        return [row for row in self.usable if row.info and row.num_part_frames < SHORT_FRAMES]
 
     @property
     def splits(self) -> list[str]:
-        order = {"train": 0, "val": 1, "test": 2}
-        return sorted({row.video.split for row in self.usable}, key=lambda name: order.get(name, 3))
+        """The splits of the usable videos: train, val, test, then others."""
+        found = {row.split for row in self.usable}
+        return sorted(found, key=lambda name: (*SPLITS, name).index(name))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many videos each class has in each split."""
-        found: dict[str, Counter[str]] = {name: Counter() for name in self.classes}
+        found: dict[str, Counter[str]] = {name: Counter() for name in self.listing.classes}
         for row in self.usable:
-            for name in classes_of(row.video.label, found):
+            for name in classes_of(row.label, found):
                 if name in found:
-                    found[name][row.video.split] += 1
+                    found[name][row.split] += 1
         return {name: {split: each[split] for split in self.splits} for name, each in found.items()}
 
-    def duplicates(self) -> tuple[list[list[Checked]], list[list[Checked]]]:
+    def duplicates(self) -> tuple[list[list[Listed]], list[list[Listed]]]:
         """Groups of rows of the same content and part: in several splits, and in one."""
-        groups: dict[Any, list[Checked]] = defaultdict(list)
+        groups: dict[Any, list[Listed]] = defaultdict(list)
         for row in self.usable:
-            video = row.video
             if row.content:
-                part = (video.start_seconds, video.end_seconds, video.first_frame, video.num_frames)
+                part = (row.start_seconds, row.end_seconds, row.first_frame, row.num_frames)
                 groups[row.content, part].append(row)
         several = [group for group in groups.values() if len(group) > 1]
-        across = [group for group in several if len({row.video.split for row in group}) > 1]
-        return across, [group for group in several if len({row.video.split for row in group}) == 1]
+        across = [group for group in several if len({row.split for row in group}) > 1]
+        return across, [group for group in several if len({row.split for row in group}) == 1]
 
     def warnings(self) -> list[str]:
         """Things to look at before training on these videos."""
         found = []
         across, within = self.duplicates()
         if across:
-            names = sorted({row.video.split for group in across for row in group})
+            names = sorted({row.split for group in across for row in group})
             found.append(
                 f"the same in several of the splits {', '.join(names)}: {_videos(across)}; models "
                 "would be tested on what they learnt, unless one list is a copy of another"
             )
         if within:
             found.append(f"several times in one split: {_videos(within)}")
-        clash = [g for g in [*across, *within] if len({row.video.label for row in g}) > 1]
+        clash = [g for g in [*across, *within] if len({row.label for row in g}) > 1]
         if clash:
             found.append(f"the same with different labels: {_videos(clash)}")
         counts = self.counts()
@@ -103,33 +108,32 @@ class Survey:
         if len(self.unreadable) > shown:
             lines.append(f"cannot be read, too: {_videos(self.unreadable[shown:])}")
         if self.missing:
-            first = self.missing[0]
-            everything = len(self.missing) == self.num_listed
-            fix = "; say where the videos lie: --root DIR" if everything else ""
+            first, num_listed = self.missing[0], self.num_listed
+            fix = "; say where the videos lie: --root DIR"
             lines.append(
-                f"missing: {_videos(self.missing)} of {self.num_listed:,}, such as {first.path} "
-                f"({first.origin}){fix}"
+                f"missing: {_videos(self.missing)} of {num_listed:,}, such as {first.path} "
+                f"({first.origin}){fix if len(self.missing) == num_listed else ''}"
             )
         if self.too_short:
             lines.append(f"too short: {_videos(self.too_short)}")
-        return [printable(line) for line in lines]
+        return list(map(printable, lines))
 
     def summary(self) -> list[tuple[str, str]]:
         """The figures, as pairs of a name and a text."""
         infos = [row.info for row in self.usable if row.info]
         seconds = [info.duration_seconds for info in infos if info.duration_seconds is not None]
         hours = f"; {sum(seconds) / 3600:.2g} hours in all" if seconds else ""
-        splits = Counter(row.video.split for row in self.usable)
+        splits = Counter(row.split for row in self.usable)
         rows = [
-            ("read as", self.layout),
+            ("read as", self.listing.layout),
             ("listed", f"{self.num_listed:,}"),
             ("usable", f"{len(self.usable):,}"),
             ("unreadable", _number(self.unreadable)),
             ("missing", _number(self.missing)),
             ("too short", _number(self.too_short)),
             ("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)),
-            ("classes", _number(self.classes)),
-            ("frames", _spread([row.num_frames for row in self.usable if row.info])),
+            ("classes", _number(self.listing.classes)),
+            ("frames", _spread([row.num_part_frames for row in self.usable if row.info])),
             ("seconds", _spread(seconds) + hours),
             ("fps", _commonest(f"{info.fps:.4g}" for info in infos if info.fps)),
             ("sizes (px)", _commonest(f"{info.width} x {info.height}" for info in infos)),
@@ -142,25 +146,26 @@ class Survey:
         across, within = self.duplicates()
         return {
             "source": self.source,
-            "layout": self.layout,
-            "settings": dict(self.settings),
+            "layout": self.listing.layout,
+            "settings": {
+                "root": printable(str(self.listing.root)),
+                "resize_short": str(self.settings.resize_short),
+            },
             "num_listed": self.num_listed,
             "num_usable": len(self.usable),
             "summary": {name: printable(text) for name, text in self.summary()},
-            "warnings": [printable(text) for text in self.warnings()],
+            "warnings": list(map(printable, self.warnings())),
             "classes": {printable(name): each for name, each in self.counts().items()},
-            "unreadable": [
-                _entry(row) | {"reason": printable(row.reason)} for row in self.unreadable
-            ],
+            "unreadable": [_entry(row, reason=printable(row.reason)) for row in self.unreadable],
             "missing": [
-                {"path": printable(item.path), "split": item.split, "listed_in": item.origin}
-                for item in self.missing
+                {"path": printable(row.path), "split": row.split, "listed_in": row.origin}
+                for row in self.missing
             ],
-            "too_short": [_entry(row) | {"num_frames": row.num_frames} for row in self.too_short],
-            "short": [_entry(row) | {"num_frames": row.num_frames} for row in self.short],
-            "same_in_several_splits": [[_entry(row) for row in group] for group in across],
-            "same_in_one_split": [[_entry(row) for row in group] for group in within],
-            "not_opened": [_entry(row) for row in self.unchecked],
+            "too_short": [_entry(row, num_frames=row.num_part_frames) for row in self.too_short],
+            "short": [_entry(row, num_frames=row.num_part_frames) for row in self.short],
+            "same_in_several_splits": [list(map(_entry, group)) for group in across],
+            "same_in_one_split": [list(map(_entry, group)) for group in within],
+            "not_opened": list(map(_entry, self.unchecked)),
         }
 
     def as_markdown(self) -> str:
@@ -177,7 +182,7 @@ class Survey:
             ("The same video in several splits", list(map(_group, across))),
             ("The same video several times in one split", list(map(_group, within))),
             (f"Fewer than {SHORT_FRAMES} frames", [_frames(row) for row in self.short]),
-            ("Addresses, not opened", [_code(row.video.path) for row in self.unchecked]),
+            ("Addresses, not opened", [_code(row.path) for row in self.unchecked]),
         ):
             if lines:
                 more = len(lines) - _SHOWN
@@ -189,16 +194,16 @@ class Survey:
                 for name, each in counts.items()
             ]
             parts += ["## Videos per class", _table(["class", *self.splits], rows)]
-        return "\n\n".join(parts) + "\n"
+        return printable("\n\n".join(parts)) + "\n"
 
 
-def _entry(row: Checked) -> dict[str, Any]:
-    video = row.video
+def _entry(row: Listed, **more: str | int) -> dict[str, Any]:
     return {
-        "path": printable(str(video)),
-        "label": printable(video.label),
-        "split": video.split,
-        "listed_in": printable(row.video.origin),
+        "path": printable(str(row)),
+        "label": printable(row.label),
+        "split": row.split,
+        "listed_in": printable(row.origin),
+        **more,
     }
 
 
@@ -233,29 +238,27 @@ def _short(reason: str) -> str:
     return " ".join(reason.split())
 
 
-def _frames(row: Checked) -> str:
-    return f"{row.num_frames} frames: {_code(str(row.video))}"
+def _frames(row: Listed) -> str:
+    return f"{row.num_part_frames} frames: {_code(str(row))}"
 
 
-def _group(group: Iterable[Checked]) -> str:
+def _group(group: Iterable[Listed]) -> str:
     return " = ".join(
-        f"{_code(str(row.video))} ({row.video.split}{row.video.label and ', ' + row.video.label})"
-        for row in group
+        f"{_code(str(row))} ({row.split}{row.label and ', ' + row.label})" for row in group
     )
 
 
 def _code(text: str) -> str:
     """Text as it is, whatever Markdown makes of its signs."""
-    text = printable(text).replace("\n", "\\n")
-    fence = "``" if "`" in text else "`"
-    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
+    text = text.replace("\n", "\\n")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {printable(line)}" for line in lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    cells = [" | ".join(printable(cell).replace("|", "\\|") for cell in line) for line in lines]
+    cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
     return "\n".join(f"| {line} |" for line in cells)
