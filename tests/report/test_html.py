@@ -83,20 +83,21 @@ def test_scores_are_bars_with_their_numbers_beside(parts: dict[str, Part]) -> No
 
 
 def test_a_split_bar_has_a_share_and_a_figure_for_each_part(parts: dict[str, Part]) -> None:
-    text = parts["split_bar"]({"<data>": 5.0, "forward": 123.456}, "ms")
+    text = parts["split_bar"]("A", {"<data>": 5.0, "unknown": None, "forward": 123.456}, "ms")
+    assert "<figcaption>A: 128 ms</figcaption>" in text
     assert re.findall(r'<i style="flex: ([\d.]+)">', text) == ["5.0000", "123.4560"]
     assert "<span>&lt;data&gt; <b>5 ms</b></span><span>forward <b>123 ms</b></span>" in text
 
 
 def test_facts_tables_and_lists_escape_what_they_are_given(parts: dict[str, Part]) -> None:
-    assert parts["facts"]({"<a>": "1 & 2"}) == (
+    assert parts["facts"]({"<a>": "1 & 2", "unknown": ""}) == (
         '<dl class="facts"><div><dt>&lt;a&gt;</dt><dd>1 &amp; 2</dd></div></dl>'
     )
     text = parts["table"]([("<a>", "1")], ("file", "<score>"))
     cells = ["file", "&lt;score&gt;", "&lt;a&gt;", "1"]
     assert re.findall(r"<t[hd](?: .*?)?>(.*?)</t[hd]>", text) == cells
     assert "<code>&lt;v&gt;</code><br>&lt;b&gt;" in parts["bad_videos"]("T", [("<v>", "<b>")], "f")
-    assert [parts[name](()) for name in ("facts", "table")] == ["", ""]
+    assert [parts["facts"]({"unknown": ""}), parts["table"](())] == ["", ""]
 
 
 def test_a_chart_names_its_curves_and_levels_and_says_what_it_shows(parts: dict[str, Part]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from videomae.errors import ConfigError
 from videomae.recipe import write_recipe
-from videomae.report.record import number, read_run, thin
+from videomae.report.record import numbers, read_run, thin
 from videomae.settings import FinetuneSettings, PretrainSettings
 
 
@@ -59,7 +59,7 @@ def test_half_written_files_count_as_missing(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_bytes(b"\xff\xfe")
     (tmp_path / "bad_videos.json").write_text("[]")
     run = read_run(tmp_path)
-    assert (run.settings, run.environment, run.results, run.bad) == ({}, {}, {}, {})
+    assert (run.settings, run.environment, run.results, run.bad) == ({}, {}, {}, [])
 
 
 def test_long_curves_are_thinned_to_means_and_end_where_they_end() -> None:
@@ -73,4 +73,5 @@ def test_long_curves_are_thinned_to_means_and_end_where_they_end() -> None:
 
 def test_only_finite_numbers_are_numbers() -> None:
     values = [1, 2.5, True, None, "3", float("nan"), float("inf")]
-    assert [number(value) for value in values] == [1.0, 2.5, None, None, None, None, None]
+    found = numbers({str(index): value for index, value in enumerate(values)})
+    assert list(found.values()) == [1, 2.5, None, None, None, None, None]

@@ -4,15 +4,17 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from videomae.errors import ConfigError
 from videomae.report.plots import Curve
+
+Kind = TypeVar("Kind")
 
 # Curves stay quick to draw however long the run was.
 _MAX_POINTS = 500
@@ -24,7 +26,9 @@ _RECENT = 100
 class RunRecord:
     """What the files of a run say; empty where a file is missing or broken.
 
-    reports: lines of the log with a loss or a learning rate. evaluations: those with a score.
+    reports: lines of the log with a loss or a learning rate. evaluations: those with a score. Their
+    values, and those of results, are finite numbers or None. unreadable, bad: (path, reason) of
+    videos of the evaluation and of the training. summary, warnings: of the data report.
     """
 
     folder: Path
@@ -33,8 +37,11 @@ class RunRecord:
     reports: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     results: dict[str, Any]
-    bad: dict[str, Any]
-    data: dict[str, Any]
+    per_class: dict[str, float]
+    unreadable: list[tuple[str, str]]
+    bad: list[tuple[str, str]]
+    summary: dict[str, Any]
+    warnings: list[Any]
 
     @property
     def command(self) -> str | None:
@@ -54,16 +61,16 @@ class RunRecord:
 
     @property
     def step(self) -> int:
-        return round(number(self.last.get("step")) or 0)
+        return self.last.get("step") or 0
 
-    @cached_property
+    @property
     def num_steps(self) -> int | None:
         """Steps of the whole run, or None where it is not known yet."""
-        epoch, epochs = (number(v) for v in (self.last.get("epoch"), self.settings.get("epochs")))
+        epoch, epochs = self.last.get("epoch"), self.settings.get("epochs")
         if not epoch or not epochs:
             return None
         # The log rounds epochs; the steps of one are whole.
-        return round(max(round(self.step / epoch), 1) * epochs)
+        return int(max(round(self.step / epoch), 1) * epochs)
 
     @property
     def is_finished(self) -> bool:
@@ -71,37 +78,42 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        every = [number(row.get("seconds")) for row in (*self.reports, *self.evaluations)]
-        return max((value for value in every if value is not None), default=0.0)
+        rows = (*self.reports, *self.evaluations)
+        return max((row.get("seconds") or 0.0 for row in rows), default=0.0)
 
     def recent(self, key: str) -> float | None:
         """The median of a figure over the last lines of the log."""
-        values = [number(row.get(key)) for row in self.reports[-_RECENT:]]
-        known = [value for value in values if value is not None]
+        known = [row[key] for row in self.reports[-_RECENT:] if row.get(key) is not None]
         return median(known) if known else None
 
     def curve(self, key: str, *, over: str = "step") -> Curve:
         """A figure over the steps or epochs, where it is a number; thinned out."""
         rows = self.reports if over == "step" else self.evaluations
-        pairs = [(number(row.get(over)), number(row.get(key))) for row in rows]
-        known = [(x, y) for x, y in pairs if x is not None and y is not None and x > 0]
-        return thin([x for x, _ in known], [y for _, y in known])
+        known = [row for row in rows if row.get(over) and row.get(key) is not None]
+        return thin([row[over] for row in known], [row[key] for row in known])
 
 
 def read_run(folder: Path) -> RunRecord:
     """Read what there is; ConfigError where there is no such folder."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; give the output folder of a run")
-    rows = [row for row in read_log(folder) if isinstance(row, dict)]
+    rows = [numbers(row) for row in read_log(folder)]
+    results = _read(folder / "results.json")
+    data = _read(folder / "data_report.json")
+    classes = numbers(_typed(dict, results.get("per_class"))).items()
+    unreadable = [row for row in _typed(list, results.get("unreadable")) if isinstance(row, dict)]
     return RunRecord(
         folder=folder,
         settings=_read(folder / "settings.toml", tomllib.loads),
         environment=_read(folder / "environment.json"),
         reports=[row for row in rows if "loss" in row or "lr" in row],
-        evaluations=[row for row in rows if number(row.get("score")) is not None],
-        results=_read(folder / "results.json"),
-        bad=_read(folder / "bad_videos.json"),
-        data=_read(folder / "data_report.json"),
+        evaluations=[row for row in rows if row.get("score") is not None],
+        results=numbers(results),
+        per_class={name: value for name, value in classes if value is not None},
+        unreadable=[_bad(row.get("path"), row.get("reason")) for row in unreadable],
+        bad=[_bad(*pair) for pair in _read(folder / "bad_videos.json").items()],
+        summary=_typed(dict, data.get("summary")),
+        warnings=_typed(list, data.get("warnings")),
     )
 
 
@@ -110,25 +122,33 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     path = Path(output) / "log.jsonl"
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
+        with suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def _read(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     try:
-        value = parse(path.read_text(encoding="utf-8"))
+        return _typed(dict, parse(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):  # not there, not whole, not UTF-8
         return {}
-    return value if isinstance(value, dict) else {}
 
 
-def number(value: Any) -> float | None:
-    """The value where it is a finite number: the log has null for what is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+def _typed(kind: type[Kind], value: Any) -> Kind:
+    return value if isinstance(value, kind) else kind()
+
+
+def _bad(path: Any, reason: Any) -> tuple[str, str]:
+    """Path and reason; most reasons begin with the path, for those who see them alone."""
+    return str(path), str(reason).removeprefix(f"{path}: ")
+
+
+def numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that are finite numbers; None for the others, as the log has null."""
+    return {
+        key: value if type(value) in (int, float) and math.isfinite(value) else None
+        for key, value in values.items()
+    }
 
 
 def thin(xs: Sequence[float], ys: Sequence[float], most: int = _MAX_POINTS) -> Curve:
