@@ -14,7 +14,6 @@ from videomae.inference.cache import (
     cache_root,
     clear_cache,
     digest,
-    entry_name,
     find_entry,
     make_entry,
 )
@@ -46,21 +45,6 @@ def test_the_argument_comes_before_the_variable_and_that_before_the_users_cache(
     monkeypatch.setenv("VIDEOMAE_CACHE", str(tmp_path / "own"))
     assert cache_root() == tmp_path / "own" / "engines"
     assert cache_root(tmp_path / "given") == tmp_path / "given" / "engines"
-
-
-def test_a_name_changes_with_every_fact() -> None:
-    names = {
-        entry_name("openvino", {"dtype": "float32", "size": 16}),
-        entry_name("openvino", {"dtype": "float32", "size": 32}),
-        entry_name("openvino", {"dtype": "int8", "size": 16}),
-        entry_name("openvino", {"dtype": "int8", "size": 16}, calibration="ab" * 32),
-        entry_name("onnxruntime", {"dtype": "float32", "size": 16}),
-    }
-    assert len(names) == 5
-    assert all(cache._OURS.fullmatch(name) for name in names)
-    assert entry_name("openvino", {"a": 1, "b": 2}) == entry_name("openvino", {"b": 2, "a": 1})
-    # As the docstring has it.
-    assert entry_name("openvino", {"dtype": "float32"}) in (entry_name.__doc__ or "")
 
 
 def test_a_digest_changes_with_values_names_shapes_and_types() -> None:

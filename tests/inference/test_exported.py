@@ -1,6 +1,5 @@
 import dataclasses
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -20,8 +19,9 @@ from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.config import VideoMAEConfig
 from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError
+from videomae.inference import cache as engine_cache
 from videomae.inference import engines, exported
-from videomae.inference.cache import cache_root, entry_name
+from videomae.inference.cache import cache_root
 from videomae.inference.exported import Answer, Export, check_engine
 from videomae.inference.predict import classify, embed
 from videomae.model.modeling import VideoMAEForVideoClassification
@@ -38,6 +38,7 @@ SIZES: dict[str, Any] = {
     "num_labels": 3,
 }
 EXPORTED = ["openvino", "onnxruntime"]
+WRITERS = {"openvino": "_write_openvino", "onnxruntime": "_write_onnx"}
 
 
 def make_model(**changes: Any) -> VideoMAEForVideoClassification:
@@ -94,7 +95,7 @@ def test_what_is_converted_once_is_read_from_then_on(
     load(engine)
     logged: list[str] = []
     converted: list[str] = []
-    monkeypatch.setattr(Export, "write", lambda *_: converted.append(engine))
+    monkeypatch.setattr(exported, WRITERS[engine], lambda *_: converted.append(engine))
     again = load(engine, tell=logged.append)
     assert (logged, converted) == ([], [])
     torch.testing.assert_close(again(make_clips(2)), logits(make_model(), make_clips(2)))
@@ -172,16 +173,16 @@ def test_a_damaged_copy_is_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load(engine)
-    name = entry_name(engine, Export(engine, Answer(make_model()), "float32", cache, print).facts())
+    name = Export(engine, Answer(make_model()), "float32", cache, print).entry_name()
     place, copied = cache_root(cache) / name, cache_root(tmp_path) / name
     shutil.copytree(place, copied)
     (copied / file).write_bytes((copied / file).read_bytes()[:100])
 
-    def restore(_: Export, folder: Path, clips: list[Tensor]) -> None:
+    def restore(_: Answer, folder: Path, clips: list[Tensor]) -> None:
         assert clips == []
         shutil.copytree(place, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(Export, "write", restore)
+    monkeypatch.setattr(exported, WRITERS[engine], restore)
     logged: list[str] = []
     ready = load(engine, engine_cache_dir=tmp_path, tell=logged.append)
     assert f"{copied} cannot be read and is made anew (" in logged[0]
@@ -201,26 +202,31 @@ def test_another_model_shape_or_precision_is_another_entry(tmp_path: Path) -> No
         dataclasses.replace(export, answer=Answer(model, tokens=True)),
         dataclasses.replace(export, answer=Answer(make_model(num_frames=8))),
         dataclasses.replace(export, dtype="bfloat16"),
+        dataclasses.replace(export, dtype="int8"),
+        dataclasses.replace(export, engine="onnxruntime"),
     ]
-    names = [entry_name(each.engine, each.facts()) for each in variants]
+    names = [each.entry_name() for each in variants]
     assert len(set(names)) == len(variants)
-    assert names[0] == entry_name("openvino", dataclasses.replace(export).facts())
-    facts = export.facts()
-    assert set(facts["versions"]) == {"torch", "openvino"}
-    assert json.dumps(facts)
+    assert names[0] == dataclasses.replace(export).entry_name()
+    calibrated = [export.entry_name([clip]) for clip in make_clips(2)]
+    assert len(set(calibrated)) == 2
+    assert all(name.startswith(f"{names[0]}-") for name in calibrated)
+    assert all(engine_cache._OURS.fullmatch(name) for name in [*names, *calibrated])
 
 
 def test_another_processor_version_or_code_is_another_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = Export("openvino", Answer(make_model()), "float32", tmp_path, print)
-    names = {entry_name("openvino", export.facts())}
+    names = {export.entry_name()}
     monkeypatch.setitem(CPU_CAPABILITIES, "cpu_name", "another one")
-    names.add(entry_name("openvino", export.facts()))
-    monkeypatch.setattr(exported, "version_of", lambda _: "2030.1")
-    names.add(entry_name("openvino", export.facts()))
+    names.add(export.entry_name())
+    asked: list[str] = []
+    monkeypatch.setattr(exported, "version_of", lambda name: asked.append(name) or "2030.1")
+    names.add(export.entry_name())
+    assert asked == ["torch", "openvino"]
     monkeypatch.setattr(exported, "_CODE", ())
-    names.add(entry_name("openvino", export.facts()))
+    names.add(export.entry_name())
     assert len(names) == 4
 
 

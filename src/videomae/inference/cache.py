@@ -2,12 +2,10 @@
 
     ~/.cache/videomae/engines/openvino-3f9a...e1/   model.xml model.bin
 
-A folder is written whole or not at all, and nothing in it is ever unpickled. The environment
-variable VIDEOMAE_CACHE names another place for `~/.cache/videomae`.
+A folder is written whole or not at all, and nothing in it is ever unpickled.
 """
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -16,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 import torch
@@ -35,13 +32,8 @@ _OURS = re.compile(r"\.?(openvino|onnxruntime)-[0-9a-f]{32}(-[0-9a-f]{16})?(\.[0
 def cache_root(cache_dir: PathLike | None = None) -> Path:
     """The folder of all converted models; it need not exist yet.
 
-    `cache_dir`, else $VIDEOMAE_CACHE, else the user's cache: $XDG_CACHE_HOME/videomae or
-    ~/.cache/videomae, ~/Library/Caches/videomae on macOS, %LOCALAPPDATA%/videomae on Windows; in
-    it, `engines`.
-
-    ```python
-    cache_root("/data/cache")  # /data/cache/engines
-    ```
+    `engines` in `cache_dir`, else in $VIDEOMAE_CACHE, else in `videomae` of the user's cache, which
+    is $XDG_CACHE_HOME or ~/.cache, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows.
     """
     users = platformdirs.user_cache_path("videomae", appauthor=False, opinion=False)
     return Path(cache_dir or os.environ.get("VIDEOMAE_CACHE") or users).expanduser() / "engines"
@@ -57,25 +49,8 @@ def digest(tensors: Iterable[tuple[object, Tensor]]) -> str:
     return found.hexdigest()
 
 
-def entry_name(engine: str, facts: dict[str, Any], calibration: str = "") -> str:
-    """The name of a converted model's folder, which is another one where any fact is.
-
-    `facts` is whatever JSON can hold; `calibration` a hex digest of the clips that set the ranges
-    of int8.
-
-    >>> entry_name("openvino", {"dtype": "float32"})
-    'openvino-cb323c385c6f1a350e4653e9ce6a7a1b'
-    """
-    text = json.dumps(facts, sort_keys=True)
-    name = f"{engine}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-    return f"{name}-{calibration[:16]}" if calibration else name
-
-
 def find_entry(root: Path, name: str) -> Path | None:
-    """The folder of that name, or of that name with any calibration, the newest; else None.
-
-    It counts as used, which decides who goes first when room is needed.
-    """
+    """The newest folder of that name, with any calibration; it counts as used. Else None."""
     found = [path for path in (root / name, *root.glob(f"{name}-*")) if path.is_dir()]
     newest = max(found, key=_last_used, default=None)
     if newest is not None:
@@ -101,7 +76,9 @@ def make_entry(root: Path, name: str, make: Callable[[Path], None]) -> Path:
         ) from error
     try:
         make(temporary)
-        _flush(temporary)
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # else a crash after the rename may leave an empty file
         try:
             temporary.rename(place)
         except OSError:
@@ -114,21 +91,16 @@ def make_entry(root: Path, name: str, make: Callable[[Path], None]) -> Path:
 
 
 def clear_cache(cache_dir: PathLike | None = None) -> int:
-    """Remove all converted models: how many bytes that freed. Other files are left alone.
-
-    ```python
-    clear_cache()  # 351_000_000; the next load converts anew
-    ```
-    """
+    """Remove all converted models, no other files: how many bytes that freed."""
     return sum(remove_entry(path) for path in _entries(cache_root(cache_dir)))
 
 
 def num_bytes(place: Path) -> int:
     """The size of all files in a folder."""
     total = 0
-    for path in place.rglob("*"):
-        with suppress(FileNotFoundError):  # another process is making room
-            total += path.stat().st_size if path.is_file() else 0
+    with suppress(FileNotFoundError):  # another process is making room
+        for path in place.iterdir():
+            total += path.stat().st_size
     return total
 
 
@@ -140,9 +112,7 @@ def remove_entry(place: Path) -> int:
 
 
 def _entries(root: Path) -> list[Path]:
-    if not root.is_dir():
-        return []
-    return [path for path in root.iterdir() if _OURS.fullmatch(path.name) and path.is_dir()]
+    return [path for path in root.glob("*") if _OURS.fullmatch(path.name) and path.is_dir()]
 
 
 def _last_used(place: Path) -> float:
@@ -161,11 +131,3 @@ def _make_room(root: Path, keep: Path) -> None:
         room -= num_bytes(path)
         if unfinished or room < 0:
             remove_entry(path)
-
-
-def _flush(place: Path) -> None:
-    """Else a crash after the rename may leave empty files under a good name."""
-    for path in place.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

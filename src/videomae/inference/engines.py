@@ -32,17 +32,8 @@ ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
 
 _WORTH_LOGGING_SECONDS = 2
 
-# The measurements behind "auto". One clip of ViT-B on two cores, in ms (docs/engines.md):
-#
-#                                    torch   OpenVINO
-#   Zen 5, AVX-512 BF16, bfloat16     889    496        1.8 times as fast
-#   Zen 5, AVX-512, float32          2115    903        2.3, before `prepare_for_inference`
-#   Zen 3, AVX2, float32             2353   2395        1.0: both are at the processor's limit
-#
-# So it pays where the processor has more than AVX2. To convert takes half a minute, once: ViT-B
-# soon earns it back; models such as motion-tiny (width 128), of which a clip takes 10 ms anyway,
-# never do.
-_OPENVINO_MIN_HIDDEN_SIZE = 384  # ViT-S; narrower ones were not measured
+# Converting takes half a minute, once, which narrower models never earn back (docs/engines.md).
+_OPENVINO_MIN_HIDDEN_SIZE = 384  # ViT-S
 
 
 @dataclass(frozen=True)
@@ -128,17 +119,13 @@ def load(
     """Get a model ready to run.
 
     Args:
-        path_or_model: what `model_class.from_pretrained` takes, or a loaded model. A loaded model
-            is never changed: where it is in training mode, or another device or dtype is asked
-            for, a copy runs in its place.
+        path_or_model: what `model_class.from_pretrained` takes, or a loaded model, which is never
+            changed: a copy runs where it is in training mode or `device` or `dtype` differ.
         engine: "torch"; "compile", which is torch.compile; "openvino" or "onnxruntime", on a CPU,
-            which convert the model once and keep that; or "auto": see `fastest`. docs/engines.md
-            says what each is good for.
-        dtype: "float32", "bfloat16", "float16", "int8" (openvino alone), or "auto": what
-            `best_dtype` says for a model that is loaded here, its own dtype for one that came
-            loaded.
-        device: "cpu", "cuda:1", ... None or "auto" is the best that is there, or where a loaded
-            model is.
+            which convert the model once and keep that; or "auto", see `fastest`.
+        dtype: "float32", "bfloat16", "float16", "int8" (openvino alone), or "auto": a loaded
+            model's own, else what `best_dtype` says.
+        device: "cpu", "cuda:1", ... None or "auto" is where a loaded model is, else the best here.
         model_class: what to load; ignored for a loaded model, and with `tokens`.
         tokens: answer with the encoder's tokens (B, N, D), not with a classifier's logits. What is
             loaded is the encoder with its final norm, which is the classifier's in some models.
@@ -176,14 +163,14 @@ def load(
     computes = torch.float32 if name in PRECISIONS else DTYPES[precision]
     if model.training or (model.device, model.dtype) != (at, computes):
         model = copy.deepcopy(model).eval().to(at, computes)  # the model may be the caller's
+    answer = Answer(model, tokens=tokens)
     run: Callable[[Tensor], Tensor]
     if name == "torch":
-        run = Answer(prepare_for_inference(model), tokens=tokens)
+        run = prepare_for_inference(answer)
     elif name == "compile":  # which chooses the products by itself
-        run = _compiled(Answer(model, tokens=tokens), log)
+        run = _compiled(answer, log)
     else:
-        root, answer = cache_root(engine_cache_dir), Answer(model, tokens=tokens)
-        run = Export(name, answer, precision, root, log, calibration)
+        run = Export(name, answer, precision, cache_root(engine_cache_dir), log, calibration)
         if engine != "auto" or precision == "int8":
             run.ready()
     return Engine(name, model, at, getattr(torch, precision), run)
@@ -239,17 +226,6 @@ def _compiled(answer: Answer, log: Log) -> Callable[[Tensor], Tensor]:
     lock = threading.Lock()
     seen: set[int] = set()
 
-    def first(pixel_values: Tensor) -> Tensor:
-        try:
-            return compiled(pixel_values)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise ConfigError(
-                f"torch.compile cannot compile this here ({str(error).strip().splitlines()[0]}); "
-                "on a CPU it needs a C++ compiler; use engine='torch'"
-            ) from error
-
     def run(pixel_values: Tensor) -> Tensor:
         answer.check(pixel_values)
         batch = len(pixel_values)
@@ -257,7 +233,16 @@ def _compiled(answer: Answer, log: Log) -> Callable[[Tensor], Tensor]:
             return compiled(pixel_values)
         with lock:
             start = time.perf_counter()
-            found = first(pixel_values)
+            try:
+                found = compiled(pixel_values)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(
+                    f"torch.compile cannot compile this here ({reason}); on a CPU it needs a C++ "
+                    "compiler; use engine='torch'"
+                ) from error
             seconds = time.perf_counter() - start
             if seconds > _WORTH_LOGGING_SECONDS:
                 log(f"torch.compile for batches of {batch}: {seconds:.0f} s")

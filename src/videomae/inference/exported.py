@@ -1,7 +1,6 @@
 """A model as a graph for OpenVINO or ONNX Runtime: exported once, kept on disk, run from there.
 
-Letters: B clips, T, C, H, W as everywhere; K labels, N tokens, D features. The only file that knows
-openvino, nncf and onnxruntime; none of them is loaded before a model is to run on it.
+Letters: B clips, T, C, H, W as everywhere; K labels, N tokens, D features.
 """
 
 import contextlib
@@ -9,11 +8,12 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -40,7 +40,8 @@ NEEDS = {
     "int8": ("int8", ("openvino", "nncf")),
 }
 # Files that turn weights into answers: a change in any of them makes all converted models anew.
-_CODE = (cpu, attention, layers, modeling, tubelets)
+_MODULES = (cpu, attention, layers, modeling, tubelets)
+_CODE = (__file__, *(str(module.__file__) for module in _MODULES))
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
 
@@ -50,10 +51,9 @@ Compute = Callable[[Floats], Floats]
 
 
 class Answer(nn.Module):
-    """A model with one input and one output: clips -> logits (B, K) or, on request, tokens.
+    """A model with one input and one output: clips -> logits (B, K), or the encoder's (B, N, D).
 
-    `tokens` gives the encoder's (B, N, D) in place of a classifier's logits. A model for
-    pre-training, which needs a mask, answers with tokens alone.
+    A model for pre-training, which needs a mask, answers with `tokens` alone.
     """
 
     def __init__(self, model: VideoMAEPreTrainedModel, *, tokens: bool = False) -> None:
@@ -81,12 +81,9 @@ class Answer(nn.Module):
 class Export:
     """A model that is converted, or read from where it is kept, when it is first called.
 
-    Those that load with engine="auto" for the sake of `Engine.model` do not pay for it.
-
     engine: a key of PRECISIONS. answer: in evaluation mode, on the CPU, in float32. dtype: one of
-    the engine's PRECISIONS. root: the folder of converted models. log: is given one line where
-    something takes long. calibration: real clips for int8, (T, C, H, W) each or (B, T, C, H, W);
-    None takes the int8 model that is kept.
+    the engine's PRECISIONS. root: the folder of converted models. log: takes one line where
+    something takes long. calibration: clips that set the ranges of int8, see `engines.load`.
 
     ```python
     export = Export("openvino", Answer(model), "float32", cache_root(), print)
@@ -117,9 +114,9 @@ class Export:
     def read_or_convert(self) -> Compute:
         """The function that runs, by the converted model that is kept, or by a new one."""
         clips = _as_clips(self.calibration) if self.dtype == "int8" else []
-        calibration = cache.digest(enumerate(clips)) if clips else ""
-        name = cache.entry_name(self.engine, self.facts(), calibration)
-        read = read_openvino if self.engine == "openvino" else _read_onnx
+        name = self.entry_name(clips)
+        by_openvino = self.engine == "openvino"
+        read, write = (read_openvino, _write_openvino) if by_openvino else (_read_onnx, _write_onnx)
         kept = cache.find_entry(self.root, name)
         if kept is not None:
             try:
@@ -135,35 +132,32 @@ class Export:
                 "the kind it will see, or use dtype='auto'"
             )
         start = time.perf_counter()
-        place = cache.make_entry(self.root, name, lambda folder: self.write(folder, clips))
+        place = cache.make_entry(self.root, name, lambda folder: write(self.answer, folder, clips))
         self.log(
             f"converted for {self.engine} ({self.dtype}), once: "
             f"{time.perf_counter() - start:.0f} s, {cache.num_bytes(place) / 1e6:.0f} MB in {place}"
         )
         return read(place, self.dtype)
 
-    def facts(self) -> dict[str, Any]:
-        """All that a converted model hangs on; another one is made where any of it changes."""
+    def entry_name(self, clips: Sequence[Tensor] = ()) -> str:
+        """The name of the converted model's folder, another one where anything it hangs on is.
+
+        clips: those that set the ranges of int8; without them it is the start of the name.
+        """
         packages = ("torch", *NEEDS["int8" if self.dtype == "int8" else self.engine][1])
-        code = hashlib.sha256()
-        for path in (__file__, *(module.__file__ for module in _CODE)):
-            code.update(Path(str(path)).read_bytes())
-        return {
+        code = b"".join(Path(path).read_bytes() for path in _CODE)
+        facts = {
             "weights": cache.digest(sorted(self.answer.state_dict().items())),
             "config": self.answer.model.config.to_dict(),
             "tokens": self.answer.tokens,
             "dtype": self.dtype,
             "cpu": {name: str(value) for name, value in cpu.CPU_CAPABILITIES.items()},
             "versions": {name: version_of(name) for name in packages},
-            "code": code.hexdigest(),
+            "code": hashlib.sha256(code).hexdigest(),
         }
-
-    def write(self, folder: Path, clips: list[Tensor]) -> None:
-        """Convert into an empty folder."""
-        if self.engine == "openvino":
-            _write_openvino(self.answer, folder, clips)
-        else:
-            _write_onnx(self.answer, folder)
+        text = json.dumps(facts, sort_keys=True)
+        name = f"{self.engine}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        return f"{name}-{cache.digest(enumerate(clips))[:16]}" if clips else name
 
 
 def check_engine(engine: str, dtype: str, device: torch.device) -> None:
@@ -176,11 +170,10 @@ def check_engine(engine: str, dtype: str, device: torch.device) -> None:
             f"engine={engine!r} does not compute in {dtype}; use {', '.join(PRECISIONS[engine])}, "
             "or engine='torch'"
         )
-    need = "int8" if dtype == "int8" else engine
-    extra, packages = NEEDS[need]
+    extra, packages = NEEDS["int8" if dtype == "int8" else engine]
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        what = "dtype='int8'" if need == "int8" else f"engine={engine!r}"
+        what = "dtype='int8'" if dtype == "int8" else f"engine={engine!r}"
         raise ConfigError(
             f'{what} needs {" and ".join(missing)}; pip install "videomae[{extra}]", or use '
             "engine='torch'"
@@ -206,23 +199,19 @@ def version_of(package: str) -> str:
 
 
 def _exported(answer: Answer) -> torch.export.ExportedProgram:
-    """The traced computation for any number of clips of the config's shape.
-
-    Strict, because otherwise a plain `len(clips)` in the model ties it to the example's number; and
-    two clips, because torch.export takes a single one for a constant of the shape.
-    """
-    example = torch.zeros(2, *answer.clip_shape)
+    """The traced computation for any number of clips of the config's shape."""
+    example = torch.zeros(2, *answer.clip_shape)  # a single clip would be a constant of the shape
     shapes = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=4096)}}
     with torch.no_grad():
+        # Strict, else a plain `len(clips)` in the model ties it to the number of the example.
         return torch.export.export(answer, (example,), dynamic_shapes=shapes, strict=True)
 
 
 @contextlib.contextmanager
 def _unreported() -> Iterator[None]:
-    """Keep OpenVINO and NNCF from reporting their use over the network.
+    """Keep OpenVINO and NNCF from reporting their use over the network, as a CI job does.
 
-    They do so when they are imported and when they convert, unless the user has opted out for all
-    programs (`opt_in_out --opt_out`) or a CI job runs them, which they know by this variable.
+    They would when they are imported and when they convert, see docs/engines.md.
     """
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
@@ -251,31 +240,24 @@ def openvino_core() -> Any:
 def _write_openvino(answer: Answer, folder: Path, clips: list[Tensor]) -> None:
     openvino_core()  # before those that NNCF makes and drops, which then leave its stack in place
     program = _exported(answer)
-    with _unreported():
+    # NNCF logs and draws bars on stdout, where results go.
+    with contextlib.redirect_stdout(sys.stderr), _unreported():
         import openvino
 
         graph = openvino.convert_model(program)
-    # torch.export's ranges do not survive: only the number of clips is free.
-    graph.reshape([-1, *answer.clip_shape])
-    if clips:
-        graph = _quantised(graph, clips)
-    # The compiled form is not kept: it doubles the size, and saves 0.1 s of 0.2 s (motion-tiny) or
-    # 0.3 s of 0.5 s (ViT-B) of each start.
+        # torch.export's ranges do not survive: only the number of clips is free.
+        graph.reshape([-1, *answer.clip_shape])
+        if clips:
+            import nncf
+
+            graph = nncf.quantize(
+                graph,
+                nncf.Dataset([clip[None].numpy() for clip in clips]),
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(clips),
+            )
+    # The compiled form is not kept: it doubles the size, and saves half a second of each start.
     openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
-
-
-def _quantised(graph: Any, clips: list[Tensor]) -> Any:
-    """The same graph with int8 products, their ranges set by real clips."""
-    # NNCF logs and draws bars on stdout, where results go.
-    with contextlib.redirect_stdout(sys.stderr), _unreported():
-        import nncf
-
-        return nncf.quantize(
-            graph,
-            nncf.Dataset([clip[None].numpy() for clip in clips]),
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(clips),
-        )
 
 
 def read_openvino(folder: Path, dtype: str) -> Compute:
@@ -305,7 +287,7 @@ def read_openvino(folder: Path, dtype: str) -> Compute:
     return compute
 
 
-def _write_onnx(answer: Answer, folder: Path) -> None:
+def _write_onnx(answer: Answer, folder: Path, _clips: list[Tensor]) -> None:
     program = torch.onnx.export(_exported(answer), input_names=["pixel_values"], verbose=False)
     assert program is not None
     plain = folder / "plain.onnx"
@@ -316,15 +298,9 @@ def _write_onnx(answer: Answer, folder: Path) -> None:
         path.unlink()
 
 
-def _read_onnx(folder: Path, dtype: str) -> Compute:
-    assert dtype == "float32"
+def _read_onnx(folder: Path, _dtype: str) -> Compute:
     session = _onnx_session(folder / "model.onnx")
-
-    def compute(pixels: Floats) -> Floats:
-        answer: Floats = session.run(None, {"pixel_values": pixels})[0]
-        return answer
-
-    return compute
+    return lambda pixels: session.run(None, {"pixel_values": pixels})[0]
 
 
 def _onnx_session(path: Path, *, save_to: Path | None = None) -> Any:

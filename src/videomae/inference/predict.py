@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.config import VideoMAEConfig, check_choice
+from videomae.config import check_choice
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
 from videomae.inference import engines
@@ -171,18 +171,16 @@ def classify(
     Args:
         videos: a video file, GIF or folder of frames; or a video as uint8 array or tensor,
             (T, H, W, 3) or (T, 3, H, W); or a list or iterator of these.
-        model: hub id, folder, weight file, shipped name, or a loaded classifier (saves loading it
-            at each call).
-        processor: turns frames into pixels; by default the one stored beside the model's weights,
-            or ImageNet mean and std and the model's frame size where none is.
+        model: hub id, folder, weight file, shipped name, or a loaded classifier, which saves
+            loading it at each call.
+        processor: turns frames into pixels; by default `find_processor` of the model.
         top_k: how many labels to give.
-        num_clips, num_crops: views of each video: clips along time, crops across each clip. Their
-            softmax is averaged; the paper tests Kinetics with 5 x 3. One is centred.
-        frame_stride: frames between two sampled ones, None spreads them over the whole video; the
-            model's config knows what it was trained with.
+        num_clips, num_crops: clips along time, crops across each; a single one is centred. The
+            scores of all views are averaged; the paper tests Kinetics with 5 x 3.
+        frame_stride: frames between two sampled ones; "config" is what the model was trained with,
+            None spreads them over the whole video.
         dtype, engine, device: see `engines.load`.
-        tell: takes one line on what runs the model, and others on what takes long; by default only
-            the latter are printed to stderr.
+        tell: takes one line on what runs the model, and those of `engines.load`.
         batch_size: views that go through the model at once.
         on_error: "raise" stops at the first video that cannot be read; "skip" gives a `BadVideo`
             (path, reason) in its place and goes on.
@@ -202,17 +200,21 @@ def classify(
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
-    names = ready.config.id2label or {}
+    names, problem = ready.config.id2label or {}, ready.config.problem_type
 
     def answer(path: Path | None, logits: Tensor) -> Classification:
-        scores = _scores(logits, ready.config).mean(0)  # (K,)
+        scores = logits  # (V, K)
+        if problem != "regression":
+            multi_label = problem == "multi_label_classification"
+            scores = logits.sigmoid() if multi_label else logits.softmax(-1)
+        scores = scores.mean(0)  # (K,)
         best = scores.topk(min(top_k, len(scores)))
         return Classification(
             path,
             tuple(names.get(index, str(index)) for index in best.indices.tolist()),
             tuple(best.values.tolist()),
             logits.numpy(),
-            are_shares=ready.config.problem_type != "regression",
+            are_shares=problem != "regression",
         )
 
     return _answers(run_views(prepared(videos, maker, on_error), ready, batch_size), answer)
@@ -239,16 +241,14 @@ def embed(
 
     `features` says which:
 
-    - "pooled" (D,): the mean over all tokens, normalised. A fine-tuned model has its norm after
-      the mean, so that this is what its head sees; a pre-trained one has it before the mean. With
-      several views, the mean over them.
-    - "per_time" (f, D): the same, but the mean is taken over each time slice by itself; a slice is
-      `tubelet_size` frames of the clip.
+    - "pooled" (D,): the mean over all tokens and views, normalised. A fine-tuned model has its norm
+      after the mean over tokens, so that this is what its head sees; a pre-trained one before it.
+    - "per_time" (f, D): the same of each time slice, which is `tubelet_size` frames of the clip.
     - "tokens" (N, D): `last_hidden_state`, slice by slice, row by row. Normalised for a pre-trained
       model; a fine-tuned one has no norm for single tokens.
 
-    An encoder that was saved without any norm gives plain means. There is no class token in
-    VideoMAE. `model` may be of any kind. Other arguments, lists and errors: see `classify`.
+    An encoder that was saved without any norm gives plain means. `model` may be of any kind. Other
+    arguments, lists and errors: see `classify`.
 
     Returns an Embedding, or a list or iterator of them; float32.
 
@@ -268,15 +268,22 @@ def embed(
     ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
 
+    slices = ready.config.grid.frames if features == "per_time" else 1
+    norm = getattr(ready.model, "fc_norm", None)
+
     def compute(pixel_values: Tensor) -> Tensor:
-        return ready.run(
-            lambda pixels: _features(ready.model, ready.answer(pixels), features), pixel_values
-        )
+        tokens = ready.answer(pixel_values)  # (V, N, D)
+        if features == "tokens":
+            return tokens
+        means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (V, f, D)
+        means = means if norm is None else norm(means)
+        return means if features == "per_time" else means[:, 0]
 
     def answer(path: Path | None, found: Tensor) -> Embedding:
         return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
 
-    return _answers(run_views(prepared(videos, maker, on_error), compute, batch_size), answer)
+    run = functools.partial(ready.run, compute)
+    return _answers(run_views(prepared(videos, maker, on_error), run, batch_size), answer)
 
 
 @over_videos
@@ -302,10 +309,10 @@ def reconstruct(
         model: a pre-training checkpoint with its decoder, or a loaded VideoMAEForPreTraining.
         mask: "tube", "random", "frame" or "running_cell"; see `videomae.masking`.
         mask_ratio: the share that is hidden; the paper trains with 0.9.
-        seed: of the mask; the same for each video, so that a result does not hang on its company.
-        rendering: "plain" shows what the model knows and no more; "paper" is how the published
-            pictures are made, and looks better than the model is: it borrows each hidden patch's
-            brightness and contrast from the original. See `reconstruction.paste_reconstruction`.
+        seed: seeds the mask, which is the same for each video.
+        rendering: "plain" shows what the model knows; "paper", as in the published pictures, takes
+            brightness and contrast of hidden patches from the original, which looks better than
+            the model is. See `reconstruction.paste_reconstruction`.
 
     Other arguments, several videos and errors: see `classify`. Returns a Reconstruction, or a list
     or iterator of them.
@@ -320,16 +327,14 @@ def reconstruct(
     config = ready.config
     generator = torch.Generator().manual_seed(seed)
     hidden = MASKS[mask](config.grid, mask_ratio, generator=generator)  # (1, N)
+    hidden_tokens = split_mask(hidden, config.grid.num_tokens)[1]  # (1, M)
 
     def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
         predictions = ready.run(
             lambda pixels: ready.model(pixels, hidden, return_dict=True).logits, pixel_values
         )  # (1, M, t*p*q*C)
         target = pixel_targets(
-            pixel_values,
-            config.grid,
-            split_mask(hidden, config.grid.num_tokens)[1],
-            normalize=config.norm_pix_loss,
+            pixel_values, config.grid, hidden_tokens, normalize=config.norm_pix_loss
         )
         pixels = shown(pixel_values[0], processor)
         pasted = reconstruction.paste_reconstruction(
@@ -355,10 +360,8 @@ def _load(
     **options: Any,
 ) -> tuple[engines.Engine, Any]:
     """Get a model of a kind ready to run, log what runs it, and find its processor if none came."""
-    place: PathLike | None = None
-    if not isinstance(model, VideoMAEPreTrainedModel):
-        place = model
-    elif not isinstance(model, kind):
+    place = None if isinstance(model, VideoMAEPreTrainedModel) else model
+    if place is None and not isinstance(model, kind):
         raise ConfigError(
             f"model is a {type(model).__name__}, expected a {kind.__name__}; pass one, or a path "
             "to let it be loaded"
@@ -376,21 +379,3 @@ def _answers(
     """Make an answer of what was found for each video; bad videos keep their places."""
     for path, value in found:
         yield value if isinstance(value, BadVideo) else answer(path, value)
-
-
-def _scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
-    """Logits (V, K) as what they mean for the problem that the model was trained on."""
-    if config.problem_type == "multi_label_classification":
-        return logits.sigmoid()
-    return logits if config.problem_type == "regression" else logits.softmax(-1)
-
-
-def _features(model: VideoMAEPreTrainedModel, tokens: Tensor, features: Features) -> Tensor:
-    """Features of clips by their tokens (V, N, D): (V, D), (V, f, D) or (V, N, D)."""
-    if features == "tokens":
-        return tokens
-    slices = model.config.grid.frames if features == "per_time" else 1
-    means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (V, f, D)
-    norm = getattr(model, "fc_norm", None)
-    means = means if norm is None else norm(means)
-    return means if features == "per_time" else means[:, 0]
