@@ -308,7 +308,7 @@ class PrepareSettings(Checked):
     output: Path
     """The folder to write: manifest.csv, labels.txt, report.md, report.json."""
     layout: Layout = "auto"
-    """How to read the source; auto goes by its names and lines, and asks where they allow two."""
+    """Way to read the source; auto goes by its names and lines, and asks where they allow two."""
     root: Path | None = None
     """Where relative paths start and the videos lie; by default the folder of the source."""
     split: str | None = None

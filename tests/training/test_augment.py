@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -458,14 +459,14 @@ def test_one_hot_by_hand() -> None:
     assert smooth_one_hot(torch.tensor([1]), 3, 0.0).tolist() == [[0, 1, 0]]
 
 
-def batch(size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+def batch(size: int = 8) -> tuple[Tensor, Tensor, list[int]]:
     """Four clips, of 0, 1, 2 and 3 everywhere and of class 0 to 3, in pairs of neighbours."""
     pixels = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 3, size, size).clone()
-    return pixels, torch.eye(4), torch.tensor([1, 0, 3, 2])
+    return pixels, torch.eye(4), [1, 0, 3, 2]
 
 
-MIXUP = {"mixup_alpha": 0.8, "cutmix_alpha": 0.0, "mixup_prob": 1.0, "switch_prob": 0.5}
-CUTMIX = MIXUP | {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}
+MIXUP = FinetuneSettings(mixup_alpha=0.8)
+CUTMIX = FinetuneSettings(cutmix_alpha=1.0)
 
 
 def test_mixup_by_hand() -> None:
@@ -473,7 +474,7 @@ def test_mixup_by_hand() -> None:
     kept = random.Random(1)
     kept.random()  # whether at all
     share = kept.betavariate(0.8, 0.8)
-    mixed, soft = mix(pixels, targets, partner, draw=random.Random(1), **MIXUP)
+    mixed, soft = mix(pixels, targets, partner, MIXUP, random.Random(1))
     # 0 with 1, 1 with 0, 2 with 3, 3 with 2; e.g. 0 * 0.7 + 1 * 0.3 = 0.3
     expected = [1 - share, share, 3 - share, 2 + share]
     assert mixed[:, 0, 0, 0, 0].tolist() == pytest.approx(expected)
@@ -488,7 +489,7 @@ def test_mixup_by_hand() -> None:
 def test_cutmix_pastes_one_box_into_all_frames_and_counts_what_is_left_of_it() -> None:
     for seed in range(30):
         pixels, targets, partner = batch()
-        mixed, soft = mix(pixels, targets, partner, draw=random.Random(seed), **CUTMIX)
+        mixed, soft = mix(pixels, targets, partner, CUTMIX, random.Random(seed))
         swapped = mixed != pixels
         assert torch.equal(swapped, swapped[:1, :1, :1].expand_as(swapped))
         assert torch.equal(mixed[swapped], pixels[partner][swapped])
@@ -514,8 +515,8 @@ def test_shares_follow_beta_and_both_ways_are_as_likely() -> None:
     pixels, targets, partner = batch(size=4)
     pasted, kept = 0, []
     for seed in range(600):
-        both = MIXUP | {"cutmix_alpha": 1.0}
-        mixed, soft = mix(pixels, targets, partner, draw=random.Random(seed), **both)
+        both = replace(MIXUP, cutmix_alpha=1.0)
+        mixed, soft = mix(pixels, targets, partner, both, random.Random(seed))
         whole = bool(set(mixed[0].unique().tolist()) <= {0.0, 1.0})
         pasted += whole
         if not whole:
@@ -527,13 +528,13 @@ def test_shares_follow_beta_and_both_ways_are_as_likely() -> None:
 
 def test_nothing_is_mixed_where_it_is_off_or_not_drawn() -> None:
     pixels, targets, partner = batch()
-    for never in (MIXUP | {"mixup_alpha": 0.0}, MIXUP | {"mixup_prob": 0.0}):
-        mixed, soft = mix(pixels, targets, partner, draw=random.Random(0), **never)
+    for never in (FinetuneSettings(), replace(MIXUP, mix_prob=0.0)):
+        mixed, soft = mix(pixels, targets, partner, never, random.Random(0))
         assert torch.equal(mixed, pixels)
         assert torch.equal(soft, targets)
-    half = MIXUP | {"mixup_prob": 0.5}
+    half = replace(MIXUP, mix_prob=0.5)
     changed = [
-        not torch.equal(mix(pixels, targets, partner, draw=random.Random(s), **half)[0], pixels)
+        not torch.equal(mix(pixels, targets, partner, half, random.Random(s))[0], pixels)
         for s in range(200)
     ]
     assert 75 < sum(changed) < 125
@@ -541,9 +542,9 @@ def test_nothing_is_mixed_where_it_is_off_or_not_drawn() -> None:
 
 def test_a_row_that_meets_itself_stays() -> None:
     pixels, targets, _ = batch()
-    itself = torch.tensor([0, 1, 2, 3])
+    itself = [0, 1, 2, 3]
     for how in (MIXUP, CUTMIX):
-        mixed, soft = mix(pixels, targets, itself, draw=random.Random(0), **how)
+        mixed, soft = mix(pixels, targets, itself, how, random.Random(0))
         assert torch.allclose(mixed, pixels)
         assert torch.allclose(soft, targets)
 

@@ -17,7 +17,7 @@ from videomae.data.manifest import Video, Videos, load_videos, open_video
 from videomae.errors import ConfigError, VideoError
 from videomae.settings import TrainSettings
 from videomae.training.augment import crop_and_resize
-from videomae.training.data import Batch, ClipSource, Plan, train_batches
+from videomae.training.data import Batch, ClipSource, Sampler, train_batches
 from videomae.video.reader import probe, read_frames
 
 CONFIG = VideoMAEConfig.preset("tiny", image_size=16, num_frames=4, frame_stride=2)
@@ -35,9 +35,9 @@ def source_of(
     return ClipSource(videos, config, TrainSettings(**settings))
 
 
-def batches(clips: ClipSource, plan: Plan, first: int = 0, **options: Any) -> list[Batch]:
-    last = options.pop("last", plan.steps_per_epoch)
-    return list(train_batches(clips, plan, first_step=first, num_steps=last, **options))
+def batches(clips: ClipSource, sampler: Sampler, first: int = 0, **options: Any) -> list[Batch]:
+    last = options.pop("last", sampler.steps_per_epoch)
+    return list(train_batches(clips, sampler, first_step=first, num_steps=last, **options))
 
 
 def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
@@ -51,13 +51,13 @@ def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
 def test_processes_and_parts_share_each_step_without_repeats_or_losses(
     world: int, accumulate: int
 ) -> None:
-    whole = Plan(num_videos=50, batch_size=12, seed=3)
+    whole = Sampler(num_videos=50, batch_size=12, seed=3)
     assert whole.steps_per_epoch == 4
     for step in range(9):
         dealt = []
         for rank in range(world):
-            plan = Plan(50, 12, 3, rank=rank, world=world, accumulate=accumulate)
-            parts = plan.parts(step)
+            sampler = Sampler(50, 12, 3, rank=rank, world=world, accumulate=accumulate)
+            parts = sampler.parts(step)
             assert len(parts) == accumulate
             dealt += [pair for p in parts for pair in zip(p.places, p.index, strict=True)]
         (only,) = whole.parts(step)
@@ -66,36 +66,36 @@ def test_processes_and_parts_share_each_step_without_repeats_or_losses(
 
 
 def test_an_epoch_shows_each_video_once_in_a_new_order() -> None:
-    plan = Plan(num_videos=12, batch_size=3)
+    sampler = Sampler(num_videos=12, batch_size=3)
     orders = [
-        [i for step in range(4 * epoch, 4 * epoch + 4) for i in plan.parts(step)[0].index]
+        [i for step in range(4 * epoch, 4 * epoch + 4) for i in sampler.parts(step)[0].index]
         for epoch in range(3)
     ]
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
-    assert orders[0] != [i for s in range(4) for i in Plan(12, 3, seed=1).parts(s)[0].index]
+    assert orders[0] != [i for s in range(4) for i in Sampler(12, 3, seed=1).parts(s)[0].index]
 
 
 def test_the_last_incomplete_batch_is_left_out() -> None:
-    assert Plan(10, 4).steps_per_epoch == 2
-    assert Plan(10, 64).videos_per_step == 10
-    assert Plan(10, 64, world=2, accumulate=2).videos_per_step == 8
+    assert Sampler(10, 4).steps_per_epoch == 2
+    assert Sampler(10, 64).videos_per_step == 10
+    assert Sampler(10, 64, world=2, accumulate=2).videos_per_step == 8
 
 
 def test_batches_that_cannot_be_shared_are_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size=10 cannot be split evenly over 2"):
-        Plan(100, 10, world=2, accumulate=2)
+        Sampler(100, 10, world=2, accumulate=2)
     with pytest.raises(ConfigError, match="3 videos are too few for 4 processes of 1 parts"):
-        Plan(3, 8, world=4)
+        Sampler(3, 8, world=4)
 
 
 def test_videos_of_shards_stay_near_each_other() -> None:
     shards = tuple(i // 10 for i in range(400))  # 40 shards of 10, mixed 8 at a time
-    plan = Plan(400, 80, seed=1, shards=shards)
-    assert plan.steps_per_epoch == 5
+    sampler = Sampler(400, 80, seed=1, shards=shards)
+    assert sampler.steps_per_epoch == 5
     seen = []
     for step in range(5):
-        index = plan.parts(step)[0].index
+        index = sampler.parts(step)[0].index
         seen += index
         assert len({shards[i] for i in index}) == 8
         assert list(index) != sorted(index)
@@ -103,15 +103,15 @@ def test_videos_of_shards_stay_near_each_other() -> None:
 
 
 def test_workers_cache_and_resume_do_not_change_a_batch(videos_dir: Path) -> None:
-    plan = Plan(10, 4, seed=0)
-    plain = batches(source(videos_dir, cache_gb=0), plan, last=4)
+    sampler = Sampler(10, 4, seed=0)
+    plain = batches(source(videos_dir, cache_gb=0), sampler, last=4)
     assert plain[0].pixels.shape == (4, 4, 3, 16, 16)
     assert plain[0].pixels.dtype == torch.uint8
     assert [batch.step for batch in plain] == [0, 1, 2, 3]
     cached = source(videos_dir, cache_gb=1)
     for _ in range(2):  # decoded, then from memory
-        assert same(plain, batches(cached, plan, last=4, num_workers=4))
-    assert same(plain[1:], batches(source(videos_dir), plan, first=1, last=4))
+        assert same(plain, batches(cached, sampler, last=4, num_workers=4))
+    assert same(plain[1:], batches(source(videos_dir), sampler, first=1, last=4))
 
 
 def test_repeats_are_other_crops_of_one_decoding(videos_dir: Path, monkeypatch: Any) -> None:
@@ -123,7 +123,7 @@ def test_repeats_are_other_crops_of_one_decoding(videos_dir: Path, monkeypatch: 
 
     monkeypatch.setattr("videomae.training.data.open_video", counting)
     clips = source(videos_dir, num_repeats=3, cache_gb=0)
-    (batch,) = batches(clips, Plan(10, 4), last=1)
+    (batch,) = batches(clips, Sampler(10, 4), last=1)
     assert len(opened) == 4
     assert batch.pixels.shape[0] == 12
     assert batch.index == batch.index[:4] * 3
@@ -136,7 +136,7 @@ def test_repeats_are_other_crops_of_one_decoding(videos_dir: Path, monkeypatch: 
     assert torch.equal(first, second)  # the same frames: with nothing to crop, the same clip
     cached = source(videos_dir, num_repeats=3, cache_gb=1)
     for _ in range(2):
-        assert same([batch], batches(cached, Plan(10, 4), last=1))
+        assert same([batch], batches(cached, Sampler(10, 4), last=1))
 
 
 def test_other_seeds_and_epochs_draw_other_clips(videos_dir: Path) -> None:
@@ -152,12 +152,12 @@ def test_unreadable_videos_leave_gaps_that_are_told(videos_dir: Path, tmp_path: 
     shutil.copytree(videos_dir, tmp_path / "v")
     (tmp_path / "v" / "sway" / "bad.mp4").write_bytes(b"not a video")
     clips = source(tmp_path / "v", num_repeats=2)
-    (batch,) = batches(clips, Plan(11, 11))
+    (batch,) = batches(clips, Sampler(11, 11))
     (bad,) = batch.bad
     assert clips.videos.items[bad].path.endswith("bad.mp4")
     assert "bad.mp4: " in batch.bad[bad]
     assert Counter(batch.index) == {index: 2 for index in range(11) if index != bad}
-    (part,) = Plan(11, 11).parts(0)
+    (part,) = Sampler(11, 11).parts(0)
     place = part.index.index(bad)
     assert set(range(22)) - set(batch.rows) == {place, 11 + place}
     # 11 places in a ring: whoever would meet the lost one stays alone
@@ -171,7 +171,7 @@ def test_unreadable_videos_leave_gaps_that_are_told(videos_dir: Path, tmp_path: 
 def test_a_step_without_any_readable_video_is_still_a_step(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.mp4").write_bytes(b"not a video")
-    made = batches(source(tmp_path), Plan(2, 1))
+    made = batches(source(tmp_path), Sampler(2, 1))
     assert [(batch.num_clips, batch.clips_per_step) for batch in made] == [(0, 1)] * 2
     assert all(torch.equal(batch.pixels, torch.zeros(1, 4, 3, 16, 16)) for batch in made)
     assert {next(iter(batch.bad)) for batch in made} == {0, 1}
@@ -187,7 +187,7 @@ def test_a_stumble_is_forgiven_once(videos_dir: Path, monkeypatch: pytest.Monkey
         return open_video(video)
 
     monkeypatch.setattr("videomae.training.data.open_video", stumbling)
-    (batch,) = batches(source(videos_dir), Plan(10, 10))
+    (batch,) = batches(source(videos_dir), Sampler(10, 10))
     assert not batch.bad
     assert set(tries.values()) == {2}
 

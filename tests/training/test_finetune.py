@@ -19,13 +19,11 @@ from videomae.processing.views import find_processor
 from videomae.report.record import read_log
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
-from videomae.training.data import Batch
 from videomae.training.finetune import (
     class_weights,
     finetune,
     make_model,
     make_targets,
-    mixed,
     problem_loss,
 )
 from videomae.training.pretrain import pretrain
@@ -254,15 +252,3 @@ def test_targets_weights_and_losses_by_hand() -> None:
     # even logits: each clip costs ln 2 times the weight of its class; the mean weight is 1
     loss = problem_loss(settings, torch.zeros(4, 2), plain, weights)
     assert loss.item() == pytest.approx(math.log(2))
-
-
-def test_clips_are_mixed_with_their_partners() -> None:
-    settings = FinetuneSettings(mixup_alpha=0.8)
-    pixels = torch.tensor([0.0, 1.0, 5.0]).view(3, 1, 1, 1, 1).expand(3, 1, 3, 2, 2).contiguous()
-    batch = Batch(0, pixels, (0, 1, 2), (0, 1, 2), (1, 0, 2), 3, 3)
-    mixed_pixels, targets = mixed(settings, batch, pixels, torch.eye(3))
-    kept = targets[0, 0].item()
-    assert 0 < kept < 1
-    assert targets[0].tolist() == pytest.approx([kept, 1 - kept, 0])
-    assert targets[2].tolist() == pytest.approx([0, 0, 1])  # alone: its neighbour is missing
-    assert mixed_pixels[:, 0, 0, 0, 0].tolist() == pytest.approx([1 - kept, kept, 5])

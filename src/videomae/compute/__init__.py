@@ -1,1 +1,1 @@
-"""What a run computes on: devices, precisions, threads, processes."""
+"""Devices, precisions, threads and processes that a run computes on."""

@@ -1,4 +1,4 @@
-"""What a processor is good at, and linear maps that suit it.
+"""Capabilities of the processor, and linear maps that suit it.
 
 Letters: B clips, N tokens, D features.
 """

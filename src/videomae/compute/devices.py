@@ -1,4 +1,4 @@
-"""Which device and which precision: by name, or the best that is there."""
+"""Devices and precisions: by name, or the best that is there."""
 
 import torch
 

@@ -139,12 +139,12 @@ def clip_gradients(parameters: list[nn.Parameter], largest: float | None) -> flo
 
 
 def num_processes() -> int:
-    """How many processes the launcher started; 1 without one."""
+    """The number of processes that the launcher started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """What the random layers of a step start from, so that a resumed run needs no memory of it."""
+    """The seed of the random layers of a step, so that a resumed run needs no memory of it."""
     return random.Random(f"{seed} {step} {rank} layers").getrandbits(63)
 
 
@@ -187,7 +187,7 @@ def _accelerate() -> Any:
 
 
 def describe_devices() -> dict[str, Any]:
-    """What environment.json says of the hardware."""
+    """The hardware, for environment.json."""
     found: dict[str, Any] = {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),

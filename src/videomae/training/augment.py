@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError
 from videomae.processing.transforms import RESAMPLE
-from videomae.settings import TrainSettings
+from videomae.settings import FinetuneSettings, TrainSettings
 from videomae.video.decoder import Frames
 
 Box = tuple[int, int, int, int]
@@ -333,24 +333,19 @@ def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor
 def mix(
     pixels: Tensor,
     targets: Tensor,
-    partner: Tensor,
-    *,
+    partner: Sequence[int],
+    settings: FinetuneSettings,
     draw: random.Random,
-    mixup_alpha: float,
-    cutmix_alpha: float,
-    mixup_prob: float,
-    switch_prob: float,
 ) -> tuple[Tensor, Tensor]:
     """Mix each clip of a batch with another, or paste a box of another into it.
 
-    Args:
-        pixels: (B, T, C, H, W) float, normalised; anything is done alike to all B clips.
-        targets: (B, K) soft targets.
-        partner: (B) int64, the row that each row is mixed with.
-        mixup_alpha: mixup keeps a share of the clip drawn from Beta(alpha, alpha); 0 is off.
-        cutmix_alpha: cutmix draws the share of the frame that it keeps likewise; 0 is off. The box
-            is the same in all frames; near the edge it is cut off, and targets follow what is left.
-        mixup_prob: chance that anything is done. switch_prob: chance of cutmix where both are on.
+    pixels: (B, T, C, H, W) float, normalised; anything is done alike to all B clips. targets: (B,
+    K) soft targets. partner: the row that each row is mixed with (B).
+
+    Mixup keeps a share of the clip drawn from Beta(mixup_alpha, mixup_alpha). Cutmix draws the
+    share of the frame that it keeps likewise; its box is the same in all frames; near the edge it
+    is cut off, and targets follow what is left. mix_prob is the chance that anything is done,
+    mix_switch_prob that of cutmix where both are on.
 
     Returns pixels and targets; the given ones are left as they were. With a share of 0.75, a clip
     of class 0 and its partner of class 1 give the target (0.75, 0.25).
@@ -360,22 +355,23 @@ def mix(
     """
     assert pixels.is_floating_point(), "clips are mixed after they are normalised"
     assert targets.is_floating_point(), "targets are mixed as smooth_one_hot makes them"
-    assert len(pixels) == len(targets) == len(partner), "a target and a partner for each clip"
-    if not (mixup_alpha or cutmix_alpha) or draw.random() >= mixup_prob:
+    if not settings.mixes or draw.random() >= settings.mix_prob:
         return pixels, targets
-    pastes = cutmix_alpha > 0 and (mixup_alpha == 0 or draw.random() < switch_prob)
-    alpha = cutmix_alpha if pastes else mixup_alpha
+    mixup, cutmix = settings.mixup_alpha, settings.cutmix_alpha
+    pastes = cutmix > 0 and (mixup == 0 or draw.random() < settings.mix_switch_prob)
+    alpha = cutmix if pastes else mixup
     kept = draw.betavariate(alpha, alpha)
+    other = torch.tensor(partner, device=pixels.device)
     if pastes:
         height, width = pixels.shape[-2:]
         top, left, box_height, box_width = draw_paste_box(height, width, kept=kept, draw=draw)
         inside = (..., slice(top, top + box_height), slice(left, left + box_width))
         mixed = pixels.clone()
-        mixed[inside] = pixels[inside][partner]
+        mixed[inside] = pixels[inside][other]
         kept = 1 - box_height * box_width / (height * width)
     else:
-        mixed = torch.lerp(pixels[partner], pixels, kept)
-    return mixed, torch.lerp(targets[partner], targets, kept)
+        mixed = torch.lerp(pixels[other], pixels, kept)
+    return mixed, torch.lerp(targets[other], targets, kept)
 
 
 def draw_paste_box(height: int, width: int, *, kept: float, draw: random.Random) -> Box:

@@ -48,8 +48,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What each step of a run looks at, worked out from numbers alone.
+class Sampler:
+    """The videos that each step of a run looks at, worked out from numbers alone.
 
     A step takes `batch_size` videos, fewer if there are not so many, of which process `rank` of
     `world` takes an even share, in `accumulate` parts. The last incomplete batch of an epoch is
@@ -78,21 +78,20 @@ class Plan:
             )
 
     @property
-    def videos_per_step(self) -> int:
-        """The batch size, or less where there are not so many videos."""
-        pieces = self.world * self.accumulate
-        return min(self.batch_size, self.num_videos // pieces * pieces)
+    def videos_per_part(self) -> int:
+        """The batch size, or less where there are not so many videos, over all parts."""
+        return min(self.batch_size, self.num_videos) // (self.world * self.accumulate)
 
     @property
-    def videos_per_part(self) -> int:
-        return self.videos_per_step // (self.world * self.accumulate)
+    def videos_per_step(self) -> int:
+        return self.videos_per_part * self.world * self.accumulate
 
     @property
     def steps_per_epoch(self) -> int:
         return self.num_videos // self.videos_per_step
 
     def parts(self, step: int) -> list[Part]:
-        """What this process computes in a step."""
+        """The parts of a step that this process computes."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.num_videos, self.shards, self.seed, epoch)
         first = position * self.videos_per_step
@@ -254,7 +253,7 @@ class ClipSource:
 
 def train_batches(
     source: ClipSource,
-    plan: Plan,
+    sampler: Sampler,
     *,
     first_step: int,
     num_steps: int,
@@ -268,10 +267,10 @@ def train_batches(
     """
 
     def all_parts() -> Iterator[Part]:
-        return (part for step in range(first_step, num_steps) for part in plan.parts(step))
+        return (part for step in range(first_step, num_steps) for part in sampler.parts(step))
 
     def together(made: tuple[Part, list[Tensor | str]]) -> Batch:
-        batch = source.batch(*made, videos_per_step=plan.videos_per_step)
+        batch = source.batch(*made, videos_per_step=sampler.videos_per_step)
         return replace(batch, pixels=batch.pixels.pin_memory()) if pin_memory else batch
 
     videos = ((part.epoch, index) for part in all_parts() for index in part.index)
@@ -279,7 +278,7 @@ def train_batches(
         lambda video: try_twice(source.train_clips, *video),
         videos,
         num_threads=num_workers,
-        num_ahead=_PARTS_AHEAD * plan.videos_per_part,
+        num_ahead=_PARTS_AHEAD * sampler.videos_per_part,
     )
     with closing(reading) as clips:
         parts = ((part, list(islice(clips, len(part.index)))) for part in all_parts())

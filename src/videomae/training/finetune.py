@@ -61,7 +61,8 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
         pixels = normalize(batch.pixels, processor, machine.device)
         wanted = targets[list(batch.index)].to(machine.device)
         if settings.mixes:
-            pixels, wanted = mixed(settings, batch, pixels, wanted)
+            draw = random.Random(f"{settings.seed} {batch.step} mix")  # the same in all parts
+            pixels, wanted = mix(pixels, wanted, batch.partner, settings, draw)
         return problem_loss(settings, network(pixels).logits.float(), wanted, weights)
 
     def evaluate(trained: VideoMAEForVideoClassification) -> Evaluation | None:
@@ -114,7 +115,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
 
 
 def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None:
-    """What is evaluated on, or None where there is nothing."""
+    """The videos to evaluate on, or None where there are none."""
     classes = None if settings.problem == "regression" else videos.classes
     data = settings.eval_data or settings.data
     split = next((name for name in ("val", "test") if has_split(data, name)), None)
@@ -124,7 +125,7 @@ def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None
 
 
 def make_targets(settings: FinetuneSettings, videos: Videos) -> Tensor:
-    """What is to be learned of each video: shares of the classes (N, K), or values (N, 1)."""
+    """The target of each video: shares of the classes (N, K), or values (N, 1)."""
     if settings.problem == "regression":
         return torch.tensor(videos.values())[:, None]
     if settings.problem == "single_label":
@@ -137,7 +138,7 @@ def make_targets(settings: FinetuneSettings, videos: Videos) -> Tensor:
 
 
 def class_weights(settings: FinetuneSettings, targets: Tensor) -> Tensor:
-    """How much each class counts (K): 1 for all, or mean videos of a class / videos of this class.
+    """The weight of each class (K): 1, or mean videos of a class / videos of this class.
 
     >>> class_weights(FinetuneSettings(class_weights="balanced"), torch.eye(2)[[0, 0, 0, 1]])
     tensor([0.6667, 2.0000])
@@ -159,22 +160,6 @@ def problem_loss(
     return F.cross_entropy(logits, targets, weight=weights)
 
 
-def mixed(
-    settings: FinetuneSettings, batch: Batch, pixels: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Clips and targets mixed with those of their partners; one draw for the whole step."""
-    return mix(
-        pixels,
-        targets,
-        torch.tensor(batch.partner, device=pixels.device),
-        draw=random.Random(f"{settings.seed} {batch.step} mix"),
-        mixup_alpha=settings.mixup_alpha,
-        cutmix_alpha=settings.cutmix_alpha,
-        mixup_prob=settings.mix_prob,
-        switch_prob=settings.mix_switch_prob,
-    )
-
-
 def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoClassification:
     """The classifier at its start: fresh, or the encoder of `settings.init` with a fresh head."""
     classes = ("value",) if settings.problem == "regression" else videos.classes
@@ -188,7 +173,7 @@ def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoCl
     }
     if settings.init is not None:
         with warnings.catch_warnings():
-            # A fresh head is what fine-tuning is for; anything else that is new is told.
+            # A fresh head is what fine-tuning is for; anything else that is new is warned of.
             fresh = r"[^;]*newly initialised, to be trained: ((, )?(fc_norm|classifier)\.\w+)+$"
             warnings.filterwarnings("ignore", message=fresh)
             model = VideoMAEForVideoClassification.from_pretrained(

@@ -1,4 +1,4 @@
-"""What a run shows and keeps: progress on the terminal, a line of JSON per report, trackers."""
+"""The log of a run: progress on the terminal, a line of JSON per report, trackers."""
 
 import json
 import math
@@ -141,7 +141,7 @@ class RunLog:
 def open_output(settings: TrainSettings, machine: Machine) -> None:
     """Make the output folder and write what the run is made of, before any work is done.
 
-    `settings.toml` is a recipe that repeats the run, `environment.json` tells versions, hardware,
+    `settings.toml` is a recipe that repeats the run, `environment.json` has versions, hardware,
     command and git revision; what `videomae prepare` found out about the data is copied beside
     them. Raises ConfigError where the folder cannot be written, or holds another run that this one
     would overwrite.

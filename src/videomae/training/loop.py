@@ -18,7 +18,7 @@ from videomae.errors import ConfigError, VideoError
 from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import check_room, load_checkpoint, save_checkpoint
-from videomae.training.data import Batch, ClipSource, Plan, train_batches
+from videomae.training.data import Batch, ClipSource, Sampler, train_batches
 from videomae.training.log import RunLog
 from videomae.training.optim import (
     learning_rate,
@@ -81,12 +81,12 @@ def run_epochs(
     ema = make_ema(model, ema_decay) if ema_decay else None
     first = load_checkpoint(settings, network, optimizer, ema) if settings.resume else 0
 
-    plan = make_plan(settings, source, machine)
-    epoch_steps, num_steps = plan.steps_per_epoch, plan.steps_per_epoch * settings.epochs
-    clips_per_step = plan.videos_per_step * settings.num_repeats
+    sampler = make_sampler(settings, source, machine)
+    epoch_steps, num_steps = sampler.steps_per_epoch, sampler.steps_per_epoch * settings.epochs
+    clips_per_step = sampler.videos_per_step * settings.num_repeats
     made = train_batches(
         source,
-        plan,
+        sampler,
         first_step=first,
         num_steps=num_steps,
         num_workers=settings.num_workers,
@@ -170,12 +170,12 @@ def run_epochs(
         log.list_bad(source.videos, watch.bad)
 
 
-def make_plan(settings: TrainSettings, source: ClipSource, machine: Machine) -> Plan:
-    """The plan of a run: which videos this process looks at in each step."""
+def make_sampler(settings: TrainSettings, source: ClipSource, machine: Machine) -> Sampler:
+    """The sampler of a run: which videos this process looks at in each step."""
     items = source.videos.items
     places: dict[str, int] = {}
     shards = tuple(places.setdefault(video.path, len(places)) for video in items)
-    return Plan(
+    return Sampler(
         num_videos=len(items),
         batch_size=settings.batch_size,
         seed=settings.seed,

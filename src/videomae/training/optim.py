@@ -1,4 +1,4 @@
-"""How the weights move: groups, learning rate over time and over depth, and their running mean."""
+"""The optimiser: groups, learning rate over time and over depth, running means of the weights."""
 
 import math
 import re

@@ -11,7 +11,7 @@ from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos, load_videos
 from videomae.errors import VideoError
-from videomae.evaluation.sharding import views_of
+from videomae.evaluation.sharding import evaluating, views_of
 from videomae.masking import MASKS, running_cell_mask
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.views import ViewMaker, normalize, shown
@@ -88,7 +88,7 @@ def make_model(settings: PretrainSettings) -> VideoMAEForPreTraining:
 def draw_masks(
     settings: PretrainSettings, config: VideoMAEConfig, num_clips: int, step: int
 ) -> tuple[Tensor, Tensor | None]:
-    """What is hidden from the encoder, and what is not decoded either, for all clips of a step.
+    """Masks of what is hidden from the encoder and what is not decoded, for all clips of a step.
 
     A function of the seed and the step alone: each process takes the rows of its own clips.
     """
@@ -104,7 +104,6 @@ def draw_masks(
     )
 
 
-@torch.no_grad()
 def draw(
     settings: PretrainSettings,
     model: VideoMAEForPreTraining,
@@ -113,7 +112,7 @@ def draw(
     machine: Machine,
     epoch: int,
 ) -> None:
-    """A picture of the first readable video: as it is, as the model sees it, as it paints it.
+    """A picture of the first readable video: as it is, as the model sees it, as it reconstructs it.
 
     All processes compute it, since each may hold a piece of the model; the first one draws.
     """
@@ -126,19 +125,17 @@ def draw(
     else:
         return
     mask, _ = draw_masks(settings, model.config, 1, step=-1)
-    model.eval()
-    with machine.autocast():
+    with evaluating(model), machine.autocast():
         predictions = model(pixels.to(machine.device), mask).logits[0].float().cpu()
-    model.train()
     if not machine.is_main:
         return
     clip = shown(pixels[0], maker.processor)  # (T, C, H, W)
-    painted = paste_reconstruction(clip, mask[0], predictions, model.config)
+    reconstructed = paste_reconstruction(clip, mask[0], predictions, model.config)
     strip = film_strip(
         {
             "original": to_frames(clip),
             f"{settings.mask_ratio:.0%} hidden": to_frames(hide(clip, mask[0], model.config)),
-            f"reconstructed, epoch {epoch}": to_frames(painted),
+            f"reconstructed, epoch {epoch}": to_frames(reconstructed),
         }
     )
     folder = settings.output / "reconstructions"
