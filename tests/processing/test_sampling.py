@@ -151,27 +151,27 @@ def test_the_generator_alone_decides() -> None:
     ("num_crops", "lefts"), [(1, [3]), (2, [0, 6]), (3, [0, 3, 6]), (4, [0, 2, 4, 6])]
 )
 def test_crops_lie_along_the_longer_side(num_crops: int, lefts: list[int]) -> None:
-    wide = crop_boxes(4, 10, size=4, num_crops=num_crops)
+    wide = crop_boxes(4, 10, size=(4, 4), num_crops=num_crops)
     assert wide == [(0, left, 4, 4) for left in lefts]
-    tall = crop_boxes(10, 4, size=4, num_crops=num_crops)
+    tall = crop_boxes(10, 4, size=(4, 4), num_crops=num_crops)
     assert tall == [(left, 0, 4, 4) for left in lefts]
 
 
 def test_crops_of_the_paper() -> None:
-    boxes = crop_boxes(224, 298, size=224, num_crops=3)
+    boxes = crop_boxes(224, 298, size=(224, 224), num_crops=3)
     assert boxes == [(0, 0, 224, 224), (0, 37, 224, 224), (0, 74, 224, 224)]
 
 
 def test_crops_are_centred_along_the_other_side() -> None:
-    assert crop_boxes(9, 12, size=4, num_crops=3) == [(2, 0, 4, 4), (2, 4, 4, 4), (2, 8, 4, 4)]
-    assert crop_boxes(4, 4, size=4, num_crops=2) == [(0, 0, 4, 4), (0, 0, 4, 4)]
+    assert crop_boxes(9, 12, size=(4, 4), num_crops=3) == [(2, 0, 4, 4), (2, 4, 4, 4), (2, 8, 4, 4)]
+    assert crop_boxes(4, 4, size=(4, 4), num_crops=2) == [(0, 0, 4, 4), (0, 0, 4, 4)]
     assert crop_boxes(6, 10, size=(6, 8), num_crops=2) == [(0, 0, 6, 8), (0, 2, 6, 8)]
 
 
 def test_crops_must_fit() -> None:
     message = "a crop of 8 x 8 px does not fit into a frame of 6 x 10 px; resize the frame's short"
     with pytest.raises(ConfigError, match=message):
-        crop_boxes(6, 10, size=8, num_crops=1)
+        crop_boxes(6, 10, size=(8, 8), num_crops=1)
 
 
 def test_clips_are_spread_over_the_video() -> None:
@@ -216,8 +216,8 @@ def test_spread_out_clips_interleave() -> None:
             "num_frames",
             lambda: random_uniform_indices(9, num_frames=0, generator=random.Random(0)),
         ),
-        ("num_crops", lambda: crop_boxes(4, 4, size=4, num_crops=0)),
-        ("crop_height", lambda: crop_boxes(4, 4, size=0, num_crops=1)),
+        ("num_crops", lambda: crop_boxes(4, 4, size=(4, 4), num_crops=0)),
+        ("crop_height", lambda: crop_boxes(4, 4, size=(0, 0), num_crops=1)),
         ("num_clips", lambda: spread_clips(9, num_frames=4, frame_stride=1, num_clips=0)),
     ],
 )

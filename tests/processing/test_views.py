@@ -1,4 +1,3 @@
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,11 +148,11 @@ def test_the_order_is_kept_and_bad_videos_hold_their_place() -> None:
         list(prepared([1], pixels_of, "ignore"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (64, 8)])
 def test_as_many_videos_are_read_ahead_as_there_are_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "decode_threads", lambda: threads)
+    monkeypatch.setattr(views, "num_cores", lambda: cores)
     asked: list[int] = []
 
     def videos() -> Iterator[int]:
@@ -171,7 +170,7 @@ def test_as_many_videos_are_read_ahead_as_there_are_threads(
 def test_the_next_videos_are_decoded_while_the_caller_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(views, "decode_threads", lambda: 2)
+    monkeypatch.setattr(views, "num_cores", lambda: 2)
     third_done = threading.Event()
     together = threading.Barrier(2)  # passed only by two videos that are decoded at once
 
@@ -203,15 +202,6 @@ def test_each_video_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sorted(opened) == paths
 
 
-def test_threads_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, threads in ((1, 1), (2, 2), (64, 8)):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert views.decode_threads() == threads
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert views.decode_threads() == 1
-
-
 def test_leaving_early_ends_the_thread() -> None:
     results = prepared(iter(range(1, 9)), pixels_of, "raise")
     next(results)
@@ -237,7 +227,7 @@ def test_views_share_batches_and_find_their_way_back(batch_size: int) -> None:
 
 
 def test_a_result_comes_as_soon_as_its_batch_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "decode_threads", lambda: 1)
+    monkeypatch.setattr(views, "num_cores", lambda: 1)
     asked: list[int] = []
 
     def videos() -> Iterator[int]:

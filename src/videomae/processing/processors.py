@@ -6,7 +6,7 @@ the cropped pixels become float32. B videos, T frames, C channels, H height, W w
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -68,7 +68,7 @@ class _Processor(StoredSettings):
     """The steps that both processors share."""
 
     def _process(
-        self, videos: list[list[Frame]], return_tensors: str | None, device: Any
+        self, videos: Iterable[Any], return_tensors: str | None, device: Any
     ) -> BatchFeature:
         if return_tensors not in (None, "pt", "np"):
             raise ConfigError(
@@ -96,16 +96,15 @@ class _Processor(StoredSettings):
         """One video's pixels (T, C, H, W)."""
         if not images:
             raise ConfigError("a video has no frames; pass at least one")
-        to_rgb = bool(self.do_convert_rgb)
+        layout, to_rgb, count = (
+            self.input_data_format,
+            self.do_convert_rgb,
+            np.size(self.image_mean),
+        )
         factor = self.rescale_factor if self.do_rescale else None
         mean, std = (self.image_mean, self.image_std) if self.do_normalize else (None, 1.0)
         frames = [  # T x (1, C, H, W)
-            as_tensor(
-                image,
-                layout=self.input_data_format,
-                to_rgb=to_rgb,
-                num_channels=np.size(self.image_mean),
-            )
+            as_tensor(image, layout=layout, to_rgb=bool(to_rgb), num_channels=count)
             for image in images
         ]
         check_range(frames, factor=factor, mean=mean)
@@ -121,17 +120,17 @@ class _Processor(StoredSettings):
                 "(channels, height, width); keep do_center_crop=True or give size a height and a "
                 "width, and pass do_convert_rgb=True if their channels differ"
             )
-        return to_pixels(frames, factor=factor, mean=mean, std=std, to_rgb=to_rgb)
+        return to_pixels(frames, factor=factor, mean=mean, std=std, to_rgb=bool(to_rgb))
 
 
 @dataclass(kw_only=True)
 class VideoMAEImageProcessor(_Processor):
     """Frames to the pixels that VideoMAE reads, with transformers' arguments and results.
 
-    Takes one video or several: a list of frames (PIL images, or arrays or tensors of shape
-    (H, W, C), (C, H, W) or (H, W), of any sizes), an array with T in front of that, a list of such
-    videos, or an array with B in front. Gives `pixel_values` (B, T, C, H, W), float32 (with neither
-    of the last two steps the type that came in). The steps, in order:
+    Takes one video or several: a list of frames (PIL images, or arrays or tensors (H, W, C),
+    (C, H, W) or (H, W), of any sizes), an array with T in front, a list of such videos, or an array
+    with B in front. Gives `pixel_values` (B, T, C, H, W), float32 (with neither of the last two
+    steps the type that came in). The steps, in order:
 
     - `do_convert_rgb`: grey to RGB, transparent onto white. (Grey becomes RGB anyway if
       `image_mean` has three values.)
@@ -176,11 +175,9 @@ class VideoMAEImageProcessor(_Processor):
         per reader, of any shapes. `device`: where to compute. Raises ConfigError.
         """
         chosen = dataclasses.replace(self, **overrides)
-        clips: list[list[Frame]] = []
-        for item in as_videos(videos):
-            if not isinstance(item, list):
-                raise ConfigError(f"{item} is a path; VideoMAEVideoProcessor reads files")
-            clips.append(item)
+        clips = as_videos(videos)
+        if paths := [item for item in clips if not isinstance(item, list)]:
+            raise ConfigError(f"{paths[0]} is a path; VideoMAEVideoProcessor reads files")
         return chosen._process(clips, return_tensors, device)
 
 
@@ -243,14 +240,11 @@ class VideoMAEVideoProcessor(_Processor):
         known = [{}] * len(items) if known is None else list(known)
         if len(known) != len(items):
             raise ConfigError(f"{len(items)} videos, {len(known)} video_metadata; give one each")
-        clips, metadata = [], []
-        for item, facts in zip(items, known, strict=True):
-            frames, about = chosen._sampled(item, facts or {})
-            clips.append(frames)
-            metadata.append(about)
-        batch = chosen._process(clips, return_tensors, device)
+        pairs = zip(items, known, strict=True)
+        sampled = [chosen._sampled(item, facts or {}) for item, facts in pairs]
+        batch = chosen._process((frames for frames, _ in sampled), return_tensors, device)
         if chosen.return_metadata:
-            batch["video_metadata"] = metadata
+            batch["video_metadata"] = [metadata for _, metadata in sampled]
         return batch
 
     def _sampled(self, item: Video, facts: Any) -> tuple[list[Frame], dict[str, Any]]:

@@ -11,9 +11,9 @@ from videomae.errors import ConfigError
 
 
 def clip_span(num_frames: int, frame_stride: int) -> int:
-    """Number of video frames from the first to the last frame of a dense clip, both counted.
+    """Video frames from the first to the last of a dense clip, both counted.
 
-    Example: 4 frames at stride 3 span 10: `fxxfxxfxxf`.
+    4 frames at stride 3 span 10: `fxxfxxfxxf`.
 
     >>> clip_span(16, 4)
     61
@@ -23,16 +23,12 @@ def clip_span(num_frames: int, frame_stride: int) -> int:
 
 
 def clip_indices(
-    num_video_frames: int,
-    *,
-    num_frames: int = 16,
-    frame_stride: int = 4,
-    start: int | None = None,
+    num_video_frames: int, *, num_frames: int = 16, frame_stride: int = 4, start: int | None = None
 ) -> list[int]:
     """Frame indices of one dense clip: `num_frames` frames, every `frame_stride`-th one.
 
-    Without `start` the clip is centred: `start = (num_video_frames - span) // 2`, not below 0.
-    Indices past the end become the last frame, so a short video ends in a still picture::
+    Without `start` the clip is centred. Indices past the end become the last frame, so a short
+    video ends in a still picture::
 
         12 frames, 4 at stride 3 (span 10): xfxxfxxfxxfx   [1, 4, 7, 10]
         10 frames, 4 at stride 3:           fxxfxxfxxf     [0, 3, 6, 9]
@@ -40,21 +36,18 @@ def clip_indices(
          5 frames, 4 at stride 3:           fxxfF          [0, 3, 4, 4]
          1 frame,  4 at stride 3:           F              [0, 0, 0, 0]
 
-    The published pre-training code repeats the last *sampled* index instead (0, 3, 3, 3 in the
-    fourth row); taking the last frame keeps the whole of a short video in view.
-
-    Raises ConfigError where a count is below 1 or `start` lies outside the video.
+    (The published pre-training code repeats the last *sampled* index: 0, 3, 3, 3 in the fourth
+    row.) Raises ConfigError where a count is below 1 or `start` lies outside the video.
     """
-    span = clip_span(num_frames, frame_stride)
+    span, last = clip_span(num_frames, frame_stride), num_video_frames - 1
     check_counts(num_video_frames=num_video_frames)
     if start is None:
         start = max(0, num_video_frames - span) // 2
-    if not 0 <= start < num_video_frames:
+    if not 0 <= start <= last:
         raise ConfigError(
-            f"start={start} lies outside the video; expected 0 to {num_video_frames - 1}, "
-            f"as it has {num_video_frames} frames"
+            f"start={start} lies outside the video; expected 0 to {last}, as it has "
+            f"{num_video_frames} frames"
         )
-    last = num_video_frames - 1
     return [min(start + k * frame_stride, last) for k in range(num_frames)]
 
 
@@ -87,10 +80,9 @@ def even_indices(
 ) -> list[int]:
     """Frame indices spread evenly from the first frame on, as transformers chooses them.
 
-    `num_frames` is how many; `fps` is how many a second, of a video that has `video_fps`; with
-    neither it is all of them. 3 of 10 frames: `fxxfxxfxxx`, [0, 3, 6].
-
-    Raises ConfigError for both at once, more frames than there are, and an unknown `video_fps`.
+    So many in all (`num_frames`), or so many a second (`fps`) of a video that has `video_fps`;
+    with neither all of them. 3 of 10 frames: `fxxfxxfxxx`, [0, 3, 6]. Raises ConfigError for both
+    at once, more frames than there are, and an unknown `video_fps`.
     """
     if num_frames and fps:
         raise ConfigError(f"num_frames={num_frames} and fps={fps} exclude each other; give one")
@@ -112,15 +104,14 @@ def even_indices(
 def random_start(
     num_video_frames: int, *, num_frames: int, frame_stride: int, generator: random.Random
 ) -> int:
-    """Draw the start of a dense clip, each start that keeps the clip inside the video alike.
+    """Draw the start of a dense clip, all that keep it inside the video being as likely.
 
-    From 0 to `num_video_frames - span`, both included: 11 frames, 4 at stride 3 (span 10)::
+    11 frames, 4 at stride 3 (span 10); a video no longer than the span starts at 0::
 
         start 0: fxxfxxfxxfx
         start 1: xfxxfxxfxxf
 
-    A video no longer than the span always starts at 0. The published code leaves the last start
-    out, so that its models never saw the last frame of a video in fine-tuning.
+    The published code leaves the last start out: in fine-tuning it never saw a last frame.
     """
     span = clip_span(num_frames, frame_stride)
     check_counts(num_video_frames=num_video_frames)
@@ -144,56 +135,45 @@ def spread_clips(
 ) -> list[list[int]]:
     """Frame indices of the clips of the multi-view protocol, evenly along time: 5 in the paper.
 
-    Dense clips (`frame_stride` a number) start evenly from 0 to `num_video_frames - span`, both
-    included; one clip is centred. 14 frames, 3 clips of 4 frames at stride 2 (span 7)::
+    Dense clips (`frame_stride` a number) go from the first frame to the last; one clip is centred.
+    14 frames, 3 clips of 4 frames at stride 2 (span 7)::
 
         clip 0, start 0: fxfxfxfxxxxxxx
         clip 1, start 3: xxxfxfxfxfxxxx
         clip 2, start 7: xxxxxxxfxfxfxf
 
-    A video no longer than the span gives the same clip every time. Spread-out clips
-    (`frame_stride=None`) interleave: of the `num_clips` equal slots in each part of the video,
-    clip k takes the middle of slot k. 16 frames, 2 clips of 4 frames::
+    Clips over the whole video (`frame_stride=None`) interleave: clip k takes the middle of slot k
+    of the `num_clips` equal slots in each part. 16 frames, 2 clips of 4 frames::
 
         clip 0: xfxxxfxxxfxxxfxx
         clip 1: xxxfxxxfxxxfxxxf
     """
-    check_counts(num_clips=num_clips, num_video_frames=num_video_frames)
+    check_counts(num_clips=num_clips)
     if frame_stride is None:
         offsets = [(clip + 0.5) / num_clips for clip in range(num_clips)]
-        return [
-            uniform_indices(num_video_frames, num_frames=num_frames, offset=offset)
-            for offset in offsets
-        ]
+        return [uniform_indices(num_video_frames, num_frames=num_frames, offset=x) for x in offsets]
     free = max(0, num_video_frames - clip_span(num_frames, frame_stride))
     return [
-        clip_indices(
-            num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=start
-        )
-        for start in _spread(free, num_clips)
+        clip_indices(num_video_frames, num_frames=num_frames, frame_stride=frame_stride, start=at)
+        for at in _spread(free, num_clips)
     ]
 
 
 def crop_boxes(
-    height: int, width: int, *, size: int | tuple[int, int], num_crops: int
+    height: int, width: int, *, size: tuple[int, int], num_crops: int
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes (top, left, height, width) spread evenly along the longer side of a frame.
+    """Boxes (top, left, height, width) of a `size` spread evenly along the longer side of a frame.
 
-    `height` and `width` are those of the frame after resizing (the recipes make its short side
-    equal to `size`), `size` is the side of the crop or its (height, width), all in pixels. One
-    crop is the centre; several go from one end to the other, three being both ends and the
-    middle. Along the other side every box is centred::
+    All in px. One crop is the centre; several go from one end to the other. Along the other side
+    every box is centred::
 
-        size 4, 3 crops of a 4 x 10 frame: left = 0, 3, 6
+        size (4, 4), 3 crops of a 4 x 10 frame: left = 0, 3, 6
         ####------  ---####---  ------####
 
     Raises ConfigError where the crop does not fit into the frame.
     """
-    crop_height, crop_width = (size, size) if isinstance(size, int) else size
-    check_counts(
-        height=height, width=width, crop_height=crop_height, crop_width=crop_width,
-        num_crops=num_crops,
-    )  # fmt: skip
+    crop_height, crop_width = size
+    check_counts(crop_height=crop_height, crop_width=crop_width, num_crops=num_crops)
     free_height, free_width = height - crop_height, width - crop_width
     if min(free_height, free_width) < 0:
         raise ConfigError(
@@ -209,14 +189,8 @@ def crop_boxes(
 
 
 def _spread(free: int, count: int) -> list[int]:
-    """`count` whole numbers from 0 to `free`, both included and evenly apart; one is the middle.
-
-    >>> _spread(10, 3), _spread(10, 1)
-    ([0, 5, 10], [5])
-    """
-    if count == 1:
-        return [free // 2]
-    return [free * k // (count - 1) for k in range(count)]
+    """`count` whole numbers from 0 to `free`, both included and evenly apart; one is the middle."""
+    return [free // 2] if count == 1 else [free * k // (count - 1) for k in range(count)]
 
 
 def _part_indices(num_video_frames: int, offsets: Sequence[float]) -> list[int]:

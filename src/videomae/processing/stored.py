@@ -4,7 +4,7 @@ import dataclasses
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -66,12 +66,8 @@ class StoredSettings:
         object.__setattr__(self, name, _standard(name, value))
 
     @classmethod
-    def _names(cls) -> list[str]:
-        return [entry.name for entry in dataclasses.fields(cls)]
-
-    @classmethod
     def _refuse_unknown(cls, names: Iterable[str]) -> None:
-        known = cls._names()
+        known = [entry.name for entry in dataclasses.fields(cls)]
         for name in names:
             if name not in known:
                 raise ConfigError(
@@ -83,13 +79,12 @@ class StoredSettings:
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
         """A processor from the keys of a stored file, of this or of the other processor.
 
-        Old forms are understood, such as one number for a size. A key that neither processor
-        has is left out with a warning; an override that this one lacks is a ConfigError.
+        A key that neither has is left out with a warning; an unknown override is a ConfigError.
         """
-        if odd := sorted(set(values) - set(cls._names()) - _IDLE_KEYS):
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        if odd := sorted(set(values) - names - _IDLE_KEYS):
             warnings.warn(f"stored settings unknown here, left out: {', '.join(odd)}", stacklevel=2)
-        known = {key: value for key, value in values.items() if key in cls._names()}
-        return cls(**(known | overrides))
+        return cls(**({name: values[name] for name in names & set(values)} | overrides))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as the stored file holds them, named as in transformers."""
@@ -104,11 +99,10 @@ class StoredSettings:
     def from_pretrained(cls, id_or_path: hub.PathLike, **kwargs: Any) -> Self:
         """Read the settings stored with a hub id, in a folder, a shipped model, or one JSON file.
 
-        A folder's preprocessor_config.json serves either processor, and so does its
-        video_preprocessor_config.json; each takes its own first. `revision`, `token`, `cache_dir`
-        and `local_files_only` go to the hub, any other keyword overrides a setting. Stored mean and
-        std are honoured; if a published checkpoint stores 0.5, which is not what it was trained
-        with, a warning says so. Raises WeightsError where there is no such file.
+        Of preprocessor_config.json and video_preprocessor_config.json each processor takes its own
+        first. `revision`, `token`, `cache_dir` and `local_files_only` go to the hub, any other
+        keyword overrides a setting. If a published checkpoint stores mean 0.5, which is not what
+        it was trained with, a warning says so. Raises WeightsError where there is no such file.
         """
         where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
         path = Path(id_or_path)
@@ -126,10 +120,7 @@ class StoredSettings:
         return processor
 
     def save_pretrained(self, save_directory: hub.PathLike) -> list[str]:
-        """Write the settings into a folder, for this library and transformers alike.
-
-        Returns the file's path in a list. The folder is made if missing; other files stay.
-        """
+        """Write the settings into a folder, made if missing; returns the file's path in a list."""
         path = Path(save_directory) / self._files[0]
         hub.write_json(path, self.to_dict())
         return [str(path)]
@@ -157,13 +148,7 @@ def _count(value: Any) -> int:
     return operator.index(value)
 
 
-def _positive(value: Any) -> float:
-    if not 0 < float(value) < float("inf"):
-        raise ValueError
-    return float(value)
-
-
-def _numbers(value: Any, *, above: float = float("-inf")) -> float | tuple[float, ...]:
+def _numbers(value: Any, *, above: float = -np.inf) -> Any:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim > 1 or not array.size or not ((array > above) & np.isfinite(array)).all():
         raise ValueError
@@ -177,37 +162,37 @@ def _filter(value: Any) -> int:
     return number
 
 
-def _size(value: Any) -> dict[str, int]:
-    if isinstance(value, list | tuple):
-        value = dict(zip(("height", "width"), value, strict=True))
-    elif isinstance(value, int | np.integer):
-        value = {"shortest_edge": value}
-    size = {key: _count(number) for key, number in dict(value).items()}  # a SizeDict of HF, too
-    if set(size) not in _SIZE_KEYS:
-        raise ValueError
-    return size
-
-
-def _crop_size(value: Any) -> dict[str, int]:
-    size = _size(value)
-    return {"height": size["height"], "width": size["width"]}
-
-
-_SIZE_KEYS: list[set[str]] = [
+_SIZES: list[set[str]] = [
     {"shortest_edge"},
     {"shortest_edge", "longest_edge"},
     {"height", "width"},
     {"max_height", "max_width"},
 ]
+
+
+def _size(value: Any, forms: Collection[set[str]] = _SIZES) -> dict[str, int]:
+    if isinstance(value, list | tuple):
+        value = dict(zip(("height", "width"), value, strict=True))
+    elif isinstance(value, int | np.integer):
+        value = {"shortest_edge": value}
+    size = {key: _count(number) for key, number in dict(value).items()}  # a SizeDict of HF, too
+    if set(size) not in forms:
+        raise ValueError
+    return size
+
+
 _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "size": (
         _size,
         "an int, (height, width), or a dict of shortest_edge (and longest_edge), of height and "
         "width, or of max_height and max_width, in px",
     ),
-    "crop_size": (_crop_size, "an int, (height, width), or a dict of height and width, in px"),
+    "crop_size": (
+        lambda value: _size(value, [{"height", "width"}]),
+        "an int, (height, width), or a dict of height and width, in px",
+    ),
     "resample": (_filter, "'bilinear', 'bicubic', 'nearest', 'lanczos', or Pillow's 0 to 3"),
-    "rescale_factor": (_positive, "a number above 0"),
+    "rescale_factor": (lambda value: float(_numbers(value, above=0)), "a number above 0"),
     "image_mean": (_numbers, "a number, or one per channel"),
     "image_std": (lambda value: _numbers(value, above=0), "a number above 0, or one per channel"),
     "input_data_format": (
@@ -215,5 +200,5 @@ _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "'channels_first' or 'channels_last'",
     ),
     "num_frames": (_count, "a whole number above 0"),
-    "fps": (_positive, "a number above 0"),
+    "fps": (lambda value: float(_numbers(value, above=0)), "a number above 0"),
 }

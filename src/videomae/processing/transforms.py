@@ -34,9 +34,9 @@ _PIXEL_MODES = ("L", "I", "F", "I;16", "RGB", "RGBA")
 def as_videos(videos: Any) -> list[Video]:
     """One video or several, nested in any usual way, to a list of videos.
 
-    A video is a list of frames, an array or tensor with the frames in front, or the path of a
-    file; a single image is a video of one frame. Several are a list of those, or an array with one
-    more axis in front. Raises ConfigError for anything else.
+    A video is a list of frames, an array or tensor with the frames in front, the path of a file,
+    or a single image. Several are a list of those, or an array with one more axis in front. Raises
+    ConfigError for anything else.
 
     >>> [len(video) for video in as_videos(np.zeros((2, 16, 240, 320, 3)))]
     [16, 16]
@@ -44,7 +44,7 @@ def as_videos(videos: Any) -> list[Video]:
     if _is_frame(videos):
         return [[videos]]
     if isinstance(videos, np.ndarray | Tensor) and videos.ndim == 5:
-        return [list(item) for item in videos]
+        videos = list(videos)
     if not isinstance(videos, list | tuple):
         return [_as_video(videos)]
     if not videos:
@@ -56,16 +56,15 @@ def _as_video(item: Any) -> Video:
     if isinstance(item, str | os.PathLike):
         return item
     odd = item
+    if isinstance(item, np.ndarray | Tensor) and item.ndim == 4:
+        return list(item)
     if isinstance(item, list | tuple):
         strangers = [entry for entry in item if not _is_frame(entry)]
         if not strangers:
             return list(item)
         odd = strangers[0]
-    elif isinstance(item, np.ndarray | Tensor) and item.ndim == 4:
-        return list(item)
-    got = repr(odd)[:80]
-    if isinstance(odd, np.ndarray | Tensor):
-        got = f"{type(odd).__name__} of shape {tuple(odd.shape)}"
+    is_array = isinstance(odd, np.ndarray | Tensor)
+    got = f"{type(odd).__name__} of shape {tuple(odd.shape)}" if is_array else repr(odd)[:80]
     raise ConfigError(
         f"{got} is neither a frame nor a video; expected a list of frames (PIL images, or arrays "
         "or tensors of 2 or 3 axes), an array or tensor of 4 axes, the frames first (of 5 for a "
@@ -74,9 +73,8 @@ def _as_video(item: Any) -> Video:
 
 
 def _is_frame(item: Any) -> bool:
-    return isinstance(item, Image.Image) or (
-        isinstance(item, np.ndarray | Tensor) and item.ndim in (2, 3)
-    )
+    is_array = isinstance(item, np.ndarray | Tensor)
+    return isinstance(item, Image.Image) or (is_array and item.ndim in (2, 3))
 
 
 def as_tensor(
@@ -84,11 +82,10 @@ def as_tensor(
 ) -> Tensor:
     """An image as (1, C, H, W), uint8, int64 or floats; copied only where it must be.
 
-    `frame` is a PIL image or an array or tensor (H, W, C), (C, H, W) or (H, W). `layout` says
-    where the channels are, "channels_first" or "channels_last"; None sees it from the shape: 1, 3,
-    4 or `num_channels` of them. `to_rgb` lays what is transparent on white; grey stays one channel.
-
-    Raises ConfigError for an empty image, unreadable types, and channels that cannot be found.
+    `layout`, "channels_first" or "channels_last", says where the channels are; None sees it from
+    the shape: 1, 3, 4 or `num_channels` of them. `to_rgb` lays what is transparent on white; grey
+    stays one channel. Raises ConfigError for an empty image, unreadable types, and channels that
+    cannot be found.
 
     >>> as_tensor(np.zeros((240, 320, 3), dtype=np.uint8)).shape
     torch.Size([1, 3, 240, 320])
@@ -158,8 +155,8 @@ def _rgba_to_rgb(frame: Tensor) -> Tensor:
 def output_size(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
     """Height and width of a frame after resizing to `size`; fractions are cut off.
 
-    `size` in px: "shortest_edge", perhaps with "longest_edge" as its limit; or "height" and
-    "width"; or "max_height" and "max_width", of which one is reached.
+    `size` has the keys that VideoMAEImageProcessor names; of a max_height and max_width one is
+    reached.
 
     >>> output_size(240, 320, {"shortest_edge": 224})
     (224, 298)
@@ -184,9 +181,8 @@ def output_size(height: int, width: int, size: Mapping[str, int]) -> tuple[int, 
 def resize(frame: Tensor, size: Mapping[str, int], *, resample: int = 2) -> Tensor:
     """A (1, C, H, W) frame in its new size and old type; integers are filtered and rounded as such.
 
-    `size` as in `output_size`; `resample` is Pillow's number, see RESAMPLE. Smaller frames are
-    smoothed (antialias) as Pillow does, except by "nearest". Raises ConfigError for a size of zero,
-    and for lanczos where PyTorch lacks it.
+    `resample` is Pillow's number, see RESAMPLE. All but "nearest" smooth what becomes smaller, as
+    Pillow does. Raises ConfigError for a size of zero, and for lanczos where PyTorch lacks it.
     """
     old, new = tuple(frame.shape[2:]), output_size(frame.shape[2], frame.shape[3], size)
     if new == old:
@@ -211,8 +207,7 @@ def resize(frame: Tensor, size: Mapping[str, int], *, resample: int = 2) -> Tens
 def _interleaved(frame: Tensor) -> Tensor:
     """A (1, C, H, W) frame of bytes, the channels of each pixel side by side in memory if C is 3.
 
-    PyTorch resizes that layout three times as fast, and copying to it by planes costs the time of
-    one such resize; by `contiguous(memory_format=...)` it would cost that of four.
+    PyTorch resizes that layout three times as fast, and `contiguous` is four times as slow as this.
     """
     if frame.shape[1] != 3 or frame.stride(1) == 1:
         return frame
@@ -247,15 +242,10 @@ def to_pixels(
 ) -> Tensor:
     """Frames (1, C, H, W), all of one shape, to the pixels (T, C, H, W) of a clip.
 
-    Each number is multiplied by `factor`, then `mean` is subtracted, then it is divided by `std`:
-    one number, or one per channel. What is None is left out; with both None the frames keep their
-    type, else pixels are float32. Grey becomes three channels with `to_rgb` or three means.
-
-    Raises ConfigError if there are other numbers of channels, means and deviations.
-
-    >>> grey = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
-    >>> to_pixels([grey], factor=1 / 255, mean=(0.5, 0.5, 0.5), std=0.5).shape
-    torch.Size([1, 3, 2, 2])
+    Each number times `factor`, minus `mean`, divided by `std`: one number, or one per channel. What
+    is None is left out; with both None the frames keep their type, else pixels are float32. Grey
+    becomes three channels with `to_rgb` or three means. Raises ConfigError if there are other
+    numbers of channels, means and deviations.
     """
     _, channels, height, width = frames[0].shape
     counts = set() if mean is None else {np.size(mean), np.size(std)}
@@ -294,21 +284,19 @@ def statistics(
 
     By the very operations of transformers: any others differ in the last digit.
     """
-    scale = 1.0 / (factor or 1.0)
-    means, stds = (
-        (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) * scale).to(
-            device, non_blocking=True
-        )
-        for numbers in (mean, std)
-    )
-    return means, stds
+
+    def column(numbers: float | Sequence[float]) -> Tensor:
+        values = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) * (1.0 / (factor or 1.0))
+        return values.to(device, non_blocking=True)
+
+    return column(mean), column(std)
 
 
 def to_channels(frames: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
     """Frames uint8 (T, H, W, C) with the channels that a model takes: (T, H, W, num_channels).
 
-    What has so many is left as it is. Of RGB, as all files are read, one channel is the luma of
-    Pillow's mode "L", and four are RGB with an opaque alpha. ConfigError for other pairs.
+    RGB, as all files are read, becomes the luma of Pillow's mode "L", or gets an opaque alpha.
+    ConfigError for other pairs of unlike numbers.
 
     >>> to_channels(np.full((1, 1, 1, 3), (10, 20, 30), np.uint8), 1).item()
     18
@@ -343,21 +331,22 @@ def check_range(
         return
     low = min(frame.min().item() for frame in frames)
     high = max(frame.max().item() for frame in frames)
-    if factor is None and (low < 0 or high > 1.001):
-        problem = (
-            "not within 0..1, as do_rescale=False expects them; pass do_rescale=True, unless "
-            "another range is meant"
-        )
-    elif factor is not None and low >= 0 and 0 < high <= 1:
+    top = 1.0 if factor is None else max(255.0, 1 / factor)
+    if factor is not None and low >= 0 and 0 < high <= 1:
         problem = (
             "within 0..1 already, and do_rescale=True makes them smaller still; pass "
             "do_rescale=False"
         )
-    elif factor is not None and (low < 0 or high > max(255.0, 1 / factor) * 1.001):
+    elif low >= 0 and high <= top * 1.001:
+        return
+    elif factor is None:
+        problem = (
+            "not within 0..1, as do_rescale=False expects them; pass do_rescale=True, unless "
+            "another range is meant"
+        )
+    else:
         problem = (
             "not within 0..255, as do_rescale=True expects them; pass frames that were not "
             "normalised before"
         )
-    else:
-        return
     warnings.warn(f"the frames' numbers are {problem}", stacklevel=2)

@@ -1,11 +1,8 @@
 """From videos to batches of clips: read ahead, sampled, cropped, resized, and grouped.
 
-All that answers questions about a video takes its pixels from here: classify, embed, reconstruct,
-evaluation, the linear probe and the pictures of a run. Training crops by itself, and takes its
-numbers from the same processor by `normalize`.
-
-Only the frames that a model looks at are decoded, and the next videos are decoded while the model
-works on this one. Letters: B clips, V views of a video; T, C, H, W as everywhere.
+All commands but training, which crops by itself, take their pixels from here. Only frames that a
+model looks at are decoded, the next videos while it works on this one. Letters: B clips, V views
+of a video; T, C, H, W as everywhere.
 """
 
 import os
@@ -45,20 +42,16 @@ _STATISTICS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     3: (IMAGENET_MEAN, IMAGENET_STD),
     4: ((*IMAGENET_MEAN, 0.5), (*IMAGENET_STD, 0.5)),
 }
-# Decoded frames of full size that are held at once, per video.
-_FRAMES_AT_ONCE = 16
-# Videos are decoded by a thread per core, but no more than these: each holds a clip of its own, and
-# no model that is worth a GPU keeps up with more.
-_MAX_DECODE_THREADS = 8
+_FRAMES_AT_ONCE = 16  # decoded and of full size, per video
+_MAX_DECODE_THREADS = 8  # each holds a clip of its own, and no large model keeps up with more
 
 
 def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEImageProcessor:
     """The processor stored beside a model's weights, else one that fits its config.
 
-    `path` is a hub id, folder, weight file, shipped name, or None for a model without a place. The
-    processor that fits resizes the short side to the model's frame and cuts out the centre (for a
-    frame that is not square the whole picture is resized), with the mean and std of ImageNet, which
-    all published models were trained with.
+    `path` is a hub id, folder, weight file, shipped name, or None. The processor that fits resizes
+    the short side to the model's frame and cuts out the centre (for a frame that is not square the
+    whole picture is resized), with ImageNet's mean and std, as all published models have it.
     """
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path
@@ -78,10 +71,7 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
 
 
 def normalize(pixels: Tensor, processor: Any, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 clips (B, T, C, H, W), cropped already, to the numbers of the processor: float32.
-
-    They are those that the processor itself gives for the same crops, to the last digit.
-    """
+    """uint8 crops (B, T, C, H, W) to the very numbers the processor gives for them: float32."""
     factor = processor.rescale_factor if processor.do_rescale else None
     numbers = pixels.to(device, non_blocking=True).float()
     if not processor.do_normalize:
@@ -139,10 +129,11 @@ class ViewMaker:
         if config.num_channels != 3:
             options["do_convert_rgb"] = False  # it would turn the model's channels back to RGB
         # Clips overlap: every frame is decoded and resized once, a few at a time.
-        wanted = sorted({index for clip in clips for index in clip})
+        wanted, picked = np.unique(clips, return_inverse=True)
+        picked = picked.reshape(len(clips), -1)  # (clips, T)
         parts = []
         for first in range(0, len(wanted), _FRAMES_AT_ONCE):
-            frames = read(wanted[first : first + _FRAMES_AT_ONCE])
+            frames = read(wanted[first : first + _FRAMES_AT_ONCE].tolist())
             made = self.processor(
                 list(to_channels(frames, config.num_channels)),
                 return_tensors="pt",
@@ -151,18 +142,11 @@ class ViewMaker:
             )
             parts.append(made["pixel_values"][0])
         pixels = torch.cat(parts)  # (frames, C, H, W)
-        place = {index: number for number, index in enumerate(wanted)}
-        picked = torch.tensor([[place[index] for index in clip] for clip in clips])
         if self.num_crops == 1:
             return pixels[picked]
         boxes = crop_boxes(*pixels.shape[2:], size=config.image_hw, num_crops=self.num_crops)
-        return torch.stack(
-            [
-                pixels[clip, :, top : top + high, left : left + wide]
-                for clip in picked
-                for top, left, high, wide in boxes
-            ]
-        )
+        crops = [pixels[..., y : y + high, x : x + wide][picked] for y, x, high, wide in boxes]
+        return torch.stack(crops, dim=1).flatten(0, 1)  # clip by clip
 
 
 def _as_frames(video: Any, num_channels: int) -> Frames:
@@ -176,25 +160,17 @@ def _as_frames(video: Any, num_channels: int) -> Frames:
     known = (3, num_channels)
     if frames.ndim == 4 and frames.shape[-1] not in known and frames.shape[1] in known:
         frames = frames.transpose(0, 2, 3, 1)
-    if (
-        frames.ndim != 4
-        or frames.shape[-1] not in known
-        or frames.dtype != np.uint8
-        or not frames.size
-    ):
-        own = "" if num_channels == 3 else f", or with the {num_channels} channels of the model"
-        more = "; frames of one video must be stacked: np.stack(frames)" if frames.ndim == 3 else ""
-        more = "; give several videos as a list" if frames.ndim == 5 else more
-        raise ConfigError(
-            f"a video of shape {frames.shape} and type {frames.dtype} was given; expected uint8 "
-            f"(T, H, W, 3) or (T, 3, H, W), RGB in 0..255{own}{more}"
-        )
-    return frames
-
-
-def decode_threads() -> int:
-    """The number of videos to decode at once: one per core of this process, up to 8."""
-    return min(num_cores(), _MAX_DECODE_THREADS)
+    if frames.ndim == 4 and frames.shape[-1] in known and frames.dtype == np.uint8 and frames.size:
+        return frames
+    own = "" if num_channels == 3 else f", or with the {num_channels} channels of the model"
+    advice = {
+        3: "; frames of one video must be stacked: np.stack(frames)",
+        5: "; give several videos as a list",
+    }
+    raise ConfigError(
+        f"a video of shape {frames.shape} and type {frames.dtype} was given; expected uint8 "
+        f"(T, H, W, 3) or (T, 3, H, W), RGB in 0..255{own}{advice.get(frames.ndim, '')}"
+    )
 
 
 def read_ahead(
@@ -202,8 +178,8 @@ def read_ahead(
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
-    While the caller works on one result, up to `num_ahead` more are made or wait; no more items
-    are taken, whatever their number. What `make` raises is raised in the place of its result.
+    While the caller works on one result, up to `num_ahead` more are made or wait. What `make`
+    raises is raised in the place of its result.
     """
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="videomae-ahead")
     pending: deque[Future[Made]] = deque()
@@ -232,11 +208,7 @@ def try_twice(make: Callable[..., Made], *arguments: Any) -> Made | str:
 def prepared(
     videos: Iterable[Any], make_views: Callable[[Any], Tensor], on_error: OnError
 ) -> Generator[tuple[Path | None, Tensor | BadVideo]]:
-    """The path and views of each video in order, made ahead by `decode_threads` threads.
-
-    No more videos are read ahead than there are threads. With two threads on two cores the shipped
-    model classifies half as many short files again as with one.
-    """
+    """The path and views of each video in order, made ahead by a thread per core, up to 8."""
     if on_error not in get_args(OnError):
         raise ConfigError(f"on_error={on_error!r} is unknown; expected 'raise' or 'skip'")
 
@@ -249,7 +221,7 @@ def prepared(
                 raise
             return path, BadVideo(path, str(error))
 
-    threads = decode_threads()
+    threads = min(num_cores(), _MAX_DECODE_THREADS)
     yield from read_ahead(prepare, videos, num_threads=threads, num_ahead=threads)
 
 
