@@ -79,17 +79,16 @@ class VideoFile:
             self._container.close()
         self._file.close()
 
-    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frames]]:
-        """Yield (index, upright RGB (H, W, 3)) for ascending indices."""
-        for index, frame in self.pictures(wanted):
-            yield index, self._rgb(frame)
+    def frames(self, wanted: Sequence[int]) -> Iterator[Frames]:
+        """The frames of ascending numbers, upright RGB (H, W, 3)."""
+        return map(self._rgb, self.pictures(wanted))
 
-    def pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (index, frame as it is stored, not turned) for ascending indices."""
+    def pictures(self, wanted: Sequence[int]) -> Iterator[av.VideoFrame]:
+        """The frames of ascending numbers as they are stored, not turned."""
         done = 0
         try:
-            for found in self._find(wanted):
-                yield found
+            for frame in self._find(wanted):
+                yield frame
                 done += 1
         except (_LostError, av.FFmpegError):
             # Either decoding could not begin where the file said, or the file is damaged. A decode
@@ -280,7 +279,7 @@ class VideoFile:
 
     # Decoding
 
-    def _find(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _find(self, wanted: Sequence[int]) -> Iterator[av.VideoFrame]:
         """Yield the frames of these ascending numbers; _LostError where one does not come."""
         if self._times and wanted:
             if self._position < len(self._times) and self._times[self._position] <= self._last:
@@ -294,7 +293,7 @@ class VideoFile:
                     f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x "
                     "height); re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
                 )
-            yield index, frame
+            yield frame
 
     def _decode_on_to(self, index: int) -> av.VideoFrame:
         """The frame of this number; _LostError where it does not come."""

@@ -82,8 +82,8 @@ class FrameFolder:
             rotation_degrees=0,
         )
 
-    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index, (H, W, 3) RGB uint8) for ascending indices."""
+    def frames(self, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """The frames of these numbers, RGB (H, W, 3)."""
         for index in wanted:
             self.clock.check()
             image = self._read(self._files[index])
@@ -93,7 +93,7 @@ class FrameFolder:
                     f"width), but the first frame of the folder is {self.info.height} x "
                     f"{self.info.width}; resize the images to one size"
                 )
-            yield index, image
+            yield image
 
     def close(self) -> None:
         """Nothing is held open between two frames."""

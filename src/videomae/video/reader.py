@@ -84,19 +84,18 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         once. Raises VideoError for an index outside, for damage on the way, and past the limit of
         seconds.
         """
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(indices):
+        for index in indices:
             if not 0 <= index < self.info.num_frames:
                 raise VideoError(
                     f"{self.info.path}: no frame {index}; it has {self.info.num_frames} frames, "
                     f"so expected 0 to {self.info.num_frames - 1}"
                 )
-            places.setdefault(int(index), []).append(place)
         self._source.clock.restart()
         out = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
-        for index, image in self._source.frames(sorted(places)):
-            for place in places[index]:
-                out[place] = image
+        numbers = np.asarray(indices, int)
+        wanted = np.unique(numbers).tolist()
+        for index, image in zip(wanted, self._source.frames(wanted), strict=True):
+            out[numbers == index] = image
         return out
 
     def close(self) -> None:

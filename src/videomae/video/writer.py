@@ -177,11 +177,9 @@ def _small(
 ) -> Iterator[av.VideoFrame]:
     """The frames of these numbers made small, as yuv420p, upright."""
     if isinstance(video, VideoFile):
-        turn = video.orientation
-        pictures = (picture for _, picture in video.pictures(numbers))
+        turn, pictures = video.orientation, video.pictures(numbers)
     else:
-        turn = Orientation()
-        pictures = (av.VideoFrame.from_ndarray(image) for _, image in video.frames(numbers))
+        turn, pictures = Orientation(), map(av.VideoFrame.from_ndarray, video.frames(numbers))
     size = turn.turned(resized_size(video.info.height, video.info.width, short_side_px))
     reformatter = VideoReformatter()
     video.clock.restart()
