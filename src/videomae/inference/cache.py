@@ -22,7 +22,7 @@ from torch import Tensor
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
 
-# ViT-B takes 0.35 GB in float32 and 0.09 GB in int8, ViT-g 4 GB: a few of each, on any laptop.
+# A few of each size, on any laptop: ViT-B takes 0.35 GB, ViT-g 4.
 MAX_BYTES = 16 * 2**30
 # Leavings of a killed process are only known by their age; no conversion takes so long.
 _STALE_SECONDS = 24 * 3600

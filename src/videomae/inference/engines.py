@@ -41,9 +41,8 @@ class Engine:
     """A model that is ready to run: call it with clips, get logits.
 
     name: which engine it is, never "auto". model: in evaluation mode, on `device`; in `dtype` where
-    torch runs it, in float32 where another engine has a copy of its weights. answer: clips
-    (B, T, C, H, W) in the model's dtype, on `device` -> logits (B, K), or tokens (B, N, D) where
-    those were asked for.
+    torch runs it, else in float32. answer: clips (B, T, C, H, W) in the model's dtype, on `device`
+    -> logits (B, K), or tokens (B, N, D) where those were asked for.
 
     ```python
     engine = load("motion-tiny")
@@ -177,12 +176,7 @@ def load(
 
 
 def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str:
-    """Choose for "auto": openvino where it is there, was measured faster and soon pays; else torch.
-
-    ```python
-    fastest(VideoMAEConfig.preset("base"), torch.device("cuda"), "bfloat16")  # torch
-    ```
-    """
+    """Choose for "auto": openvino where it is there, was measured faster and pays; else torch."""
     if precision == "int8":
         return "openvino"  # nothing else computes in it
     faster = {"bfloat16": cpu_multiplies_bfloat16, "float32": onednn_outruns_mkl}.get(precision)
@@ -194,10 +188,7 @@ def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str
 def _precision(
     engine: str, dtype: str | torch.dtype, device: torch.device, own: torch.dtype | None
 ) -> str:
-    """The name of the precision to compute in, where engine, dtype and device go together.
-
-    own: the dtype of a model that came loaded.
-    """
+    """The precision to compute in; `own` is the dtype of a model that came loaded."""
     check_choice("engine", engine, ENGINES)
     asked = str(dtype).removeprefix("torch.")
     if engine == "auto" and asked == "int8":
@@ -211,11 +202,12 @@ def _precision(
     if asked == "int8":
         return asked
     chosen = own if own is not None and asked == "auto" else as_dtype(dtype, device)
-    fits = engine not in PRECISIONS or (
-        str(chosen).removeprefix("torch.") in PRECISIONS[engine]
-        and (chosen != torch.bfloat16 or cpu_multiplies_bfloat16())
-    )
-    return str(chosen).removeprefix("torch.") if fits else "float32"
+    name = str(chosen).removeprefix("torch.")
+    if engine in PRECISIONS and (
+        name not in PRECISIONS[engine] or (name == "bfloat16" and not cpu_multiplies_bfloat16())
+    ):
+        return "float32"
+    return name
 
 
 def _compiled(answer: Answer, log: Log) -> Callable[[Tensor], Tensor]:

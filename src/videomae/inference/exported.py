@@ -81,14 +81,8 @@ class Answer(nn.Module):
 class Export:
     """A model that is converted, or read from where it is kept, when it is first called.
 
-    engine: a key of PRECISIONS. answer: in evaluation mode, on the CPU, in float32. dtype: one of
-    the engine's PRECISIONS. root: the folder of converted models. log: takes one line where
-    something takes long. calibration: clips that set the ranges of int8, see `engines.load`.
-
-    ```python
-    export = Export("openvino", Answer(model), "float32", cache_root(), print)
-    export(torch.zeros(2, 16, 3, 224, 224))  # (2, K); safe from several threads
-    ```
+    answer: in evaluation mode, on the CPU, in float32. root: the folder of converted models. For
+    the others see `engines.load`. Safe from several threads.
     """
 
     engine: str
@@ -105,14 +99,17 @@ class Export:
         return torch.from_numpy(self.ready()(pixel_values.contiguous().numpy()))
 
     def ready(self) -> Compute:
-        """The function that runs. ConfigError where int8 was asked for and no clips were given."""
+        """The function that runs, made once."""
         with self._lock, torch.inference_mode(False):  # torch.export does not work under it
             if self._compute is None:
                 self._compute = self.read_or_convert()
             return self._compute
 
     def read_or_convert(self) -> Compute:
-        """The function that runs, by the converted model that is kept, or by a new one."""
+        """The function that runs, by the converted model that is kept, or by a new one.
+
+        ConfigError where int8 needs clips and none were given.
+        """
         clips = _as_clips(self.calibration) if self.dtype == "int8" else []
         name = self.entry_name(clips)
         by_openvino = self.engine == "openvino"

@@ -61,9 +61,8 @@ class Classification:
     """The labels that a classifier gives one video.
 
     path: the file or folder, None for an array. labels: the `top_k` best, best first. scores: their
-    scores, in 0..1: probabilities that sum to 1 over all labels, the mean over all views. (A
-    multi-label model scores each label by itself; a regression gives its values.) logits: (V, K),
-    of each view before the softmax. are_shares: whether scores are shares of 1, not values.
+    probabilities in 0..1, the mean over all views; of a multi-label model each by itself, of a
+    regression its values, and then `are_shares` is False. logits: (V, K), before the softmax.
     """
 
     path: Path | None

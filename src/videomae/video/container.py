@@ -21,10 +21,7 @@ _KNOWN_NOT_MP4 = re.compile(rb"RIFF|\x1aE\xdf\xa3|GIF8|FLV|OggS|\x30\x26\xb2\x75
 
 
 class VideoBytes:
-    """A video file as FFmpeg gets it: bytes without a name or a folder, read against the clock.
-
-    `data` are the bytes where they are in memory already; `path` then only names them.
-    """
+    """A video file, or its `data`, as FFmpeg gets it: no name or folder, read on the clock."""
 
     name = "video"  # so that the content alone tells FFmpeg what it is
 

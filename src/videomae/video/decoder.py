@@ -35,10 +35,9 @@ _CONTAINERS = (
 _TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 _PROGRESSIVE = 1  # AVFieldOrder; 0 is unknown
-# Of a file whose frames could only be counted by decoding them, so many bytes are kept for the
-# read that follows: a video of UCF101 (320 x 240 px, 7 seconds) has 20 MB.
+# Of frames that had to be decoded to be counted, so many bytes are kept for the read that follows.
 _KEPT_BYTES = 64 * 2**20
-# Decode on to a later key frame, rather than seek to it, where it is no more frames away than this.
+# Decode on to a later key frame, rather than seek to it, where it is no further away than this.
 _SEEK_COST_FRAMES = 4
 
 

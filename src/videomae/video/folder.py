@@ -17,7 +17,7 @@ _IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
+def natural_key(name: str) -> tuple[list[int | str], str]:
     """Sort key that reads digits as numbers: img_2 before img_10.
 
     >>> sorted(["img_10.jpg", "img_2.jpg", "img_1.jpg"], key=natural_key)
@@ -25,7 +25,7 @@ def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
     """
     parts = re.split(r"([0-9]+)", name)
     # the name itself decides between img_1 and img_01
-    return [(0, int(part)) if k % 2 else (1, part) for k, part in enumerate(parts)], name
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], name
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -42,11 +42,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def image_numbers(folder: Path) -> list[int] | None:
-    """The last number in the name of each image of a folder, in order; None for no such folder.
+    """The last number in the name of each image of a folder, -1 without; None for no such folder.
 
-        img_00001.jpg img_00002.jpg ... -> [1, 2, ...]
-
-    A name without a number counts as -1.
+    img_00001.jpg img_00002.jpg ... -> [1, 2, ...]
     """
     if not folder.is_dir():
         return None
@@ -55,7 +53,7 @@ def image_numbers(folder: Path) -> list[int] | None:
 
 
 class FrameFolder:
-    """The images of a folder in natural order of their names; other files are passed over."""
+    """The images of a folder as the frames of a video; other files are passed over."""
 
     def __init__(self, path: Path, limits: VideoLimits) -> None:
         self._limits = limits

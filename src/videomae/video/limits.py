@@ -11,13 +11,12 @@ from videomae.errors import ConfigError, VideoError
 class VideoLimits:
     """How large a video may be; a video file from a stranger can be made to eat a machine.
 
-    The defaults let pass whatever a camera makes. There is no limit on the file's size in bytes:
-    what costs memory is pixels, what costs time is bounded by `max_decode_seconds`, which counts
-    the reading of the file too.
+    The defaults let pass whatever a camera makes. The file's size in bytes has no limit: what costs
+    memory is pixels, what costs time is bounded by `max_decode_seconds`.
 
-    max_pixels: height x width of one frame. max_duration_seconds: length of the video.
-    max_frames: frames in the video. max_decode_seconds: wall-clock seconds one call (opening, or
-    one `read`) may take.
+    max_pixels: height x width of one frame. max_duration_seconds, max_frames: of the video.
+    max_decode_seconds: wall-clock seconds that one call (opening, or one `read`) may take, with the
+    reading of the file.
 
     >>> VideoLimits(max_frames=1_000_000).max_pixels
     35389440
@@ -97,8 +96,7 @@ class DecodeClock:
             )
 
 
-# Names that a video file may have; only where a folder is searched. Its content says what a file
-# really is.
+# Names of video files where a folder is searched. Its content says what a file really is.
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".flv",
     ".wmv", ".ogv", ".3gp", ".y4m",

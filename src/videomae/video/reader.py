@@ -22,10 +22,8 @@ from videomae.video.limits import VideoInfo, VideoLimits
 def probe(path: PathLike, *, limits: VideoLimits | None = None) -> VideoInfo:
     """Count the frames of a video file or folder of images, and find its size, rate and codec.
 
-    The count is that of a full decode, whatever the file's header says. mp4, mov, mkv and webm
-    are counted without decoding; the others are decoded once.
-
-    Raises VideoError where the file cannot be read whole or exceeds a limit.
+    The count is that of a full decode, whatever the file's header says; mp4, mov, mkv and webm
+    are counted without. Raises VideoError where the file cannot be read whole or exceeds a limit.
 
     >>> probe("clip.mp4").num_frames  # doctest: +SKIP
     250
@@ -63,8 +61,6 @@ class VideoReader(AbstractContextManager["VideoReader"]):
     >>> with VideoReader("clip.mp4") as reader:  # doctest: +SKIP
     ...     clip = reader.read(clip_indices(reader.info.num_frames))  # (16, H, W, 3)
     """
-
-    info: VideoInfo
 
     def __init__(
         self,

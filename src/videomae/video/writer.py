@@ -18,10 +18,9 @@ from videomae.video.folder import FrameFolder
 from videomae.video.limits import VideoInfo, VideoLimits
 from videomae.video.reader import open_video, probe
 
-# Made for reading clips of every fourth frame; the table in docs/data.md has what was measured.
-# fastdecode leaves out arithmetic coding and the smoothing of edges. Always three B-frames in a row
-# to which no other frame refers: those not asked for need no decoding. veryfast halves the
-# time of x264's own choice.
+# Made for reading clips of every fourth frame (docs/data.md). fastdecode leaves out arithmetic
+# coding and the smoothing of edges. Always three B-frames in a row to which no other frame refers:
+# those not asked for need no decoding.
 _FAST = {
     "preset": "veryfast",
     "tune": "fastdecode",
@@ -44,8 +43,7 @@ def write_video(
     fps: frames per second. crf: 0 (lossless) to 51, smaller is better and larger; 18 is about
     invisible. keyframe_distance: a key frame at least every so many frames (x264's own choice, at
     most 250, if None); short distances make seeking cheap. An odd height or width grows by one
-    repeated row or column, since players expect one colour per 2 x 2 pixels. The same frames give
-    the same bytes on every machine.
+    repeated row or column, since players expect one colour per 2 x 2 pixels.
 
     Raises VideoError for frames of another shape or type, ConfigError for other values.
 
@@ -86,9 +84,8 @@ def resize_video(
 
     The short side becomes `short_side_px`, the other keeps the shape, both rounded to even; nothing
     is enlarged. Frames are shown at the times they were (a folder's at 25 a second) and turned
-    upright. `part` picks frames by number. Of `data`, the bytes of a file, `source` is the name.
-    Frames go through one by one, so that length costs no memory. Short `keyframe_distance`s make
-    seeking cheap and files large; for `crf` see `write_video`.
+    upright; they go through one by one, so that length costs no memory. `part` picks frames by
+    number. Of `data`, the bytes of a file, `source` is the name. Others: see `write_video`.
 
     Raises VideoError where a frame cannot be read, or what was written does not hold as many
     frames, and then nothing is left behind; ConfigError for impossible numbers.
