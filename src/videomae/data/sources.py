@@ -54,7 +54,7 @@ def read_source(settings: PrepareSettings) -> Listing:
     source = settings.source
     if not source.exists():
         raise ConfigError(f"{source} does not exist; expected a list or a folder")
-    folder = source if source.is_dir() else source.parent
+    folder = _folder(source)
     root = settings.root or folder
     if not root.is_dir():
         raise ConfigError(f"--root {root} is not a folder")
@@ -63,10 +63,8 @@ def read_source(settings: PrepareSettings) -> Listing:
     if layout == "manifest":
         path = source if source.is_file() else source / MANIFEST_NAME
         videos = read_manifest(path.absolute())
-        items = [
-            Listed(**vars(video), origin=f"{path.name}, row {number}")
-            for number, video in enumerate(videos.items, start=1)
-        ]
+        rows = enumerate(videos.items, start=1)
+        items = [Listed(**vars(row), origin=f"{path.name}, row {number}") for number, row in rows]
         return Listing(layout, items, videos.classes, root)
     if layout in _READERS:
         items = _READERS[layout](settings)
@@ -83,11 +81,8 @@ def read_source(settings: PrepareSettings) -> Listing:
 def guess_layout(source: Path) -> str:
     """The layout a source has by its names and first lines; "lines" is a list of whatever kind."""
     if source.is_file():
-        suffix = source.suffix.lower()
-        if suffix in VIDEO_SUFFIXES:
-            return "folder"
-        if suffix in _BY_SUFFIX:
-            return _BY_SUFFIX[suffix]
+        if layout := _BY_SUFFIX.get(source.suffix.lower()):
+            return layout
         columns = _first_line(source)
         if "youtube_id" in columns:
             return "kinetics"
@@ -114,6 +109,7 @@ def _is_ssv2(path: Path) -> bool:
 
 
 _BY_SUFFIX = {".tar": "shards", ".json": "ssv2", ".npy": "lines"}
+_BY_SUFFIX |= dict.fromkeys(VIDEO_SUFFIXES, "folder")
 # The files that show which layout a folder has; the first that is there counts.
 _SIGNS: dict[str, Callable[[Path], object]] = {
     "manifest": lambda path: path.name == MANIFEST_NAME,
@@ -147,15 +143,13 @@ def _split_of(path: Path, split: str | None) -> str:
 
 def _names_beside(folder: Path, layout: str) -> list[str] | None:
     """The names of class numbers that lie with a data set, where they do."""
-    places: list[Path] = []
-    if layout == "shards":
-        places = [folder / LABELS_NAME, folder.parent / LABELS_NAME]
-    elif layout == "ucf101":
-        places = [folder / "classInd.txt"]
-    elif layout == "ssv2":
-        places = [path for path in folder.glob("*.json") if "labels" in path.stem]
-        places = places if len(places) == 1 else []
-    return next((read_names(path) for path in places if path.is_file()), None)
+    of_ssv2 = [path for path in folder.glob("*.json") if "labels" in path.stem]
+    places = {
+        "shards": [folder / LABELS_NAME, folder.parent / LABELS_NAME],
+        "ucf101": [folder / "classInd.txt"],
+        "ssv2": of_ssv2 if len(of_ssv2) == 1 else [],
+    }
+    return next((read_names(path) for path in places.get(layout, []) if path.is_file()), None)
 
 
 def list_lines(settings: PrepareSettings, layout: str, root: Path) -> tuple[list[Listed], str]:
@@ -243,22 +237,23 @@ def list_ucf101(settings: PrepareSettings) -> list[Listed]:
 def list_hmdb51(settings: PrepareSettings) -> list[Listed]:
     """`{class}_test_split1.txt` with lines `video.avi 1`: 1 trains, 2 tests, 0 is left out."""
     folder = _folder(settings.source)
-    names = [_HMDB51.fullmatch(path.name) for path in sorted(folder.iterdir())]
-    chosen = [name for name in names if name and int(name[2]) == settings.fold]
-    if not chosen:
+    ending = f"_test_split{settings.fold}.txt"
+    files = sorted(folder.glob(f"*{ending}"))
+    if not files:
         raise ConfigError(f"{folder} has no lists of split {settings.fold}; choose another --fold")
+    splits = {(0,): "", (1,): "train", (2,): "test"}
     items = []
-    for name in chosen:
-        for line in read_lines(folder / name[0]):
-            if line.numbers not in ((0,), (1,), (2,)):
+    for file in files:
+        label = file.name.removesuffix(ending)
+        for line in read_lines(file):
+            if line.numbers not in splits:
                 raise ConfigError(
                     f"{line.origin}: expected `video.avi` and 0, 1 or 2, got {line.path!r} "
                     f"{list(line.numbers)}"
                 )
-            if line.numbers != (0,):
-                split = "train" if line.numbers == (1,) else "test"
-                place = f"{name[1]}/{line.path}"
-                items.append(Listed(place, name[1], split, by_name=True, origin=line.origin))
+            if split := splits[line.numbers]:
+                place = f"{label}/{line.path}"
+                items.append(Listed(place, label, split, by_name=True, origin=line.origin))
     return items
 
 
@@ -278,12 +273,10 @@ def list_folder(settings: PrepareSettings) -> list[Listed]:
     has_splits = bool(tops) and tops <= {"train", "training", "val", "valid", "validation", "test"}
     items = []
     for path, place in zip(found, places, strict=True):
-        split, parts = None, place.parts
-        if has_splits and len(parts) > 1:
-            split, parts = split_named(parts[0]), parts[1:]
-        label = parts[0] if len(parts) > 1 else ""
-        split = split or settings.split or "train"
-        items.append(Listed(str(path.absolute()), label, split, origin=str(place)))
+        *folders, _ = place.parts
+        split = split_named(folders.pop(0)) if has_splits and folders else settings.split
+        label = folders[0] if folders else ""
+        items.append(Listed(str(path.absolute()), label, split or "train", origin=str(place)))
     if all(item.label for item in items):
         return items
     return [replace(item, label="") for item in items]  # folders, but not one per class
@@ -291,8 +284,7 @@ def list_folder(settings: PrepareSettings) -> list[Listed]:
 
 def list_shards(settings: PrepareSettings) -> list[Listed]:
     """The videos of WebDataset tars, in folders of any depth."""
-    source = settings.source
-    files = [source] if source.is_file() else sorted(source.rglob("*.tar"))
+    files = _files(settings.source, "**/*.tar")
     return [item for file in files for item in list_shard(file, _split_of(file, settings.split))]
 
 

@@ -79,28 +79,24 @@ class Survey:
 
     def warnings(self) -> list[str]:
         """Things to look at before training on these videos."""
-        found = []
         across, within = self.duplicates()
-        if across:
-            names = sorted({row.split for group in across for row in group})
-            found.append(
-                f"the same in several of the splits {', '.join(names)}: {_videos(across)}; models "
-                "would be tested on what they learnt, unless one list is a copy of another"
-            )
-        if within:
-            found.append(f"several times in one split: {_videos(within)}")
+        splits = ", ".join(sorted({row.split for group in across for row in group}))
         clash = [g for g in [*across, *within] if len({row.label for row in g}) > 1]
-        if clash:
-            found.append(f"the same with different labels: {_videos(clash)}")
-        counts = self.counts()
-        unseen = [name for name, each in counts.items() if not each.get("train", 1)]
-        if unseen:
-            found.append(f"classes without videos to train on: {len(unseen)}: {_some(unseen)}")
-        if self.short:
-            found.append(f"fewer than {SHORT_FRAMES} frames: {_videos(self.short)}")
-        if self.unchecked:
-            found.append(f"addresses, not opened: {_videos(self.unchecked)}")
-        return found
+        unseen = [name for name, each in self.counts().items() if not each.get("train", 1)]
+        some = ", ".join(unseen[:5]) + (" ..." if len(unseen) > 5 else "")
+        found: list[tuple[Sequence[Any], str]] = [
+            (
+                across,
+                f"the same in several of the splits {splits}: {_videos(across)}; models would be "
+                "tested on what they learnt, unless one list is a copy of another",
+            ),
+            (within, f"several times in one split: {_videos(within)}"),
+            (clash, f"the same with different labels: {_videos(clash)}"),
+            (unseen, f"classes without videos to train on: {len(unseen)}: {some}"),
+            (self.short, f"fewer than {SHORT_FRAMES} frames: {_videos(self.short)}"),
+            (self.unchecked, f"addresses, not opened: {_videos(self.unchecked)}"),
+        ]
+        return [text for what, text in found if what]
 
     def left_out(self, shown: int = 5) -> list[str]:
         """One line for each kind of loss, and for the first unreadable videos the reason."""
@@ -228,10 +224,6 @@ def _commonest(values: Iterable[str], shown: int = 4) -> str:
 
 def _videos(found: Sequence[Any]) -> str:
     return "1 video" if len(found) == 1 else f"{len(found):,} videos"
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")
 
 
 def _short(reason: str) -> str:
