@@ -1,13 +1,9 @@
 """The built-in data set: small labelled videos whose class is how the view moves, never the look.
 
-Every clip looks at an endless coloured plane of smooth noise and soft shapes. The scene (colours,
-texture, shapes, where the view stands, how far it is turned and zoomed) is drawn from the seed
-alone; the class only decides how the view leaves that pose. All twelve motions pass through the
-same pose at the middle frame, so for one seed the middle frames of all classes are the same
-picture, byte for byte: a single picture cannot tell the class.
-
-A second domain shows the same twelve motions otherwise: the camera rests on a speckled grey ground,
-and one bright object moves over it.
+Every clip looks at an endless coloured plane of smooth noise and soft shapes, drawn from the seed
+alone; the class only decides how the view leaves its pose at the middle frame. So for one seed the
+middle frames of all classes are the same picture, byte for byte. In a second domain the camera
+rests on a speckled grey ground, and one bright object moves over it in the same ways.
 """
 
 import cmath
@@ -24,14 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.config import check_choice
-from videomae.data.scenes import (
-    PLANE_VIEWS,
-    Points,
-    Words,
-    draw_outline,
-    draw_plane,
-    sample,
-)
+from videomae.data.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
 from videomae.errors import ConfigError
 from videomae.hub import read_json, write_json
 from videomae.settings import Domain, MotionSettings
@@ -57,8 +46,6 @@ MOTIONS: tuple[str, ...] = (
 
 # Ranges of chroma: 0 is grey, 0.17 vivid.
 _PLANE_CHROMA, _GROUND_CHROMA, _OBJECT_CHROMA = (0.10, 0.17), (0.00, 0.04), (0.14, 0.22)
-
-_Job = tuple[Path, tuple[int, int]]  # the file to write, and the seed of its clip
 
 
 def render_clip(
@@ -91,23 +78,32 @@ def render_clip(
     check_choice("domain", domain, get_args(Domain))
     _check_shape(size, num_frames)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    if domain == "camera":
-        plane = draw_plane(size, rng, _PLANE_CHROMA)
-    else:
-        plane = draw_plane(size, rng, _GROUND_CHROMA, speckled=True)
+    is_object = domain == "object"
+    chroma = _GROUND_CHROMA if is_object else _PLANE_CHROMA
+    plane = draw_plane(size, rng, chroma, speckled=is_object)
     centre = PLANE_VIEWS * complex(*rng.uniform(size=2))
     heading = rng.uniform(0, 2 * math.pi)
     scale = math.exp(rng.uniform(-0.22, 0.22))  # of the plane per picture
     path = draw_trajectory(motion, num_frames, rng)
+
+    # A point of the picture shows centre + pose * q of the plane, where
+    # q = focus + (point - shift - focus) / change is where that was in the middle frame.
     pose = cmath.rect(scale, heading)
-    film = partial(_film, centre=centre, pose=pose, size=size)
-    if domain == "camera":
-        return film(plane, path)
-    rest = Trajectory(np.zeros(1, dtype=np.complex128), np.ones(1, dtype=np.complex128), 0)
-    ground = film(plane, rest)
+    turns = pose / path.change  # (T,)
+    starts = centre + pose * path.focus - turns * (path.shift + path.focus)  # (T,)
+    across = (np.arange(size) + 0.5) / size - 0.5
+    points = across + 1j * across[:, None]  # (S, S), rows down
+
+    def film(plane: Words) -> NDArray[np.uint8]:
+        views = zip(starts, turns, strict=True)
+        return np.stack([sample(plane, start + turn * points) for start, turn in views])
+
+    if not is_object:
+        return film(plane)
+    ground = sample(plane, centre + pose * points)
     texture = draw_plane(size, rng, _OBJECT_CHROMA, speckled=True)
     outline = draw_outline(len(plane), centre + pose * path.focus, rng)
-    body, share = (film(each, path).astype(np.uint16) for each in (texture, outline))
+    body, share = (film(each).astype(np.uint16) for each in (texture, outline))
     return ((ground * (255 - share) + body * share + 127) // 255).astype(np.uint8)
 
 
@@ -164,19 +160,6 @@ def draw_trajectory(motion: str, num_frames: int, rng: np.random.Generator) -> T
     return Trajectory(shift - shift[middle], np.exp(log_change - log_change[middle]), focus)
 
 
-def _film(
-    plane: Words, path: Trajectory, *, centre: complex, pose: complex, size: int
-) -> NDArray[np.uint8]:
-    """Follow the path over the plane: RGB uint8 (T, size, size, 3)."""
-    # A point of the picture shows centre + pose * q of the plane, where
-    # q = focus + (point - shift - focus) / change is where that was in the middle frame.
-    turn = pose / path.change  # (T,)
-    start = centre + pose * path.focus - turn * (path.shift + path.focus)  # (T,)
-    across = (np.arange(size) + 0.5) / size - 0.5
-    points = across + 1j * across[:, None]  # (S, S), rows down
-    return np.stack([sample(plane, a + b * points) for a, b in zip(start, turn, strict=True)])
-
-
 def render_dataset(
     settings: MotionSettings, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
@@ -202,11 +185,10 @@ def render_dataset(
         for index in range(settings.clips)
     ]
     # A file appears under its name only when it is complete, so what exists is finished.
-    missing = [
-        (path, (settings.seed, index)) for index, path in enumerate(paths) if not path.exists()
-    ]
+    missing = [path for path in paths if not path.exists()]
     write = partial(
         _write_clip,
+        seed=settings.seed,
         size=settings.size,
         num_frames=settings.num_frames,
         domain=settings.domain,
@@ -220,22 +202,22 @@ def render_dataset(
     return paths
 
 
-def _write_clip(job: _Job, *, num_frames: int, still: bool, fps: int, **shape: Any) -> None:
-    path, seed = job
-    clip = render_clip(path.parent.name, seed=seed, num_frames=num_frames, **shape)
+def _write_clip(path: Path, *, seed: int, still: bool, fps: int, **options: Any) -> None:
+    clip = render_clip(path.parent.name, seed=(seed, int(path.stem)), **options)
     if still:
-        clip[:] = clip[num_frames // 2].copy()
+        clip[:] = clip[len(clip) // 2].copy()
     write_video(path, clip, fps=fps)
 
 
-def _each(act: Callable[[_Job], None], jobs: Sequence[_Job], workers: int) -> Iterator[None]:
-    """Do the jobs in order, here or in processes: small arrays keep the interpreter's lock busy."""
-    if min(workers, len(jobs)) <= 1:
-        yield from map(act, jobs)
+def _each(act: Callable[[Path], None], paths: Sequence[Path], workers: int) -> Iterator[None]:
+    """Write the files in order, here or in processes: small arrays keep the interpreter busy."""
+    workers = min(workers, len(paths))
+    if workers <= 1:
+        yield from map(act, paths)
         return
     # Spawned, not forked: the caller may have torch's threads running.
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
-        yield from pool.map(act, jobs, chunksize=4)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(act, paths, chunksize=4)
 
 
 def _check_shape(size: int, num_frames: int) -> None:

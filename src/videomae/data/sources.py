@@ -108,8 +108,8 @@ def _is_ssv2(path: Path) -> bool:
         return re.match(rb'\s*\[\s*\{[^}]*"id"\s*:', file.read(4096)) is not None
 
 
-_BY_SUFFIX = {".tar": "shards", ".json": "ssv2", ".npy": "lines"}
-_BY_SUFFIX |= dict.fromkeys(VIDEO_SUFFIXES, "folder")
+_VIDEOS = dict.fromkeys(VIDEO_SUFFIXES, "folder")
+_BY_SUFFIX = {**_VIDEOS, ".tar": "shards", ".json": "ssv2", ".npy": "lines"}
 # The files that show which layout a folder has; the first that is there counts.
 _SIGNS: dict[str, Callable[[Path], object]] = {
     "manifest": lambda path: path.name == MANIFEST_NAME,
