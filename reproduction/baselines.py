@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reproduction.plan import Pretraining, Scale
 from videomae.config import Grid
-from videomae.data.motion import MOTIONS, draw_trajectory, render_clip
+from videomae.data.motion import MOTIONS, Trajectory, draw_trajectory, render_clip
 from videomae.data.scenes import Points
 from videomae.masking import MASKS, choose_tokens
 from videomae.processing.views import find_processor, normalize
@@ -111,11 +111,19 @@ def _share_seen(
         trajectory = draw_trajectory(MOTIONS[clip % len(MOTIONS)], video_frames, rng)
         for here, frame in enumerate(frames):
             wanted = hidden[here, home]
-            places = [_cells(trajectory.follow(points, frame, to), grid) for to in frames]
+            places = [_cells(follow(trajectory, points, frame, to), grid) for to in frames]
             seen = ~np.all([row[cells] for row, cells in zip(hidden, places, strict=True)], axis=0)
             num_hidden += wanted.sum()
             num_seen += (wanted & seen).sum()
     return float(num_seen / num_hidden)
+
+
+def follow(trajectory: Trajectory, points: Points, frame: int, to: int) -> Points:
+    """Where in frame `to` there is what lies at `points` (any shape) in another frame."""
+    shift, change, focus = trajectory
+    origin = (points - shift[frame] - focus) / change[frame]
+    followed: Points = origin * change[to] + shift[to] + focus
+    return followed
 
 
 def _hidden(mask: Mask, ratio: float, grid: Grid) -> Tensor:

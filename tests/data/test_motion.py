@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from videomae.data.motion import (
-    MOTIONS,
-    Trajectory,
-    draw_trajectory,
-    render_clip,
-    render_dataset,
-)
+from videomae.data.motion import MOTIONS, draw_trajectory, render_clip, render_dataset
 from videomae.data.scenes import PLANE_VIEWS
 from videomae.errors import ConfigError
 from videomae.settings import MotionSettings
@@ -148,19 +142,6 @@ def test_sizes_and_speeds_are_as_documented(motion: str) -> None:
             (travel, ratio, turn), expected[::2], expected[1::2], strict=True
         ):
             assert low - 1e-3 <= found <= high + 1e-3, (seed, found, low, high)
-
-
-def test_a_point_is_followed_to_where_the_picture_takes_it() -> None:
-    heart, edge = np.array(0.0 + 0j), np.array(0.5 + 0j)
-    still, wide = np.zeros(2, complex), np.ones(2, complex)
-    slide = Trajectory(np.array([0, 0.25j]), wide, 0.1)
-    assert slide.follow(edge, 0, to=1) == 0.5 + 0.25j
-    assert slide.follow(slide.follow(edge, 0, to=1), 1, to=0) == edge
-    zoom = Trajectory(still, np.array([1, 2 + 0j]), 0.1)
-    assert zoom.follow(edge, 0, to=1) == 0.1 + 2 * 0.4
-    turn = Trajectory(still, np.array([1, 1j]), 0.0)
-    assert turn.follow(heart, 0, to=1) == 0
-    assert turn.follow(edge, 0, to=1) == 0.5j  # clockwise: y points down
 
 
 def test_single_frames_of_all_classes_look_alike() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reproduction import baselines
-from reproduction.baselines import best_copy, clip_cost, copy_loss, seen_elsewhere
+from reproduction.baselines import best_copy, clip_cost, copy_loss, follow, seen_elsewhere
 from reproduction.plan import FULL, Pretraining, Scale, masked
 from videomae.data.motion import Trajectory
 
@@ -67,6 +67,19 @@ def test_without_motion_what_tubes_hide_shows_nowhere(monkeypatch: pytest.Monkey
     assert seen_elsewhere(masked("frame", 0.5), SCALE) == 1
     # Half of the tubelets: one that is hidden is hidden in the 3 other slices too in 1 of 8.
     assert seen_elsewhere(masked("random", 0.5), SCALE) == pytest.approx(7 / 8, abs=0.01)
+
+
+def test_a_point_is_followed_to_where_the_picture_takes_it() -> None:
+    heart, edge = np.array(0.0 + 0j), np.array(0.5 + 0j)
+    still, wide = np.zeros(2, complex), np.ones(2, complex)
+    slide = Trajectory(np.array([0, 0.25j]), wide, 0.1)
+    assert follow(slide, edge, 0, to=1) == 0.5 + 0.25j
+    assert follow(slide, follow(slide, edge, 0, to=1), 1, to=0) == edge
+    zoom = Trajectory(still, np.array([1, 2 + 0j]), 0.1)
+    assert follow(zoom, edge, 0, to=1) == 0.1 + 2 * 0.4
+    turn = Trajectory(still, np.array([1, 1j]), 0.0)
+    assert follow(turn, heart, 0, to=1) == 0
+    assert follow(turn, edge, 0, to=1) == 0.5j  # clockwise: y points down
 
 
 def test_a_step_costs_what_its_visible_tokens_cost() -> None:

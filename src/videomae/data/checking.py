@@ -38,21 +38,19 @@ class Work:
     def __init__(
         self, journal: Path, *, workers: int = 1, on_progress: Progress | None = None
     ) -> None:
-        self._workers, self._on_progress = workers, on_progress
+        self._journal, self._workers, self._on_progress = journal, workers, on_progress
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Any, Any]] = {}
         journal.parent.mkdir(parents=True, exist_ok=True)
-        self._file = journal.open("a+b")
-        self._file.seek(0)
-        line = b"\n"
-        for line in self._file:
-            try:
-                key, stamp, value = json.loads(line)
-                self._known[key] = stamp, value
-            except ValueError:
-                continue  # cut off when the work was interrupted
-        # so that what follows an unfinished line stands on a line of its own
-        self._file.write(b"" if line.endswith(b"\n") else b"\n")
+        with journal.open("a+b") as file:
+            file.seek(0)
+            line = b"\n"
+            for line in file:
+                with suppress(ValueError):  # cut off when the work was interrupted
+                    key, stamp, value = json.loads(line)
+                    self._known[key] = stamp, value
+            # so that what follows an unfinished line stands on a line of its own
+            file.write(b"" if line.endswith(b"\n") else b"\n")
 
     def knows(self, key: str) -> bool:
         """Whether the journal has a result under a key, for whatever stamp."""
@@ -70,10 +68,9 @@ class Work:
             return known[1]
         value = act()
         line = json.dumps([key, stamp, value])  # ASCII, so that any file name can be written
-        with self._lock:
+        with self._lock, self._journal.open("a") as file:
             self._known[key] = stamp, value
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            file.write(f"{line}\n")
         return value
 
     def each(
@@ -92,10 +89,6 @@ class Work:
         finally:
             pool.shutdown(cancel_futures=True)
         return done
-
-    def close(self) -> None:
-        """Close the journal."""
-        self._file.close()
 
 
 def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Listed], list[Listed]]:

@@ -2,7 +2,6 @@
 
     path,label,split,start_seconds,end_seconds
     videos/a dance.mp4,dancing,train,,
-    videos/long.mp4,cooking,val,12.5,20
 
 Paths are relative to the manifest's folder, absolute, or addresses that fsspec opens. Beside it,
 `labels.txt` has a class a line; the number of the line, from 0, is the number of the class.
@@ -168,28 +167,28 @@ def load_videos(
     data, manifest = _places(data)
     if manifest.is_file():
         every = read_manifest(manifest)
-        items = [video for video in every.items if split is None or video.split == split]
-        own: Sequence[str] = every.classes
-        if not items:
+        found = Videos(tuple(v for v in every.items if split in (None, v.split)), every.classes)
+        if not found.items:
             splits = sorted({video.split for video in every.items})
             raise ConfigError(f"{manifest} has no videos of split {split!r}; it has {splits}")
     elif data.is_dir():
         items = _videos_in(data, split)
-        own = sorted({item.label for item in items} - {""})
+        found = Videos(tuple(items), tuple(sorted({item.label for item in items} - {""})))
     else:
         raise ConfigError(
             f"data {data} does not exist; expected a folder of videos or a manifest.csv "
             "(`videomae prepare` makes one)"
         )
-    if classes is not None:
-        known = set(classes)
-        named = {name for item in items for name in classes_of(item.label, known)}
-        if unknown := sorted(named - known):
-            raise ConfigError(
-                f"{data} has the classes {unknown[:5]}, which the model does not know; "
-                f"it knows {list(classes[:12])}"
-            )
-    return Videos(tuple(items), tuple(own if classes is None else classes))
+    if classes is None:
+        return found
+    known = set(classes)
+    named = {name for item in found.items for name in classes_of(item.label, known)}
+    if unknown := sorted(named - known):
+        raise ConfigError(
+            f"{data} has the classes {unknown[:5]}, which the model does not know; "
+            f"it knows {list(classes[:12])}"
+        )
+    return Videos(found.items, tuple(classes))
 
 
 def has_split(data: Path | str, split: str) -> bool:
@@ -203,9 +202,7 @@ def has_split(data: Path | str, split: str) -> bool:
 def left_out(data: Path | str, split: str) -> int:
     """How many videos of a split `videomae prepare` was given and could not read or find."""
     report = Path(data).expanduser() / REPORT_NAME
-    if not report.is_file():
-        return 0
-    found = read_json(report)
+    found = read_json(report) if report.is_file() else {}
     lost = [*found.get("unreadable", []), *found.get("missing", [])]
     return sum(entry.get("split") == split for entry in lost)
 

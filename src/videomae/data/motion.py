@@ -118,12 +118,6 @@ class Trajectory(NamedTuple):
     change: Points  # (T,) zoom and turn
     focus: complex  # the point that zooms and turns leave in place
 
-    def follow(self, points: Points, frame: int, to: int) -> Points:
-        """Where in frame `to` there is what lies at `points` (any shape) in another frame."""
-        origin = (points - self.shift[frame] - self.focus) / self.change[frame]
-        followed: Points = origin * self.change[to] + self.shift[to] + self.focus
-        return followed
-
 
 def draw_trajectory(motion: str, num_frames: int, rng: np.random.Generator) -> Trajectory:
     """A random motion of a named class over a clip."""

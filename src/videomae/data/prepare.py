@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -80,17 +79,17 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
     listing = read_source(settings)
     rows, missing = find_files(listing.items, listing.root)
     workers = settings.workers or os.cpu_count() or 1
-    with closing(Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)) as work:
-        rows = check(rows, work, how=settings.check)
-        too_short = [row for row in rows if row.info and row.num_part_frames < settings.min_frames]
-        rows = [row for row in rows if not row.info or row.num_part_frames >= settings.min_frames]
-        rows = compare(rows, work)
-        if settings.resize_short is not None:
-            rows = _resized(rows, settings, work, listing.root)
-        bad = [row for row in rows if row.reason]
-        rows = split_off([row for row in rows if not row.reason], settings.val_share)
-        if settings.shards and rows:
-            rows = pack(rows, listing.classes, settings, work)
+    work = Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)
+    rows = check(rows, work, how=settings.check)
+    too_short = [row for row in rows if row.info and row.num_part_frames < settings.min_frames]
+    rows = [row for row in rows if not row.info or row.num_part_frames >= settings.min_frames]
+    rows = compare(rows, work)
+    if settings.resize_short is not None:
+        rows = _resized(rows, settings, work, listing.root)
+    bad = [row for row in rows if row.reason]
+    rows = split_off([row for row in rows if not row.reason], settings.val_share)
+    if settings.shards and rows:
+        rows = pack(rows, listing.classes, settings, work)
 
     survey = Survey(settings, listing, rows, bad, too_short, missing)
     write_json(output / REPORT_NAME, survey.as_json())
