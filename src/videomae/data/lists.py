@@ -210,17 +210,12 @@ def understood(lines: Iterable[Line], layout: str) -> list[Listed]:
     >>> understood([Line("x", (1, 58))], "v2-pretrain")[0].first_number
     1
     """
-    items = []
-    for line in lines:
-        item = _understood(line, layout)
-        # A store's cluster before its address is known to the published code's client alone.
-        path = re.sub(r"^\w+:(?=s3://)", "", item.path)
-        items.append(replace(item, path=path, origin=line.origin))
-    return items
+    return [replace(_understood(line, layout), origin=line.origin) for line in lines]
 
 
 def _understood(line: Line, layout: str) -> Listed:
-    path, numbers = line.path, line.numbers
+    # A store's cluster before its address is known to the published code's client alone.
+    path, numbers = re.sub(r"^\w+:(?=s3://)", "", line.path), line.numbers
     if line.words or layout == "paths":
         return Listed(" ".join([path, *map(str, numbers)]), line.words)
     if layout in ("v1", "vjepa2"):

@@ -206,9 +206,8 @@ def _source_of(row: Listed) -> Video:
 
 def _part(source: Video) -> tuple[int, int] | None:
     """The first frame of a part, and the one after its last."""
-    if source.first_frame is None or source.num_frames is None:
-        return None
-    return source.first_frame, source.first_frame + source.num_frames
+    first, count = source.first_frame, source.num_frames
+    return None if first is None or count is None else (first, first + count)
 
 
 def targets(sources: Sequence[Video], root: Path) -> dict[Video, str]:
