@@ -19,14 +19,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 ATTENTION_IMPLEMENTATIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
-# Chosen when a model runs, not part of what it is: never written to config.json.
-_RUNTIME_FIELDS = ("attn_implementation", "extra")
+# Not in config.json: how a model runs is not what it is, and id2label implies num_labels.
+_NOT_STORED = ("attn_implementation", "extra", "num_labels")
 _LABEL_FIELDS = ("id2label", "label2id", "num_labels")
-_SIZE_FIELDS = (
-    *("image_size", "patch_size", "num_channels", "num_frames", "tubelet_size"),
-    *("hidden_size", "num_attention_heads", "intermediate_size"),
-    *("decoder_hidden_size", "decoder_num_attention_heads", "decoder_intermediate_size"),
-)
+# How the names of fields end that must be at least 1, and of shares below 1.
+_SIZES = ("_size", "num_channels", "num_frames", "num_attention_heads")
+_SHARES = ("_prob", "drop_path_rate")
 
 
 class Grid(NamedTuple):
@@ -123,7 +121,17 @@ class VideoMAEConfig:
     model_type = "videomae"
 
     def __post_init__(self) -> None:
-        self._name_labels()
+        if self.id2label is not None and self.num_labels not in (None, len(self.id2label)):
+            raise ConfigError(
+                f"num_labels={self.num_labels}, but id2label names {len(self.id2label)}; "
+                "give one of the two"
+            )
+        if self.id2label is not None:
+            self.id2label = self.id2label  # fills in the others, see __setattr__
+        elif self.label2id is not None:
+            self.label2id = self.label2id
+        else:
+            self.num_labels = 2 if self.num_labels is None else self.num_labels
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
             if not isinstance(value, int):
@@ -131,20 +139,6 @@ class VideoMAEConfig:
         if self.position_grid is not None:
             self.position_grid = Grid(*self.position_grid)
         self.check()
-
-    def _name_labels(self) -> None:
-        """Work out the three label fields from those that were given."""
-        if self.id2label is None and self.label2id is not None:
-            self.label2id = self.label2id  # fills in the others, see __setattr__
-        elif self.id2label is None:
-            self.num_labels = 2 if self.num_labels is None else self.num_labels
-        elif self.num_labels in (None, len(self.id2label)):
-            self.id2label = self.id2label
-        else:
-            raise ConfigError(
-                f"num_labels={self.num_labels}, but id2label names {len(self.id2label)}; "
-                "give one of the two"
-            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep `num_labels`, `id2label` and `label2id` in agreement, whichever is set."""
@@ -159,30 +153,27 @@ class VideoMAEConfig:
             labels = [(index, f"LABEL_{index}") for index in range(value)]
         else:
             return
-        self.__dict__["id2label"] = dict(labels)
-        self.__dict__["label2id"] = {label: index for index, label in labels}
-        self.__dict__["num_labels"] = len(labels)
+        named = {label: index for index, label in labels}
+        self.__dict__.update(id2label=dict(labels), label2id=named, num_labels=len(labels))
 
     def check(self) -> None:
         """Raise ConfigError where values are out of range or contradict each other."""
-        for name in _SIZE_FIELDS:
-            value = getattr(self, name)
-            if min(_pair(value)) < 1:
+        for name, value in vars(self).items():
+            if name.endswith(_SIZES) and min(_pair(value)) < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
-        height, width = self.image_hw
-        patch_height, patch_width = self.patch_hw
-        if height % patch_height or width % patch_width:
-            raise ConfigError(
-                f"image_size={height}x{width} is not a multiple of patch_size="
-                f"{patch_height}x{patch_width}; use {_floor(height, patch_height)}x"
-                f"{_floor(width, patch_width)}, or change patch_size"
-            )
-        if self.num_frames % self.tubelet_size:
-            raise ConfigError(
-                f"num_frames={self.num_frames} is not a multiple of tubelet_size="
-                f"{self.tubelet_size}; use {_floor(self.num_frames, self.tubelet_size)}, "
-                "or change tubelet_size"
-            )
+            if name.endswith(_SHARES) and not 0 <= value < 1:
+                raise ConfigError(f"{name}={value} must be at least 0 and below 1")
+        for name, step_name, sizes, steps in (
+            ("image_size", "patch_size", self.image_hw, self.patch_hw),
+            ("num_frames", "tubelet_size", (self.num_frames,), (self.tubelet_size,)),
+        ):
+            fitting = [max(size // step, 1) * step for size, step in zip(sizes, steps, strict=True)]
+            if fitting != list(sizes):
+                got, step, use = ("x".join(map(str, each)) for each in (sizes, steps, fitting))
+                raise ConfigError(
+                    f"{name}={got} is not a multiple of {step_name}={step}; "
+                    f"use {use}, or change {step_name}"
+                )
         for part in ("", "decoder_"):
             size = getattr(self, f"{part}hidden_size")
             heads = getattr(self, f"{part}num_attention_heads")
@@ -191,14 +182,6 @@ class VideoMAEConfig:
                     f"{part}hidden_size={size} cannot be split over {part}num_attention_heads="
                     f"{heads} heads; choose a number of heads that divides {size}"
                 )
-        for name in (
-            "drop_path_rate",
-            "hidden_dropout_prob",
-            "attention_probs_dropout_prob",
-            "classifier_dropout_prob",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
         if self.frame_stride is not None and self.frame_stride < 1:
             raise ConfigError(
                 f"frame_stride={self.frame_stride} must be at least 1, "
@@ -221,10 +204,8 @@ class VideoMAEConfig:
     @property
     def grid(self) -> Grid:
         """The clip counted in tubelets."""
-        (height, width), (patch_height, patch_width) = self.image_hw, self.patch_hw
-        return Grid(
-            self.num_frames // self.tubelet_size, height // patch_height, width // patch_width
-        )
+        (height, width), (p, q) = self.image_hw, self.patch_hw
+        return Grid(self.num_frames // self.tubelet_size, height // p, width // q)
 
     @property
     def use_return_dict(self) -> bool:
@@ -276,24 +257,18 @@ class VideoMAEConfig:
                 values.pop(name, None)
         values.update(overrides)
         values.pop("model_type", None)
-        if values.get("attn_implementation") is None:
-            values.pop("attn_implementation", None)
+        values["attn_implementation"] = values.get("attn_implementation") or "auto"
         extra = values.pop("extra", {})
         others = {key: values.pop(key) for key in list(values) if key not in known}
         return cls(**values, extra={**extra, **others})
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as config.json holds them: plain values, `model_type` and labels included."""
-        values = dataclasses.asdict(self)
-        for name in _RUNTIME_FIELDS:
-            del values[name]
-        for name in ("image_size", "patch_size", "position_grid"):
-            if isinstance(values[name], tuple):
-                values[name] = list(values[name])
-        for name in ("dtype", "problem_type", "position_grid", "architectures"):
-            if values[name] is None:
-                del values[name]
-        del values["num_labels"]  # implied by id2label, as in transformers' files
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in _NOT_STORED and (value is not None or name == "frame_stride")
+        }
         return {**self.extra, "model_type": self.model_type, **values}
 
     def to_json_string(self) -> str:
@@ -362,8 +337,3 @@ PRESETS: dict[str, dict[str, int]] = {
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
-
-
-def _floor(value: int, step: int) -> int:
-    """The largest multiple of `step` not above `value`, but at least one step."""
-    return max(value // step, 1) * step

@@ -29,6 +29,7 @@ class HubArguments(TypedDict, total=False):
 HUB_ARGUMENTS = tuple(HubArguments.__annotations__)
 
 _ASSETS_DIR = Path(__file__).parent / "assets"
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def shipped_names() -> list[str]:
@@ -37,13 +38,7 @@ def shipped_names() -> list[str]:
 
 
 def resolve_shipped(name: PathLike) -> Path | None:
-    """Folder of a model that comes with the package, or None if there is none of that name.
-
-    ```python
-    resolve_shipped("motion-tiny")    # .../videomae/assets/motion-tiny
-    resolve_shipped("someone/model")  # None
-    ```
-    """
+    """Folder of a model that comes with the package, or None if there is none of that name."""
     return _ASSETS_DIR / os.fspath(name) if os.fspath(name) in shipped_names() else None
 
 
@@ -60,11 +55,6 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
 
     Raises AbsentError where there is no such file, and another WeightsError for no such folder,
     repository or revision, no right to read it, or no connection.
-
-    ```python
-    fetch("runs/motion", "config.json")                            # runs/motion/config.json
-    fetch("MCG-NJU/videomae-base", "config.json", revision="main")  # .../snapshots/.../config.json
-    ```
     """
     for filename in filenames:
         _refuse_escape(filename)
@@ -72,9 +62,9 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
     if not folder.is_dir():
         folder = resolve_shipped(id_or_path) or folder
     if folder.is_dir():
-        for filename in filenames:
-            if (folder / filename).is_file():
-                return folder / filename
+        for path in map(folder.joinpath, filenames):
+            if path.is_file():
+                return path
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise AbsentError(f"{folder} has no {' or '.join(filenames)}; it holds: {there}")
     if folder.is_file():
@@ -112,18 +102,19 @@ def _refuse_escape(filename: str) -> None:
 
 def _refuse_path(id_or_path: PathLike) -> None:
     """Refuse what can only be meant as a path: the hub must not be asked for it."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     name = os.fspath(id_or_path)
-    if (
-        isinstance(id_or_path, os.PathLike)
-        or name.startswith((".", "/", "~"))
-        or "\\" in name
-        or name.count("/") > 1
-        or name.endswith((".safetensors", ".pth", ".pt", ".bin"))
-    ):
+    try:
+        validate_repo_id(name)
+        if isinstance(id_or_path, os.PathLike) or name.endswith(_WEIGHT_SUFFIXES):
+            raise HFValidationError("it names a file")
+    except HFValidationError as error:
         raise WeightsError(
             f"{name} does not exist; expected a folder, a weight file, a hub id such as "
             f"'MCG-NJU/videomae-base', or one of {', '.join(shipped_names()) or 'no shipped model'}"
-        )
+        ) from error
 
 
 def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Path:
@@ -133,11 +124,6 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
     revision = where.get("revision") or "main"
     try:
         return Path(hf_hub_download(repo_id, filename, **where))
-    except hub_errors.HFValidationError as error:
-        raise WeightsError(
-            f"{repo_id!r} is neither a folder nor a hub id; expected a path that exists, or "
-            f"'owner/name' such as 'MCG-NJU/videomae-base' ({error})"
-        ) from error
     except hub_errors.GatedRepoError as error:
         raise WeightsError(
             f"{repo_id} is open only to those whom its owner lets in; ask on its page, then log "
@@ -155,9 +141,8 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
     except hub_errors.LocalEntryNotFoundError as error:
         # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
         # the model is cached, the file counts as absent; else asking on is of no use.
-        places: dict[str, Any] = {"cache_dir": where.get("cache_dir"), "revision": revision}
-        absent = isinstance(try_to_load_from_cache(repo_id, "config.json", **places), str)
-        how = "the hub could not be reached"
+        found = try_to_load_from_cache(repo_id, "config.json", where.get("cache_dir"), revision)
+        absent, how = isinstance(found, str), "the hub could not be reached"
         if where.get("local_files_only"):
             absent, how = True, "local_files_only=True forbids to download it"
         raise (AbsentError if absent else WeightsError)(
@@ -212,11 +197,6 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
     The temporary file lies in the same folder, which is made if missing, and keeps the suffix.
     If the block raises, it is removed and what stood at `path` before stands untouched.
-
-    ```python
-    with atomic_path("out/model.bin") as temporary:
-        temporary.write_bytes(data)
-    ```
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ def tube_mask(
     The paper's own mask (section 3.3). The count is rounded down as in the published code: 0.9 of
     14 x 14 cells hides 176 and shows 20 in each slice.
     """
-    cells = _random_rows(batch_size, grid.num_cells, _num_hidden(grid.num_cells, ratio), generator)
+    cells = _random_rows(batch_size, grid.num_cells, ratio, generator)
     return cells.repeat(1, grid.frames)
 
 
@@ -36,14 +36,14 @@ def random_mask(
     grid: Grid, ratio: float, *, batch_size: int = 1, generator: Generator | None = None
 ) -> Tensor:
     """Hide tubelets drawn from the whole clip, each as likely as any other."""
-    return _random_rows(batch_size, grid.num_tokens, _num_hidden(grid.num_tokens, ratio), generator)
+    return _random_rows(batch_size, grid.num_tokens, ratio, generator)
 
 
 def frame_mask(
     grid: Grid, ratio: float, *, batch_size: int = 1, generator: Generator | None = None
 ) -> Tensor:
     """Hide whole time slices."""
-    slices = _random_rows(batch_size, grid.frames, _num_hidden(grid.frames, ratio), generator)
+    slices = _random_rows(batch_size, grid.frames, ratio, generator)
     return slices.repeat_interleave(grid.num_cells, dim=1)
 
 
@@ -67,10 +67,8 @@ def running_cell_mask(
             "use a ratio from 0.25 to below 1"
         )
     phase = torch.randint(4, (batch_size, 1, 1, 1), generator=generator)
-    time = torch.arange(grid.frames)[:, None, None]
-    row = torch.arange(grid.height)[:, None] % 2
-    column = torch.arange(grid.width) % 2
-    mask = (2 * row + column + time + phase) % 4 < count  # (B, f, h, w)
+    time, row, column = torch.meshgrid(*map(torch.arange, grid), indexing="ij")  # (f, h, w) each
+    mask = (2 * (row % 2) + column % 2 + time + phase) % 4 < count  # (B, f, h, w)
     return mask.flatten(1)
 
 
@@ -86,8 +84,7 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     """The token numbers (B, V) that are visible and (B, M) that are hidden, each ascending.
 
     Raises ConfigError when the mask is not (B, num_tokens), hides all or nothing, or hides a
-    different number in different clips: tokens of one clip would end up in another. A mask that
-    lies on the CPU costs the device no waiting.
+    different number in different clips. A mask on the CPU costs the device no waiting.
     """
     if mask.ndim != 2 or mask.shape[1] != num_tokens:
         raise ConfigError(
@@ -105,8 +102,7 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     if counts[0] in (0, num_tokens):
         state = "nothing" if counts[0] == 0 else "everything"
         raise ConfigError(f"mask hides {state} ({counts[0]} of {num_tokens} tubelets per clip)")
-    # The sort is stable, so that numbers ascend within each part.
-    order = mask.to(torch.uint8).sort(dim=1, stable=True).indices
+    order = mask.to(torch.uint8).sort(dim=1, stable=True).indices  # stable: ascending in each part
     return order[:, : num_tokens - counts[0]], order[:, num_tokens - counts[0] :]
 
 
@@ -134,9 +130,9 @@ def choose_tokens(
     """Follow a mask (B, N), and VideoMAE V2's second one, True = not decoded.
 
     Without the second, the hidden tokens are predicted and all of them count. With it, what it
-    leaves is predicted, and of that the loss counts what `mask` hides. Tokens that were chosen
-    before come back as they are. Raises ConfigError as `split_mask` does, where nothing is left to
-    count, and where tokens that were chosen before meet another decoder mask.
+    leaves is predicted, and of that the loss counts what `mask` hides. Chosen tokens come back as
+    they are. Raises ConfigError as `split_mask` does, where nothing is left to count, and where
+    chosen tokens meet another decoder mask.
 
     Models take masks or this. How many tokens a mask shows is known only by looking, so that a
     compiled model (`fullgraph=True`), or one in a CUDA graph, wants this, made beforehand:
@@ -166,19 +162,13 @@ def choose_tokens(
     return ChosenTokens(visible, predicted, counted)
 
 
-def _num_hidden(count: int, ratio: float) -> int:
+def _random_rows(batch_size: int, length: int, ratio: float, generator: Generator | None) -> Tensor:
+    """(batch_size, length), that share of each row True, drawn evenly."""
     if not 0 < ratio < 1:
         raise ConfigError(f"mask ratio {ratio} must lie between 0 and 1")
-    hidden = int(ratio * count)  # rounded down, as the published code does
-    if hidden == 0:
-        raise ConfigError(f"mask ratio {ratio} of {count} places hides none; raise it")
-    return hidden
-
-
-def _random_rows(
-    batch_size: int, length: int, num_hidden: int, generator: Generator | None
-) -> Tensor:
-    """(batch_size, length), each row with `num_hidden` places True, drawn evenly."""
+    num_hidden = int(ratio * length)  # rounded down, as the published code does
+    if num_hidden == 0:
+        raise ConfigError(f"mask ratio {ratio} of {length} places hides none; raise it")
     noise = torch.rand(batch_size, length, generator=generator)
     mask = torch.zeros(batch_size, length, dtype=torch.bool)
     return mask.scatter_(1, noise.argsort(1)[:, :num_hidden], True)

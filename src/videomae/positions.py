@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from videomae.config import Grid
+
 
 def sincos_positions(num_positions: int, dim: int) -> Tensor:
     """The fixed table of the published models: (num_positions, dim), float32.
@@ -21,14 +23,11 @@ def sincos_positions(num_positions: int, dim: int) -> Tensor:
     return angle.float()
 
 
-def grid_positions(
-    grid: tuple[int, int, int], trained_grid: tuple[int, int, int], dim: int
-) -> Tensor:
+def grid_positions(grid: Grid, trained_grid: Grid, dim: int) -> Tensor:
     """Positions of `grid` for weights that were trained on `trained_grid`: (N, dim), float32.
 
-    Where the two differ, the trained table is resized along time, height and width. A fresh
-    sinusoid of the new length would not do: it counts tokens, so that on another grid nearly every
-    row would mean another place than the one the weights know.
+    Where the two differ, the trained table is resized along time, height and width: a fresh
+    sinusoid counts tokens, so that its rows would mean other places than those the weights know.
     """
     table = sincos_positions(math.prod(trained_grid), dim)
     if grid == trained_grid:

@@ -739,10 +739,9 @@ def test_pushing_uploads_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert model.push_to_hub("me/model", private=True, token="t") == "https://commit"
     model.save_pretrained(tmp_path / "named", push_to_hub=True, commit_message="hello")
     files = ["config.json", "model.safetensors"]
-    options = {"private": None, "token": None, "commit_message": None, "revision": None}
     assert pushed == [
-        ("me/model", files, {**options, "private": True, "token": "t"}),
-        ("named", files, {**options, "commit_message": "hello"}),
+        ("me/model", files, {"private": True, "token": "t"}),
+        ("named", files, {"commit_message": "hello"}),
     ]
 
 

@@ -43,11 +43,10 @@ _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 class Checkpoint:
     """The content of a file or folder of weights, in our names.
 
-    `scheme` says in words which code wrote it. `facts` are the config fields that follow from names
-    and shapes (head counts never do). `config` is its config.json in the same fields, or None where
-    there is none. `unexpected` are tensors that no VideoMAE has, by their names in the file, and
-    `left_out` those of an image MAE that mean nothing here. The state of an image MAE has 2-D
-    patches, to be inflated once the tubelet size is known.
+    scheme: the code that wrote it, in words. state: an image MAE's has 2-D patches, to be inflated
+    once the tubelet size is known. facts: the config fields that follow from names and shapes (head
+    counts never do). config: its config.json in our fields. unexpected: tensors that no VideoMAE
+    has, by their names in the file. left_out: those of an image MAE that mean nothing here.
     """
 
     source: str
@@ -126,11 +125,6 @@ def has_pooled_norm(id_or_path: hub.PathLike, **where: Any) -> bool:
 
     Looks at names alone: the tensors are mapped where the format allows, not read. Arguments and
     errors are those of `read_checkpoint`.
-
-    ```python
-    has_pooled_norm("motion-tiny")           # True
-    has_pooled_norm("motion-tiny-pretrain")  # False
-    ```
     """
     path = _find(id_or_path, None, where)
     names: Iterable[str] = _weight_map(path) if _is_index(path) else _read_file(path)
@@ -210,14 +204,13 @@ def _harmless() -> list[Any]:
     Each is plain data whose making runs no code of the file. Paths come out as pure ones, which can
     be made on any system and cannot touch the disk.
     """
-    scalar = np.float64(0).__reduce__()[0]  # numpy moved it, and files name both places
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    modules = ("pathlib", "pathlib._local")
+    scalar = np.float64(0).__reduce__()[0]
+    modules = ("pathlib", "pathlib._local")  # Python and numpy moved them: files name both places
     return [
         argparse.Namespace,
         np.dtype,
         *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
-        *((scalar, name) for name in names),
+        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
         *((PurePosixPath, f"{module}.PosixPath") for module in modules),
         *((PureWindowsPath, f"{module}.WindowsPath") for module in modules),
     ]
@@ -251,12 +244,11 @@ def _peel(content: Any, path: Path) -> State:
     """The tensors inside the wrappers that training scripts put around them."""
     wrappers = ("model", "module", "state_dict", "model_ema")
     found = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    content = content if isinstance(content, Mapping) else {}
     for _ in wrappers:  # so deep, for a hostile one may hold itself
-        inside = content if isinstance(content, Mapping) else {}
-        maps = (inside[name] for name in wrappers if isinstance(inside.get(name), Mapping))
-        content = next(maps, content)
-    items = content.items() if isinstance(content, Mapping) else ()
-    state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
+        inside = map(content.get, wrappers)
+        content = next((each for each in inside if isinstance(each, Mapping)), content)
+    state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not state:
         raise WeightsError(
             f"{path} holds no named tensors, neither bare nor under {', '.join(wrappers)}; "
@@ -308,10 +300,10 @@ def describe(
                 f"{'no final norm or a pooled one' if pooling else 'a final norm before pooling'}"
             )
     else:
-        from_transformers = checkpoint.scheme.startswith("transformers")
         if stored is None:
-            eps = {} if from_transformers else {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
-            values = {**facts, **_known_heads(checkpoint, heads), **eps}
+            values = {**facts, **_known_heads(checkpoint, heads)}
+            if not checkpoint.scheme.startswith("transformers"):
+                values |= {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
             resized = sorted({"image_size", "num_frames"} & set(given))
             if resized and "image_size" not in facts and not of_images:
                 notes.append(
@@ -375,7 +367,6 @@ _V2_FIELDS = {
     "num_heads": "num_attention_heads",
     "all_frames": "num_frames",
     "tubelet_size": "tubelet_size",
-    "layer_norm_eps": "layer_norm_eps",
     "qkv_bias": "qv_bias",
     "use_mean_pooling": "use_mean_pooling",
 }
@@ -397,7 +388,7 @@ def _published_config(path: Path, source: str) -> dict[str, Any]:
         config = {ours: nested[theirs] for theirs, ours in _V2_FIELDS.items() if theirs in nested}
         if "embed_dim" in nested and "mlp_ratio" in nested:
             config["intermediate_size"] = int(nested["embed_dim"] * nested["mlp_ratio"])
-        eps = config.get("layer_norm_eps", 1e-6)
+        eps = nested.get("layer_norm_eps", 1e-6)
         return {**config, "layer_norm_eps": eps, "pooled_norm_eps": eps}
     model_type = values.get("model_type", "videomae")
     if model_type == "vit_mae":

@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class PretrainedModel(nn.Module):
         trust_remote_code: bool = False,
         revision: str | None = None,
         token: str | bool | None = None,
-        cache_dir: hub.PathLike | None = None,
+        cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         **overrides: Any,
     ) -> Self:
@@ -71,9 +71,8 @@ class PretrainedModel(nn.Module):
             device_map: one device, such as "cpu" or "cuda:0".
             interpolate_pos_encoding: where `num_frames` or `image_size` are overridden, resize the
                 positions from the checkpoint's own grid. False refuses such overrides.
-            keep_final_norm: for a classifier made from a pre-training checkpoint: start its
-                pooled norm from the encoder's trained final norm. By default it starts fresh, as
-                in the published recipes, which throw that norm away.
+            keep_final_norm: start a classifier's pooled norm from the trained final norm of a
+                pre-training checkpoint. By default it starts fresh, as in the published recipes.
             ignore_mismatched_sizes: start tensors outside the layers (head, patch embedding) anew
                 where their shape differs from the checkpoint's, in place of an error.
             output_loading_info: return (model, LoadReport).
@@ -84,33 +83,26 @@ class PretrainedModel(nn.Module):
                 `id2label`, `attn_implementation`, `num_frames`, `drop_path_rate`, ...
 
         A classifier made from a pre-training checkpoint has a fresh head, and takes the mean over
-        all tokens even if config.json says otherwise (the published ones do, and would classify
-        from the first patch alone); `use_mean_pooling=False` keeps to that. Both are announced by
-        a warning.
-
-        An image MAE (of transformers, or a .pth of the original code) is a start for training on
-        videos: its patches are inflated to tubelets, its class token, positions, decoder and head
-        are left out, and a warning says so. A decoder starts fresh, of the sizes in `overrides`.
+        all tokens even if config.json says otherwise, as the published ones do;
+        `use_mean_pooling=False` keeps to that. An image MAE is a start for training on videos: its
+        patches are inflated to tubelets, and its class token, positions, decoder and head left out.
+        A warning announces each of these.
 
         Raises WeightsError where tensors are lacking, surplus or of another shape, and where a
         head count is neither published nor given; ConfigError for wrong arguments.
 
         ```python
         VideoMAEForVideoClassification.from_pretrained(
-            "MCG-NJU/videomae-base-finetuned-kinetics", attn_implementation="sdpa",
-            torch_dtype=torch.float16)
+            "MCG-NJU/videomae-base-finetuned-kinetics", dtype=torch.float16)
         VideoMAEForPreTraining.from_pretrained("mine.pth", num_attention_heads=3)
         ```
         """
         for name in _IGNORED_ARGUMENTS:
             overrides.pop(name, None)
         device = _device(device_map)
-        where = {
-            "revision": revision,
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-        }
+        where = hub.HubArguments(
+            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         if config is not None and not isinstance(config, VideoMAEConfig):
             config = VideoMAEConfig.from_pretrained(config, **where)
         checkpoint = id_or_path
@@ -169,8 +161,7 @@ class PretrainedModel(nn.Module):
     @property
     def checkpoint_prefix(self) -> str:
         """The start of these names in checkpoints, where only the encoder alone bears no prefix."""
-        prefix = self.base_model_prefix
-        return "" if hasattr(self, prefix) else f"{prefix}."
+        return "" if hasattr(self, self.base_model_prefix) else f"{self.base_model_prefix}."
 
     @classmethod
     def _blank(cls, config: VideoMAEConfig) -> Self:
@@ -239,26 +230,14 @@ class PretrainedModel(nn.Module):
         if push_to_hub:
             self.push_to_hub(repo_id or folder.resolve().name, **push)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str | None = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload config.json and model.safetensors to a hub repository; the URL of the commit."""
+    def push_to_hub(self, repo_id: str, **push: Any) -> str:
+        """Upload config.json and model.safetensors to a hub repository; the URL of the commit.
+
+        `push` are `private`, `token`, `commit_message` and `revision`: see `hub.push_folder`.
+        """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return hub.push_folder(
-                folder,
-                repo_id,
-                private=private,
-                token=token,
-                commit_message=commit_message,
-                revision=revision,
-            )
+            return hub.push_folder(folder, repo_id, **push)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -316,28 +295,24 @@ def _dtype(
 
 def _device(device_map: Any) -> torch.device:
     try:
-        if device_map is None or isinstance(device_map, str | int | torch.device):
-            return torch.device("cpu" if device_map is None else device_map)
-    except RuntimeError:
-        pass
-    raise ConfigError(
-        f"device_map={device_map!r} is not one device; a model is put on one whole, for example "
-        "device_map='cpu' or 'cuda:0'"
-    )
+        return torch.device("cpu" if device_map is None else device_map)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device_map={device_map!r} is not one device; a model is put on one whole, for "
+            "example device_map='cpu' or 'cuda:0'"
+        ) from error
 
 
 def _final_norm_kept(model: PretrainedModel, state: State, source: str) -> State:
-    norm = {
-        f"fc_norm.{part}": state.get(f"videomae.layernorm.{part}") for part in ("weight", "bias")
-    }
     if getattr(model, "fc_norm", None) is None or "fc_norm.weight" in state:
         raise ConfigError(
             "keep_final_norm=True is for a classifier with mean pooling made from a pre-training "
             "checkpoint; leave it out"
         )
-    if None in norm.values():
+    if "videomae.layernorm.weight" not in state:
         raise ConfigError(f"keep_final_norm=True, but {source} has no final norm")
-    return {**state, **norm}  # type: ignore[dict-item]
+    norm = {f"fc_norm.{part}": state[f"videomae.layernorm.{part}"] for part in ("weight", "bias")}
+    return {**state, **norm}
 
 
 Loaded = TypeVar("Loaded", bound=PretrainedModel)
@@ -348,7 +323,7 @@ def load_trained(model_class: type[Loaded], path: hub.PathLike, **arguments: Any
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loaded: Any = model_class.from_pretrained(path, output_loading_info=True, **arguments)
-    model, report = loaded
+    model, report = cast(tuple[Loaded, LoadReport], loaded)
     if report.newly_initialised:
         raise WeightsError(
             f"{path} holds no trained classifier (it lacks "
@@ -357,5 +332,4 @@ def load_trained(model_class: type[Loaded], path: hub.PathLike, **arguments: Any
         )
     for warning in caught:
         warnings.warn(warning.message, stacklevel=3)
-    trained: Loaded = model.eval()
-    return trained
+    return model
