@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +52,7 @@ def test_names_that_lead_out_of_the_folder_are_not_opened(folder: Path, name: st
 def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(
     name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
+    monkeypatch.setattr(socket, "getaddrinfo", None)
     with pytest.raises(WeightsError, match="does not exist; expected a folder"):
         hub.fetch(name, "config.json")
 

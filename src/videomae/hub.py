@@ -72,11 +72,12 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
             f"{folder} is a file, and {filenames[0]} was looked for in it; give its folder, or "
             "pass config= where a weight file comes alone"
         )
-    _refuse_path(id_or_path)
-    absent = []
+    name, absent = os.fspath(id_or_path), []
+    if isinstance(id_or_path, os.PathLike) or name.endswith(_WEIGHT_SUFFIXES):
+        raise _no_such_place(name)  # meant as a path: the hub must not be asked for it
     for filename in filenames:
         try:
-            return _download(os.fspath(id_or_path), filename, **where)
+            return _download(name, filename, **where)
         except AbsentError as error:
             absent.append(error)
     raise absent[0]
@@ -100,21 +101,12 @@ def _refuse_escape(filename: str) -> None:
             )
 
 
-def _refuse_path(id_or_path: PathLike) -> None:
-    """Refuse what can only be meant as a path: the hub must not be asked for it."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    name = os.fspath(id_or_path)
-    try:
-        validate_repo_id(name)
-        if isinstance(id_or_path, os.PathLike) or name.endswith(_WEIGHT_SUFFIXES):
-            raise HFValidationError("it names a file")
-    except HFValidationError as error:
-        raise WeightsError(
-            f"{name} does not exist; expected a folder, a weight file, a hub id such as "
-            f"'MCG-NJU/videomae-base', or one of {', '.join(shipped_names()) or 'no shipped model'}"
-        ) from error
+def _no_such_place(name: str) -> WeightsError:
+    shipped = ", ".join(shipped_names()) or "no shipped model"
+    return WeightsError(
+        f"{name} does not exist; expected a folder, a weight file, a hub id such as "
+        f"'MCG-NJU/videomae-base', or one of {shipped}"
+    )
 
 
 def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Path:
@@ -124,6 +116,8 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
     revision = where.get("revision") or "main"
     try:
         return Path(hf_hub_download(repo_id, filename, **where))
+    except hub_errors.HFValidationError as error:  # before the hub is asked
+        raise _no_such_place(repo_id) from error
     except hub_errors.GatedRepoError as error:
         raise WeightsError(
             f"{repo_id} is open only to those whom its owner lets in; ask on its page, then log "
