@@ -253,7 +253,7 @@ def _write_openvino(answer: Answer, folder: Path, clips: list[Tensor]) -> None:
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(clips),
             )
-    # The compiled form is not kept: it doubles the size, and saves half a second of each start.
+    # The compiled form is not kept: it doubles the size, and saves 0.1 to 0.3 s of each start.
     openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
 
 

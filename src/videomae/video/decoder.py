@@ -150,7 +150,7 @@ class VideoFile:
                 stream.discard = Discard.all
         codec = self._stream.codec_context
         self._limits.check(self._path, max_pixels=codec.width * codec.height)
-        codec.options = self._guard
+        codec.options = dict(self._guard)
         # One thread: loaders read many files at once, and two threads read one no faster.
         codec.thread_count = 1
         self._start(self._container.demux(self._stream), 0)
