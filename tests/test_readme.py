@@ -51,7 +51,7 @@ def test_the_first_lines_print_what_they_say(
         exec(code, {})
     (expected,) = blocks(ROOT / "README.md", "")
     assert printed.getvalue() == expected
-    assert (tmp_path / "painted.png").stat().st_size > 1000
+    assert (tmp_path / "reconstruction.png").stat().st_size > 1000
 
 
 def test_links_lead_somewhere() -> None:
