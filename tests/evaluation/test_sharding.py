@@ -42,6 +42,19 @@ def brightness(pixels: Tensor) -> Tensor:
     return pixels.mean((1, 3, 4))
 
 
+class Brightness(nn.Module):
+    """A model whose output is the brightness of the views; keeps the sizes of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def forward(self, pixels: Tensor, return_dict: bool) -> Tensor:
+        assert return_dict
+        self.sizes.append(len(pixels))
+        return brightness(pixels)
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, failures: dict[str, int]) -> None:
     """Let each of these videos fail so many times; "" is all others."""
 
@@ -59,17 +72,12 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, failures: dict[st
 def test_each_video_has_its_own_views_in_the_order_of_the_list(
     videos: Videos, machine: Machine, batch_size: int
 ) -> None:
-    sizes, told = [], []
-
-    def compute(pixels: Tensor) -> Tensor:
-        sizes.append(len(pixels))
-        return brightness(pixels)
-
+    model, told = Brightness(), []
     rows, bad = compute_videos(
-        nn.Identity(),
+        model,
         videos,
         maker_of(num_clips=2, num_crops=3),
-        compute,
+        lambda output: output,
         lambda views: views,
         shape=(6, 3),
         machine=machine,
@@ -80,8 +88,8 @@ def test_each_video_has_its_own_views_in_the_order_of_the_list(
     assert not bad
     for video, row in zip(videos.items, rows, strict=True):
         assert torch.equal(row, brightness(views_of(video, maker_of(num_clips=2, num_crops=3))))
-    assert max(sizes) <= batch_size
-    assert sum(sizes) == 60
+    assert max(model.sizes) <= batch_size
+    assert sum(model.sizes) == 60
     assert told[-1] == (10, 10)
     assert told == sorted(told)
 
@@ -89,9 +97,9 @@ def test_each_video_has_its_own_views_in_the_order_of_the_list(
 def run(videos: Videos, machine: Machine, **options: Any) -> tuple[Tensor, dict[int, str]]:
     """The mean brightness of the first view of each video."""
     given: dict[str, Any] = {"batch_size": 4, "num_workers": 1, "maker": maker_of()} | options
-    compute, maker = given.pop("compute", brightness), given.pop("maker")
-    first = {"combine": lambda rows: rows[0], "shape": (3,)}
-    return compute_videos(nn.Identity(), videos, maker, compute, machine=machine, **first, **given)
+    model, maker = given.pop("model", None) or Brightness(), given.pop("maker")
+    answer: dict[str, Any] = {"answer_of": lambda output: output, "combine": lambda rows: rows[0]}
+    return compute_videos(model, videos, maker, machine=machine, shape=(3,), **(answer | given))
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -107,7 +115,7 @@ def test_a_video_is_tried_twice_and_never_replaced(
 
 
 def test_answers_that_are_no_numbers_are_told(videos: Videos, machine: Machine) -> None:
-    _, bad = run(videos, machine, compute=lambda pixels: brightness(pixels) / 0 * 0)
+    _, bad = run(videos, machine, answer_of=lambda output: output / 0 * 0)
     assert len(bad) == 10
     assert set(bad.values()) == {"the model's answer is no number; try dtype=float32"}
 
@@ -116,15 +124,9 @@ def test_a_split_model_is_called_equally_often_whatever_can_be_read(
     videos: Videos, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def num_calls(num_clips: int, batch_size: int) -> int:
-        sizes: list[int] = []
-
-        def compute(pixels: Tensor) -> Tensor:
-            sizes.append(len(pixels))
-            return brightness(pixels)
-
-        maker = maker_of(num_clips=num_clips)
-        run(videos, machine, compute=compute, maker=maker, batch_size=batch_size)
-        return len(sizes)
+        model, maker = Brightness(), maker_of(num_clips=num_clips)
+        run(videos, machine, model=model, maker=maker, batch_size=batch_size)
+        return len(model.sizes)
 
     assert not is_split(nn.Linear(2, 2))
     monkeypatch.setattr(sharding, "is_split", lambda _: True)

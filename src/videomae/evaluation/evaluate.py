@@ -235,11 +235,7 @@ def problem_of(config: VideoMAEConfig) -> Problem:
 
 
 def stride_of(frame_stride: Any) -> dict[str, Any]:
-    """The setting as an override of a config: nothing, a number, or None for uniform.
-
-    >>> stride_of(None), stride_of(4), stride_of("uniform")
-    ({}, {'frame_stride': 4}, {'frame_stride': None})
-    """
+    """The setting as an override of a config: nothing, a number, or None for uniform."""
     if frame_stride is None:
         return {}
     return {"frame_stride": None if frame_stride == "uniform" else frame_stride}
@@ -275,10 +271,6 @@ def by_class_number(videos: Videos, names: list[str]) -> Videos | None:
     """The videos with the model's names in place of class numbers, as published lists have them.
 
     None where any label is a name, or no number below `len(names)`: "1" may well be a name.
-
-    ```python
-    by_class_number(Videos((Video("x.mp4", "1"),)), ["run", "sit"]).items[0].label  # "sit"
-    ```
     """
     used = {part for video in videos.items for part in video.label.split(LABEL_SEPARATOR)} - {""}
     numbers = {text: int(text) for text in used if text.isascii() and text.isdecimal()}
@@ -322,10 +314,8 @@ def evaluate_model(
     if problem != "single_label":
         metrics.import_torchmetrics()
 
-    def compute(pixels: Tensor) -> Tensor:
-        with machine.autocast():
-            logits: Tensor = model(pixels.to(machine.device), return_dict=True).logits
-        logits = logits.float()
+    def answer_of(output: Any) -> Tensor:
+        logits: Tensor = output.logits.float()
         if problem == "regression":
             return logits
         return logits.softmax(-1) if problem == "single_label" else logits.sigmoid()
@@ -334,7 +324,7 @@ def evaluate_model(
         model,
         videos,
         maker,
-        compute,
+        answer_of,
         lambda views: views.mean(0),
         shape=(num_outputs,),
         machine=machine,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae.compute.distributed import Machine
@@ -177,20 +177,12 @@ def compute_features(
     on_progress: Progress | None,
 ) -> Features:
     """The mean over all tokens after the final norm, of evenly spaced clips, centre crops."""
-    encoder: Any = getattr(model, "videomae", model)
-    norm = getattr(model, "fc_norm", None)
-
-    def compute(pixels: Tensor) -> Tensor:
-        with machine.autocast():
-            tokens = encoder(pixels.to(machine.device), return_dict=True).last_hidden_state
-        means: Tensor = tokens.float().mean(1)  # (B, D)
-        return means if norm is None else norm(means)
-
+    norm = getattr(model, "fc_norm", None) or nn.Identity()
     values, bad = compute_videos(
-        model,
+        getattr(model, "videomae", model),
         videos,
         maker,
-        compute,
+        lambda output: norm(output.last_hidden_state.float().mean(1)),  # (B, D)
         lambda clips: clips,
         shape=(maker.num_views, model.config.hidden_size),
         machine=machine,

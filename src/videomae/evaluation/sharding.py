@@ -6,6 +6,7 @@ N videos, V views of each, D numbers that the model gives for a view.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ def compute_videos(
     model: nn.Module,
     videos: Videos,
     maker: ViewMaker,
-    compute: Callable[[Tensor], Tensor],
+    answer_of: Callable[[Any], Tensor],
     combine: Callable[[Tensor], Tensor],
     *,
     shape: tuple[int, ...],
@@ -40,8 +41,8 @@ def compute_videos(
 ) -> tuple[Tensor, dict[int, str]]:
     """Run each video through a model: what `combine` makes of its views, (N, *shape).
 
-    `compute` runs the model, which is in evaluation mode meanwhile, on views (B, T, C, H, W), B up
-    to `batch_size`, and gives (B, D); `combine` takes those of one video (V, D) and gives `shape`.
+    The model, in evaluation mode meanwhile, takes up to `batch_size` views (B, T, C, H, W);
+    `answer_of` its output gives (B, D), and `combine` of those of one video (V, D) gives `shape`.
     Each video is decoded once and never replaced by another: one that cannot be read, in two
     tries, is NaN, and its row has the reason in the dict.
 
@@ -50,10 +51,12 @@ def compute_videos(
     count, at_once = len(videos), max(batch_size // maker.num_views, 1)
     num_calls = 0
 
-    def counted(views: Tensor) -> Tensor:
+    def compute(views: Tensor) -> Tensor:
         nonlocal num_calls
         num_calls += 1
-        return compute(views).cpu()
+        with machine.autocast():
+            output = model(views.to(machine.device), return_dict=True)
+        return answer_of(output).cpu()
 
     made = read_ahead(
         lambda row: (row, try_twice(views_of, videos.items[row], maker)),
@@ -63,7 +66,7 @@ def compute_videos(
     )
     answers: list[tuple[int, Tensor | str]] = []
     with evaluating(model), contextlib.closing(made):
-        for row, outputs in run_views(made, counted, batch_size):
+        for row, outputs in run_views(made, compute, batch_size):
             answer = outputs if isinstance(outputs, str) else combine(outputs)
             if isinstance(answer, Tensor) and not answer.isfinite().all():
                 answer = "the model's answer is no number; try dtype=float32"
@@ -77,7 +80,7 @@ def compute_videos(
             config = maker.config
             nothing = torch.zeros(1, config.num_frames, config.num_channels, *config.image_hw)
             while num_calls < most:
-                counted(nothing)
+                compute(nothing)
     values, bad = torch.full((count, *shape), torch.nan), {}
     for row, answer in sorted(machine.gather(answers), key=lambda pair: pair[0]):
         if isinstance(answer, str):

@@ -85,9 +85,9 @@ class _Processor(StoredSettings):
             return BatchFeature(pixel_values=clips)
         if len(shapes := sorted({tuple(clip.shape) for clip in clips})) > 1:
             raise ConfigError(
-                "the videos of this batch come out unlike: "
-                f"{' and '.join(map(str, shapes))} (frames, channels, height, width); give each as "
-                "many frames and keep do_center_crop=True, or take a list with return_tensors=None"
+                f"the videos of this batch come out unlike: {' and '.join(map(str, shapes))} "
+                "(frames, channels, height, width); give each as many frames and keep "
+                "do_center_crop=True, or take a list with return_tensors=None"
             )
         batch = torch.stack(clips) if len(clips) > 1 else clips[0][None]  # (B, T, C, H, W)
         return BatchFeature(pixel_values=batch.cpu().numpy() if return_tensors == "np" else batch)
@@ -216,10 +216,6 @@ class VideoMAEVideoProcessor(_Processor):
     _files = (VIDEO_FILE, IMAGE_FILE)
     _type_keys = ("video_processor_type",)
 
-    def __call__(self, videos: Any, **arguments: Any) -> BatchFeature:
-        """The same as `preprocess`."""
-        return self.preprocess(videos, **arguments)
-
     def preprocess(
         self,
         videos: Any,
@@ -246,6 +242,8 @@ class VideoMAEVideoProcessor(_Processor):
         if chosen.return_metadata:
             batch["video_metadata"] = [metadata for _, metadata in sampled]
         return batch
+
+    __call__ = preprocess
 
     def _sampled(self, item: Video, facts: Any) -> tuple[list[Frame], dict[str, Any]]:
         """The chosen frames, and what is known of the video they are from."""
