@@ -87,7 +87,7 @@ def _load(checkpoint: Checkpoint, command: Convert) -> Any:
     kind: Any = VideoMAEModel
     if checkpoint.has_decoder:
         kind = VideoMAEForPreTraining
-    elif checkpoint.has_classifier or checkpoint.has_pooled_norm:
+    elif checkpoint.has_classifier or "fc_norm.weight" in checkpoint.state:
         kind = VideoMAEForVideoClassification
         if not checkpoint.has_classifier:
             arguments["num_labels"] = 0

@@ -16,17 +16,9 @@ from videomae.compute.cpu import cpu_multiplies_bfloat16
 from videomae.config import ATTENTION_IMPLEMENTATIONS, check_choice
 from videomae.errors import ConfigError
 
-# On a CPU with bfloat16 products (two cores of a server CPU with AVX-512 BF16) the fused kernel of
-# SDPA is the slower one on few tokens: forward and backward of 24 heads take 2.3 ms eager and
-# 9.3 ms fused at 160 tokens, the visible ones of pre-training; at 1568 tokens 147 and 145 ms.
-# Between the two, nothing was measured: the line is drawn in the middle of the two logarithms.
-# On many tokens the products of one head at a time are the fastest: at 1568 tokens 12 heads forward
-# take 20 ms, 47 fused and 51 eager, and with backward 93, 145 and 147 ms. Those 93 kept the weights
-# of all heads, 5 MB each; here they are made a second time, which costs one more forward.
-#
-# Without such products every other way but the fused is out of the question (Zen 3, 160 tokens: 4
-# and 64 ms), and in float32 it is the fastest at every size (Zen 3, one core, 12 heads, forward at
-# 1568 tokens: 115 ms, 136 head by head, 382 eager; with backward 435, 539, 692).
+# On a CPU that multiplies bfloat16, `eager` is the fastest on the 160 visible tokens of
+# pre-training, and one head at a time on 1568 tokens (docs/log.md). Between the two, nothing was
+# measured: the line is drawn in the middle of the two logarithms.
 _SDPA_CPU_BF16_MIN_TOKENS = 512
 
 
@@ -89,21 +81,16 @@ def check_implementation(implementation: str) -> None:
 
 
 def _per_head(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """As `eager`, one head after another, of which none keeps its weights (N, N).
-
-    For gradients each head's weights are made again: 12 heads of 1568 tokens would keep 59 MB a
-    layer in bfloat16.
-    """
+    """As `eager`, one head after another; for gradients, its weights (N, N) are made again."""
 
     def attend_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (N, d) each -> (N, d)
         weights = ((q * q.shape[-1] ** -0.5) @ k.T).softmax(-1)
         return F.dropout(weights, dropout) @ v if dropout else weights @ v
 
-    attend_again = partial(
-        checkpoint, attend_head, use_reentrant=False, preserve_rng_state=dropout > 0
-    )
-    gradients = torch.is_grad_enabled() and query.requires_grad
-    attend_one = attend_again if gradients else attend_head
+    attend_one = attend_head
+    if torch.is_grad_enabled() and query.requires_grad:
+        options = {"use_reentrant": False, "preserve_rng_state": dropout > 0}
+        attend_one = partial(checkpoint, attend_head, **options)
     clips = [
         torch.cat([attend_one(*head) for head in zip(*heads, strict=True)], dim=-1)  # (N, H*d)
         for heads in zip(query, key, value, strict=True)

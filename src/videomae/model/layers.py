@@ -5,6 +5,7 @@ transformers gives them, so that state dicts move over unchanged.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -18,9 +19,7 @@ from videomae.errors import ConfigError
 from videomae.model.attention import attend
 
 # Tokens that go through an MLP together where no gradient is wanted. Its inner vectors, 4 times as
-# wide as a token, then never exist for all tokens at once, which saves memory and the time to fetch
-# it: a ViT-B layer's MLP takes 177 ms in 2 or 4 pieces, 184 whole, 189 in 8 and 213 in 16 (1568
-# tokens, float32, one core of Zen 3). More cores want larger pieces: the larger of the best.
+# wide as a token, then never exist for all tokens at once, which saves memory and time.
 _MLP_TOKENS = 1024
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -52,17 +51,12 @@ class VideoMAESelfAttention(nn.Module):
         )
 
 
-class Projection(nn.Module):
+class Projection(nn.Sequential):
     """A linear map with dropout behind it; called `output` in the checkpoints."""
 
     def __init__(self, dim_in: int, dim_out: int, dropout: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(dim_in, dim_out)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.dropout(self.dense(x))
-        return projected
+        parts = {"dense": nn.Linear(dim_in, dim_out), "dropout": nn.Dropout(dropout)}
+        super().__init__(OrderedDict(parts))
 
 
 class VideoMAEAttention(nn.Module):
@@ -112,7 +106,9 @@ class VideoMAELayer(nn.Module):
     def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
         branch, weights = self.attention(self.layernorm_before(x), need_weights)
         x = x + self.drop_path(branch)
-        if self.training or not _in_pieces(x):
+        whole = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        # A GPU is kept busy by whole products, and compilers fuse and plan memory by themselves.
+        if whole or x.device.type != "cpu":
             return x + self.drop_path(self.mlp(x)), weights
         tokens = x.flatten(0, 1)  # (B*N, D), which see nothing of each other in here
         for piece in tokens.chunk(math.ceil(len(tokens) / _MLP_TOKENS)):
@@ -141,12 +137,3 @@ def run_layer(
     run = partial(checkpoint, layer, use_reentrant=False) if twice else layer
     result: tuple[Tensor, Tensor | None] = run(x, need_weights)
     return result
-
-
-def _in_pieces(x: Tensor) -> bool:
-    """Whether pieces of tokens suit a call: on a CPU, without gradients, and as written.
-
-    A GPU is kept busy by whole products, and compilers fuse and plan memory by themselves.
-    """
-    as_written = not torch.compiler.is_compiling()
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and as_written

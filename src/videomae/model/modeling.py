@@ -58,8 +58,7 @@ class VideoMAEPatchEmbeddings(nn.Module):
         self, pixel_values: Tensor, grid: Grid | None = None, index: Tensor | None = None
     ) -> Tensor:
         # Kernel = stride, so that the convolution is a product per tubelet: hidden tubelets need
-        # never be touched, and even where all are seen it is the faster way (forward and backward
-        # of a ViT-B clip on one core of an AVX2 server CPU: 97 ms, 149 by conv3d).
+        # never be touched, and even where all are seen it is the faster way (docs/log.md).
         t, p, q = self.projection.kernel_size
         grid = grid or grid_of(pixel_values, t, (p, q))
         tubelets = pick_tubelets(pixel_values, grid, index)
@@ -167,7 +166,6 @@ class VideoMAEPreTrainedModel(PretrainedModel):
     """Base of the three public models, each of which is made of a config."""
 
     config_class = VideoMAEConfig
-    base_model_prefix = "videomae"
     main_input_name = "pixel_values"
 
     def __init__(self, config: VideoMAEConfig) -> None:
@@ -198,11 +196,8 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         super().__init__(config)
         self.embeddings = VideoMAEEmbeddings(config)
         self.encoder = VideoMAEEncoder(config)
-        self.layernorm = (
-            None
-            if config.use_mean_pooling
-            else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        )
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm = None if config.use_mean_pooling else norm
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -357,17 +352,11 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.videomae = VideoMAEModel(config)
-        self.fc_norm = (
-            nn.LayerNorm(config.hidden_size, eps=config.pooled_norm_eps)
-            if config.use_mean_pooling
-            else None
-        )
+        dim, num_labels = config.hidden_size, config.num_labels
+        norm = nn.LayerNorm(dim, eps=config.pooled_norm_eps)
+        self.fc_norm = norm if config.use_mean_pooling else None
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
-        self.classifier = (
-            nn.Linear(config.hidden_size, config.num_labels)
-            if config.num_labels > 0
-            else nn.Identity()
-        )
+        self.classifier = nn.Linear(dim, num_labels) if num_labels > 0 else nn.Identity()
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -418,17 +407,11 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy, binary cross entropy or squared error, as `config.problem_type` says."""
-        problem = self.config.problem_type or (
-            "regression"
-            if self.num_labels == 1
-            else "multi_label_classification"
-            if labels.is_floating_point() or labels.dtype == torch.bool
-            else "single_label_classification"
-        )
-        labels = labels.to(logits.device)
-        if problem == "regression":
+        problem, labels = self.config.problem_type, labels.to(logits.device)
+        if problem == "regression" or (problem is None and self.num_labels == 1):
             return F.mse_loss(logits.squeeze(), labels.squeeze().to(logits.dtype))
-        if problem == "multi_label_classification":
+        shares = labels.is_floating_point() or labels.dtype == torch.bool
+        if problem == "multi_label_classification" or (problem is None and shares):
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         return F.cross_entropy(logits, labels)
 

@@ -1,6 +1,5 @@
 """Outputs of a forward: fields by name, by index, or unpacked; those that are None left out."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -15,22 +14,21 @@ class ModelOutput:
     Unpacking gives values, not names; for names there is `keys()`.
     """
 
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The values that are there, in the order of the fields."""
-        return tuple(self.values())
+    def items(self) -> list[tuple[str, Any]]:
+        """Name and value of the fields that are not None, in their order."""
+        return [(name, value) for name, value in vars(self).items() if value is not None]
 
     def keys(self) -> list[str]:
         """The names of the fields that are not None."""
-        names = (field.name for field in dataclasses.fields(self))  # type: ignore[arg-type]
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name, _ in self.items()]
 
     def values(self) -> list[Any]:
         """The values of the fields that are not None."""
-        return [getattr(self, name) for name in self.keys()]
+        return [value for _, value in self.items()]
 
-    def items(self) -> list[tuple[str, Any]]:
-        """Pairs of name and value."""
-        return list(zip(self.keys(), self.values(), strict=True))
+    def to_tuple(self) -> tuple[Any, ...]:
+        """`values()` as a tuple."""
+        return tuple(self.values())
 
     def get(self, name: str, default: Any = None) -> Any:
         """The field of that name, or `default` where it is absent."""

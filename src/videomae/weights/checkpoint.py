@@ -70,10 +70,6 @@ class Checkpoint:
     def has_classifier(self) -> bool:
         return "classifier.weight" in self.state
 
-    @property
-    def has_pooled_norm(self) -> bool:
-        return "fc_norm.weight" in self.state
-
 
 def read_checkpoint(
     id_or_path: hub.PathLike, *, use_safetensors: bool | None = None, **where: Any
@@ -83,15 +79,11 @@ def read_checkpoint(
     Known are the files of transformers 4 and 5 (whole or sharded), of the original VideoMAE and
     VideoMAE V2 code (pre-training and fine-tuning, all wrappers), of the V2 hub repositories, and
     of MMAction2; and, to start from, image MAEs of transformers and of the original code. Tensors
-    are mapped from the file where its format allows, not copied. Pickles are opened without running
-    anything in them. `where` are `hub.fetch`'s arguments.
+    are mapped from the file where its format allows. Nothing in a pickle is run. `where` are
+    `hub.fetch`'s arguments.
 
     Raises WeightsError: nothing found, damaged, not a VideoMAE, a VideoMAE of a kind that was never
     published (cosine attention, learned positions), or an image model with parts of its own.
-
-    ```python
-    read_checkpoint("vit_b_k710_dl_from_giant.pth").facts["hidden_size"]  # 768
-    ```
     """
     path = _find(id_or_path, use_safetensors, where)
     raw = _read_shards(id_or_path, path, where) if _is_index(path) else _read_file(path)
@@ -357,16 +349,12 @@ def _known_heads(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, 
     return heads
 
 
-# The V2 hub repositories nest the original code's arguments: theirs -> ours.
+# The V2 hub repositories nest the original code's arguments: theirs -> ours. Shapes say the rest.
 _V2_FIELDS = {
     "img_size": "image_size",
-    "patch_size": "patch_size",
-    "in_chans": "num_channels",
-    "embed_dim": "hidden_size",
     "depth": "num_hidden_layers",
     "num_heads": "num_attention_heads",
     "all_frames": "num_frames",
-    "tubelet_size": "tubelet_size",
     "qkv_bias": "qv_bias",
     "use_mean_pooling": "use_mean_pooling",
 }
@@ -386,8 +374,6 @@ def _published_config(path: Path, source: str) -> dict[str, Any]:
     nested = values.get("model_config")
     if isinstance(nested, dict):
         config = {ours: nested[theirs] for theirs, ours in _V2_FIELDS.items() if theirs in nested}
-        if "embed_dim" in nested and "mlp_ratio" in nested:
-            config["intermediate_size"] = int(nested["embed_dim"] * nested["mlp_ratio"])
         eps = nested.get("layer_norm_eps", 1e-6)
         return {**config, "layer_norm_eps": eps, "pooled_norm_eps": eps}
     model_type = values.get("model_type", "videomae")

@@ -1,9 +1,7 @@
 """Key mappings: every published name of a weight -> ours, ours -> theirs, and the facts in them.
 
 Ours are those a model has in memory, here and in transformers 5.23, always with the `videomae.`
-prefix on the encoder: `videomae.encoder.layer.0.attention.attention.query.bias`. Image MAEs are
-read too, for their layers are the same. Pure functions of names and shapes: which tensors a model
-needs is decided in `matching.py`.
+prefix on the encoder: `videomae.encoder.layer.0.attention.attention.query.bias`.
 """
 
 import math
@@ -80,7 +78,7 @@ def _bare(key: str) -> str:
 
 def _with_start(name: str, starts: Mapping[str, str]) -> str:
     """The name with its start replaced, where that is known."""
-    start = next((start for start in starts if name.startswith(start)), "")
+    start = next(filter(name.startswith, starts), "")
     return starts.get(start, "") + name.removeprefix(start)
 
 
@@ -135,7 +133,7 @@ def rename(
     state: State = {}
     scales: State = {}  # by the linear map in front
     keys: dict[str, str] = {}  # our name -> the one in the file
-    unexpected, notes = [], []
+    unexpected = []
 
     def put(name: str, tensor: Tensor) -> None:
         if name in state:
@@ -152,15 +150,13 @@ def rename(
             _check_positions(tensor, key, source)
         elif key.startswith("data_preprocessor."):
             continue  # MMAction2's mean and std in 0..255: ImageNet's, as in all published models
-        elif part == "attn.qkv.weight":
-            for each, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                put(f"{layer}attention.attention.{each}.weight", third)
-        elif part == "attn.qkv.bias":
-            query, _, value = tensor.chunk(3)  # that of k adds the same to all scores of a query
-            put(f"{layer}attention.attention.query.bias", query)
-            put(f"{layer}attention.attention.value.bias", value)
         elif part == "attention.attention.key.bias":
-            continue  # as with k's third above: the softmax does not see it, so nothing is lost
+            continue  # it adds the same to all scores of a query, which the softmax does not see
+        elif part in ("attn.qkv.weight", "attn.qkv.bias"):
+            kind = part.removeprefix("attn.qkv.")
+            for each, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                if (each, kind) != ("key", "bias"):  # as above
+                    put(f"{layer}attention.attention.{each}.{kind}", third)
         elif part == "attn.scale":
             raise WeightsError(
                 f"{source} was made with cosine attention ({key}), which no published model has "
@@ -174,17 +170,16 @@ def rename(
             unexpected.append(key)
 
     for linear, scale in scales.items():
-        for part, factor in (("weight", scale[:, None]), ("bias", scale)):
-            if f"{linear}.{part}" in state:
-                state[f"{linear}.{part}"] = state[f"{linear}.{part}"] * factor
-    if scales:
-        notes.append("layer scale was multiplied into the linear maps in front of it")
+        for name, factor in ((f"{linear}.weight", scale[:, None]), (f"{linear}.bias", scale)):
+            if name in state:
+                state[name] = state[name] * factor
+    notes = ("layer scale was multiplied into the linear maps in front of it",) if scales else ()
     if _PATCHES not in state:
         raise WeightsError(
             f"{source} is not a VideoMAE: it has no patch embedding under any known name; "
             f"it holds: {some(raw)}"
         )
-    return state, tuple(unexpected), tuple(notes)
+    return state, tuple(unexpected), notes
 
 
 def _check_positions(table: Tensor, key: str, source: str) -> None:
@@ -201,8 +196,7 @@ def _check_positions(table: Tensor, key: str, source: str) -> None:
 def to_hf_file_keys(state: Mapping[str, Tensor]) -> State:
     """Names in memory -> names in a transformers file.
 
-    q and v biases are called `q_bias` and `v_bias`, which transformers 4 and 5 both read: early 5
-    releases wrote `query.bias`, which 4 does not know, and 5.23 itself writes the old names.
+    transformers 4 and 5 both read `q_bias` and `v_bias`; 4 does not know `query.bias`.
     """
     return {
         key.replace(".query.bias", ".q_bias").replace(".value.bias", ".v_bias"): value
@@ -214,8 +208,8 @@ def to_v1(state: Mapping[str, Tensor]) -> State:
     """Our names (with the `videomae.` prefix) -> those of the original code.
 
     Weights with a decoder get the pre-training names (`encoder.blocks.0...`), others those of
-    fine-tuning (`blocks.0...`, `fc_norm`, `head`). Raises WeightsError for what the original model
-    cannot express: a decoder without the encoder's final norm.
+    fine-tuning (`blocks.0...`, `fc_norm`, `head`). WeightsError: a decoder without the encoder's
+    final norm, which the original model always has.
     """
     pretraining = "mask_token" in state
     if pretraining and "videomae.layernorm.weight" not in state:
@@ -232,8 +226,8 @@ def to_v1(state: Mapping[str, Tensor]) -> State:
         if pretraining and key.startswith("videomae."):
             start = f"encoder.{start}"
         if part == "attention.attention.query.weight":
-            of_each = (key.replace("query", name) for name in ("query", "key", "value"))
-            result[f"{start}attn.qkv.weight"] = torch.cat([state[name] for name in of_each])
+            three = [state[key.replace("query", name)] for name in ("query", "key", "value")]
+            result[f"{start}attn.qkv.weight"] = torch.cat(three)
         elif not part.endswith((".key.weight", ".value.weight")):
             result[start + _with_start(part, parts)] = tensor
     return result

@@ -18,11 +18,10 @@ from videomae.weights.keys import State, some
 class LoadReport:
     """How each tensor of a checkpoint and of a model fared; `print(report)` shows it briefly.
 
-    `missing` are tensors of the model that the checkpoint lacks, `reshaped` those it has in another
-    shape, as (name, its shape, the model's shape); both together are `newly_initialised`. `unused`
-    are tensors this class of model has no place for (a decoder, for a classifier), `unexpected`
-    those no VideoMAE has, `left_out` those of an image MAE that mean nothing to a VideoMAE. The
-    keys of transformers' loading info work too: `report["missing_keys"]`.
+    missing: tensors of the model that the checkpoint lacks. reshaped: those it has in another
+    shape, as (name, its shape, the model's shape). unused: those this class of model has no place
+    for. unexpected: those no VideoMAE has. left_out: those of an image MAE that mean nothing here.
+    The keys of transformers' loading info work too: `report["missing_keys"]`.
     """
 
     source: str
@@ -40,13 +39,13 @@ class LoadReport:
         return (*self.missing, *(name for name, _, _ in self.reshaped))
 
     def __getitem__(self, key: str) -> list[Any]:
-        of_transformers: dict[str, list[Any]] = {
-            "missing_keys": list(self.missing),
-            "unexpected_keys": [*self.unused, *self.unexpected, *self.left_out],
-            "mismatched_keys": list(self.reshaped),
-            "error_msgs": [],
+        of_transformers: dict[str, tuple[Any, ...]] = {
+            "missing_keys": self.missing,
+            "unexpected_keys": self.unused + self.unexpected + self.left_out,
+            "mismatched_keys": self.reshaped,
+            "error_msgs": (),
         }
-        return of_transformers[key]
+        return list(of_transformers[key])
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.scheme}): {len(self.loaded)} tensors loaded"]
@@ -81,15 +80,14 @@ def match(
 ) -> LoadReport:
     """Pair the tensors of a checkpoint with those a model wants, by name (ours) and shape.
 
-    Raises WeightsError for everything that would leave the model other than it was trained: lost
-    biases of q and v, a lost final norm, lacking or surplus layers, wrong shapes. `state` stands in
-    for the checkpoint's tensors; `may_lose_norm` permits to drop the final norm.
+    Raises WeightsError for everything that would leave the model other than it was trained. `state`
+    stands in for the checkpoint's tensors; `may_lose_norm` permits to drop the final norm.
     """
     source, state = checkpoint.source, checkpoint.state if state is None else state
     missing = [key for key in wanted if key not in state]
     surplus = [key for key in state if key not in wanted]
-    shapes = ((key, tuple(state[key].shape), wanted[key]) for key in wanted if key in state)
-    reshaped = [(key, was, now) for key, was, now in shapes if was != now]
+    found = [(key, tuple(state[key].shape), wanted[key]) for key in wanted if key in state]
+    reshaped = [(key, was, now) for key, was, now in found if was != now]
     has_decoder, has_head = "mask_token" in wanted, bool(_matching(_HEAD, wanted))
 
     def refuse(keys: list[str], problem: str, fix: str) -> None:
@@ -107,18 +105,14 @@ def match(
         )
 
     if not _matching(_BIASES, state):
-        refuse(
-            _matching(_BIASES, missing),
-            "has lost the biases of q and v",
+        fix = (
             "early transformers 5 releases dropped them in silence: get the original file, or if "
-            "the model was trained without, pass qv_bias=False",
+            "the model was trained without, pass qv_bias=False"
         )
+        refuse(_matching(_BIASES, missing), "has lost the biases of q and v", fix)
     if not _matching(_BIASES, wanted):
-        refuse(
-            _matching(_BIASES, surplus),
-            "has biases of q and v that qv_bias=False would lose",
-            "pass qv_bias=True",
-        )
+        problem = "has biases of q and v that qv_bias=False would lose"
+        refuse(_matching(_BIASES, surplus), problem, "pass qv_bias=True")
 
     # A head that is nowhere in the checkpoint starts fresh, its norm with it; so does a decoder
     # after images.
@@ -153,7 +147,7 @@ def match(
     return LoadReport(
         source=source,
         scheme=checkpoint.scheme,
-        loaded=tuple(key for key in wanted if key in state and state[key].shape == wanted[key]),
+        loaded=tuple(key for key, was, now in found if was == now),
         missing=tuple(missing),
         unexpected=checkpoint.unexpected,
         reshaped=tuple(reshaped),
