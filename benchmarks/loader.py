@@ -81,7 +81,8 @@ def with_decord(path: str, draw: random.Random) -> Tensor:
     height, width = reader[0].shape[:2]
     indices, box = clip_and_box(len(reader), height, width, draw)
     reader.seek(0)
-    return crop_and_resize(reader.get_batch(indices).asnumpy(), box, (SIDE, SIDE))
+    frames = torch.from_numpy(reader.get_batch(indices).asnumpy())
+    return crop_and_resize(frames.permute(0, 3, 1, 2), box, (SIDE, SIDE))
 
 
 def with_torchcodec(path: str, draw: random.Random) -> Tensor:
@@ -91,7 +92,7 @@ def with_torchcodec(path: str, draw: random.Random) -> Tensor:
     about = decoder.metadata
     indices, box = clip_and_box(about.num_frames, about.height, about.width, draw)
     frames = decoder.get_frames_at(indices).data
-    return crop_and_resize(frames.permute(0, 2, 3, 1).numpy(), box, (SIDE, SIDE))
+    return crop_and_resize(frames, box, (SIDE, SIDE))
 
 
 def ours(folder: Path, num_repeats: int = 1) -> Load:

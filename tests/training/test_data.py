@@ -227,7 +227,7 @@ def test_shards_and_addresses_give_the_clips_of_files(videos_dir: Path, tmp_path
 def test_clips_come_from_their_part_alone(videos_dir: Path) -> None:
     path = sorted((videos_dir / "sway").glob("*.mp4"))[0]
     assert probe(path).fps == 8
-    last = read_frames(path, [7])
+    last = torch.from_numpy(read_frames(path, [7])).permute(0, 3, 1, 2)
     rows = (Video(str(path), start_seconds=7 / 8),)
     clips = source_of(Videos(rows), crop_scales=(1.0,))
     expected = crop_and_resize(last, (0, 0, 24, 24), (16, 16))

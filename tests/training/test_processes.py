@@ -67,6 +67,28 @@ def test_processes_share_a_run_without_changing_it(videos_dir: Path, tmp_path: P
     assert finished == pytest.approx(alone, abs=1e-5)
 
 
+SPLIT = """
+import sys
+from videomae.compute.distributed import Machine
+from videomae.config import VideoMAEConfig
+from videomae.model.modeling import VideoMAEForPreTraining
+model = VideoMAEForPreTraining(VideoMAEConfig.preset("tiny", num_hidden_layers=1))
+machine = Machine.start("cpu", sys.argv[1], parallel="fsdp")
+network = machine.place(model)
+held = sum(parameter.to_local().numel() for parameter in network.parameters())
+assert held < 0.6 * model.num_parameters(), (held, model.num_parameters())
+machine.wait()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fsdp_leaves_each_process_a_share_of_the_weights(dtype: str, tmp_path: Path) -> None:
+    (tmp_path / "split.py").write_text(SPLIT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*command, str(tmp_path / "split.py"), dtype], check=True, timeout=300)
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_ten_random_steps_ends_with_the_same_weights(
     videos_dir: Path, tmp_path: Path, small: dict[str, Any]

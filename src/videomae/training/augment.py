@@ -87,16 +87,14 @@ class Augmentation:
         if self.crop == "multi_scale":
             box = random_crop_box(height, width, target_hw, self.crop_scales, draw)
         else:
-            box = random_resized_box(
-                height, width, area=self.crop_area, ratio=self.crop_ratio, draw=draw
-            )
-        clip = _cut_and_resize(clip, box, target_hw)
+            box = random_resized_box(height, width, self.crop_area, self.crop_ratio, draw)
+        clip = crop_and_resize(clip, box, target_hw)
         if self.flip and draw.random() < 0.5:
             clip = clip.flip(-1)
         if self.erase_prob and draw.random() < self.erase_prob:
-            hole = draw_erase_box(*target_hw, draw=draw)
+            hole = draw_erase_box(*target_hw, draw)
             if hole is not None:
-                clip = erase(clip, hole, draw=draw)
+                clip = erase(clip, hole, draw)
         return clip
 
 
@@ -118,16 +116,14 @@ def random_crop_box(
     unit = min(height / target_hw[0], width / target_hw[1]) * draw.choice(scales)
     crop_height = max(min(round(target_hw[0] * unit), height), 1)
     crop_width = max(min(round(target_hw[1] * unit), width), 1)
-    top = draw.randint(0, height - crop_height)
-    return top, draw.randint(0, width - crop_width), crop_height, crop_width
+    return _draw_place(height, width, (crop_height, crop_width), draw)
 
 
 def random_resized_box(
     height: int,
     width: int,
-    *,
-    area: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    area: tuple[float, float],
+    ratio: tuple[float, float],
     draw: random.Random,
 ) -> Box:
     """A box of some share of the frame's area and some width / height, anywhere in the frame.
@@ -138,10 +134,9 @@ def random_resized_box(
         10 x 40 px, area (1, 1), ratio (1, 2): nothing fits but 10 x 20 from left = 10
     """
     for _ in range(10):
-        crop_height, crop_width = _draw_shape(height, width, area, ratio, draw)
-        if 0 < crop_height <= height and 0 < crop_width <= width:
-            top = draw.randint(0, height - crop_height)
-            return top, draw.randint(0, width - crop_width), crop_height, crop_width
+        shape = _draw_shape(height, width, area, ratio, draw)
+        if 0 < shape[0] <= height and 0 < shape[1] <= width:
+            return _draw_place(height, width, shape, draw)
     allowed = min(max(width / height, ratio[0]), ratio[1])
     crop_height = max(min(round(width / allowed), height), 1)
     crop_width = max(min(round(height * allowed), width), 1)
@@ -161,14 +156,15 @@ def _draw_shape(
     return round(math.sqrt(size / shape)), round(math.sqrt(size * shape))
 
 
-def crop_and_resize(frames: Frames, box: Box, target_hw: tuple[int, int]) -> Tensor:
-    """Frames uint8 (T, H, W, C) cut to a box and resized with antialiasing: (T, C, H, W)."""
-    return _cut_and_resize(torch.from_numpy(frames).permute(0, 3, 1, 2), box, target_hw)
+def _draw_place(height: int, width: int, shape: tuple[int, int], draw: random.Random) -> Box:
+    top = draw.randint(0, height - shape[0])
+    return top, draw.randint(0, width - shape[1]), *shape
 
 
-def _cut_and_resize(clip: Tensor, box: Box, target_hw: tuple[int, int]) -> Tensor:
+def crop_and_resize(clip: Tensor, box: Box, target_hw: tuple[int, int]) -> Tensor:
+    """A clip uint8 (T, C, H, W) cut to a box and resized with antialiasing."""
     top, left, height, width = box
-    cut = clip[..., top : top + height, left : left + width]  # (T, C, H, W)
+    cut = clip[..., top : top + height, left : left + width]
     if (height, width) == target_hw:
         return cut
     return F.interpolate(cut, size=target_hw, mode="bilinear", antialias=True)
@@ -181,7 +177,7 @@ def _reduced(clip: Tensor, target_hw: tuple[int, int]) -> Tensor:
     if share >= 1:
         return clip.contiguous()
     smaller = round(height * share), round(width * share)
-    return _cut_and_resize(clip, (0, 0, height, width), smaller)
+    return crop_and_resize(clip, (0, 0, height, width), smaller)
 
 
 # What comes into view from outside. The published code never hands the mean colour of ImageNet on
@@ -276,27 +272,19 @@ def apply_ops(clip: Tensor, ops: Sequence[tuple[str, float]]) -> Tensor:
     return torch.cat([treat(frames) for frames in torch.split(clip, _FRAMES_AT_ONCE)])
 
 
-def draw_erase_box(
-    height: int,
-    width: int,
-    *,
-    area: tuple[float, float] = (0.02, 1 / 3),
-    ratio: tuple[float, float] = (0.3, 1 / 0.3),
-    draw: random.Random,
-) -> Box | None:
+def draw_erase_box(height: int, width: int, draw: random.Random) -> Box | None:
     """A box to be erased, smaller than the frame both ways; None where a hundred did not fit.
 
-    Area and ratio are drawn as in `random_resized_box`.
+    Drawn as in `random_resized_box`: 0.02 to 1/3 of the area, width / height 0.3 to 1 / 0.3.
     """
     for _ in range(100):
-        box_height, box_width = _draw_shape(height, width, area, ratio, draw)
-        if box_height < height and box_width < width:
-            top = draw.randint(0, height - box_height)
-            return top, draw.randint(0, width - box_width), box_height, box_width
+        shape = _draw_shape(height, width, (0.02, 1 / 3), (0.3, 1 / 0.3), draw)
+        if shape[0] < height and shape[1] < width:
+            return _draw_place(height, width, shape, draw)
     return None
 
 
-def erase(clip: Tensor, box: Box, *, draw: random.Random) -> Tensor:
+def erase(clip: Tensor, box: Box, draw: random.Random) -> Tensor:
     """A clip uint8 (T, 3, H, W) with a box of all frames filled with noise, anew in each frame.
 
     The noise is what N(0, 1) after normalisation is before it: 255 * (mean + std * noise) of

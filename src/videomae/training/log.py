@@ -1,12 +1,14 @@
-"""The log of a run: progress on the terminal, a line of JSON per report, trackers."""
+"""The log of a run: figures, progress on the terminal, a line of JSON per report, trackers."""
 
+import contextlib
 import json
 import math
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -136,6 +138,63 @@ class RunLog:
                 Path(temporary).write_text(
                     "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
                 )
+
+
+class Meter:
+    """Means over the steps since the last line of the log, and where the time went.
+
+    On a GPU, work is only queued by the calls that are timed; each step ends by waiting for the
+    loss, so that forward and backward together are right, and the waiting counts as backward.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.num_clips = self.num_steps = 0.0
+        self.since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Add what happens inside to the seconds of that kind of work."""
+        began = time.perf_counter()
+        yield
+        self.seconds[kind] += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out of all speeds what happens inside."""
+        began = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - began
+
+    def add(self, num_clips: float, loss: float, norm: float) -> None:
+        """Count a step; its loss and norm only where they are numbers."""
+        self.num_steps += 1
+        self.num_clips += num_clips
+        if math.isfinite(norm):
+            self.losses.append(loss)
+            self.norms.append(norm)
+
+    def take(self) -> dict[str, float]:
+        """Figures for the log, which start again from zero; ms are those of one step."""
+        spent = time.perf_counter() - self.since
+        figures = {
+            "loss": _mean(self.losses),
+            "grad_norm": _mean(self.norms),
+            "clips_per_second": self.num_clips / spent,
+            "data_share": self.seconds["data"] / spent,
+            **{f"{kind}_ms": 1000 * s / self.num_steps for kind, s in sorted(self.seconds.items())},
+        }
+        self._start()
+        return figures
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def open_output(settings: TrainSettings, machine: Machine) -> None:

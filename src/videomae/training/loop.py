@@ -4,8 +4,6 @@ import contextlib
 import math
 import signal
 import threading
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +17,7 @@ from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import check_room, load_checkpoint, save_checkpoint
 from videomae.training.data import Batch, ClipSource, Sampler, train_batches
-from videomae.training.log import RunLog
+from videomae.training.log import Meter, RunLog
 from videomae.training.optim import (
     learning_rate,
     make_ema,
@@ -92,7 +90,7 @@ def run_epochs(
         num_workers=settings.num_workers,
         pin_memory=machine.device.type == "cuda",
     )
-    watch, meter = _Watch(settings, source, machine), _Meter()
+    watch, meter = _Watch(settings, source, machine), Meter()
     with (
         RunLog(settings, machine, num_steps=num_steps, title=title, first_step=first) as log,
         contextlib.closing(made) as batches,
@@ -226,63 +224,6 @@ class _Watch:
                 f"{len(self.bad)} of {count} videos cannot be read, more than max_bad_fraction="
                 f"{allowed} allows: {listed}"
             )
-
-
-class _Meter:
-    """Means over the steps since the last line of the log, and where the time went.
-
-    On a GPU, work is only queued by the calls that are timed; each step ends by waiting for the
-    loss, so that forward and backward together are right, and the waiting counts as backward.
-    """
-
-    def __init__(self) -> None:
-        self._start()
-
-    def _start(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-        self.num_clips = self.num_steps = 0.0
-        self.since = time.perf_counter()
-
-    @contextlib.contextmanager
-    def timed(self, kind: str) -> Iterator[None]:
-        """Add what happens inside to the seconds of that kind of work."""
-        began = time.perf_counter()
-        yield
-        self.seconds[kind] += time.perf_counter() - began
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out of all speeds what happens inside."""
-        began = time.perf_counter()
-        yield
-        self.since += time.perf_counter() - began
-
-    def add(self, num_clips: float, loss: float, norm: float) -> None:
-        """Count a step; its loss and norm only where they are numbers."""
-        self.num_steps += 1
-        self.num_clips += num_clips
-        if math.isfinite(norm):
-            self.losses.append(loss)
-            self.norms.append(norm)
-
-    def take(self) -> dict[str, float]:
-        """Figures for the log, which start again from zero; ms are those of one step."""
-        spent = time.perf_counter() - self.since
-        figures = {
-            "loss": _mean(self.losses),
-            "grad_norm": _mean(self.norms),
-            "clips_per_second": self.num_clips / spent,
-            "data_share": self.seconds["data"] / spent,
-            **{f"{kind}_ms": 1000 * s / self.num_steps for kind, s in sorted(self.seconds.items())},
-        }
-        self._start()
-        return figures
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 @contextlib.contextmanager
