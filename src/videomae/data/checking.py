@@ -20,8 +20,8 @@ from videomae.video.folder import image_files, image_numbers
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
 Progress = Callable[[str, int, int], None]
-Key = TypeVar("Key", bound=Hashable)
-Result = TypeVar("Result")
+Job = TypeVar("Job", bound=Hashable)
+Made = TypeVar("Made")
 
 # Decoded frames that a full check holds at once.
 _CHECKED_BYTES = 64 << 20
@@ -35,9 +35,7 @@ class Work:
     `on_progress(what, done, of)` is called after each job.
     """
 
-    def __init__(
-        self, journal: Path, *, workers: int = 1, on_progress: Progress | None = None
-    ) -> None:
+    def __init__(self, journal: Path, *, workers: int, on_progress: Progress | None) -> None:
         self._journal, self._workers, self._on_progress = journal, workers, on_progress
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Any, Any]] = {}
@@ -56,9 +54,7 @@ class Work:
         """Whether the journal has a result under a key, for whatever stamp."""
         return key in self._known
 
-    def once(
-        self, key: str, stamp: Any, act: Callable[[], Any], *, output: Path | None = None
-    ) -> Any:
+    def once(self, key: str, stamp: Any, act: Callable[[], Any], output: Path | None = None) -> Any:
         """The result of a job, as JSON has it, done only where it is not known or its file is gone.
 
         An error of the job is raised, and nothing written down.
@@ -73,12 +69,10 @@ class Work:
             file.write(f"{line}\n")
         return value
 
-    def each(
-        self, what: str, act: Callable[[Key], Result], jobs: Iterable[Key]
-    ) -> dict[Key, Result]:
+    def each(self, what: str, act: Callable[[Job], Made], jobs: Iterable[Job]) -> dict[Job, Made]:
         """Do each job once in threads; decoding and encoding leave the interpreter's lock alone."""
         every = list(dict.fromkeys(jobs))
-        done: dict[Key, Result] = {}
+        done: dict[Job, Made] = {}
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="videomae-prepare")
         try:
             tasks = {pool.submit(act, job): job for job in every}
@@ -121,9 +115,8 @@ def _stem(name: str) -> str:
     >>> _stem("a/b.c.mp4"), _stem("-x.1")
     ('b.c', '-x.1')
     """
-    base = name.rpartition("/")[2]
-    stem, dot, suffix = base.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else base
+    path = Path(name)
+    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
 def _by_stem(root: Path, wanted: set[str]) -> dict[str, list[str]]:
@@ -164,7 +157,7 @@ def _from_frame_0(row: Listed) -> Listed:
     return replace(row, first_frame=first)
 
 
-def check(rows: Sequence[Listed], work: Work, *, how: Check = "quick") -> list[Listed]:
+def check(rows: Sequence[Listed], work: Work, how: Check) -> list[Listed]:
     """Open every video once and read its first, middle and last frame, or with "decode" all.
 
     Rows that cannot be read get a reason; addresses are passed over.
@@ -242,18 +235,16 @@ def stamp_of(video: Video) -> list[int]:
 def compare(rows: Sequence[Listed], work: Work) -> list[Listed]:
     """Give each readable video a name for its content; only files of one size are read for it."""
 
-    def digest(file: Video) -> str:
+    def content(file: Video) -> str:
         key = f"sha256 {file.path} {file.offset}"
         return str(work.once(key, stamp_of(file), lambda: _sha256(file)))
 
     size_of = {row.file: stamp_of(row)[0] for row in rows if row.info}
     times = Counter(size_of.values())
     alike = [file for file, size in size_of.items() if times[size] > 1]
-    digests = work.each("comparing contents", digest, alike)
-    return [
-        replace(row, content=digests.get(row.file, str(row.file))) if row.info else row
-        for row in rows
-    ]
+    found = work.each("comparing contents", content, alike)
+    name_of = {file: found.get(file, str(file)) for file in size_of}
+    return [replace(row, content=name_of.get(row.file, "")) for row in rows]
 
 
 def _sha256(video: Video) -> str:

@@ -1,11 +1,9 @@
 """`videomae prepare`: a published list or a folder of videos -> one checked manifest.
 
-    DIR/manifest.csv labels.txt   what `load_videos` and training read; bad files are left out
-    DIR/report.md report.json     what was found, for people and for programs
-    DIR/done.jsonl                what was done already, so that interrupted work goes on
-    DIR/videos/ DIR/shards/       videos made small, and tar files, if asked for
-
-Every file is written whole or not at all, and nothing outside of DIR is written.
+DIR/manifest.csv labels.txt   what `load_videos` and training read; bad files are left out
+DIR/report.md report.json     what was found, for people and for programs
+DIR/done.jsonl                the journal, so that interrupted work goes on
+DIR/videos/ DIR/shards/       videos made small, and tar files, if asked for
 """
 
 import hashlib
@@ -80,7 +78,7 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
     rows, missing = find_files(listing.items, listing.root)
     workers = settings.workers or os.cpu_count() or 1
     work = Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)
-    rows = check(rows, work, how=settings.check)
+    rows = check(rows, work, settings.check)
     too_short = [row for row in rows if row.info and row.num_part_frames < settings.min_frames]
     rows = [row for row in rows if not row.info or row.num_part_frames >= settings.min_frames]
     rows = compare(rows, work)
@@ -178,7 +176,7 @@ def _resized(
         key = f"resize {source.path} {source.offset} {part}"
         stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
         try:
-            return VideoInfo(path=target, **work.once(key, stamp, act, output=target))
+            return VideoInfo(path=target, **work.once(key, stamp, act, target))
         except VideoError as error:
             return str(error)
 

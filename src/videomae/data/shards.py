@@ -111,7 +111,7 @@ def pack(
             _write(path, shards[path], texts)
             return [[item.offset or 0, item.num_bytes or 0] for item in list_shard(path)]
 
-        places: list[list[int]] = work.once(f"shard {path.name}", stamp, act, output=path)
+        places: list[list[int]] = work.once(f"shard {path.name}", stamp, act, path)
         return places
 
     places = work.each("writing shards", write, shards)

@@ -13,8 +13,8 @@ from videomae.settings import PrepareSettings
 
 # The clips of the published models have 16 frames; shorter videos repeat some of theirs.
 SHORT_FRAMES = 16
-# Entries of a list that report.md shows; report.json has all.
-_SHOWN = 50
+# Entries of a list that report.md shows, and that one line names; report.json has all.
+_SHOWN, _NAMED = 50, 5
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Survey:
         splits = ", ".join(sorted({row.split for group in across for row in group}))
         clash = [g for g in [*across, *within] if len({row.label for row in g}) > 1]
         unseen = [name for name, each in self.counts().items() if not each.get("train", 1)]
-        some = ", ".join(unseen[:5]) + (" ..." if len(unseen) > 5 else "")
+        some = ", ".join(unseen[:_NAMED]) + (" ..." if len(unseen) > _NAMED else "")
         found: list[tuple[Sequence[Any], str]] = [
             (
                 across,
@@ -98,11 +98,11 @@ class Survey:
         ]
         return [text for what, text in found if what]
 
-    def left_out(self, shown: int = 5) -> list[str]:
+    def left_out(self) -> list[str]:
         """One line for each kind of loss, and for the first unreadable videos the reason."""
-        lines = [_short(row.reason) for row in self.unreadable[:shown]]
-        if len(self.unreadable) > shown:
-            lines.append(f"cannot be read, too: {_videos(self.unreadable[shown:])}")
+        lines = [_short(row.reason) for row in self.unreadable[:_NAMED]]
+        if len(self.unreadable) > _NAMED:
+            lines.append(f"cannot be read, too: {_videos(self.unreadable[_NAMED:])}")
         if self.missing:
             first, num_listed = self.missing[0], self.num_listed
             fix = "; say where the videos lie: --root DIR"
