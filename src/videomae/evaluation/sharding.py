@@ -41,10 +41,10 @@ def compute_videos(
 ) -> tuple[Tensor, dict[int, str]]:
     """Run each video through a model: what `combine` makes of its views, (N, *shape).
 
-    The model, in evaluation mode meanwhile, takes up to `batch_size` views (B, T, C, H, W);
-    `answer_of` its output gives (B, D), and `combine` of those of one video (V, D) gives `shape`.
-    Each video is decoded once and never replaced by another: one that cannot be read, in two
-    tries, is NaN, and its row has the reason in the dict.
+    The model, in evaluation mode meanwhile, takes up to `batch_size` views (B, T, C, H, W) at once;
+    `answer_of` makes (B, D) of its output, and `combine` makes `shape` of those of one video
+    (V, D). Each video is decoded once and never replaced by another: one that cannot be read, in
+    two tries, is NaN, and its row has the reason in the dict.
 
     Of several processes each takes the videos rank, rank + world, ..., and all get all the results.
     """
