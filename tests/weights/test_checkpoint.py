@@ -437,13 +437,12 @@ def test_another_size_than_a_silent_file_may_have_is_announced() -> None:
     assert described(told, image_size=112)[1] == []
 
 
-IMAGES = {"videomae.embeddings.patch_embeddings.projection.weight": torch.zeros(768, 3, 14, 14)}
-
-
 def test_an_image_model_takes_the_grid_that_is_asked_for() -> None:
     facts = {"hidden_size": 768, "patch_size": 14, "image_size": 224, "use_mean_pooling": False}
     read = dataclasses.replace(
-        checkpoint(facts=facts, scheme="original image MAE"), state=IMAGES, left_out=("cls_token",)
+        checkpoint(facts=facts, scheme="original image MAE"),
+        of_images=True,
+        left_out=("cls_token",),
     )
     config, notes = described(read)
     assert (config.grid, config.num_attention_heads) == ((8, 16, 16), 12)

@@ -184,22 +184,23 @@ def test_no_decoder() -> None:
 
 
 def test_after_images_a_decoder_starts_afresh() -> None:
-    patches = "videomae.embeddings.patch_embeddings.projection.weight"
-    video = read(VideoMAEModel, **ONE_TOKEN)
     checkpoint = dataclasses.replace(
-        video, state={**video.state, patches: torch.zeros(12, 3, 8, 8)}, left_out=("cls_token",)
+        read(VideoMAEModel, **ONE_TOKEN), of_images=True, left_out=("cls_token",)
     )
-    options: dict[str, Any] = {"overrides": ONE_TOKEN, "state": video.state}  # inflated
-    report = matched(VideoMAEForPreTraining, checkpoint, **options)
+    report = matched(VideoMAEForPreTraining, checkpoint, overrides=ONE_TOKEN)
     wanted = shapes(VideoMAEForPreTraining, **ONE_TOKEN)
     assert set(report.missing) == {key for key in wanted if not key.startswith("videomae.")}
     assert {"mask_token", "encoder_to_decoder.weight", "decoder.head.bias"} <= set(report.missing)
     assert report["unexpected_keys"] == ["cls_token"]
     assert "  of images, left out (1): cls_token" in str(report).splitlines()
     # but nothing of the encoder may be lost
-    layer = {key: value for key, value in video.state.items() if ".layer.1.output" not in key}
+    kept = {key: x for key, x in checkpoint.state.items() if ".layer.1.output" not in key}
     with pytest.raises(WeightsError, match="lacks 2 tensors"):
-        matched(VideoMAEForPreTraining, checkpoint, overrides=ONE_TOKEN, state=layer)
+        matched(
+            VideoMAEForPreTraining,
+            dataclasses.replace(checkpoint, state=kept),
+            overrides=ONE_TOKEN,
+        )
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,11 @@ _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 class Checkpoint:
     """The content of a file or folder of weights, in our names.
 
-    scheme: the code that wrote it, in words. state: an image MAE's has 2-D patches, to be inflated
-    once the tubelet size is known. facts: the config fields that follow from names and shapes (head
-    counts never do). config: its config.json in our fields. unexpected: tensors that no VideoMAE
-    has, by their names in the file. left_out: those of an image MAE that mean nothing here.
+    scheme: the code that wrote it, in words. facts: the config fields that follow from names and
+    shapes (head counts never do). config: its config.json in our fields. unexpected: tensors that
+    no VideoMAE has, by their names in the file. of_images: it is an image MAE, whose state has 2-D
+    patches, to be inflated once the tubelet size is known. left_out: tensors of an image MAE that
+    mean nothing here.
     """
 
     source: str
@@ -57,10 +58,7 @@ class Checkpoint:
     unexpected: tuple[str, ...]
     notes: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-
-    @property
-    def of_images(self) -> bool:
-        return of_images(self.state)
+    of_images: bool = False
 
     @property
     def has_decoder(self) -> bool:
@@ -109,6 +107,7 @@ def read_checkpoint(
         unexpected=unexpected,
         notes=notes,
         left_out=left_out,
+        of_images=of_images(raw),
     )
 
 

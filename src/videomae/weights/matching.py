@@ -11,7 +11,7 @@ from typing import Any
 from videomae.config import VideoMAEConfig
 from videomae.errors import WeightsError
 from videomae.weights.checkpoint import Checkpoint
-from videomae.weights.keys import State, some
+from videomae.weights.keys import some
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,16 @@ def match(
     *,
     model_name: str,
     config: VideoMAEConfig,
-    state: State | None = None,
     ignore_mismatched_sizes: bool = False,
     may_lose_norm: bool = False,
     notes: Sequence[str] = (),
 ) -> LoadReport:
     """Pair the tensors of a checkpoint with those a model wants, by name (ours) and shape.
 
-    Raises WeightsError for everything that would leave the model other than it was trained. `state`
-    stands in for the checkpoint's tensors; `may_lose_norm` permits to drop the final norm.
+    Raises WeightsError for everything that would leave the model other than it was trained.
+    `may_lose_norm` permits to drop the final norm.
     """
-    source, state = checkpoint.source, checkpoint.state if state is None else state
+    source, state = checkpoint.source, checkpoint.state
     missing = [key for key in wanted if key not in state]
     surplus = [key for key in state if key not in wanted]
     found = [(key, tuple(state[key].shape), wanted[key]) for key in wanted if key in state]

@@ -1,5 +1,6 @@
 """From checkpoint to model and back: which config, which tensors, and a strict report of both."""
 
+import dataclasses
 import tempfile
 import warnings
 from pathlib import Path
@@ -119,7 +120,8 @@ class PretrainedModel(nn.Module):
                 )
             wanted.position_grid = described.position_grid or described.grid
 
-        model, state = cls._blank(wanted), inflate(checkpoint.state, wanted.tubelet_size)
+        state = inflate(checkpoint.state, wanted.tubelet_size)
+        model = cls._blank(wanted)
         starts_fresh = hasattr(model, "classifier") and not checkpoint.has_classifier
         if starts_fresh and "use_mean_pooling" not in overrides and not wanted.use_mean_pooling:
             notes.append(
@@ -134,10 +136,9 @@ class PretrainedModel(nn.Module):
         prefix = model.checkpoint_prefix
         report = match(
             {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()},
-            checkpoint,
+            dataclasses.replace(checkpoint, state=state),
             model_name=cls.__name__,
             config=wanted,
-            state=state,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             may_lose_norm="use_mean_pooling" in overrides,
             notes=[*checkpoint.notes, *notes],
