@@ -49,7 +49,12 @@ def settings(tmp_path: Path) -> TrainSettings:
 def one_step(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The log's line of a run of one step of SGD over given parts, and the weights after it."""
 
-    def run(parts: list[Batch], loss: Loss = pretraining_loss, **changes: Any) -> Any:
+    def run(
+        parts: list[Batch],
+        loss: Loss = pretraining_loss,
+        machine: Machine | None = None,
+        **changes: Any,
+    ) -> Any:
         def given(*_: Any, **__: Any) -> Iterator[Batch]:
             yield from parts
 
@@ -62,7 +67,7 @@ def one_step(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> Any:
         torch.manual_seed(0)
         model = VideoMAEForPreTraining(CONFIG).train()
         source = ClipSource(Videos((Video("x"),) * 6), CONFIG, asked)
-        machine = Machine.start("cpu", "float32")
+        machine = machine or Machine.start("cpu", "float32")
 
         def batch_loss(network: nn.Module, part: Batch) -> Tensor:
             return loss(network, list(part.index))
@@ -133,6 +138,24 @@ def test_a_gradient_that_is_no_number_changes_nothing(one_step: Any) -> None:
     row, weights = one_step([batch(6)], steep)
     assert (row["loss"], row["num_skipped_steps"]) == (None, 1)
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
+
+
+def test_float16_scales_the_loss_and_leaves_out_overflow(one_step: Any) -> None:
+    half = Machine(torch.device("cpu"), torch.float16)  # which a run is not given on a CPU
+    row, weights = one_step([batch(6)], machine=half)
+    loss, expected = by_hand(6)
+    assert row["loss"] == pytest.approx(loss, abs=1e-3)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-3, rtol=0)
+
+    def huge(network: nn.Module, rows: list[int]) -> Tensor:
+        return 1e35 * pretraining_loss(network, rows)
+
+    row, weights = one_step([batch(6)], huge, machine=half)
+    torch.manual_seed(0)
+    before = VideoMAEForPreTraining(CONFIG).state_dict()
+    assert all(torch.equal(weights[name], before[name]) for name in before)
+    assert row["num_skipped_steps"] == 0  # the scale is lowered, as is meant
 
 
 def test_the_time_of_each_kind_of_work_is_logged(one_step: Any, settings: TrainSettings) -> None:

@@ -128,7 +128,8 @@ class Machine:
     def wait(self) -> None:
         """Until all processes have come here."""
         if self.world > 1:
-            torch.distributed.barrier()
+            on_gpu = self.device.type == "cuda"
+            torch.distributed.barrier(device_ids=[self.device.index] if on_gpu else None)
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float | None) -> float:

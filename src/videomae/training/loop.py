@@ -1,10 +1,10 @@
-"""The loop that pre-training and fine-tuning share."""
+"""The loop of pre-training and fine-tuning: fetch, forward, backward, clip, step, log, save."""
 
 import contextlib
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,11 @@ def run_epochs(
             set_lr(optimizer, lr)
             torch.manual_seed(step_seed(settings.seed, step, machine.rank))
 
-            parts, losses = [], []
+            own_loss, own_clips = torch.zeros((), device=machine.device), 0
             for number in range(settings.accumulate):
                 with meter.timed("data"):
                     batch = next(batches)
+                watch.look(batch)
                 # each process averages over its own clips, and gradients over the processes
                 share = batch.num_clips * machine.world / clips_per_step
                 with machine.sharing(network, number == settings.accumulate - 1):
@@ -127,11 +128,10 @@ def run_epochs(
                         loss = batch_loss(network, batch) * share
                     with meter.timed("backward"):
                         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                parts.append(batch)
-                losses.append(loss.detach() / machine.world)
+                own_loss += loss.detach() / machine.world
+                own_clips += batch.num_clips
             with meter.timed("backward"):  # waits for the device, and for the other processes
-                own_loss, own_clips = float(sum(losses)), sum(part.num_clips for part in parts)
-                total, num_clips, stops = machine.sum(own_loss, own_clips, stop.is_set())
+                total, num_clips, stops = machine.sum(float(own_loss), own_clips, stop.is_set())
 
             there = num_clips / clips_per_step  # less than 1 where videos cannot be read
             mean_loss, norm = total / there if there else math.nan, math.nan
@@ -151,7 +151,7 @@ def run_epochs(
 
             done = step + 1
             last = done == num_steps
-            watch.look(done, parts, skipped)
+            watch.end_step(done, skipped)
             meter.add(num_clips, mean_loss, norm)
             if done % settings.log_every_steps == 0 or last:
                 counts = watch.counts()
@@ -190,23 +190,27 @@ class _Watch:
     def __init__(self, settings: TrainSettings, source: ClipSource, machine: Machine) -> None:
         self.settings, self.videos, self.machine = settings, source.videos, machine
         self.bad: dict[int, str] = {}
+        self._index: list[int] = []
         self.num_skipped = self._in_a_row = 0
 
-    def look(self, step: int, parts: Sequence[Batch], skipped: bool) -> None:
-        """Take note of a step; ConfigError or VideoError where it is the one too many."""
-        for part in parts:
-            self.bad |= part.bad
+    def look(self, batch: Batch) -> None:
+        """Take note of what could not be read; VideoError where it is too much."""
+        self._index += batch.index[: batch.num_clips]
+        self.bad |= batch.bad
         self._check_bad()
+
+    def end_step(self, step: int, skipped: bool) -> None:
+        """Take note of a step without a number; ConfigError where it is the one too many."""
+        index, self._index = self._index, []
         self.num_skipped += skipped
         self._in_a_row = self._in_a_row + 1 if skipped else 0
         if self._in_a_row < self.settings.max_nonfinite_steps:
             return
-        own = [str(self.videos.items[i]) for part in parts for i in part.index[: part.num_clips]]
-        seen = dict.fromkeys(self.machine.gather(own))
+        seen = self.machine.gather(str(self.videos.items[i]) for i in index)
         raise ConfigError(
             f"the loss was no number in {self._in_a_row} steps in a row, to step {step}; "
             "resume from the last checkpoint with a lower lr, with clip_grad=1.0, or in float32. "
-            f"The last of these steps had the videos {', '.join(seen)}"
+            f"The last of these steps had the videos {', '.join(dict.fromkeys(seen))}"
         )
 
     def counts(self) -> dict[str, int]:
