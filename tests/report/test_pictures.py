@@ -12,26 +12,26 @@ from videomae.video.decoder import Frames
 from videomae.video.reader import probe, read_frames
 
 
-def frames(count: int = 4, height: int = 10, width: int = 20, value: int = 7) -> Frames:
+def frames(count: int = 4, height: int = 96, width: int = 100, value: int = 7) -> Frames:
     made = np.full((count, height, width, 3), value, np.uint8)
     made[:] += np.arange(count, dtype=np.uint8)[:, None, None, None]
     return made
 
 
 def test_a_film_strip_has_a_row_for_each_clip() -> None:
-    strip = pictures.film_strip({"one": frames(4), "two": frames(2)}, min_frame_px=10)
-    # Frames of 10 x 20 pixels with gaps of 4 between them, captions of 30 pixels, margins.
-    assert strip.shape == (8 + 2 * (30 + 10) + 12, 12 + 4 * 20 + 3 * 4 + 12, 3)
-    assert strip[8 + 30 : 8 + 40, 12:32].tolist() == frames(1)[0].tolist()
-    assert strip[8 + 30, 12 + 24].tolist() == [8, 8, 8]  # the second frame
+    strip = pictures.film_strip({"one": frames(4), "two": frames(2)})
+    # Frames of 96 x 100 pixels with gaps of 4 between them, captions of 30 pixels, margins.
+    assert strip.shape == (8 + 2 * (30 + 96) + 12, 12 + 4 * 100 + 3 * 4 + 12, 3)
+    assert strip[8 + 30 : 8 + 126, 12:112].tolist() == frames(1)[0].tolist()
+    assert strip[8 + 30, 12 + 104].tolist() == [8, 8, 8]  # the second frame
     assert (strip[8:38, 12:60] < 100).any()  # the caption
     assert (strip[:8] == 255).all()
 
 
 def test_a_film_strip_thins_long_clips_out_evenly() -> None:
-    strip = pictures.film_strip({"": frames(16)}, max_columns=4, min_frame_px=10)
-    shown = [strip[-13, 12 + 24 * column, 0] for column in range(4)]
-    assert shown == [7 + 2, 7 + 6, 7 + 10, 7 + 14]
+    strip = pictures.film_strip({"": frames(32)})
+    shown = [strip[-13, 12 + 104 * column, 0] for column in range(8)]
+    assert shown == [7 + 2, 7 + 6, 7 + 10, 7 + 14, 7 + 18, 7 + 22, 7 + 26, 7 + 30]
 
 
 def test_small_frames_are_enlarged_with_sharp_pixels() -> None:
@@ -42,10 +42,11 @@ def test_small_frames_are_enlarged_with_sharp_pixels() -> None:
 
 
 def test_side_by_side_clips_move_together() -> None:
-    both = pictures.side_by_side({"left": frames(), "right": frames(value=90)}, min_frame_px=10)
-    assert both.shape == (4, 8 + 30 + 10 + 8, 8 + 20 + 8 + 20 + 8, 3)
+    both = pictures.side_by_side({"left": frames(), "right": frames(value=90)})
+    # Frames of 96 x 100 pixels become twice as large.
+    assert both.shape == (4, 8 + 30 + 192 + 8, 8 + 200 + 8 + 200 + 8, 3)
     assert both[:, 40, 10, 0].tolist() == [7, 8, 9, 10]
-    assert both[:, 40, 40, 0].tolist() == [90, 91, 92, 93]
+    assert both[:, 40, 220, 0].tolist() == [90, 91, 92, 93]
     with pytest.raises(ConfigError, match=r"equally many frames, got a: 4, b: 3"):
         pictures.side_by_side({"a": frames(4), "b": frames(3)})
 

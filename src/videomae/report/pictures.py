@@ -19,16 +19,15 @@ Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
 _CAPTION_PX = 15
+_MAX_COLUMNS = 8
 _MIN_FRAME_PX = 96  # smaller frames are enlarged, or nobody would see them
 
 
-def film_strip(
-    rows: Mapping[str, Frames], *, max_columns: int = 8, min_frame_px: int = _MIN_FRAME_PX
-) -> Picture:
+def film_strip(rows: Mapping[str, Frames]) -> Picture:
     """Clips below each other as one picture, time to the right, a caption above each row.
 
-    Clips of more than `max_columns` frames are thinned out evenly. Frames whose shorter side is
-    below `min_frame_px` are enlarged by a whole number, pixels staying square and sharp.
+    Clips of more than 8 frames are thinned out evenly. Frames whose shorter side is below 96 px are
+    enlarged by a whole number, pixels staying square and sharp.
 
     ```python
     save_picture("strip.png", film_strip({"original": frames, "masked": masked}))
@@ -38,21 +37,16 @@ def film_strip(
     gap = 4
     pictures = []
     for caption, frames in rows.items():
-        count = min(max_columns, len(frames))
+        count = min(_MAX_COLUMNS, len(frames))
         chosen = [int((column + 0.5) * len(frames) / count) for column in range(count)]
-        shown = _enlarge(frames[chosen], min_frame_px)  # (K, H, W, 3)
-        spaced = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=_PAPER[0])
-        pictures.append(_captioned(np.concatenate(list(spaced), axis=1)[:, :-gap], caption))
+        shown = _padded(_enlarge(frames[chosen], _MIN_FRAME_PX), right=gap)  # (K, H, W, 3)
+        pictures.append(_captioned(np.concatenate(list(shown), axis=1)[:, :-gap], caption))
     width = max(picture.shape[1] for picture in pictures)
-    padded = [
-        np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
-        for picture in pictures
-    ]
-    margin = ((2 * gap, 3 * gap), (3 * gap, 3 * gap), (0, 0))
-    return np.pad(np.concatenate(padded), margin, constant_values=255)
+    level = [_padded(picture, right=width - picture.shape[1]) for picture in pictures]
+    return _padded(np.concatenate(level), 2 * gap, 3 * gap, 3 * gap, 3 * gap)
 
 
-def side_by_side(clips: Mapping[str, Frames], *, min_frame_px: int = 2 * _MIN_FRAME_PX) -> Frames:
+def side_by_side(clips: Mapping[str, Frames]) -> Frames:
     """Clips of equal length beside each other as one clip with captions, for GIF and mp4."""
     _check_clips(clips)
     if len({len(frames) for frames in clips.values()}) > 1:
@@ -61,15 +55,19 @@ def side_by_side(clips: Mapping[str, Frames], *, min_frame_px: int = 2 * _MIN_FR
     gap = 8
     panels = []
     for caption, frames in clips.items():
-        panel = np.stack([_captioned(frame, caption) for frame in _enlarge(frames, min_frame_px)])
-        panels.append(np.pad(panel, ((0, 0), (0, 0), (gap, 0), (0, 0)), constant_values=255))
+        large = _enlarge(frames, 2 * _MIN_FRAME_PX)
+        panels.append(np.stack([_captioned(frame, caption) for frame in large]))
     height = max(panel.shape[1] for panel in panels)
-    level = [
-        np.pad(panel, ((0, 0), (0, height - panel.shape[1]), (0, 0), (0, 0)), constant_values=255)
-        for panel in panels
-    ]
-    margin = ((0, 0), (gap, gap), (0, gap), (0, 0))
-    return np.pad(np.concatenate(level, axis=2), margin, constant_values=255)
+    level = [_padded(panel, below=height - panel.shape[1], left=gap) for panel in panels]
+    return _padded(np.concatenate(level, axis=2), gap, right=gap, below=gap)
+
+
+def _padded(
+    picture: Frames, above: int = 0, right: int = 0, below: int = 0, left: int = 0
+) -> Frames:
+    """A picture (H, W, 3) or clip (T, H, W, 3) with so many white pixels on its sides."""
+    sides = [(0, 0)] * (picture.ndim - 3) + [(above, below), (left, right), (0, 0)]
+    return np.pad(picture, sides, constant_values=_PAPER[0])
 
 
 def _check_clips(clips: Mapping[str, Frames]) -> None:
@@ -100,11 +98,10 @@ def _captioned(picture: Picture, caption: str) -> Picture:
 
 def save_picture(path: PathLike, picture: Picture) -> Path:
     """Write a picture (H, W, 3) uint8, atomically; the suffix says how: .png, .jpg, .webp."""
-    path = Path(path)
     check_suffix(path, (".png", ".jpg", ".jpeg", ".webp"))
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary)
-    return path
+    return Path(path)
 
 
 def save_gif(path: PathLike, frames: Frames, *, fps: float = 8) -> Path:
@@ -112,9 +109,7 @@ def save_gif(path: PathLike, frames: Frames, *, fps: float = 8) -> Path:
 
     A GIF counts in hundredths of a second, so that `fps` above 50 is not to be had.
     """
-    path = Path(path)
     check_suffix(path, (".gif",))
-    _check_clips({path.name: frames})
     # Colours are chosen for each frame, without dither: that would flicker from frame to frame.
     images = [Image.fromarray(f).quantize(256, dither=Image.Dither.NONE) for f in frames]
     with atomic_path(path) as temporary:
@@ -125,23 +120,22 @@ def save_gif(path: PathLike, frames: Frames, *, fps: float = 8) -> Path:
             duration=max(20, round(1000 / fps)),
             loop=0,
         )
-    return path
+    return Path(path)
 
 
 def save_clips(path: PathLike, clips: Mapping[str, Frames], *, fps: float = 8) -> Path:
     """Show clips together, as the suffix says: .png a film strip, .gif or .mp4 side by side."""
-    path = Path(path)
-    check_suffix(path, (".png", ".gif", ".mp4"))
-    if path.suffix.lower() == ".png":
+    kind = check_suffix(path, (".png", ".gif", ".mp4"))
+    if kind == ".png":
         return save_picture(path, film_strip(clips))
-    if path.suffix.lower() == ".gif":
-        return save_gif(path, side_by_side(clips), fps=fps)
-    return write_video(path, side_by_side(clips), fps=fps)
+    return (save_gif if kind == ".gif" else write_video)(path, side_by_side(clips), fps=fps)
 
 
-def check_suffix(path: Path, known: tuple[str, ...]) -> None:
-    if path.suffix.lower() not in known:
+def check_suffix(path: PathLike, known: tuple[str, ...]) -> str:
+    """The suffix of a file, small, where it is one of those known."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in known:
         raise ConfigError(
-            f"{path} ends in {path.suffix or 'nothing'!r}; "
-            f"name a file that ends in {' or '.join(known)}"
+            f"{path} ends in {suffix or 'nothing'!r}; name a file that ends in {' or '.join(known)}"
         )
+    return suffix.lower()

@@ -50,11 +50,10 @@ def plot_curve(
     plot_curve({"train": (steps, losses)}, "loss.svg", xlabel="step", ylabel="loss")
     ```
     """
-    figure, axes = _new_chart(_HEIGHT)
+    axes = _new_chart(_HEIGHT)
     ends = _draw_curves(axes, series, spreads or {}, levels or {})
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     if log_x:
         axes.set_xscale("log")
     if log_y:
@@ -70,11 +69,9 @@ def plot_curve(
         lowest = -0.05
         for height, (name, colour, *_) in sorted(zip(heights, ends, strict=True)):
             lowest = max(height, lowest + 0.065)
-            place = (1.02, lowest)
-            axes.annotate(
-                name, place, xycoords="axes fraction", color=colour, va="center", parse_math=False
-            )
-    return _save(figure, path)
+            look = {"color": colour, "va": "center", "parse_math": False}
+            axes.text(1.02, lowest, name, transform=axes.transAxes, **look)
+    return _save(axes, path)
 
 
 def curve_svg(series: Mapping[str, Curve], levels: Iterable[float] = ()) -> str:
@@ -85,18 +82,17 @@ def curve_svg(series: Mapping[str, Curve], levels: Iterable[float] = ()) -> str:
     """
     from matplotlib import rc_context
 
-    figure, axes = _new_chart(_HEIGHT, font_px=13)
+    axes = _new_chart(_HEIGHT, font_px=13)
     _draw_curves(axes, series, {}, {str(level): level for level in levels})
     axes.locator_params(axis="x", nbins=6, integer=True)  # steps and epochs are whole
     file = StringIO()
     with rc_context({"svg.fonttype": "none"}, _STYLE):  # text stays text
-        figure.savefig(file, format="svg")
+        axes.figure.savefig(file, format="svg")
     # Without its head and its style, which would hold for the whole page, the names of its parts,
     # which another chart has too, and the clipping of grids, which is not needed.
     svg = file.getvalue()
     parts = re.sub('(?<=<g) id=".*?"| clip-path=".*?"', "", svg[svg.index("<g ") :])
-    size = f"{72 * _WIDTH:g} {72 * _HEIGHT:g}"
-    return f'<svg viewBox="0 0 {size}">{parts}'
+    return f'<svg viewBox="0 0 {72 * _WIDTH:g} {72 * _HEIGHT:g}">{parts}'
 
 
 def _draw_curves(
@@ -132,15 +128,10 @@ def _draw_curves(
 def plot_bars(
     bars: Mapping[str, Sequence[float]], path: PathLike, *, title: str = "", xlabel: str = ""
 ) -> Path:
-    """Draw a bar per name, as long as the mean of its values, each of which is a dot on it.
-
-    ```python
-    plot_bars({"scratch": [8.1, 7.9], "pre-trained": [71.0, 74.5]}, "top1.svg")
-    ```
-    """
+    """Draw a bar per name, as long as the mean of its values, each of which is a dot on it."""
     if not bars or not all(bars.values()):
         raise ConfigError("there is nothing to draw; give each bar a name and at least one value")
-    figure, axes = _new_chart(0.9 + 0.36 * len(bars))
+    axes = _new_chart(0.9 + 0.36 * len(bars))
     for row, values in enumerate(bars.values()):
         mean = sum(values) / len(values)
         axes.barh(row, mean, height=0.6, color=COLOURS[4])
@@ -156,7 +147,7 @@ def plot_bars(
     axes.grid(False, axis="y")
     axes.margins(x=0.1)
     axes.set_xlim(left=0)
-    return _save(figure, path)
+    return _save(axes, path)
 
 
 def plot_confusion(
@@ -166,10 +157,6 @@ def plot_confusion(
 
     `matrix` (K, K) counts videos, rows the true class, columns the answer. Up to 20 classes have
     their percents written in, up to 100 their names at the sides, and more their numbers.
-
-    ```python
-    plot_confusion(np.array([[9, 1], [0, 8]]), ["run", "sit"], "confusion.png")
-    ```
     """
     from matplotlib.colors import PowerNorm
 
@@ -183,8 +170,8 @@ def plot_confusion(
     names = [name if len(name) <= 32 else f"{name[:31]}…" for name in classes]
     margin = 1.0 + (0.075 * max(map(len, names)) if named else 0.3)
     side = max(cell * count, 2.0) + margin
-    size = 8 if written else 6.5
-    figure, axes = _new_chart(side, width=side, font_px=size, dpi=160 if named else 100)
+    size, dpi = 8 if written else 6.5, 160 if named else 100
+    axes = _new_chart(side, width=side, font_px=size, dpi=dpi)
     # By the root of the share, or a mistake in 1 of 50 could not be seen.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     if named:
@@ -203,28 +190,25 @@ def plot_confusion(
     axes.set_ylabel(f"class{number}", fontsize=9)
     title = f"{title}\nin % of the class" if written else title
     axes.set_title(title, loc="left", fontsize=9, parse_math=False)
-    return _save(figure, path)
+    return _save(axes, path)
 
 
 def _new_chart(
     height: float, *, width: float = _WIDTH, font_px: float = 8.5, dpi: int = 160
-) -> tuple[Any, Any]:
-    """A figure, its sides in inches, and its axes, in the style of all charts."""
+) -> Any:
+    """The axes of a new figure, its sides in inches, in the style of all charts."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot, which keeps figures and backends global
 
     with rc_context({"font.size": font_px}, _STYLE):
-        figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-        return figure, figure.add_subplot()
+        return Figure(figsize=(width, height), dpi=dpi, layout="constrained").add_subplot()
 
 
-def _save(figure: Any, path: PathLike) -> Path:
-    """Write a figure, atomically, without a date: the same gives the same file."""
+def _save(axes: Any, path: PathLike) -> Path:
+    """Write a chart, atomically, without a date: the same gives the same file."""
     from matplotlib import rc_context
 
-    path = Path(path)
-    check_suffix(path, (".svg", ".png"))
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+    metadata = {"Date": None} if check_suffix(path, (".svg", ".png")) == ".svg" else None
     with rc_context(fname=_STYLE), atomic_path(path) as temporary:
-        figure.savefig(temporary, metadata=metadata)
-    return path
+        axes.figure.savefig(temporary, metadata=metadata)
+    return Path(path)
