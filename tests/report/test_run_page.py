@@ -145,7 +145,7 @@ def test_a_finetuning_with_evaluations(tmp_path: Path) -> None:
         "epoch top-1 top-5 mean class accuracy 1 25.0 % 90.0 % 20.0 %",
         "1,200 videos, 5 x 3 views of each; 1 unreadable.",
         "Each of 2 classes, the worst first <jump> 40% run 80%",
-        "Videos of the evaluation that cannot be read 1 a.mp4 is damaged",
+        "Videos of the evaluation that cannot be read: 1 a.mp4 is damaged",
         f"videomae classify VIDEO.mp4 --model {tmp_path}/model",
     ):
         assert expected in words

@@ -82,13 +82,12 @@ def duration(seconds: float) -> str:
     >>> duration(7.4), duration(151), duration(90_000)
     ('7 s', '2 min 31 s', '1 d 1 h')
     """
-    rest, units = round(seconds), []
+    rest, shown = round(seconds), []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, rest = divmod(rest, size)
-        units.append((count, unit))
-    first = next((place for place, (count, _) in enumerate(units) if count), len(units) - 1)
-    shown = [f"{count} {unit}" for count, unit in units[first : first + 2] if count]
-    return " ".join(shown) or "0 s"
+        if count or shown:
+            shown.append(f"{count} {unit}" if count else "")
+    return " ".join(shown[:2]).strip() or "0 s"
 
 
 _TEMPLATES = Environment(

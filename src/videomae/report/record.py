@@ -38,8 +38,8 @@ class RunRecord:
     evaluations: list[dict[str, Any]]
     results: dict[str, Any]
     per_class: dict[str, float]
-    unreadable: list[tuple[str, str]]
-    bad: list[tuple[str, str]]
+    unreadable: list[tuple[Any, Any]]
+    bad: list[tuple[Any, Any]]
     summary: dict[str, Any]
     warnings: list[Any]
 
@@ -110,8 +110,8 @@ def read_run(folder: Path) -> RunRecord:
         evaluations=[row for row in rows if row.get("score") is not None],
         results=numbers(results),
         per_class={name: value for name, value in classes if value is not None},
-        unreadable=[_bad(row.get("path"), row.get("reason")) for row in unreadable],
-        bad=[_bad(*pair) for pair in _read(folder / "bad_videos.json").items()],
+        unreadable=[(row.get("path"), row.get("reason")) for row in unreadable],
+        bad=list(_read(folder / "bad_videos.json").items()),
         summary=_typed(dict, data.get("summary")),
         warnings=_typed(list, data.get("warnings")),
     )
@@ -136,11 +136,6 @@ def _read(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any
 
 def _typed(kind: type[Kind], value: Any) -> Kind:
     return value if isinstance(value, kind) else kind()
-
-
-def _bad(path: Any, reason: Any) -> tuple[str, str]:
-    """Path and reason; most reasons begin with the path, for those who see them alone."""
-    return str(path), str(reason).removeprefix(f"{path}: ")
 
 
 def numbers(values: dict[str, Any]) -> dict[str, Any]:
