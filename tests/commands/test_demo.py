@@ -144,7 +144,7 @@ def test_names_are_escaped(made: Made) -> None:
 def test_what_the_recipe_reached_is_read_from_beside_the_model(made: Made, tmp_path: Path) -> None:
     assert "The full recipe reached 98.8 % on 600 other clips" in made.page.text
     assert "9.5 % without pre-training (mean of 2 seeds)." in made.page.text
-    assert demo_file._published(str(tmp_path)) == ""  # no figures there: no sentence
+    assert demo_file._published(str(tmp_path)) == {}  # no figures there: no sentence
 
 
 def test_it_hides_as_the_recipe_does() -> None:

@@ -9,24 +9,23 @@ import shutil
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from videomae.commands.flags import Demo
-from videomae.commands.terminal import Screen
+from videomae.commands.terminal import Screen, aligned
 from videomae.data.motion import MOTIONS, render_dataset
 from videomae.errors import ConfigError, WeightsError
+from videomae.evaluation.evaluate import Evaluation
 from videomae.hub import atomic_path, find, read_json, write_json
 from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
 from videomae.report.html import duration, render
 from videomae.report.plots import Curve
 from videomae.report.record import read_run
-from videomae.settings import FinetuneSettings, MotionSettings, PretrainSettings
+from videomae.settings import FinetuneSettings, MotionSettings, PretrainSettings, TrainSettings
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain
 from videomae.video.decoder import Frames
@@ -44,30 +43,6 @@ _MADE_BY = {"made_by": "videomae demo"}
 
 
 @dataclass(frozen=True)
-class _Named:
-    """A clip with the best guesses for its motion, in words, the first one first."""
-
-    path: Path
-    scores: dict[str, float]
-
-    @property
-    def truth(self) -> str:
-        return _words(self.path.parent.name)
-
-    @property
-    def is_right(self) -> bool:
-        return next(iter(self.scores)) == self.truth
-
-    def row(self) -> tuple[str, ...]:
-        """File, best guess, its score, and a word where it is wrong."""
-        guess, score = next(iter(self.scores.items()))
-        return str(self.path), guess, f"{score:.1%}", "" if self.is_right else "wrong"
-
-    def frames(self) -> Frames:
-        return read_frames(self.path, range(probe(self.path).num_frames))
-
-
-@dataclass(frozen=True)
 class _Reconstructed:
     """One clip with a share hidden, in both renderings, and the mean loss over several clips."""
 
@@ -79,11 +54,11 @@ class _Reconstructed:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A live training: how long it took, how its loss went, and how many clips it names right."""
+    """A live training: how long it took, how its loss went, which share of clips it names right."""
 
     seconds: float
     curve: Curve
-    num_right: int = 0
+    share_right: float
 
 
 def demo(
@@ -97,55 +72,50 @@ def demo(
     models stay in `output` to be played with; another call there does everything but the
     rendering anew. Raises ConfigError for a folder that holds something else, VideoError for a
     video that cannot be read, before any work is done.
-
-    ```python
-    demo(Demo(Path("demo"), video=Path("holiday.mp4")))  # demo/index.html
-    ```
     """
     started = time.perf_counter()
     folder, video, count = command.output, command.video, command.clips
     if video is not None:
         probe(video)
     _claim(folder)
-    log = Console(stderr=True, markup=False, highlight=False).print
+    screen = Screen("demo", hidden=True)
+    log = screen.error.print
 
     log(f"1/4 rendering {count} clips to look at, {command.train_clips} to learn from")
-    paths = _render(command)
+    # Not the seeds 1, 2 and 7 of the recipes.
+    _render(command, "training", command.train_clips, command.seed + 1)
+    paths = _render(command, "clips", count, command.seed)
     log(f"2/4 classifying {count} clips, moving and still, with {classifier}")
-    named, num_still_right = _classify(paths, classifier)
+    answers, num_right_moving, num_right_still = _classify(paths, classifier)
     log(f"3/4 reconstructing hidden parts with {autoencoder}")
     shown, some = paths[MOTIONS.index("turn_left") % count], paths[: len(MOTIONS)]
     reconstructed = [_reconstruct(shown, some, model=autoencoder, ratio=r) for r in RATIOS]
     yours = None
     if video is not None:
-        best = _named(video, classify(video, model=classifier, top_k=3))
+        best = classify(video, model=classifier, top_k=3)
         yours = best, _reconstruct(video, [video], model=autoencoder, ratio=TRAINED_RATIO)
     log("4/4 training for about a minute")
-    pretrained = _pretrain(command)
-    live = str(folder / "runs" / "pretrain" / "model")
-    finetuned = {
-        "the live pre-training": _finetune(command, live, number=1),
-        autoencoder: _finetune(command, autoencoder, number=2),
-    }
+    pretrained, finetuned = _train_all(command, autoencoder)
 
     num_right = {  # clips named right, by whom; the best known first
-        classifier: float(sum(each.is_right for each in named)),
-        **{f"fine-tuned just now from {k}": v.num_right for k, v in reversed(finetuned.items())},
-        f"{classifier}, clips still": num_still_right,
+        classifier: num_right_moving,
+        **{
+            f"fine-tuned just now from {name}": round(run.share_right * count)
+            for name, run in reversed(finetuned.items())
+        },
+        f"{classifier}, clips still": num_right_still,
         "guessing": count / len(MOTIONS),
     }
+    live = str(folder / "runs" / "pretrain" / "model")
     text = render(
         "demo.html",
-        title="videomae: masked autoencoders for video, at work",
         fps=_FPS,
         motions=MOTIONS,
         mask=MASK,
         classifier=classifier,
-        named=named,
+        answers=answers,
+        frames=_frames,
         num_right=num_right,
-        num_still_right=num_still_right,
-        rows=[each.row() for each in named],
-        shares_right={who: number / count for who, number in num_right.items()},
         published=_published(classifier),
         autoencoder=autoencoder,
         trained_ratio=TRAINED_RATIO,
@@ -158,7 +128,7 @@ def demo(
         live=_reconstruct(shown, some, model=live, ratio=TRAINED_RATIO),
         loss_of_guessing=math.log(len(MOTIONS)),
         yours=yours,
-        folder=str(folder),
+        folder=folder,
         activate="" if shutil.which("videomae") else str(Path(sys.prefix, "bin", "activate")),
         seconds=time.perf_counter() - started,
     )
@@ -168,7 +138,9 @@ def demo(
     facts = {f"{name}: clips named right": f"{n:.3g} of {count}" for name, n in num_right.items()}
     for each in reconstructed:
         facts[f"{autoencoder}: loss, {each.ratio:.0%} hidden"] = f"{each.loss:.3f}"
-    _print_summary(facts | {"time": duration(time.perf_counter() - started)}, page)
+    facts["time"] = duration(time.perf_counter() - started)
+    screen.out.print(aligned(facts.items(), justify="right"))
+    screen.out.print(f"open {page}", style="bold", soft_wrap=True)
     return page
 
 
@@ -184,45 +156,30 @@ def _claim(folder: Path) -> None:
     write_json(record, _MADE_BY)
 
 
-def _render(command: Demo) -> list[Path]:
-    """Render the clips to look at, which are returned, and those to learn from."""
-    # Not the seeds 1, 2 and 7 of the recipes.
-    training = "training", command.train_clips, command.seed + 1
-    paths = []
-    for name, clips, seed in (training, ("clips", command.clips, command.seed)):
-        settings = MotionSettings(
-            command.output / name, clips, seed, fps=_FPS, workers=command.workers
-        )
-        with Screen("rendering", clips) as screen:
-            paths = render_dataset(settings, on_progress=screen.advance)
-    return paths
+def _render(command: Demo, name: str, clips: int, seed: int) -> list[Path]:
+    settings = MotionSettings(command.output / name, clips, seed, fps=_FPS, workers=command.workers)
+    with Screen("rendering", clips) as screen:
+        return render_dataset(settings, on_progress=screen.advance)
 
 
-def _classify(paths: list[Path], model: str) -> tuple[list[_Named], int]:
-    """Name the clips, and count the right answers for the same clips without their motion."""
+def _classify(paths: list[Path], model: str) -> tuple[list[Classification], int, int]:
+    """Name the clips, and count the right answers for them and for the same without motion."""
     moving = classify(iter(paths), model=model, top_k=3)
-    still = classify((_still(path) for path in paths), model=model)
-    answers = []
+    # Clips that repeat their middle frame: the same look.
+    still = (frames[[len(frames) // 2] * len(frames)] for frames in map(_frames, paths))
+    every = chain(moving, classify(still, model=model))
+    answers, is_right = [], []
     with Screen("classifying", 2 * len(paths)) as screen:
-        for path, answer in zip([*paths, *paths], chain(moving, still), strict=True):
-            answers.append(_named(path, answer))
+        for path, answer in zip([*paths, *paths], every, strict=True):
+            answers.append(answer)
+            is_right.append(answer.labels[0] == path.parent.name)
             screen.advance(len(answers), 2 * len(paths))
-    return answers[: len(paths)], sum(each.is_right for each in answers[len(paths) :])
+    count = len(paths)
+    return answers[:count], sum(is_right[:count]), sum(is_right[count:])
 
 
-def _named(path: Path, prediction: Classification) -> _Named:
-    pairs = zip(prediction.labels, prediction.scores, strict=True)
-    return _Named(path, {_words(label): score for label, score in pairs})
-
-
-def _words(label: str) -> str:
-    return label.replace("_", " ")
-
-
-def _still(path: Path) -> Frames:
-    """A clip that repeats its middle frame: the same look without the motion."""
-    num_frames = probe(path).num_frames
-    return read_frames(path, [num_frames // 2]).repeat(num_frames, axis=0)
+def _frames(path: Path) -> Frames:
+    return read_frames(path, range(probe(path).num_frames))
 
 
 def _reconstruct(shown: Path, some: list[Path], *, model: str, ratio: float) -> _Reconstructed:
@@ -234,76 +191,62 @@ def _reconstruct(shown: Path, some: list[Path], *, model: str, ratio: float) -> 
     return _Reconstructed(ratio, loss, plain, paper[0])
 
 
-def _pretrain(command: Demo) -> _Trained:
-    """Run the shipped recipe with fewer clips, epochs and clips per step."""
-    settings = PretrainSettings(
-        data=command.output / "training",
-        output=command.output / "runs" / "pretrain",
-        preset="tiny",
-        mask=MASK,
-        mask_ratio=TRAINED_RATIO,
-        epochs=command.pretrain_epochs,
-        batch_size=32,
-        lr=1.2e-2,  # at its peak 1.5e-3, as in the recipe
-        crop_scales=(1.0, 0.875, 0.75),
-        log_every_steps=4,
+def _train_all(command: Demo, autoencoder: str) -> tuple[_Trained, dict[str, _Trained]]:
+    """Run the shipped recipes with fewer clips, epochs and clips per step.
+
+    Pre-trains, and fine-tunes from there and from the autoencoder, by name.
+    """
+    runs = command.output / "runs"
+    shared: Any = {"data": command.output / "training", "crop_scales": (1.0, 0.875, 0.75)}
+    pretrained = _train(
+        pretrain,
+        PretrainSettings(
+            output=runs / "pretrain",
+            preset="tiny",
+            mask=MASK,
+            mask_ratio=TRAINED_RATIO,
+            epochs=command.pretrain_epochs,
+            batch_size=32,
+            lr=1.2e-2,  # at its peak 1.5e-3, as in the recipe
+            log_every_steps=4,
+            **shared,
+        ),
     )
-    started = _make_room(settings.output)
-    pretrain(settings)
-    return _Trained(time.perf_counter() - started, read_run(settings.output).curve("loss"))
-
-
-def _finetune(command: Demo, init: str, *, number: int) -> _Trained:
     settings = FinetuneSettings(
-        data=command.output / "training",
         eval_data=command.output / "clips",
-        output=command.output / "runs" / f"finetune_{number}",
-        init=init,
         epochs=command.finetune_epochs,
         batch_size=16,
         lr=1.6e-2,  # at its peak 1e-3, as in the recipe
         warmup_epochs=min(1, command.finetune_epochs),
         layer_decay=0.85,
-        crop_scales=(1.0, 0.875, 0.75),
         log_every_steps=5,
+        **shared,
     )
-    started = _make_room(settings.output)
+    starts = {"the live pre-training": str(runs / "pretrain" / "model"), autoencoder: autoencoder}
+    finetuned = {
+        name: _train(finetune, replace(settings, init=init, output=runs / f"finetune_{number}"))
+        for number, (name, init) in enumerate(starts.items(), start=1)
+    }
+    return pretrained, finetuned
+
+
+def _train(train: Callable[[Any], Any], settings: TrainSettings) -> _Trained:
+    """Train in place of the run of an earlier demo."""
+    shutil.rmtree(settings.output, ignore_errors=True)
+    started = time.perf_counter()
     with warnings.catch_warnings():
         # To give a pre-training checkpoint a new head is what is meant here.
         warnings.filterwarnings("ignore", ".*a pre-training checkpoint")
-        evaluation = finetune(settings)
-    assert evaluation is not None  # for there is eval_data
-    num_right = round(evaluation.top1 / 100 * command.clips)
+        result = train(settings)
+    share_right = result.top1 / 100 if isinstance(result, Evaluation) else 0.0
     curve = read_run(settings.output).curve("loss")
-    return _Trained(time.perf_counter() - started, curve, num_right)
+    return _Trained(time.perf_counter() - started, curve, share_right)
 
 
-def _make_room(output: Path) -> float:
-    """Remove the run of an earlier demo; the time at which the new one starts."""
-    shutil.rmtree(output, ignore_errors=True)
-    return time.perf_counter()
-
-
-def _published(classifier: str) -> str:
-    """The score that the full recipe reached, in a sentence; empty where no figures are known."""
+def _published(classifier: str) -> dict[str, Any]:
+    """What the full recipe reached; empty where it is not known."""
     try:
         path = find(classifier, "results.json")
-        figures = read_json(path) if path else {}
+        return read_json(path) if path else {}
     except WeightsError:
-        return ""
-    if not {"top1", "num_videos"} <= figures.keys():
-        return ""
-    text = f"The full recipe reached {figures['top1']:.1f} % on {figures['num_videos']} other clips"
-    if scratch := figures.get("scratch_top1"):
-        mean = sum(scratch) / len(scratch)
-        text += f", and {mean:.1f} % without pre-training (mean of {len(scratch)} seeds)"
-    return f"{text}."
-
-
-def _print_summary(facts: dict[str, str], page: Path) -> None:
-    rows = Table("", Column(justify="right"), box=None, show_header=False, padding=(0, 3, 0, 0))
-    for row in facts.items():
-        rows.add_row(*row)
-    console = Console(markup=False, highlight=False)
-    console.print(rows)
-    console.print(f"open {page}", style="bold", soft_wrap=True)
+        return {}

@@ -82,7 +82,8 @@ def duration(seconds: float) -> str:
     >>> duration(7.4), duration(151), duration(90_000)
     ('7 s', '2 min 31 s', '1 d 1 h')
     """
-    rest, shown = round(seconds), []
+    rest = round(seconds)
+    shown: list[str] = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, rest = divmod(rest, size)
         if count or shown:

@@ -61,7 +61,6 @@ def _evaluation(run: RunRecord) -> dict[str, Any]:
     best = min(values, default=None) if main == "mae" else max(values, default=None)
     drawn = [key for key in keys if key == main or (main, key) == ("top1", "top5")]
     curves = {names[key]: run.curve(key, over="epoch") for key in drawn}
-    per_class = sorted(run.per_class.items(), key=itemgetter(1))[:_MAX_CLASSES]
     return {
         "measures": list(names.values()),
         "best": _score(main, best),
@@ -70,7 +69,7 @@ def _evaluation(run: RunRecord) -> dict[str, Any]:
             for row in run.evaluations[-_MAX_ROWS:]
         ],
         "curves": {name: curve for name, curve in curves.items() if curve[0]},
-        "worst_first": {name: value / 100 for name, value in per_class},
+        "worst_first": dict(sorted(run.per_class.items(), key=itemgetter(1))[:_MAX_CLASSES]),
     }
 
 
