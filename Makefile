@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo test check bench findings
+.PHONY: help demo test test-lowest check bench findings
 
 help:
 	@echo "make demo    classify and reconstruct rendered videos, train for a minute; demo/index.html"
 	@echo "make test    run the tests"
+	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows"
 	@echo "make check   lint, formatting and types"
 	@echo "make findings  the paper's findings in small, in a night; QUICK=1 in half an hour"
 	@echo "make bench   run the measurements in benchmarks/, in some hours"
@@ -20,6 +21,14 @@ demo: .venv/base.stamp
 # Two workers of one thread each: on two cores, threads of one process would wait for each other.
 test: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Plain pip can only choose the newest versions, so uv makes this environment.
+test-lowest:
+	$(PYTHON) -m venv .venv/lowest
+	.venv/lowest/bin/python -m pip install --quiet uv
+	.venv/lowest/bin/uv pip install --python .venv/lowest/bin/python --resolution lowest-direct \
+	  --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv/lowest/bin/python -m pytest -n 2
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

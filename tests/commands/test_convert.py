@@ -105,7 +105,7 @@ def test_the_pipeline_of_transformers_opens_it(reference_dir: Path, tmp_path: Pa
         scores = model(clip.pixel_values).logits[0].softmax(-1)
     expected = {model.config.id2label[i]: score.item() for i, score in enumerate(scores)}
     got = {entry["label"]: entry["score"] for entry in answer}
-    assert got == pytest.approx(expected, abs=1e-4)
+    assert got == pytest.approx(expected, abs=1e-3)  # a grey level of a pixel moves 1e-4
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from PIL import Image
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
@@ -41,7 +42,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"size": {"shortest_edge": 32, "longest_edge": 40}, "do_center_crop": False},
     {"size": {"max_height": 32, "max_width": 40}, "do_center_crop": False},
     {"resample": 0},
-    {"resample": 1},
+    *([{"resample": 1}] if hasattr(torch._C._nn, "_upsample_lanczos2d_aa") else []),
     {"resample": 3},
     {"resample": 3, "size": 19, "crop_size": 19},
     {"do_resize": False},
@@ -67,12 +68,22 @@ def clip(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape).astype(np.uint8)
 
 
+# Before 2.11 PyTorch rounds a resized byte differently by how it lies in memory.
+ROUNDS_ALIKE = Version(torch.__version__) >= Version("2.11")
+
+
+def largest_level(batch: Any) -> float:
+    """The change of a pixel value when its byte changes by one, in the channel where it is most."""
+    channels = batch.pixel_values.double().movedim(2, 0)
+    return max(float(values.unique().diff().min()) for values in channels)
+
+
 def assert_same(ours: Any, theirs: Any) -> None:
     assert isinstance(ours.pixel_values, torch.Tensor)
     assert ours.pixel_values.shape == theirs.pixel_values.shape
     assert ours.pixel_values.dtype == theirs.pixel_values.dtype
     difference = ours.pixel_values.double() - theirs.pixel_values.double()
-    assert difference.abs().max() <= 1e-6
+    assert difference.abs().max() <= (1e-6 if ROUNDS_ALIKE else 1.01 * largest_level(theirs))
 
 
 def forms(frames: np.ndarray) -> dict[str, Any]:
@@ -451,5 +462,7 @@ def test_pipeline_opens_our_folder(ours: type[VideoMAEImageProcessor], tmp_path:
         (best, *_) = pipe(frames)
     with torch.no_grad():
         logits = model(**processor(frames[::2], return_tensors="pt")).logits
-    assert best["score"] == pytest.approx(logits.softmax(-1).max().item(), abs=1e-6)
+    assert best["score"] == pytest.approx(
+        logits.softmax(-1).max().item(), abs=1e-6 if ROUNDS_ALIKE else 1e-3
+    )
     assert best["label"] == model.config.id2label[logits.argmax().item()]

@@ -56,6 +56,8 @@ def test_processes_share_a_run_without_changing_it(videos_dir: Path, tmp_path: P
     expected, got = weights_of(tmp_path / "alone"), weights_of(tmp_path / "pair")
     for name, weight in got.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=1e-4)
+    if not hasattr(torch.cpu.Stream, "record_event"):
+        pytest.skip("this PyTorch splits a model (FSDP2) over GPUs alone")
     # Split over two processes to step 4 of 8, then taken up by one.
     begun = run(
         tmp_path / "split", "epochs=4", "num_repeats=2", "parallel=fsdp", "save_every_steps=4",
