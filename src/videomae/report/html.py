@@ -68,20 +68,12 @@ def _address(data: bytes, kind: str) -> str:
 
 
 def figure(value: float) -> str:
-    """Three digits that count, or the whole number where it has more.
-
-    >>> figure(0.6), figure(1.5e-7), figure(12345.6)
-    ('0.600', '1.50e-07', '12,346')
-    """
+    """Three digits that count, or the whole number where it has more: 0.600, 1.50e-07, 12,346."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def duration(seconds: float) -> str:
-    """Two units of time at most.
-
-    >>> duration(7.4), duration(151), duration(90_000)
-    ('7 s', '2 min 31 s', '1 d 1 h')
-    """
+    """Two units of time at most: 7 s, 2 min 31 s, 1 d 1 h."""
     rest = round(seconds)
     shown: list[str] = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):

@@ -28,10 +28,6 @@ def film_strip(rows: Mapping[str, Frames]) -> Picture:
 
     Clips of more than 8 frames are thinned out evenly. Frames whose shorter side is below 96 px are
     enlarged by a whole number, pixels staying square and sharp.
-
-    ```python
-    save_picture("strip.png", film_strip({"original": frames, "masked": masked}))
-    ```
     """
     _check_clips(rows)
     gap = 4

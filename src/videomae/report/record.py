@@ -147,11 +147,7 @@ def numbers(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def thin(xs: Sequence[float], ys: Sequence[float], most: int = _MAX_POINTS) -> Curve:
-    """At most so many points: means of neighbours, and the last one as it is.
-
-    >>> thin([1, 2, 3, 4, 5], [10, 20, 30, 40, 90], most=3)
-    ([1.5, 3.5, 5], [15.0, 35.0, 90])
-    """
+    """At most so many points: means of neighbours, and the last one as it is."""
     if len(xs) <= most:
         return xs, ys
     count = len(xs) - 1

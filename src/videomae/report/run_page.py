@@ -30,8 +30,7 @@ def write_page(output: Path) -> Path:
     """
     run = read_run(Path(output))
     for key, name in (("loss", "loss"), ("lr", "learning rate")):
-        curve = run.curve(key)
-        if curve[0]:
+        if (curve := run.curve(key))[0]:
             path = run.folder / f"{key}.png"
             plot_curve({name: curve}, path, title=run.title, xlabel="step", ylabel=name)
     log = run.folder / "log.jsonl"
@@ -60,7 +59,6 @@ def _evaluation(run: RunRecord) -> dict[str, Any]:
     values = [row[main] for row in scored if row.get(main) is not None]
     best = min(values, default=None) if main == "mae" else max(values, default=None)
     drawn = [key for key in keys if key == main or (main, key) == ("top1", "top5")]
-    curves = {names[key]: run.curve(key, over="epoch") for key in drawn}
     return {
         "measures": list(names.values()),
         "best": _score(main, best),
@@ -68,7 +66,7 @@ def _evaluation(run: RunRecord) -> dict[str, Any]:
             [f"{row.get('epoch') or 0:g}", *(_score(key, row.get(key)) for key in keys)]
             for row in run.evaluations[-_MAX_ROWS:]
         ],
-        "curves": {name: curve for name, curve in curves.items() if curve[0]},
+        "curves": {names[key]: run.curve(key, over="epoch") for key in drawn},
         "worst_first": dict(sorted(run.per_class.items(), key=itemgetter(1))[:_MAX_CLASSES]),
     }
 
