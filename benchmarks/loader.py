@@ -36,7 +36,7 @@ from torch import Tensor
 
 from benchmarks.compare.baselines import film_scene, is_there
 from videomae.commands.bench import FILMS
-from videomae.commands.timing import Job, stopwatch, take_turns
+from videomae.commands.timing import stopwatch, take_turns
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import load_videos
 from videomae.evaluation.sharding import views_of
@@ -141,7 +141,7 @@ def clips_per_second(
 ) -> dict[str, tuple[float, float, float]]:
     """Clips per CPU second of each loader: lower quartile, median, upper quartile."""
 
-    def job(load: Load) -> Job:
+    def job(load: Load) -> Callable[[], None]:
         epochs = itertools.count()
 
         def read_all() -> None:
@@ -155,8 +155,8 @@ def clips_per_second(
     jobs = {name: job(load) for name, load in loaders.items()}
     speeds = {}
     for name, times in take_turns(jobs, now, repeats=rounds).items():
-        clips, total = count * len(loaders[name](0, 0)), times["total"]
-        speeds[name] = (clips / total.high, clips / total.median, clips / total.low)
+        clips = count * len(loaders[name](0, 0))
+        speeds[name] = (clips / times["high"], clips / times["median"], clips / times["low"])
     return speeds
 
 

@@ -29,7 +29,7 @@ RUNS = {
     "forward": ["forward", "--batch-sizes", "1"],
     "forward-small": ["forward", "--model", "small", "--repeats", "3"],
     "forward-tiny": ["forward", "--model", "motion-tiny", "--repeats", "30"],
-    "end-to-end": ["end-to-end", "--files", "8"],
+    "end-to-end": ["end-to-end", "--files", "8", "--repeats", "5"],
     "end-to-end-tiny": [
         "end-to-end",
         "--model",

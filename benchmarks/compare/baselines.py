@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,23 +19,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae.commands.bench import (
-    Call,
-    Loss,
+    KINDS,
     Session,
-    Task,
-    our_model,
     random_clips,
-    rendered_scene,
+    train_inputs,
+    train_step,
 )
-from videomae.commands.timing import Job
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
+from videomae.data.motion import render_clip
 from videomae.inference.exported import openvino_core
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.positions import grid_positions
 from videomae.tubelets import patchify
 from videomae.video.decoder import Frames
 from videomae.video.reader import read_frames
+
+Call = Callable[[Tensor], Tensor]  # clips (B, T, C, H, W) -> logits (B, K)
+Make = Callable[[VideoMAEConfig, str], nn.Module]  # a model to "pretrain" or to "finetune"
 
 
 def is_there(package: str) -> bool:
@@ -55,7 +57,8 @@ def film_scene(height: int, width: int) -> Frames:
     """That film in another size; a rendered scene without it."""
     frames = film()
     if frames is None:
-        return rendered_scene(height, width)
+        scene = render_clip("orbit", seed=0, size=max(height, width), num_frames=40)
+        return scene[:, :height, :width]
     return frames if frames.shape[1:3] == (height, width) else resized(frames, height, width)
 
 
@@ -85,7 +88,7 @@ def transformers_calls(session: Session) -> dict[str, Call]:
 
     On a CPU also as OpenVINO converts it by itself, where that is installed.
     """
-    model = session.classifier()
+    model = session.classifier
     calls: dict[str, Call] = {
         f"transformers {attention}": _by_torch(
             transformers_model(model, attention), session.device, session.dtype
@@ -138,19 +141,30 @@ def _by_openvino(theirs: Any, pixels: Tensor, dtype: str) -> Call:
 
 def transformers_forward_job(
     device: torch.device, dtype: torch.dtype, config: VideoMAEConfig
-) -> Job:
+) -> Callable[[], Tensor]:
     """A random classifier of transformers and one random clip that goes through it."""
     theirs = transformers_model(VideoMAEForVideoClassification(config).eval())
     return partial(_by_torch(theirs, device, dtype), random_clips(config, 1))
 
 
-def transformers_trained(task: Task, config: VideoMAEConfig) -> tuple[nn.Module, Loss]:
-    """A model of transformers to be trained, and its loss."""
-    ours: Any = our_model(task, config)[0]
-    theirs = transformers_model(ours.train())
-    if task == "pretrain":
-        return theirs, lambda pixels, mask: theirs(pixels, mask).loss
-    return theirs, lambda pixels, labels: theirs(pixels, labels=labels).loss
+def ours_to_train(config: VideoMAEConfig, task: str) -> nn.Module:
+    """A random model of ours."""
+    return KINDS[task](config.copy(use_mean_pooling=task == "finetune"))
+
+
+def transformers_to_train(config: VideoMAEConfig, task: str) -> nn.Module:
+    """A random model of transformers."""
+    ours: Any = ours_to_train(config, task)
+    theirs: nn.Module = transformers_model(ours.train())
+    return theirs
+
+
+def train_job(
+    make: Make, task: str, device: torch.device, dtype: torch.dtype, config: VideoMAEConfig
+) -> Callable[[], None]:
+    """One update of the weights of a model that is made for it."""
+    step = train_step(make(config, task).to(device), dtype)
+    return partial(step, train_inputs(config, task, device))
 
 
 def transformers_processors(**settings: Any) -> dict[str, Callable[[Any], Tensor]]:
@@ -220,7 +234,7 @@ class PlainModel(nn.Module):
     positions: Tensor
     decoder_positions: Tensor
 
-    def __init__(self, config: VideoMAEConfig, task: Task) -> None:
+    def __init__(self, config: VideoMAEConfig, task: str) -> None:
         super().__init__()
         self.config, dim = config, config.hidden_size
         kernel = (config.tubelet_size, *config.patch_hw)
@@ -243,6 +257,21 @@ class PlainModel(nn.Module):
         self.to_pixels = nn.Linear(small, num_pixels * config.num_channels)
         places = grid_positions(config.grid, config.grid, small)
         self.register_buffer("decoder_positions", places)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        return_dict: bool = True,
+    ) -> SimpleNamespace:
+        """The loss, as the models of videomae and transformers give it."""
+        assert return_dict
+        if labels is not None:
+            return SimpleNamespace(loss=self.classification_loss(pixel_values, labels))
+        assert bool_masked_pos is not None
+        return SimpleNamespace(loss=self.reconstruction_loss(pixel_values, bool_masked_pos))
 
     def tokens(self, pixels: Tensor) -> Tensor:
         volume: Tensor = self.embed(pixels.transpose(1, 2))
@@ -270,9 +299,3 @@ class PlainModel(nn.Module):
             )
             target = target.flatten(2)[mask].view(batch, -1, predicted.shape[-1])
         return F.mse_loss(predicted, target)
-
-
-def plain_trained(task: Task, config: VideoMAEConfig) -> tuple[nn.Module, Loss]:
-    """A plain model to be trained, and its loss."""
-    model = PlainModel(config, task)
-    return model, model.reconstruction_loss if task == "pretrain" else model.classification_loss

@@ -203,15 +203,15 @@ class Bench:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
     dtype: Dtype = "float32"
-    """Precision; forward tries the others beside it."""
+    """Precision; forward has all there are."""
     clock: Literal["wall", "cpu"] = "wall"
     """wall: time that a user waits; cpu: time of all threads, for a machine that is busy."""
     video: Path | None = None
-    """Measure forward, decode and end-to-end with this video, not with rendered ones."""
+    """Measure decode and end-to-end with this video, not with rendered ones."""
     files: int = 32
     """Number of short files, for end-to-end."""
     output: Path | None = None
-    """A folder for bench.json and charts."""
+    """A folder for bench.json."""
     json: bool = False
     """Print one line of JSON and nothing else."""
 
