@@ -123,7 +123,7 @@ def test_scores_become_bars_where_there_are_characters_for_it(
 def test_warnings_and_complaints_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = cli._show_warning
+        warnings.showwarning = cli.show_warning
         warnings.warn("beware\nof this", stacklevel=1)
     assert complain("no", code=5) == 5
     assert capsys.readouterr().err == "videomae: warning: beware of this\nvideomae: no\n"

@@ -93,12 +93,11 @@ def forward(session: Session, clips: Tensor | None = None) -> Iterator[Case]:
     model, sizes = session.classifier, session.asked.batch_sizes
     clips = random_clips(model.config, max(sizes)) if clips is None else clips
     best = str(devices.best_dtype(session.device)).removeprefix("torch.")
-    pairs = itertools.product(engines.ENGINES, dict.fromkeys(("float32", best)))
+    names = engines.ENGINES[1:]  # the first is auto
+    pairs = itertools.product(names, dict.fromkeys(("float32", best)))
     where: dict[str, Any] = {"device": session.device, "engine_cache_dir": session.folder}
     ways = {}
     for name, dtype in [*pairs, ("openvino", "int8")]:
-        if name == "auto":
-            continue
         try:
             call = engines.load(model, engine=name, dtype=dtype, calibration=[clips], **where)
             call(clips[:1])
@@ -181,7 +180,8 @@ def end_to_end(session: Session) -> Iterator[Case]:
     ours = partial(classify, model=model.to(session.dtype), engine="torch")
     yield Case("one file, the model loaded", {"videomae torch": ours}, (film,))
     words = ("-m", "videomae", "classify", "--model", folder, "--json", "--engine", "torch")
-    ways = {"videomae torch": partial(run_python, *words, "--dtype", session.asked.dtype)}
+    words += ("--device", "cpu", "--dtype", session.asked.dtype)
+    ways = {"videomae torch": partial(run_python, *words)}
     yield Case("one file, from the start of a process", ways, (film,))
     motion = MotionSettings(session.folder / "short", clips=8, size=256, num_frames=48, workers=1)
     paths = list(itertools.islice(itertools.cycle(render_dataset(motion)), session.asked.files))

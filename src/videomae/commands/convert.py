@@ -62,8 +62,15 @@ def convert(command: Convert) -> Conversion:
     model, report = _load(checkpoint, command)
     if to == "hf":
         model.save_pretrained(destination)
-        own = None if checkpoint.of_images else _processor_of(command)  # an image one will not do
-        _write_processor(own, destination, model.config)
+        own = None
+        if not checkpoint.of_images and not Path(source).expanduser().is_file():
+            own = hub.find(source, _PROCESSOR_NAME, revision=command.revision)
+        target = destination / _PROCESSOR_NAME
+        if own is None:
+            find_processor(None, model.config).save_pretrained(destination)
+        elif own.resolve() != target.resolve():
+            with hub.atomic_path(target) as temporary:
+                shutil.copyfile(own, temporary)
     else:
         grid = model.config.grid
         if model.config.position_grid not in (None, grid):
@@ -78,12 +85,8 @@ def convert(command: Convert) -> Conversion:
 
 def _load(checkpoint: Checkpoint, command: Convert) -> Any:
     """The model a checkpoint is, and the report of loading it."""
-    described = {
-        "config": command.config,
-        "num_attention_heads": command.num_attention_heads,
-        "decoder_num_attention_heads": command.decoder_num_attention_heads,
-    }
-    arguments: dict[str, Any] = {key: value for key, value in described.items() if value}
+    names = ("config", "num_attention_heads", "decoder_num_attention_heads")
+    arguments = {name: getattr(command, name) for name in names if getattr(command, name)}
     kind: Any = VideoMAEModel
     if checkpoint.has_decoder:
         kind = VideoMAEForPreTraining
@@ -92,20 +95,3 @@ def _load(checkpoint: Checkpoint, command: Convert) -> Any:
         if not checkpoint.has_classifier:
             arguments["num_labels"] = 0
     return kind.from_pretrained(checkpoint, dtype="auto", output_loading_info=True, **arguments)
-
-
-def _processor_of(command: Convert) -> Path | None:
-    """The description of the processor that lies beside the source, if there is one."""
-    if Path(command.source).expanduser().is_file():
-        return None
-    return hub.find(command.source, _PROCESSOR_NAME, revision=command.revision)
-
-
-def _write_processor(own: Path | None, folder: Path, config: VideoMAEConfig) -> None:
-    """The source's own, or one that does what the published training did."""
-    target = folder / _PROCESSOR_NAME
-    if own is None:
-        find_processor(None, config).save_pretrained(folder)
-    elif own.resolve() != target.resolve():
-        with hub.atomic_path(target) as temporary:
-            shutil.copyfile(own, temporary)

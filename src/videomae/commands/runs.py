@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from videomae.commands.flags import Evaluate, Finetune, LinearProbe, Pretrain, Recipes
 from videomae.commands.terminal import Screen, aligned
@@ -92,9 +92,8 @@ def recipes(command: Recipes) -> int:
     if command.name is not None:
         print(find_recipe(command.name).read_text(encoding="utf-8"), end="")
         return 0
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in RECIPE_COLUMNS:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left")
+    columns = (Column(x, justify="right" if x in _NUMBERS else "left") for x in RECIPE_COLUMNS)
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in recipe_rows():
         table.add_row(*row)
     out = Screen("listing").out
@@ -123,17 +122,7 @@ def recipe_rows() -> list[tuple[str, ...]]:
         about = recipe["about"]
         known = about["hours_are"].startswith(("published", "measured"))
         hours = f"{'' if known else '~'}{about['estimated_hours']:g}"
-        top1 = about.get("expected_top1")
-        rows.append(
-            (
-                name,
-                about["data"],
-                recipe["preset"],
-                f"{recipe['epochs']:,}",
-                f"{recipe['batch_size']:,}",
-                about["hardware"],
-                hours,
-                "" if top1 is None else f"{top1:.1f} %",
-            )
-        )
+        top1 = f"{about['expected_top1']:.1f} %" if "expected_top1" in about else ""
+        size = recipe["preset"], f"{recipe['epochs']:,}", f"{recipe['batch_size']:,}"
+        rows.append((name, about["data"], *size, about["hardware"], hours, top1))
     return rows

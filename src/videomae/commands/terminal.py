@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from rich.bar import Bar
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from videomae.errors import complain
@@ -102,17 +96,16 @@ def report(
     failed = 0
     with Screen(what, len(files), as_json=as_json) as screen:
         for done, (path, result) in enumerate(zip(files, results, strict=True), start=1):
-            line: dict[str, Any] = {"path": str(path)}
-            rows: Sequence[tuple[str | Bar, ...]] = ()
             if isinstance(result, BadVideo):
                 failed += 1
-                line["error"] = result.reason
+                shown: Shown = ({"error": result.reason}, ())
                 screen.complain(result.reason)
             else:
-                record, rows = show(result)
-                line |= record
+                shown = show(result)
+            record, rows = shown
             if as_json:
                 # The only values that are not of JSON are arrays.
+                line = {"path": str(path), **record}
                 text = json.dumps(line, ensure_ascii=False, default=lambda array: array.tolist())
                 print(text, flush=True)
             elif rows:
@@ -141,9 +134,7 @@ def aligned(
     rows: Iterable[tuple[str, str]], *, justify: Literal["left", "right"] = "left"
 ) -> Table:
     """Names, and beside them their values."""
-    table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_column()
-    table.add_column(justify=justify)
+    table = Table.grid("", Column(justify=justify), padding=(0, 3, 0, 0))
     for row in rows:
         table.add_row(*row)
     return table
