@@ -179,9 +179,8 @@ def end_to_end(session: Session) -> Iterator[Case]:
     model.save_pretrained(folder)
     ours = partial(classify, model=model.to(session.dtype), engine="torch")
     yield Case("one file, the model loaded", {"videomae torch": ours}, (film,))
-    words = ("-m", "videomae", "classify", "--model", folder, "--json", "--engine", "torch")
-    words += ("--device", "cpu", "--dtype", session.asked.dtype)
-    ways = {"videomae torch": partial(run_python, *words)}
+    words = f"-m videomae classify --json --engine torch --device cpu --dtype {session.asked.dtype}"
+    ways = {"videomae torch": partial(run_python, *words.split(), "--model", folder)}
     yield Case("one file, from the start of a process", ways, (film,))
     motion = MotionSettings(session.folder / "short", clips=8, size=256, num_frames=48, workers=1)
     paths = list(itertools.islice(itertools.cycle(render_dataset(motion)), session.asked.files))
