@@ -3,6 +3,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,24 @@ def test_a_model_of_other_channels_trains_on_them(videos_dir: Path) -> None:
     assert bool((four.train_clips(0, 0)[:, :, 3] == 255).all())
     with pytest.raises(ConfigError, match="frames have 3 channels and the model takes 2"):
         source_of(videos, CONFIG.copy(num_channels=2)).train_clips(0, 0)
+
+
+def test_threads_of_the_loader_compute_alone_and_leave_others_as_they_were(
+    videos_dir: Path,
+) -> None:
+    def seen_by_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    own = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = train_batches(
+            source(videos_dir), Sampler(10, 4), first_step=0, num_steps=2, num_workers=2
+        )
+        next(made)
+        assert torch.get_num_threads() == 2  # of the step
+        made.close()
+        assert seen_by_a_new_thread() == 2
+    finally:
+        torch.set_num_threads(own)

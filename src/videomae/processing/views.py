@@ -174,14 +174,19 @@ def _as_frames(video: Any, num_channels: int) -> Frames:
 
 
 def read_ahead(
-    make: Callable[[Any], Made], items: Iterable[Any], *, num_threads: int, num_ahead: int
+    make: Callable[[Any], Made],
+    items: Iterable[Any],
+    *,
+    num_threads: int,
+    num_ahead: int,
+    begin: Callable[[], object] | None = None,
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
     While the caller works on one result, up to `num_ahead` more are made or wait. What `make`
-    raises is raised in the place of its result.
+    raises is raised in the place of its result. Each thread calls `begin` first.
     """
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="videomae-ahead")
+    pool = ThreadPoolExecutor(num_threads, "videomae-ahead", initializer=begin)
     pending: deque[Future[Made]] = deque()
     try:
         for item in items:
