@@ -316,7 +316,7 @@ def split_named(name: str) -> str | None:
     ('val', 'val', None)
     """
     words = set(re.findall(r"[a-z]+", name.lower()))
-    return next((split for split, spellings in _SPLITS.items() if words & spellings), None)
+    return next((split for split, names in _SPLITS.items() if words & names), None)
 
 
 def read_names(path: Path) -> list[str]:
