@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.text import Text
 
 from made_videos import encode
 from videomae.commands import cli
@@ -201,6 +202,18 @@ def test_the_command_lists_them_and_prints_one(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == find_recipe("ssv2-base-finetune").read_text()
     assert cli.main(["recipes", "ssv2-base-finetuned"]) == 1
     assert "did you mean 'ssv2-base-finetune'?" in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert cli.main(["recipes"]) == 0
+    out = Text.from_ansi(capsys.readouterr().out).plain
+    assert max(map(len, out.splitlines())) <= 72
+    assert all(name in out for name in NAMES)
+    assert "top-1" in out
 
 
 # That they run: on videos as small as can be, in the layout that each data set is published in

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,34 @@ from videomae.errors import ConfigError
 from videomae.hub import atomic_path
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
+
+# What transformers' TrainingArguments and the original scripts call our settings.
+ELSEWHERE = {
+    "clip_gradient": "clip_grad",
+    "cutmix": "cutmix_alpha",
+    "data_path": "data",
+    "dataset": "data",
+    "drop_path": "drop_path_rate",
+    "gradient_accumulation_steps": "accumulate",
+    "gradient_checkpointing": "activation_checkpointing",
+    "input_size": "image_size",
+    "learning_rate": "lr",
+    "mask_type": "mask",
+    "max_grad_norm": "clip_grad",
+    "mixup": "mixup_alpha",
+    "model_ema_decay": "ema_decay",
+    "num_epochs": "epochs",
+    "num_sample": "num_repeats",
+    "num_train_epochs": "epochs",
+    "output_dir": "output",
+    "per_device_train_batch_size": "batch_size",
+    "reprob": "erase_prob",
+    "sampling_rate": "frame_stride",
+    "save_steps": "save_every_steps",
+    "smoothing": "label_smoothing",
+    "update_freq": "accumulate",
+    "warmup_ratio": "warmup_epochs",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,15 @@ def _parts(kind: Any) -> Iterator[Any]:
 Settings = TypeVar("Settings", bound=Checked)
 
 
+def nearest_setting(
+    name: str, known: Collection[str], *, written: Callable[[str], str] = repr
+) -> str:
+    """`; did you mean 'lr'?` for learning_rate: the setting that means this, or of a near name."""
+    name = name.replace("-", "_")
+    near = [ELSEWHERE[name]] if ELSEWHERE.get(name) in known else get_close_matches(name, known, 1)
+    return f"; did you mean {written(near[0])}?" if near else ""
+
+
 def recipe_names() -> list[str]:
     """The recipes that come with the package: `["hmdb51-base-finetune", ...]`."""
     return sorted(path.stem for path in RECIPES_DIR.glob("*.toml"))
@@ -115,7 +153,7 @@ def load_recipe(name: Path | str, kind: type[Settings]) -> Settings:
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(
-                f"recipe {name}: {kind.__name__} has no key {key!r}{nearest(key, fields)}"
+                f"recipe {name}: {kind.__name__} has no key {key!r}{nearest_setting(key, fields)}"
             )
         values[key] = _from_toml(value, fields[key], f"recipe {name}: {key}")
     return kind(**values)

@@ -176,7 +176,7 @@ class PretrainSettings(TrainSettings):
     decoder_width: int | None = None
     """Features of a decoder token, 64 a head; by default the preset's."""
     norm_pix_loss: bool = True
-    """Predict each tubelet's pattern, without its mean and contrast."""
+    """Predict tubelets less their mean, over their deviation; --no-norm-pix-loss: plain pixels."""
     draw_every_epochs: Count = 10
     """Epochs from one picture of reconstructions to the next."""
     keep_every_epochs: Annotated[int, Limits(0)] = 0

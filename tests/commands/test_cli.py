@@ -413,16 +413,62 @@ def test_help_names_every_command(run: Run) -> None:
     assert run() == (0, out, "")
 
 
+def test_help_is_one_screen(run: Run) -> None:
+    out = run("-h")[1].splitlines()
+    assert len(out) < 40
+    assert max(map(len, out)) <= 100
+    assert "--version" in out[-1]
+
+
+def test_the_shells_complete_the_commands(run: Run) -> None:
+    code, out, err = run("--tyro-print-completion", "bash")
+    assert (code or 0, err) == (0, "")
+    assert "linear-probe" in out
+
+
 def test_version(run: Run) -> None:
     assert run("--version") == (0, f"videomae {videomae.__version__}\n", "")
 
 
 def test_wrong_usage_is_2(run: Run, place: Path) -> None:
-    assert run("clasify", "x")[0] == 2
-    assert run("classify", "x", "--modle", "y")[0] == 2
+    expected = (
+        "there is no command 'clasify'; did you mean 'classify'?; `videomae --help` lists them"
+    )
+    assert run("clasify", "x") == (2, "", f"videomae: {expected}\n")
+    for wrong, right in {"modle": "model", "sampling-rate": "frame-stride"}.items():
+        expected = f"classify has no option --{wrong}; did you mean --{right}?; `videomae classify"
+        code, out, err = run("classify", "x", f"--{wrong}", "y")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"videomae: {expected}")
+    assert (
+        "pretrain has no option --learning-rate; did you mean --lr?"
+        in run(*("pretrain", "--learning-rate=1"))[2]
+    )
+    assert "motion has no place for 'b'" in run("motion", place / "a", "b")[2]
     assert run("classify", "x", "--dtype", "float17")[0] == 2
     assert run("convert", place / "classifier")[0] == 2
     assert run("classify") == (2, "", "videomae classify: name at least one video\n")
+
+
+def test_errors_name_the_flags_as_they_are_typed(run: Run, place: Path) -> None:
+    code, _, err = run("classify", found(place)[0], "--model", place / "classifier", "--top-k", 0)
+    assert code == 1
+    assert "--top-k=0" in err
+    text = "recipe r: mask_ratio=2 must lie in 0 to 1"
+    assert cli.as_typed(text, ["mask_ratio"]) == text
+    assert cli.as_typed("data/lr=1/x: lr=1, min_lr=2", ["lr", "min_lr"]) == (
+        "data/lr=1/x: --lr=1, --min-lr=2"
+    )
+
+
+def test_the_shipped_classifier_warns_of_videos_unlike_its_own(run: Run, tmp_path: Path) -> None:
+    for size, warned in ((64, False), (48, True)):
+        path = tmp_path / f"{size}.mp4"
+        write_video(path, render_clip("sway", seed=1, size=size, num_frames=32), fps=16)
+        code, _, err = run("classify", path)
+        assert code == 0
+        assert ("motion-tiny knows nothing but rendered clips" in err) == warned
+        assert ("48 x 48" in err) == warned
 
 
 def test_errors_are_one_line_without_a_traceback(run: Run, place: Path) -> None:

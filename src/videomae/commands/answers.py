@@ -11,10 +11,13 @@ import numpy as np
 
 from videomae.commands.flags import Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
-from videomae.errors import ConfigError, complain
-from videomae.hub import atomic_path
+from videomae.errors import ConfigError, VideoError, complain
+from videomae.hub import atomic_path, resolve_shipped
 from videomae.inference import predict
 from videomae.inference.predict import Classification, Embedding, Reconstruction
+from videomae.video.reader import probe
+
+RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 
 def classify(command: Classify) -> int:
@@ -31,6 +34,7 @@ def classify(command: Classify) -> int:
         scores = [round(score, 6) for score in result.scores]
         return {"labels": result.labels, "scores": scores}, rows
 
+    _warn_if_unlike_rendered(command.model, files[0])
     results = predict.classify(iter(files), **_options(command))
     return report(results, files, "classifying", show, widths=(14, 6), as_json=command.json)
 
@@ -92,6 +96,22 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
     Embed: embed,
     Reconstruct: reconstruct,
 }
+
+
+def _warn_if_unlike_rendered(model: str, path: Path) -> None:
+    """Warn where a model that comes with the package, and knows rendered clips, gets another."""
+    if resolve_shipped(model) is None:
+        return
+    try:
+        info = probe(path)
+    except VideoError:
+        return  # reported with its reason when its turn comes
+    if (info.width, info.height) != RENDERED_SIZE:
+        complain(
+            f"warning: {model} knows nothing but rendered clips of 64 x 64 pixels, and {path} has "
+            f"{info.width} x {info.height}: its labels mean nothing there; name a model that was "
+            "trained on such videos, as in --model MCG-NJU/videomae-base-finetuned-kinetics"
+        )
 
 
 def _options(command: ModelCommand) -> dict[str, Any]:

@@ -7,9 +7,10 @@ that `videomae --help` answers at once.
 import argparse
 import gc
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Union
 
@@ -19,7 +20,7 @@ from tyro import conf
 from videomae.commands import flags
 from videomae.config import nearest
 from videomae.errors import ConfigError, VideoMAEError, complain
-from videomae.recipe import load_recipe
+from videomae.recipe import load_recipe, nearest_setting
 from videomae.version import __version__
 
 
@@ -29,10 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"videomae {__version__}")
         return 0
+    if arguments in ([], ["--help"], ["-h"]):
+        print(overview())
+        return 0
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            code = run(parse(arguments or ["--help"]))
+            code = run(parse(arguments))
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -42,7 +46,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return complain("interrupted", code=130)
         except (VideoMAEError, OSError) as error:
-            return complain(str(error))
+            return complain(as_typed(str(error), options_of(arguments[0])))
+
+
+def overview() -> str:
+    """The text of `videomae --help`: the commands in groups, a line each."""
+    width = max(map(len, flags.COMMANDS))
+    lines = [f"videomae {__version__}: masked autoencoders for video", ""]
+    for title, commands in flags.GROUPS.items():
+        lines += [f"{title}:"]
+        lines += [f"  {name:{width}}  {kind.__doc__}" for name, kind in commands.items()]
+        lines += [""]
+    lines += ["videomae COMMAND --help lists the options of a command; --version the version."]
+    return "\n".join(lines)
+
+
+def options_of(command: str) -> set[str]:
+    """The names of a command's options, as its class writes them: {"mask_ratio", ...}."""
+    kind: Any = flags.COMMANDS.get(command)
+    if kind is None:
+        return set()
+    names = {each.name for each in fields(kind)}
+    if issubclass(kind, flags.RecipeCommand):
+        names |= {each.name for each in fields(kind().settings)}
+    return names
+
+
+def as_typed(text: str, options: Iterable[str]) -> str:
+    """An error with its settings as they are typed: mask_ratio=2 is --mask-ratio=2.
+
+    Settings in a recipe are typed as they are.
+    """
+    if text.startswith("recipe ") or not options:
+        return text
+    names = "|".join(sorted(options, key=len, reverse=True))
+    setting = re.compile(rf"(?<![-\w./])({names})(?==)")
+    return setting.sub(lambda found: flag(found[1]), text)
+
+
+def flag(name: str) -> str:
+    """A setting as it is typed: mask_ratio is --mask-ratio."""
+    return "--" + name.replace("_", "-")
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -53,27 +97,41 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def parse(arguments: list[str]) -> Any:
     """The chosen command as an instance of its class; SystemExit for --help and wrong usage."""
     options: dict[str, Any] = {"config": (conf.OmitSubcommandPrefixes, conf.FlagCreatePairsOff)}
-    kind: Any = flags.COMMANDS.get(arguments[0])
-    if kind is None:
-        every: Any = Union[  # noqa: UP007
-            tuple(Annotated[each, conf.subcommand(name)] for name, each in flags.COMMANDS.items())
-        ]
-        about = f"videomae {__version__}: masked autoencoders for video. `videomae COMMAND --help`"
-        return tyro.cli(every, prog="videomae", description=about, args=arguments, **options)
-    program = f"videomae {arguments[0]}"
+    name, *rest = arguments
+    if name.startswith("--tyro-"):  # tyro's own: --tyro-print-completion bash
+        return tyro.cli(_every_command(), prog="videomae", args=arguments, **options)
+    if name not in flags.COMMANDS:
+        hint = nearest(name, flags.COMMANDS)
+        text = f"there is no command {name!r}{hint}; `videomae --help` lists them"
+        raise SystemExit(complain(text, code=2))
+    kind: Any = flags.COMMANDS[name]
+    program, known = f"videomae {name}", options_of(name)
     if issubclass(kind, flags.RecipeCommand):
-        settings = type(kind().settings)
-        arguments = _as_flags(arguments, {each.name for each in fields(settings)} | {"recipe"})
+        rest = _as_flags(rest, known)
         # The recipe must be known before the other flags have their defaults.
         finder = argparse.ArgumentParser(program, add_help=False, allow_abbrev=False)
         finder.add_argument("--recipe")
-        if recipe := finder.parse_known_args(arguments[1:])[0].recipe:
-            options["default"] = kind(recipe=recipe, settings=load_recipe(recipe, settings))
-    command: Any = tyro.cli(kind, prog=program, args=arguments[1:], **options)
+        if recipe := finder.parse_known_args(rest)[0].recipe:
+            settings = load_recipe(recipe, type(kind().settings))
+            options["default"] = kind(recipe=recipe, settings=settings)
+    command, unknown = tyro.cli(kind, prog=program, args=rest, return_unknown_args=True, **options)
+    if unknown:
+        wrong = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
+        what = f"option {wrong}" if wrong.startswith("-") else f"place for {wrong!r}"
+        hint = nearest_setting(wrong.lstrip("-"), known, written=flag) if "-" in wrong[:1] else ""
+        text = f"{name} has no {what}{hint}; `{program} --help` lists its options"
+        raise SystemExit(complain(text, code=2))
     if isinstance(command, flags.VideoCommand) and not command.files:
         print(f"{program}: name at least one video", file=sys.stderr)
         raise SystemExit(2)
     return command
+
+
+def _every_command() -> Any:
+    """All commands as one type, which is what completion of a shell needs."""
+    return Union[  # noqa: UP007
+        tuple(Annotated[each, conf.subcommand(name)] for name, each in flags.COMMANDS.items())
+    ]
 
 
 def _as_flags(arguments: list[str], known: set[str]) -> list[str]:
@@ -85,9 +143,9 @@ def _as_flags(arguments: list[str], known: set[str]) -> list[str]:
             words.append(argument)
             continue
         if name not in known:
-            raise ConfigError(f"there is no setting {name!r}{nearest(name, known)}")
-        switch = {"true": f"--{name}", "false": f"--no-{name}"}.get(value.lower())
-        words.append((switch or f"--{name}={value}").replace("_", "-", name.count("_")))
+            raise ConfigError(f"there is no setting {name!r}{nearest_setting(name, known)}")
+        switch = {"true": flag(name), "false": flag(f"no_{name}")}.get(value.lower())
+        words.append(switch or f"{flag(name)}={value}")
     return words
 
 

@@ -248,19 +248,17 @@ class Recipes:
     """Print this one, to be changed: `videomae recipes motion-tiny-pretrain > mine.toml`."""
 
 
-COMMANDS: dict[str, type] = {
-    "classify": Classify,
-    "embed": Embed,
-    "reconstruct": Reconstruct,
-    "probe": Probe,
-    "convert": Convert,
-    "prepare": Prepare,
-    "motion": Motion,
-    "demo": Demo,
-    "bench": Bench,
-    "pretrain": Pretrain,
-    "finetune": Finetune,
-    "evaluate": Evaluate,
-    "linear-probe": LinearProbe,
-    "recipes": Recipes,
+# The commands as `videomae --help` groups them.
+GROUPS: dict[str, dict[str, type]] = {
+    "use a model": {"classify": Classify, "embed": Embed, "reconstruct": Reconstruct},
+    "videos and data": {"probe": Probe, "prepare": Prepare, "motion": Motion},
+    "train and measure": {
+        "finetune": Finetune,
+        "pretrain": Pretrain,
+        "evaluate": Evaluate,
+        "linear-probe": LinearProbe,
+        "recipes": Recipes,
+    },
+    "more": {"demo": Demo, "convert": Convert, "bench": Bench},
 }
+COMMANDS = {name: kind for group in GROUPS.values() for name, kind in group.items()}

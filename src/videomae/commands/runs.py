@@ -1,7 +1,7 @@
 """The commands that train and measure models, and the recipes they go by."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
@@ -92,14 +92,23 @@ def recipes(command: Recipes) -> int:
     if command.name is not None:
         print(find_recipe(command.name).read_text(encoding="utf-8"), end="")
         return 0
-    columns = (Column(x, justify="right" if x in _NUMBERS else "left") for x in RECIPE_COLUMNS)
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for row in recipe_rows():
-        table.add_row(*row)
-    out = Screen("listing").out
-    out.width = 1000  # a narrow terminal breaks the ends of rows, never the names to be copied
-    out.print(table)
+    out, rows = Screen("listing").out, recipe_rows()
+    room, out.width = out.width, 1000  # the names are to be copied, so none is ever cut
+    shown = list(RECIPE_COLUMNS)
+    for least_missed in ("hardware", "data", "batch", "epochs"):
+        if out.measure(_recipe_table(rows, shown)).maximum <= room:
+            break
+        shown.remove(least_missed)
+    out.print(_recipe_table(rows, shown))
     return 0
+
+
+def _recipe_table(rows: Sequence[tuple[str, ...]], shown: Sequence[str]) -> Table:
+    columns = (Column(x, justify="right" if x in _NUMBERS else "left") for x in shown)
+    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*(row[RECIPE_COLUMNS.index(name)] for name in shown))
+    return table
 
 
 FUNCTIONS: dict[type, Callable[[Any], int]] = {
