@@ -285,3 +285,17 @@ PUBLISHED_FIELDS = [
     *("decoder_num_attention_heads", "decoder_hidden_size", "decoder_num_hidden_layers"),
     *("decoder_intermediate_size", "problem_type"),
 ]
+
+
+def test_a_config_of_transformers_is_converted_and_ours_left_as_it_is() -> None:
+    theirs = transformers.VideoMAEConfig(
+        image_size=32, num_labels=5, dtype="float16", attn_implementation="eager"
+    )
+    config = VideoMAEConfig.convert(theirs)
+    assert (config.image_size, config.num_labels, config.dtype) == (32, 5, "float16")
+    assert config.attn_implementation == "eager"
+    assert VideoMAEConfig.convert(transformers.VideoMAEConfig()).attn_implementation == "auto"
+    assert VideoMAEConfig.convert(config) is config
+    for given, name in ((transformers.ViTConfig(), "vit"), ({"image_size": 32}, "dict")):
+        with pytest.raises(ConfigError, match=f"config is a '{name}', expected a VideoMAEConfig"):
+            VideoMAEConfig.convert(given)

@@ -262,6 +262,25 @@ class VideoMAEConfig:
         others = {key: values.pop(key) for key in list(values) if key not in known}
         return cls(**values, extra={**extra, **others})
 
+    @classmethod
+    def convert(cls, config: Any) -> Self:
+        """`config` as it is, or the same made of a VideoMAE config of transformers.
+
+        Raises ConfigError for anything else.
+        """
+        if isinstance(config, cls):
+            return config
+        if getattr(config, "model_type", None) != cls.model_type or not hasattr(config, "to_dict"):
+            what = getattr(config, "model_type", None) or type(config).__name__
+            raise ConfigError(
+                f"config is a {what!r}, expected a VideoMAEConfig of videomae or transformers; "
+                "make one with VideoMAEConfig.from_pretrained(folder) or .from_dict(values)"
+            )
+        # to_dict leaves out how attention is to be computed.
+        return cls.from_dict(
+            {**config.to_dict(), "attn_implementation": config._attn_implementation}
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as config.json holds them: plain values, `model_type` and labels included."""
         values = {

@@ -649,6 +649,21 @@ def test_a_config_can_be_given_as_object_file_or_folder(
     assert model.config is not config
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_config_of_transformers_describes_a_model_or_a_file(kind: Any, tmp_path: Path) -> None:
+    theirs = randomise(KINDS[kind](transformers.VideoMAEConfig(**SIZES, num_labels=3)))
+    model = kind(theirs.config)
+    model.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(run(model.eval()), run(theirs), atol=1e-5, rtol=0)
+    assert isinstance(model.config, VideoMAEConfig)
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    again = kind.from_pretrained(tmp_path / "model.safetensors", config=theirs.config)
+    assert_same_parameters(model, again)
+    with pytest.raises(ConfigError, match="config is a 'vit', expected a VideoMAEConfig"):
+        kind(transformers.ViTConfig())
+
+
 def test_shipped_names_are_found(
     classifier_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -163,15 +163,15 @@ class VideoMAEDecoder(nn.Module):
 
 
 class VideoMAEPreTrainedModel(PretrainedModel):
-    """Base of the three public models, each of which is made of a config."""
+    """Base of the three public models, each made of a config, ours or that of transformers."""
 
     config_class = VideoMAEConfig
     main_input_name = "pixel_values"
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        check_implementation(config.attn_implementation)
-        self.config = config
+        self.config = VideoMAEConfig.convert(config)
+        check_implementation(self.config.attn_implementation)
 
     def set_attn_implementation(self, implementation: str) -> None:
         """Change how attention is computed: auto, eager, sdpa or flash_attention_2."""
@@ -194,6 +194,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.embeddings = VideoMAEEmbeddings(config)
         self.encoder = VideoMAEEncoder(config)
         norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -263,6 +264,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.videomae = VideoMAEModel(config)
         dim = config.decoder_hidden_size
         self.encoder_to_decoder = nn.Linear(config.hidden_size, dim, bias=False)
@@ -350,6 +352,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.num_labels = config.num_labels
         self.videomae = VideoMAEModel(config)
         dim, num_labels = config.hidden_size, config.num_labels

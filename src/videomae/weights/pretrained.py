@@ -1,6 +1,7 @@
 """From checkpoint to model and back: which config, which tensors, and a strict report of both."""
 
 import dataclasses
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -66,7 +67,8 @@ class PretrainedModel(nn.Module):
         Args:
             id_or_path: "MCG-NJU/videomae-base", "runs/mine", "motion-tiny", "vit_b_ssv2.pth", ...
                 or a Checkpoint that was read already.
-            config: describes the checkpoint, in place of its config.json; a config or its file.
+            config: describes the checkpoint, in place of its config.json; a config, of transformers
+                as well, or its file.
             dtype: torch.float16, "float16", ...; "auto" takes config.json's or the file's own.
                 By default config.json's, else float32. `torch_dtype` is its older name.
             device_map: one device, such as "cpu" or "cuda:0".
@@ -104,8 +106,9 @@ class PretrainedModel(nn.Module):
         where = hub.HubArguments(
             revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        if config is not None and not isinstance(config, VideoMAEConfig):
+        if isinstance(config, str | os.PathLike):
             config = VideoMAEConfig.from_pretrained(config, **where)
+        config = None if config is None else VideoMAEConfig.convert(config)
         checkpoint = id_or_path
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = read_checkpoint(checkpoint, use_safetensors=use_safetensors, **where)
