@@ -4,6 +4,7 @@ Flags, recipe keys and help texts all come from these fields. A run writes its r
 `settings.toml`, which is itself a recipe.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -325,6 +326,9 @@ class PrepareSettings(Checked):
     """Leave out shorter videos."""
     val_share: float = 0.0
     """Make this share of the training videos val, where there is no val or test."""
+    group: str | None = None
+    """Keep videos of one group in one split. folder: their folder; column:NAME of the list;
+    pattern:REGEX, by what it finds in the path."""
     resize_short: Annotated[int, Limits(16)] | None = None
     """Re-encode the videos with this short side in pixels, quick to read from any frame."""
     keyframe_distance: int = 16
@@ -346,6 +350,15 @@ class PrepareSettings(Checked):
             raise ConfigError(f"fold={self.fold} is unknown; UCF101 and HMDB51 have 1, 2 and 3")
         if not 0 <= self.val_share < 1:
             raise ConfigError(f"val_share={self.val_share} must be at least 0 and below 1")
+        kind, _, text = (self.group or "folder").partition(":")
+        if kind not in ("folder", "column", "pattern") or (kind == "folder") == bool(text):
+            raise ConfigError(
+                f"group={self.group!r} is unknown; expected folder, column:NAME or pattern:REGEX"
+            )
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ConfigError(f"group={self.group!r}: no regular expression: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Video:
     address. label: the name of the class, several names with | between them, a number to be
     predicted, or "" where nothing is known. split: train, val or test. start_seconds, end_seconds:
     the part of a video file that counts. first_frame, num_frames: the part of a folder of frames,
-    its frames counted from 0.
+    its frames counted from 0. group: the animal, person or camera, whose videos stay in one split.
     """
 
     path: str
@@ -62,6 +62,7 @@ class Video:
     num_frames: int | None = None
     offset: int | None = None
     num_bytes: int | None = None
+    group: str = ""
 
     @property
     def is_remote(self) -> bool:
@@ -232,8 +233,10 @@ def _videos_in(folder: Path, split: str | None) -> list[Video]:
     ]
 
 
-def read_manifest(path: Path | str) -> Videos:
+def read_manifest(path: Path | str, *, group: str = "group") -> Videos:
     """Every row of a manifest, its relative paths resolved, with the classes of labels.txt.
+
+    `group` is the column that groups are taken from, where there is one of that name.
 
     Raises ConfigError with the line number for a row that cannot be understood.
     """
@@ -242,7 +245,7 @@ def read_manifest(path: Path | str) -> Videos:
         # Names of files may hold any bytes, which are not always UTF-8.
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            items = tuple(_row(row, path, reader.line_num) for row in reader)
+            items = tuple(_row(row, path, reader.line_num, group) for row in reader)
     except (OSError, csv.Error) as error:
         raise ConfigError(f"manifest {path} cannot be read: {error}") from error
     if not items:
@@ -260,7 +263,7 @@ def read_manifest(path: Path | str) -> Videos:
     return Videos(items, tuple(classes))
 
 
-def _row(row: dict[str, Any], path: Path, line: int) -> Video:
+def _row(row: dict[str, Any], path: Path, line: int, group: str) -> Video:
     if None in row or not row.get("path"):
         raise ConfigError(
             f"manifest {path}, line {line}: expected a path and the columns of the first line, "
@@ -281,7 +284,7 @@ def _row(row: dict[str, Any], path: Path, line: int) -> Video:
     place = values["path"]
     if not is_address(place) and not Path(place).is_absolute():
         values["path"] = str(path.parent / place)
-    return Video(**values)
+    return Video(**values, group=row.get(group) or "")
 
 
 def write_manifest(folder: Path, videos: Videos) -> Path:
@@ -299,14 +302,13 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
             "each once"
         )
     folder = Path(folder)
-    numbers = [n for n in _NUMBERS if any(getattr(item, n) is not None for item in videos.items)]
+    used = [n for n in _NUMBERS if any(getattr(item, n) is not None for item in videos.items)]
+    used += ["group"] * any(item.group for item in videos.items)
     with (
         atomic_path(folder / MANIFEST_NAME) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(
-            file, [*_TEXTS, *numbers], extrasaction="ignore", lineterminator="\n"
-        )
+        writer = csv.DictWriter(file, [*_TEXTS, *used], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for item in videos.items:
             place = item.path

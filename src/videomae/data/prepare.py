@@ -6,9 +6,8 @@ DIR/done.jsonl                the journal, so that interrupted work goes on
 DIR/videos/ DIR/shards/       videos made small, and tar files, if asked for
 """
 
-import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -25,6 +24,7 @@ from videomae.data.checking import (
     find_files,
     stamp_of,
 )
+from videomae.data.groups import split_off
 from videomae.data.lists import Listed
 from videomae.data.manifest import (
     MANIFEST_NAME,
@@ -116,36 +116,6 @@ def _claim(source: Path, output: Path) -> None:
             f"{output} holds a manifest of {made_of or 'another source'}, not of {source}; name "
             "another folder, or remove this one"
         )
-
-
-def split_off(rows: list[Listed], share: float) -> list[Listed]:
-    """Call a share of each class's training videos val, where there is nothing else to test on.
-
-    Which ones follows from their names below the folder that all share, so that it is the same on
-    each machine. What has the same content stays together, as do the parts of one video.
-    """
-    if not share or any(row.split != "train" for row in rows):
-        return rows
-    top = common_folder([row.path for row in rows if not row.is_remote])
-
-    def rank(group: list[Listed]) -> str:
-        paths = (row.path if row.is_remote else os.path.relpath(row.path, top) for row in group)
-        names = (f"{path} {row.offset}" for path, row in zip(paths, group, strict=True))
-        return min(hashlib.sha256(name.encode(errors="replace")).hexdigest() for name in names)
-
-    groups: dict[str, list[Listed]] = defaultdict(list)
-    for row in rows:
-        groups[row.content or row.path].append(row)
-    classes: dict[str, list[list[Listed]]] = defaultdict(list)
-    for group in groups.values():
-        classes[group[0].label].append(group)
-    chosen = {
-        row
-        for of_class in classes.values()
-        for group in sorted(of_class, key=rank)[: round(share * len(of_class))]
-        for row in group
-    }
-    return [replace(row, split="val") if row in chosen else row for row in rows]
 
 
 def _resized(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from videomae.data.groups import with_groups
 from videomae.data.lists import (
     Line,
     Listed,
@@ -60,11 +61,17 @@ def read_source(settings: PrepareSettings) -> Listing:
         raise ConfigError(f"--root {root} is not a folder")
     layout = guess_layout(source) if settings.layout == "auto" else settings.layout
     names = read_names(settings.labels) if settings.labels else None
+    if _group_column(settings) and layout not in ("manifest", "kinetics"):
+        raise ConfigError(
+            f"--group {settings.group}: {source}, read as {layout}, has no named columns; use "
+            "--group pattern:REGEX, or write a manifest with the columns path, label and group"
+        )
     if layout == "manifest":
         path = source if source.is_file() else source / MANIFEST_NAME
-        videos = read_manifest(path.absolute())
+        videos = read_manifest(path.absolute(), group=_group_column(settings) or "group")
         rows = enumerate(videos.items, start=1)
         items = [Listed(**vars(row), origin=f"{path.name}, row {number}") for number, row in rows]
+        items = with_groups(items, settings.group, root)
         return Listing(layout, items, videos.classes, root)
     if layout in _READERS:
         items = _READERS[layout](settings)
@@ -75,6 +82,7 @@ def read_source(settings: PrepareSettings) -> Listing:
     # Only lists and shards have numbers for labels: a class folder called 7 is not class number 7.
     by_number = layout == "shards" or layout not in _READERS
     items, classes = named(items, names or _names_beside(folder, layout), by_number=by_number)
+    items = with_groups(items, settings.group, root)
     return Listing(layout, items, classes, root)
 
 
@@ -141,6 +149,11 @@ def _split_of(path: Path, split: str | None) -> str:
     return split or split_named(path.stem) or "train"
 
 
+def _group_column(settings: PrepareSettings) -> str | None:
+    kind, _, name = (settings.group or "").partition(":")
+    return name if kind == "column" else None
+
+
 def _names_beside(folder: Path, layout: str) -> list[str] | None:
     """The names of class numbers that lie with a data set, where they do."""
     of_ssv2 = [path for path in folder.glob("*.json") if "labels" in path.stem]
@@ -201,7 +214,8 @@ def list_kinetics(settings: PrepareSettings) -> list[Listed]:
                 name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
             split = settings.split or split_named(row.get("split") or "") or _split_of(path, None)
             label = row.get("label") or ""
-            items.append(Listed(name, label, split, by_name=True, origin=origin))
+            group = row.get(_group_column(settings) or "") or ""
+            items.append(Listed(name, label, split, by_name=True, origin=origin, group=group))
     return items
 
 

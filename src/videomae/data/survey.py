@@ -66,6 +66,14 @@ class Survey:
                     found[name][row.split] += 1
         return {name: {split: each[split] for split in self.splits} for name, each in found.items()}
 
+    def groups(self) -> dict[str, dict[str, int]]:
+        """How many videos each group has in each split that has any, by the group's name."""
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in self.usable:
+            if row.group:
+                found[row.group][row.split] += 1
+        return {name: dict(found[name]) for name in sorted(found)}
+
     def duplicates(self) -> tuple[list[list[Listed]], list[list[Listed]]]:
         """Groups of rows of the same content and part: in several splits, and in one."""
         groups: dict[Any, list[Listed]] = defaultdict(list)
@@ -82,8 +90,10 @@ class Survey:
         across, within = self.duplicates()
         splits = ", ".join(sorted({row.split for group in across for row in group}))
         clash = [g for g in [*across, *within] if len({row.label for row in g}) > 1]
-        unseen = [name for name, each in self.counts().items() if not each.get("train", 1)]
-        some = ", ".join(unseen[:_NAMED]) + (" ..." if len(unseen) > _NAMED else "")
+        counts, groups = self.counts(), self.groups()
+        unseen = [name for name, each in counts.items() if not each.get("train", 1)]
+        unheld = [name for name, each in counts.items() if groups and not each.get("val", 1)]
+        leaking = [name for name, each in groups.items() if len(each) > 1]
         found: list[tuple[Sequence[Any], str]] = [
             (
                 across,
@@ -92,7 +102,13 @@ class Survey:
             ),
             (within, f"several times in one split: {_videos(within)}"),
             (clash, f"the same with different labels: {_videos(clash)}"),
-            (unseen, f"classes without videos to train on: {len(unseen)}: {some}"),
+            (leaking, f"groups in several splits: {len(leaking)}: {_some(leaking)}"),
+            (unseen, f"classes without videos to train on: {len(unseen)}: {_some(unseen)}"),
+            (
+                unheld,
+                f"classes without videos in val: {len(unheld)}: {_some(unheld)}; a class of one "
+                "group cannot be split",
+            ),
             (self.short, f"fewer than {SHORT_FRAMES} frames: {_videos(self.short)}"),
             (self.unchecked, f"addresses, not opened: {_videos(self.unchecked)}"),
         ]
@@ -129,6 +145,7 @@ class Survey:
             ("too short", _number(self.too_short)),
             ("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)),
             ("classes", _number(self.listing.classes)),
+            ("groups", self._groups_per_split()),
             ("frames", _spread([row.num_part_frames for row in self.usable if row.info])),
             ("seconds", _spread(seconds) + hours),
             ("fps", _commonest(f"{info.fps:.4g}" for info in infos if info.fps)),
@@ -136,6 +153,10 @@ class Survey:
             ("codecs", _commonest(info.codec for info in infos)),
         ]
         return [(name, text) for name, text in rows if text]
+
+    def _groups_per_split(self) -> str:
+        found = Counter(split for each in self.groups().values() for split in each)
+        return ", ".join(f"{name} {found[name]:,}" for name in self.splits if found[name])
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in full."""
@@ -152,6 +173,7 @@ class Survey:
             "summary": {name: printable(text) for name, text in self.summary()},
             "warnings": list(map(printable, self.warnings())),
             "classes": {printable(name): each for name, each in self.counts().items()},
+            "groups": {printable(name): each for name, each in self.groups().items()},
             "unreadable": [_entry(row, reason=printable(row.reason)) for row in self.unreadable],
             "missing": [
                 {"path": printable(row.path), "split": row.split, "listed_in": row.origin}
@@ -190,6 +212,17 @@ class Survey:
                 for name, each in counts.items()
             ]
             parts += ["## Videos per class", _table(["class", *self.splits], rows)]
+        if groups := self.groups():
+            rows = [
+                (_code(name), *(str(each.get(split, 0)) for split in self.splits))
+                for name, each in list(groups.items())[:_SHOWN]
+            ]
+            more = len(groups) - len(rows)
+            parts += [
+                f"## Videos per group: {len(groups):,}",
+                _table(["group", *self.splits], rows),
+            ]
+            parts += [f"and {more:,} more, see report.json"] * (more > 0)
         return printable("\n\n".join(parts)) + "\n"
 
 
@@ -201,6 +234,10 @@ def _entry(row: Listed, **more: str | int) -> dict[str, Any]:
         "listed_in": printable(row.origin),
         **more,
     }
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
 
 
 def _number(found: Sequence[Any]) -> str:
