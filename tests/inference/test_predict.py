@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,39 @@ def test_bad_videos_raise_or_hold_their_place(
     assert mixed[0].path == bad
     assert str(bad) in mixed[0].reason
     assert predict.classify(bad, model=classifier, on_error="skip") == mixed[0]
+
+
+def test_bytes_and_open_files_are_single_videos(
+    classifier: VideoMAEForVideoClassification,
+    pretrained: VideoMAEForPreTraining,
+    films: list[Path],
+) -> None:
+    expected = predict.classify(films[0], model=classifier)
+    data = films[0].read_bytes()
+    with films[0].open("rb") as file:
+        assert predict.classify(file, model=classifier).path == films[0]
+        several = predict.classify([file, data, {"bytes": data}], model=classifier)
+        for result in (*several, predict.classify(io.BytesIO(data), model=classifier)):
+            np.testing.assert_allclose(result.logits, expected.logits, atol=1e-5)
+    assert predict.embed(data, model=classifier).features.shape == (16,)
+    assert predict.reconstruct(io.BytesIO(data), model=pretrained).path is None
+    skipped = predict.classify(b"no video", model=classifier, on_error="skip")
+    assert skipped == BadVideo(None, skipped.reason)
+    with pytest.raises(VideoError, match="video in memory: cannot be opened"):
+        predict.classify(b"no video", model=classifier)
+
+
+def test_uniform_is_a_stride_and_a_grey_array_a_video(
+    classifier: VideoMAEForVideoClassification, films: list[Path]
+) -> None:
+    spread = predict.classify(films[0], model=classifier, frame_stride=None)
+    named = predict.classify(films[0], model=classifier, frame_stride="uniform")
+    assert np.array_equal(spread.logits, named.logits)
+    with pytest.raises(ConfigError, match="frame_stride='even'; expected a whole number"):
+        predict.classify(films[0], model=classifier, frame_stride="even")  # type: ignore[arg-type]
+    grey = read_frames(films[0], range(16))[..., 0]
+    expected = predict.classify(np.stack([grey] * 3, axis=-1), model=classifier)
+    assert np.array_equal(predict.classify(grey, model=classifier).logits, expected.logits)
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])

@@ -1,5 +1,9 @@
 """Both processors against transformers' torchvision ones: same pixels, files and Auto classes."""
 
+import inspect
+import io
+import json
+import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +23,7 @@ from videomae.processing.processors import (
     VideoMAEFeatureExtractor,
     VideoMAEImageProcessor,
     VideoMAEVideoProcessor,
+    VideoMetadata,
 )
 from videomae.video.reader import read_frames
 from videomae.video.writer import write_video
@@ -184,6 +189,29 @@ def test_grey_is_repeated_as_by_the_video_processor_of_transformers() -> None:
             assert_same(ours(**SMALL)(frames, return_tensors="pt"), expected)
 
 
+@pytest.mark.parametrize("ours", OURS)
+@pytest.mark.parametrize("to_rgb", [True, None])
+def test_a_grey_frame_beside_rgb(ours: type[VideoMAEImageProcessor], to_rgb: bool | None) -> None:
+    rgb, grey = clip(45, 61, 3), clip(45, 61)
+    mixed = [rgb, grey, Image.fromarray(grey), grey[..., None]]
+    result = ours(**SMALL)(mixed, return_tensors="pt", do_convert_rgb=to_rgb)
+    three = [rgb, *[np.repeat(grey[..., None], 3, axis=-1)] * 3]
+    assert torch.equal(result.pixel_values, ours(**SMALL)(three, return_tensors="pt").pixel_values)
+    peer = transformers.VideoMAEImageProcessor(**SMALL, **IMAGENET, do_convert_rgb=True)
+    assert_same(result, peer(mixed, return_tensors="pt"))
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_grey_arrays_are_videos(ours: type[VideoMAEImageProcessor]) -> None:
+    grey = clip(16, 24, 30)
+    expected = ours(**SMALL)(grey[..., None], return_tensors="pt").pixel_values
+    assert expected.shape == (1, 16, 3, 24, 24)
+    assert torch.equal(ours(**SMALL)(grey, return_tensors="pt").pixel_values, expected)
+    for count in (3, 4):
+        with pytest.warns(UserWarning, match=rf"is taken as one frame of {count} channels"):
+            assert ours(**SMALL)(grey[:count], do_convert_rgb=True).pixel_values[0].shape[0] == 1
+
+
 @pytest.mark.parametrize("kind", PAIRS)
 def test_transparent_images_are_laid_on_white(kind: str) -> None:
     rgba = clip(2, 45, 61, 4)
@@ -237,7 +265,7 @@ def test_batch_feature_is_a_dict_with_attributes() -> None:
     assert dict(**batch)["pixel_values"] is batch["pixel_values"] is batch.pixel_values
     assert batch.to("cpu", torch.bfloat16) is batch
     assert batch.pixel_values.dtype == torch.bfloat16
-    with pytest.raises(AttributeError, match="no 'labels' in this batch; it has pixel_values"):
+    with pytest.raises(AttributeError, match="no 'labels' here; there is pixel_values"):
         _ = batch.labels
 
 
@@ -249,6 +277,22 @@ def test_batch_feature_casts_floats_only() -> None:
     assert batch.count.dtype == torch.int64
     assert batch.array.dtype == np.float64
     assert batch.name == "clip"
+
+
+@pytest.mark.parametrize("kind", ["pt", transformers.TensorType.PYTORCH])
+def test_batch_feature_converts_to_tensors(kind: Any) -> None:
+    values = {"pixels": [torch.zeros(3), torch.ones(3)], "labels": [1, 2], "names": ["a", "b"]}
+    batch = BatchFeature(values, tensor_type=kind)
+    assert batch.data is batch
+    assert batch.pixels.tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert batch.labels.dtype == torch.int64
+    assert batch.names == ["a", "b"]
+    assert BatchFeature(values, "np").pixels.shape == (2, 3)
+    kept = BatchFeature(values).convert_to_tensors("pt", skip_tensor_conversion=["pixels"])
+    assert isinstance(kept.pixels, list)
+    assert pickle.loads(pickle.dumps(batch)).labels.tolist() == [1, 2]
+    with pytest.raises(ConfigError, match="tensor_type='tf'; expected 'pt', 'np', or None"):
+        batch.convert_to_tensors("tf")
 
 
 def test_device() -> None:
@@ -266,6 +310,67 @@ def test_inputs_stay_as_they_were() -> None:
     before = frames.copy()
     VideoMAEImageProcessor(do_resize=False, do_center_crop=False)(frames)
     assert np.array_equal(frames, before)
+
+
+# The surface of transformers' classes
+
+# Parts of its machinery that docs/compatibility.md names as missing.
+MISSING = {
+    *("backend", "convert_to_rgb", "fetch_images", "fetch_videos", "pad", "process_image"),
+    *("get_image_processor_dict", "get_video_processor_dict", "register_for_auto_class"),
+    "rescale_and_normalize",
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_nothing_public_is_missing_but_what_is_listed(kind: str) -> None:
+    ours, theirs = (of() for of in PAIRS[kind])
+    absent = {name for name in dir(theirs) if not name.startswith("_")} - set(dir(ours))
+    assert absent <= MISSING
+    listed = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()
+    assert all(f"`{name}`" in listed for name in absent)
+    assert ours.model_input_names == ["pixel_values"]
+    frames = clip(2, 32, 32, 3)
+    for name in theirs.valid_kwargs.__annotations__:
+        assert name in ours.valid_kwargs.__annotations__
+        type(ours)(**{name: getattr(ours, name)})
+        ours(frames, **{name: getattr(ours, name)})
+    for name in ("__call__", "preprocess", "center_crop", "sample_frames"):
+        if hasattr(theirs, name):
+            expected = inspect.signature(getattr(theirs, name)).parameters.values()
+            positional = [each.name for each in expected if each.kind == each.POSITIONAL_OR_KEYWORD]
+            assert list(inspect.signature(getattr(ours, name)).parameters)[:-1] == positional
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_steps_can_be_taken_one_by_one(kind: str) -> None:
+    ours, theirs = (of() for of in PAIRS[kind])
+    size_of = transformers.image_utils.SizeDict
+    images = torch.from_numpy(clip(2, 3, 45, 61))
+    small, large = {"height": 20, "width": 70}, {"shortest_edge": 30}
+    for image in (images, images[0], images[None]):
+        for given in (small, size_of(**small), (20, 70)):
+            expected = theirs.center_crop(image, size_of(**small))
+            assert torch.equal(ours.center_crop(image, given), expected)
+        if ROUNDS_ALIKE:
+            assert torch.equal(ours.resize(image, large), theirs.resize(image, size_of(**large)))
+    array = images.numpy()
+    assert np.array_equal(ours.center_crop(array, small), ours.center_crop(images, small).numpy())
+    pixels = ours.normalize(ours.rescale(images, 1 / 255), 0.5, [0.1, 0.2, 0.3])
+    expected = theirs.normalize(theirs.rescale(images, 1 / 255), 0.5, [0.1, 0.2, 0.3])
+    assert torch.allclose(pixels, expected, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"crop_size=.*; expected an int, "):
+        ours.center_crop(images, {"shortest_edge": 3})
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_tensor_type_and_device_belong_to_the_processor_too(kind: str) -> None:
+    ours = PAIRS[kind][0](**SMALL, return_tensors="np", device="cpu", do_pad=False)
+    assert isinstance(ours(clip(2, 45, 61, 3)).pixel_values, np.ndarray)
+    assert ours(clip(2, 45, 61, 3), return_tensors="pt", device="meta").pixel_values.is_meta
+    stored = json.loads(ours.to_json_string())
+    assert not {"return_tensors", "device", "video_metadata"} & set(stored)
+    assert stored["do_pad"] is False
 
 
 # Settings and inputs
@@ -299,7 +404,7 @@ def test_wrong_videos_are_refused() -> None:
     processor = VideoMAEImageProcessor(**SMALL)
     with pytest.raises(ConfigError, match="a video has no frames; pass at least one"):
         processor([[]])
-    with pytest.raises(ConfigError, match=r"a\.mp4 is a path; VideoMAEVideoProcessor reads files"):
+    with pytest.raises(ConfigError, match=r"a\.mp4 is no frames; VideoMAEVideoProcessor decodes"):
         processor("a.mp4")
     with pytest.raises(ConfigError, match=r"\(2,\) is neither a frame nor a video"):
         processor(np.zeros(2))
@@ -315,7 +420,7 @@ def test_unlike_frames_and_videos_are_refused() -> None:
     )
     with pytest.raises(ConfigError, match=message):
         processor(frames)
-    message = r"videos of this batch come out unlike: \(1, 3, 32, 48\) and \(1, 3, 32, 64\)"
+    message = r"this batch have unlike shapes: \(1, 3, 32, 48\) and \(1, 3, 32, 64\); give videos"
     with pytest.raises(ConfigError, match=message):
         processor([[frame] for frame in frames], return_tensors="pt")
 
@@ -373,6 +478,8 @@ def test_sampling_that_cannot_be_is_refused() -> None:
         processor(frames, fps=2)
     with pytest.raises(ConfigError, match="11 frames were asked for, the video has 10"):
         processor(frames, num_frames=11)
+    nested = [[{"total_num_frames": 10, "fps": 5}], [{"total_num_frames": 10, "fps": 5}]]
+    assert processor([frames, frames], fps=2, video_metadata=nested).pixel_values[1].shape[0] == 4
     with pytest.raises(ConfigError, match="1 videos, 2 video_metadata; give one each"):
         processor(frames, num_frames=4, video_metadata=[{}, {}])
     with pytest.raises(ConfigError, match="video_metadata says 300 frames, 10 were given"):
@@ -385,9 +492,11 @@ def test_video_files_are_decoded(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", clip(12, 48, 64, 3), fps=6)
     processor = VideoMAEVideoProcessor(**SMALL, return_metadata=True)
     batch = processor(path, do_sample_frames=True, num_frames=4, return_tensors="pt")
-    assert batch.video_metadata == [
-        {"total_num_frames": 12, "fps": 6, "frames_indices": [0, 3, 6, 9]}
-    ]
+    (found,) = batch.video_metadata
+    assert (found.total_num_frames, found["fps"], found.duration) == (12, 6, 2)
+    assert (found.height, found.width, found.video_backend) == (48, 64, None)
+    assert found.frames_indices == [0, 3, 6, 9]
+    assert found.timestamps == [0, 0.5, 1, 1.5]
     expected = processor(read_frames(path, [0, 3, 6, 9]), return_tensors="pt")
     assert torch.equal(batch.pixel_values, expected.pixel_values)
     two = processor([str(path), path], do_sample_frames=True, fps=3, return_tensors="pt")
@@ -395,6 +504,32 @@ def test_video_files_are_decoded(tmp_path: Path) -> None:
     assert processor(path).pixel_values[0].shape == (12, 3, 24, 24)
     with pytest.raises(VideoError):
         processor(tmp_path / "absent.mp4")
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        sources = [data, bytearray(data), file, io.BytesIO(data), {"path": None, "bytes": data}]
+        several = processor(sources, do_sample_frames=True, num_frames=4, return_tensors="pt")
+    for pixels in several.pixel_values:
+        assert torch.equal(pixels, batch.pixel_values[0])
+
+
+def test_a_subclass_chooses_its_frames() -> None:
+    class Last(VideoMAEVideoProcessor):
+        def sample_frames(self, metadata: Any, **_: Any) -> Any:
+            return np.array([metadata["total_num_frames"] - 1])
+
+    frames = clip(10, 24, 24, 3)
+    batch = Last(**SMALL, return_metadata=True)(frames, do_sample_frames=True)
+    assert batch.video_metadata[0].frames_indices == [9]
+
+
+def test_frames_are_sampled_by_metadata_alone() -> None:
+    processor = VideoMAEVideoProcessor(num_frames=2)
+    assert processor.sample_frames({"total_num_frames": 10}).tolist() == [0, 5]
+    assert processor.sample_frames({"total_num_frames": 9}, num_frames=3).tolist() == [0, 3, 6]
+    theirs = transformers.video_utils.VideoMetadata(total_num_frames=9, fps=3)
+    assert VideoMAEVideoProcessor().sample_frames(theirs, fps=1).tolist() == [0, 3, 6]
+    with pytest.raises(ConfigError, match="a video of unknown fps has no timestamps"):
+        _ = VideoMetadata(frames_indices=[1]).timestamps
 
 
 # Files, as transformers opens and writes them

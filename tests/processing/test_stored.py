@@ -1,6 +1,8 @@
 """The settings of both processors: their one form, and the files that hold them."""
 
+import copy
 import json
+import pickle
 import re
 import warnings
 from collections.abc import Iterator
@@ -85,6 +87,11 @@ def test_sampling_is_the_video_processors() -> None:
         ("image_mean", "grey", "a number, or one per channel"),
         ("image_std", [0.2, 0.0, 0.2], "a number above 0, or one per channel"),
         ("input_data_format", "HWC", "'channels_first' or 'channels_last'"),
+        ("data_format", "channels_last", "'channels_first', as pixels always are: turn them by"),
+        ("return_tensors", "tf", "'pt', 'np', or None for a list"),
+        ("device", "gpu", "a device of PyTorch, such as 'cuda'"),
+        ("pad_size", {"shortest_edge": 3}, "an int, (height, width), or a dict of height and"),
+        ("image_seq_length", 0, "a whole number above 0"),
         ("num_frames", 0, "a whole number above 0"),
         ("fps", -1, "a number above 0"),
     ],
@@ -105,6 +112,72 @@ def test_settings_survive_saving(ours: type[VideoMAEImageProcessor], tmp_path: P
     assert ours.from_pretrained(str(written)) == processor
     assert ours.from_dict(processor.to_dict()) == processor
     assert ours.from_pretrained(tmp_path / "new", size=7).size == {"shortest_edge": 7}
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_settings_are_json(ours: type[VideoMAEImageProcessor], tmp_path: Path) -> None:
+    processor = ours(size=20, crop_size=(18, 16), image_mean=[0.1, 0.2, 0.3])
+    stored = json.loads(processor.to_json_string())
+    assert stored == processor.to_dict()
+    assert stored["size"] == {"shortest_edge": 20}
+    processor.to_json_file(tmp_path / "own.json")
+    assert ours.from_json_file(tmp_path / "own.json") == processor
+    assert ours.from_pretrained(tmp_path / "own.json") == processor
+
+
+def test_sizes_have_keys_and_attributes() -> None:
+    processor = VideoMAEImageProcessor(size=20, crop_size=(18, 16))
+    assert (processor.crop_size.height, processor.crop_size["width"]) == (18, 16)
+    assert processor.size == {"shortest_edge": 20}
+    assert (processor.size.height, processor.size["width"], "height" in processor.size) == (
+        *(None, None),
+        False,
+    )
+    assert VideoMAEImageProcessor.size.shortest_edge == 224
+    assert {processor.size: 1}[VideoMAEImageProcessor(size=20).size] == 1
+    processor.crop_size.height = 10
+    assert processor.crop_size == {"height": 10, "width": 16}
+    assert VideoMAEImageProcessor().crop_size == {"height": 224, "width": 224}
+    assert copy.deepcopy(processor) == pickle.loads(pickle.dumps(processor)) == processor
+    with pytest.raises(AttributeError, match="no 'heigth' here; there is height, width, short"):
+        _ = processor.size.heigth
+    with pytest.raises(AttributeError, match="no 'heigth' here"):
+        processor.size.heigth = 3
+    with pytest.raises(KeyError):
+        _ = processor.size["heigth"]
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_arguments_of_transformers_that_choose_nothing_here_are_taken(
+    ours: type[VideoMAEImageProcessor], tmp_path: Path
+) -> None:
+    ours(size=20).save_pretrained(tmp_path / "deep" / "er")
+    idle = {"force_download": False, "use_fast": True, "backend": "pil", "trust_remote_code": False}
+    where = {"subfolder": "er", "proxies": None, "revision": "main", "token": None}
+    (tmp_path / "deep" / "config.json").touch()
+    opened = ours.from_pretrained(pretrained_model_name_or_path=tmp_path / "deep", **idle, **where)
+    assert opened.size == {"shortest_edge": 20}
+    opened, unused = ours.from_pretrained(  # type: ignore[misc]
+        tmp_path / "deep" / "er", size=30, foo=1, return_unused_kwargs=True
+    )
+    assert opened.size == {"shortest_edge": 30}
+    assert unused == {"foo": 1}
+
+
+def test_the_file_can_be_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed = []
+
+    def push(folder: Path, repo_id: str, **options: Any) -> str:
+        pushed.append((sorted(path.name for path in Path(folder).iterdir()), repo_id, options))
+        return "url"
+
+    monkeypatch.setattr(hub, "push_folder", push)
+    assert VideoMAEVideoProcessor().push_to_hub("me/mine", private=True) == "url"
+    VideoMAEImageProcessor().save_pretrained(tmp_path / "own", push_to_hub=True)
+    assert pushed == [
+        (["video_preprocessor_config.json"], "me/mine", {"private": True}),
+        (["preprocessor_config.json"], "own", {}),
+    ]
 
 
 def test_either_processor_opens_the_others_file_but_its_own_first(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from transformers.models.videomae.image_processing_videomae import (
 from videomae.errors import ConfigError
 from videomae.processing.transforms import (
     as_tensor,
-    as_videos,
     center_crop,
     check_range,
     output_size,
@@ -35,53 +34,6 @@ def _no_unexpected_warning() -> Iterator[None]:
 
 def image(*shape: int, dtype: str = "uint8") -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, shape).astype(dtype)
-
-
-# as_videos
-
-
-def test_one_video_is_a_list_of_frames_an_array_or_a_path() -> None:
-    frames = image(2, 4, 5, 3)
-    for video in (frames, torch.from_numpy(frames), list(frames), tuple(frames)):
-        (found,) = as_videos(video)
-        assert len(found) == 2
-        assert np.array_equal(np.asarray(found[1]), frames[1])
-    assert as_videos("a.mp4") == ["a.mp4"]
-
-
-def test_one_image_is_a_video_of_one_frame() -> None:
-    for frame in (image(4, 5, 3), image(4, 5), Image.new("L", (5, 4))):
-        ((only,),) = as_videos(frame)
-        assert only is frame
-
-
-def test_several_videos_are_a_list_of_them_or_an_array_of_five_axes() -> None:
-    frames = image(2, 3, 4, 5, 3)
-    for videos in (frames, torch.from_numpy(frames), list(frames), [list(frames[0]), frames[1]]):
-        assert [len(video) for video in as_videos(videos)] == [3, 3]
-    assert as_videos(["a.mp4", frames[0]])[0] == "a.mp4"
-
-
-@pytest.mark.parametrize(
-    ("videos", "got"),
-    [
-        (np.zeros(7), r"ndarray of shape \(7,\)"),
-        (torch.zeros(1, 1, 1, 1, 1, 3), r"Tensor of shape \(1, 1, 1, 1, 1, 3\)"),
-        ([np.zeros((4, 5, 3)), "frame.png"], "frame.png"),
-        ([["a.png", "b.png"]], "a.png"),
-        ([[np.zeros((2, 4, 5, 3))]], r"ndarray of shape \(2, 4, 5, 3\)"),
-        (None, "None"),
-        ([3], "3"),
-    ],
-)
-def test_what_is_no_video_is_refused(videos: object, got: str) -> None:
-    with pytest.raises(ConfigError, match=got + ".* is neither a frame nor a video; expected"):
-        as_videos(videos)
-
-
-def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(ConfigError, match="got an empty list; pass the frames"):
-        as_videos([])
 
 
 # as_tensor

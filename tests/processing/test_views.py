@@ -61,11 +61,30 @@ def test_one_view_is_the_centred_clip_of_the_config() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stride", "expected"), [("config", [2, 4, 6, 8]), (1, [3, 4, 5, 6]), (None, [1, 4, 6, 9])]
+    ("stride", "expected"),
+    [
+        ("config", [2, 4, 6, 8]),
+        (1, [3, 4, 5, 6]),
+        (None, [1, 4, 6, 9]),
+        ("uniform", [1, 4, 6, 9]),
+    ],
 )
 def test_the_stride_can_be_told(stride: views.FrameStride, expected: list[int]) -> None:
     views = make(numbered(11), frame_stride=stride)
     assert views[0, :, 0, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("stride", [0, "even", 1.5, True])
+def test_a_stride_that_cannot_be_is_refused(stride: Any) -> None:
+    with pytest.raises(ConfigError, match=f"frame_stride={stride!r}; expected a whole number of"):
+        ViewMaker(CONFIG, Plain(), frame_stride=stride)
+
+
+def test_grey_arrays_are_read() -> None:
+    grey = numbered(11)[..., 0]
+    for video in (grey, torch.from_numpy(grey), grey[..., None], grey[:, None]):
+        assert torch.equal(make(video)[..., :1, :, :], make(video)[..., 2:, :, :])
+        assert make(video)[0, :, 0, 0, 0].tolist() == [2, 4, 6, 8]
 
 
 def test_views_go_clip_by_clip_and_left_to_right() -> None:
@@ -120,10 +139,10 @@ def test_files_folders_arrays_and_tensors_are_read_alike(tmp_path: Path) -> None
             r"\(4, 8, 8, 3\) and type float32 was given; ",
         ),
         (np.zeros((4, 8, 8, 4), np.uint8), r"\(4, 8, 8, 4\) and type uint8 was given; "),
-        (np.zeros((8, 8, 3), np.uint8), r"must be stacked: np.stack\(frames\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"stack the frames of one video with np.stack\(frames\)"),
         (np.zeros((2, 4, 8, 8, 3), np.uint8), "give several videos as a list"),
-        (torch.zeros(4, 8, 8, dtype=torch.uint8), "must be stacked"),
-        ([1, 2], "a video cannot be a list; expected a path, or an array or tensor of frames"),
+        (torch.zeros(4, 8, 8, dtype=torch.uint8), "four grey frames as video"),
+        ([1, 2], "a video cannot be a list; expected a path, bytes, a file opened in binary mode"),
     ],
 )
 def test_what_is_no_video_is_explained(video: Any, message: str) -> None:

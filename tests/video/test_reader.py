@@ -1,20 +1,23 @@
 """The public face: probe and read."""
 
 import importlib.util
+import io
 import os
 import random
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from made_videos import KINDS, encode, full_decode, make, num_packets, numbers, scene
-from videomae.errors import VideoError
+from videomae.errors import ConfigError, VideoError
 from videomae.processing.sampling import clip_indices
 from videomae.video.limits import VideoInfo, VideoLimits
-from videomae.video.reader import VideoReader, probe, read_frames
+from videomae.video.reader import VideoReader, is_source, probe, read_frames, source_path
 from videomae.video.writer import write_video
 
 
@@ -48,6 +51,70 @@ def test_random_frames_equal_those_of_a_full_decode(kind: str, tmp_path: Path) -
             np.testing.assert_array_equal(reader.read(indices), expected[indices])
     for indices in random_index_sets(len(expected), seed=1, count=3):
         np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
+
+
+def test_bytes_and_open_files_are_read_like_the_file(mp4: Path, whole: np.ndarray) -> None:
+    data = mp4.read_bytes()
+    at_its_end = io.BytesIO()
+    at_its_end.write(data)
+    with mp4.open("rb") as file:
+        for source in (
+            *(data, bytearray(data), memoryview(data), file, io.BytesIO(data), at_its_end),
+            *({"path": None, "bytes": data}, {"path": str(mp4), "bytes": None}),
+        ):
+            assert is_source(source)
+            assert probe(source).num_frames == len(whole)
+            np.testing.assert_array_equal(read_frames(source, [30, 7]), whole[[30, 7]])
+        assert source_path(file) == source_path(str(mp4)) == source_path({"path": mp4}) == mp4
+    assert source_path(data) is source_path(io.BytesIO(data)) is None
+
+
+def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+    for odd in (3, None, np.zeros((4, 8, 8, 3))):
+        assert not is_source(odd)
+        with pytest.raises(ConfigError, match=f"a video cannot be a {type(odd).__name__}; expect"):
+            VideoReader(odd)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a video was opened as text; open it in binary mode"):
+        probe(io.StringIO("text"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a video cannot be a NoneType"):
+        probe({"path": None, "bytes": None})
+    with pytest.raises(VideoError, match="video in memory: cannot be opened as a video"):
+        probe(b"no video")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with (tmp_path / "bad.mp4").open("rb") as file, pytest.raises(VideoError, match=r"bad\.mp4: "):
+        probe(file)
+
+
+class Decoder:
+    """What is used of a torchcodec VideoDecoder."""
+
+    def __init__(self, frames: np.ndarray, *, channels_last: bool, damaged: bool = False) -> None:
+        tensor = torch.from_numpy(frames)
+        self.frames = tensor if channels_last else tensor.permute(0, 3, 1, 2)
+        self.damaged = damaged
+        self.metadata = SimpleNamespace(average_fps=12, codec="h264")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def get_frames_at(self, indices: list[int]) -> SimpleNamespace:
+        if self.damaged and indices != [0]:
+            raise RuntimeError("Could not decode")
+        return SimpleNamespace(data=self.frames[indices])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_torchcodec_decoder_is_read(whole: np.ndarray, channels_last: bool) -> None:
+    decoder = Decoder(whole, channels_last=channels_last)
+    assert is_source(decoder)
+    assert source_path(decoder) is None
+    np.testing.assert_array_equal(read_frames(decoder, [30, 7, 30]), whole[[30, 7, 30]])
+    info = probe(decoder)
+    assert (info.num_frames, info.height, info.width) == whole.shape[:3]
+    assert (info.fps, info.duration_seconds, info.codec) == (12, len(whole) / 12, "h264")
+    damaged = Decoder(whole, channels_last=channels_last, damaged=True)
+    with pytest.raises(VideoError, match="torchcodec decoder: torchcodec cannot decode it"):
+        read_frames(damaged, [3])
 
 
 @pytest.mark.parametrize("kind", ["b-frames", "vfr-mp4", "late-start", "open-groups", "mpeg4-avi"])

@@ -118,8 +118,6 @@ def _options(command: ModelCommand) -> dict[str, Any]:
     """The arguments of the function of the same name in `videomae.inference.predict`."""
     ours = ("files", "json", "output", "format")
     options = {name: value for name, value in vars(command).items() if name not in ours}
-    if command.frame_stride == "uniform":
-        options["frame_stride"] = None
     # For a person who watches; a program finds nothing but complaints on stderr.
     options["tell"] = complain if sys.stderr.isatty() else None
     return {**options, "on_error": "skip"}

@@ -1,4 +1,4 @@
-"""Videos in, answers out: classify, embed and reconstruct files, frame folders, arrays, tensors.
+"""Videos in, answers out: classify, embed and reconstruct files, bytes, folders, arrays, tensors.
 
 A function takes one video and returns one result, takes a list and returns a list, or takes an
 iterator and returns an iterator that gives each result as soon as it is there.
@@ -8,7 +8,7 @@ labels.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
@@ -44,12 +44,12 @@ from videomae.report import pictures, reconstruction
 from videomae.report.reconstruction import Rendering
 from videomae.tubelets import pixel_targets
 from videomae.video.decoder import Frames
-from videomae.video.reader import BadVideo
+from videomae.video.reader import BadVideo, VideoSource, is_source
 
 Model = PathLike | VideoMAEPreTrainedModel
 Features = Literal["pooled", "per_time", "tokens"]
 Floats = NDArray[np.float32]
-Video = PathLike | NDArray[Any] | Tensor
+Video = VideoSource | NDArray[Any] | Tensor
 Videos = list[Any] | tuple[Any, ...]
 Skip = Literal["skip"]
 Options = ParamSpec("Options")
@@ -60,9 +60,10 @@ Result = TypeVar("Result")
 class Classification:
     """The labels that a classifier gives one video.
 
-    path: the file or folder, None for an array. labels: the `top_k` best, best first. scores: their
-    probabilities in 0..1, the mean over all views; of a multi-label model each by itself, of a
-    regression its values, and then `are_shares` is False. logits: (V, K), before the softmax.
+    path: the file or folder, None for an array or bytes. labels: the `top_k` best, best first.
+    scores: their probabilities in 0..1, the mean over all views; of a multi-label model each by
+    itself, of a regression its values, and then `are_shares` is False. logits: (V, K), before the
+    softmax.
     """
 
     path: Path | None
@@ -137,10 +138,12 @@ def over_videos(
 
     @functools.wraps(function)
     def answer(videos: Any, *args: Any, **options: Any) -> Any:
-        if isinstance(videos, Iterator):
-            return function(videos, *args, **options)
-        if isinstance(videos, list | tuple):
-            return list(function(videos, *args, **options))
+        # An open file is an iterator, and bytes are a sequence; both are one video.
+        if not is_source(videos):
+            if isinstance(videos, Iterator):
+                return function(videos, *args, **options)
+            if isinstance(videos, Sequence):
+                return list(function(videos, *args, **options))
         [result] = function([videos], *args, **options)
         return result
 
@@ -168,8 +171,9 @@ def classify(
     """Label what happens in videos.
 
     Args:
-        videos: a video file, GIF or folder of frames; or a video as uint8 array or tensor,
-            (T, H, W, 3) or (T, 3, H, W); or a list or iterator of these.
+        videos: a video file, GIF or folder of frames; the bytes of a file, a file opened in binary
+            mode, or a torchcodec decoder; a video as uint8 array or tensor, (T, H, W, 3),
+            (T, 3, H, W) or grey (T, H, W); or a list or iterator of these.
         model: hub id, folder, weight file, shipped name, or a loaded classifier, which saves
             loading it at each call.
         processor: turns frames into pixels; by default `find_processor` of the model.
@@ -177,7 +181,7 @@ def classify(
         num_clips, num_crops: clips along time, crops across each; a single one is centred. The
             scores of all views are averaged; the paper tests Kinetics with 5 x 3.
         frame_stride: frames between two sampled ones; "config" is what the model was trained with,
-            None spreads them over the whole video.
+            "uniform" (or None) spreads them over the whole video.
         dtype, engine, device: see `engines.load`.
         tell: takes one line on what runs the model, and those of `engines.load`.
         batch_size: views that go through the model at once.

@@ -6,27 +6,21 @@ the cropped pixels become float32. B videos, T frames, C channels, H height, W w
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae.errors import ConfigError
+from videomae.processing import transforms
+from videomae.processing.inputs import Video, as_videos
 from videomae.processing.sampling import even_indices
-from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE, StoredSettings
-from videomae.processing.transforms import (
-    Frame,
-    Video,
-    as_tensor,
-    as_videos,
-    center_crop,
-    check_range,
-    resize,
-    to_pixels,
-)
+from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE, NamedDict, StoredSettings
+from videomae.processing.transforms import Frame, as_tensor, check_range, to_pixels
 from videomae.video.reader import VideoReader
 
 _NEEDS = {
@@ -37,24 +31,65 @@ _NEEDS = {
 }
 
 
-class BatchFeature(dict[str, Any]):
+class BatchFeature(NamedDict):
     """The result of a processor: a dict whose values are attributes too, fit for `model(**batch)`.
 
     >>> BatchFeature(pixel_values=torch.zeros(1, 2)).to(torch.float16).pixel_values.dtype
     torch.float16
     """
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in self:
-            raise AttributeError(f"no {name!r} in this batch; it has {', '.join(self)}")
-        return self[name]
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        tensor_type: Any = None,
+        skip_tensor_conversion: Collection[str] = (),
+        **values: Any,
+    ) -> None:
+        super().__init__(data or {}, **values)
+        self.convert_to_tensors(tensor_type, skip_tensor_conversion)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The batch itself, under the name that transformers has for its dict."""
+        return self
+
+    def convert_to_tensors(
+        self, tensor_type: Any = None, skip_tensor_conversion: Collection[str] | None = ()
+    ) -> Self:
+        """Make each list or array of numbers one tensor ("pt") or array ("np"); returns itself.
+
+        None changes nothing, nor does any type what is no numbers. ConfigError for unlike shapes.
+        """
+        if tensor_type is None:
+            return self
+        kind = getattr(tensor_type, "value", tensor_type)  # of an enum
+        if kind not in ("pt", "np"):
+            raise ConfigError(f"tensor_type={kind!r}; expected 'pt', 'np', or None")
+        for key in set(self) - set(skip_tensor_conversion or ()):
+            value = self[key]
+            if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+                shapes = sorted({tuple(item.shape) for item in value})
+                if len(shapes) > 1:
+                    raise ConfigError(
+                        f"{key} of this batch have unlike shapes: {' and '.join(map(str, shapes))};"
+                        " give videos of as many frames and keep do_center_crop=True, or take a "
+                        "list with return_tensors=None"
+                    )
+                value = torch.stack(list(value)) if len(value) > 1 else value[0][None]
+            if not isinstance(value, Tensor):
+                array = np.asarray(value)
+                if array.dtype.kind not in "biuf":
+                    continue
+                value = torch.from_numpy(array)
+            self[key] = value.cpu().numpy() if kind == "np" else value
+        return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move all tensors, cast those of floats, as `Tensor.to` does; returns itself."""
 
         def moved(value: Any) -> Any:
-            if isinstance(value, list):
-                return [moved(item) for item in value]
+            if isinstance(value, list | tuple):
+                return type(value)(moved(item) for item in value)
             if not isinstance(value, Tensor):
                 return value
             there = value.to(*args, **kwargs)
@@ -64,35 +99,69 @@ class BatchFeature(dict[str, Any]):
         return self
 
 
+class VideoMetadata(NamedDict):
+    """Facts about a video, and which of its frames were taken."""
+
+    _names = (
+        *("total_num_frames", "fps", "frames_indices", "duration", "height", "width"),
+        "video_backend",
+    )
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Seconds from the start of the video to each frame; ConfigError without fps."""
+        if not self.fps:
+            raise ConfigError("a video of unknown fps has no timestamps; give its fps")
+        return [index / self.fps for index in self.frames_indices]
+
+
 class _Processor(StoredSettings):
     """The steps that both processors share."""
 
-    def _process(
-        self, videos: Iterable[Any], return_tensors: str | None, device: Any
-    ) -> BatchFeature:
-        if return_tensors not in (None, "pt", "np"):
-            raise ConfigError(
-                f"return_tensors={return_tensors!r}; expected 'pt', 'np', or None for a list"
-            )
+    model_input_names: ClassVar[list[str]] = ["pixel_values"]
+    valid_kwargs: ClassVar[type]  # its annotations name the settings, as in transformers
+
+    def center_crop(self, image: Any, size: Any, **_: Any) -> Any:
+        """The middle of images (..., C, H, W): `size` as `crop_size` of the class.
+
+        A tensor or an array, as in the next three. Arguments of transformers that are not named
+        here are accepted, and change nothing.
+        """
+        size = dataclasses.replace(self, crop_size=size).crop_size
+        return _each(image, lambda frame: transforms.center_crop(frame, **size))
+
+    def resize(self, image: Any, size: Any, resample: Any = None, **_: Any) -> Any:
+        """Images (..., C, H, W) in another size; for `size` and `resample` see the class."""
+        how = {"resample": self.resample if resample is None else resample}
+        chosen = dataclasses.replace(self, size=size, **how)
+        return _each(
+            image,
+            lambda frame: transforms.resize(frame, chosen.size, resample=chosen.resample),
+        )
+
+    def rescale(self, image: Any, scale: float, **_: Any) -> Any:
+        """Images times a number."""
+        return image * scale
+
+    def normalize(self, image: Any, mean: Any, std: Any, **_: Any) -> Any:
+        """Images (..., C, H, W), float32, minus `mean` and divided by `std`."""
+        return _each(image, lambda frame: to_pixels([frame], mean=mean, std=std))
+
+    def _videos(self, videos: Any) -> list[Video]:
+        count = np.size(self.image_mean)
+        return as_videos(videos, layout=self.input_data_format, num_channels=count)
+
+    def _process(self, videos: Iterable[Any]) -> BatchFeature:
         for switch, names in _NEEDS.items():
             if getattr(self, switch) and any(getattr(self, name) is None for name in names):
                 raise ConfigError(
                     f"{switch}=True needs {' and '.join(names)}, but got None; give a value, or "
                     f"pass {switch}=False"
                 )
-        clips = [self._clip(frames, device) for frames in videos]  # each (T, C, H, W)
-        if return_tensors is None:
-            return BatchFeature(pixel_values=clips)
-        if len(shapes := sorted({tuple(clip.shape) for clip in clips})) > 1:
-            raise ConfigError(
-                f"the videos of this batch come out unlike: {' and '.join(map(str, shapes))} "
-                "(frames, channels, height, width); give each as many frames and keep "
-                "do_center_crop=True, or take a list with return_tensors=None"
-            )
-        batch = torch.stack(clips) if len(clips) > 1 else clips[0][None]  # (B, T, C, H, W)
-        return BatchFeature(pixel_values=batch.cpu().numpy() if return_tensors == "np" else batch)
+        clips = [self._clip(frames) for frames in videos]  # each (T, C, H, W)
+        return BatchFeature(pixel_values=clips).convert_to_tensors(self.return_tensors)
 
-    def _clip(self, images: list[Frame], device: Any) -> Tensor:
+    def _clip(self, images: list[Frame]) -> Tensor:
         """One video's pixels (T, C, H, W)."""
         if not images:
             raise ConfigError("a video has no frames; pass at least one")
@@ -107,13 +176,20 @@ class _Processor(StoredSettings):
             as_tensor(image, layout=layout, to_rgb=bool(to_rgb), num_channels=count)
             for image in images
         ]
+        if (to_rgb or count == 3) and len({frame.shape[1] for frame in frames}) > 1:
+            # grey beside RGB; where all are grey, they become three channels at the end
+            frames = [
+                frame.expand(-1, 3, -1, -1) if frame.shape[1] == 1 else frame for frame in frames
+            ]
         check_range(frames, factor=factor, mean=mean)
-        if device is not None:
-            frames = [frame.to(device) for frame in frames]
+        if self.device is not None:
+            frames = [frame.to(self.device) for frame in frames]
         if self.do_resize:
-            frames = [resize(frame, self.size, resample=self.resample) for frame in frames]
+            frames = [
+                transforms.resize(frame, self.size, resample=self.resample) for frame in frames
+            ]
         if self.do_center_crop:
-            frames = [center_crop(frame, **self.crop_size) for frame in frames]
+            frames = [transforms.center_crop(frame, **self.crop_size) for frame in frames]
         if len(shapes := sorted({tuple(frame.shape[1:]) for frame in frames})) > 1:
             raise ConfigError(
                 f"the frames of a video come out unlike: {' and '.join(map(str, shapes))} "
@@ -145,6 +221,8 @@ class VideoMAEImageProcessor(_Processor):
       default ImageNet's, as in training (transformers' default is 0.5).
 
     `input_data_format` "channels_first" or "channels_last" is seen from the shape if not given.
+    `return_tensors` "pt" makes one tensor of all videos, "np" one array, None a list of one
+    (T, C, H, W) tensor per video, of any shapes. `device` says where to compute.
     Every setting can be given here, changed as an attribute, or overridden in a call; one that does
     not exist or cannot be raises ConfigError. VideoMAEFeatureExtractor is the old name.
 
@@ -161,24 +239,18 @@ class VideoMAEImageProcessor(_Processor):
         """The same as `preprocess`."""
         return self.preprocess(images, **arguments)
 
-    def preprocess(
-        self,
-        videos: Any,
-        *,
-        return_tensors: str | None = None,
-        device: str | torch.device | None = None,
-        **overrides: Any,
-    ) -> BatchFeature:
+    def preprocess(self, videos: Any, **overrides: Any) -> BatchFeature:
         """Pixels of one or more videos; `overrides` are settings for this call only.
 
-        `return_tensors`: "pt" one tensor, "np" one array, None a list of one (T, C, H, W) tensor
-        per reader, of any shapes. `device`: where to compute. Raises ConfigError.
+        Raises ConfigError.
         """
         chosen = dataclasses.replace(self, **overrides)
-        clips = as_videos(videos)
-        if paths := [item for item in clips if not isinstance(item, list)]:
-            raise ConfigError(f"{paths[0]} is a path; VideoMAEVideoProcessor reads files")
-        return chosen._process(clips, return_tensors, device)
+        clips = chosen._videos(videos)
+        if sources := [item for item in clips if not isinstance(item, list)]:
+            raise ConfigError(
+                f"{str(sources[0])[:80]} is no frames; VideoMAEVideoProcessor decodes videos"
+            )
+        return chosen._process(clips)
 
 
 VideoMAEFeatureExtractor = VideoMAEImageProcessor
@@ -188,23 +260,23 @@ VideoMAEFeatureExtractor = VideoMAEImageProcessor
 class VideoMAEVideoProcessor(_Processor):
     """Videos, also as files, to the pixels that VideoMAE reads, with transformers' arguments.
 
-    Takes and does what VideoMAEImageProcessor takes and does, with `do_convert_rgb` on, and takes
-    paths of video files too, of which it decodes only the chosen frames. Chosen are, as in
-    transformers:
+    Takes and does what VideoMAEImageProcessor takes and does, with `do_convert_rgb` on, and decodes
+    what `VideoReader` opens too (paths, bytes, open files, torchcodec decoders), of which it reads
+    only the chosen frames. Chosen are, as in transformers:
 
     - `do_sample_frames=False`: all frames.
     - `num_frames`: so many, evenly from the first on, as 3 of 10: `fxxfxxfxxx`.
     - `fps`: so many a second, evenly; arrays need `video_metadata` for it, {"fps": their rate}, one
-      dict per video.
+      dict per video. A subclass may choose otherwise, in `sample_frames`.
 
     For the frames that a model was trained with, see `videomae.processing.sampling`.
-    `return_metadata` adds `video_metadata`, a list of dicts: total_num_frames, fps (None if
+    `return_metadata` adds `video_metadata`, a list of VideoMetadata: total_num_frames, fps (None if
     unknown), frames_indices.
 
     >>> clip = np.zeros((10, 240, 320, 3), dtype=np.uint8)
     >>> processor = VideoMAEVideoProcessor(do_sample_frames=True, return_metadata=True)
     >>> processor(clip, num_frames=3).video_metadata
-    [{'total_num_frames': 10, 'fps': None, 'frames_indices': [0, 3, 6]}]
+    [{'fps': None, 'total_num_frames': 10, 'frames_indices': [0, 3, 6]}]
     """
 
     do_convert_rgb: bool | None = True
@@ -212,63 +284,111 @@ class VideoMAEVideoProcessor(_Processor):
     num_frames: int | None = None
     fps: float | None = None
     return_metadata: bool | None = False
+    video_metadata: Any = None
 
     _files = (VIDEO_FILE, IMAGE_FILE)
     _type_keys = ("video_processor_type",)
 
-    def preprocess(
-        self,
-        videos: Any,
-        *,
-        return_tensors: str | None = None,
-        device: str | torch.device | None = None,
-        video_metadata: Any = None,
-        **overrides: Any,
-    ) -> BatchFeature:
+    def __call__(self, videos: Any, **arguments: Any) -> BatchFeature:
+        """The same as `preprocess`."""
+        return self.preprocess(videos, **arguments)
+
+    def preprocess(self, videos: Any, **overrides: Any) -> BatchFeature:
         """Pixels of one or more videos; `overrides` are settings for this call only.
 
-        `return_tensors` and `device` as in VideoMAEImageProcessor. Raises ConfigError, and for
-        files VideoError.
+        Raises ConfigError, and for what cannot be decoded VideoError.
         """
         chosen = dataclasses.replace(self, **overrides)
-        items = as_videos(videos)
-        known = [video_metadata] if isinstance(video_metadata, Mapping) else video_metadata
-        known = [{}] * len(items) if known is None else list(known)
+        items = chosen._videos(videos)
+        known = _flat(chosen.video_metadata) or [{}] * len(items)
         if len(known) != len(items):
             raise ConfigError(f"{len(items)} videos, {len(known)} video_metadata; give one each")
         pairs = zip(items, known, strict=True)
         sampled = [chosen._sampled(item, facts or {}) for item, facts in pairs]
-        batch = chosen._process((frames for frames, _ in sampled), return_tensors, device)
+        batch = chosen._process(frames for frames, _ in sampled)
         if chosen.return_metadata:
             batch["video_metadata"] = [metadata for _, metadata in sampled]
         return batch
 
-    __call__ = preprocess
+    def sample_frames(
+        self,
+        metadata: Mapping[str, Any],
+        num_frames: int | None = None,
+        fps: float | None = None,
+        **_: Any,
+    ) -> NDArray[np.int64]:
+        """The numbers of the frames to take of a video with these facts; a subclass may choose.
 
-    def _sampled(self, item: Video, facts: Any) -> tuple[list[Frame], dict[str, Any]]:
+        Its own `num_frames` and `fps` stand in where none is given. Raises ConfigError as
+        `even_indices` does.
+        """
+        indices = even_indices(
+            metadata["total_num_frames"],
+            num_frames=self.num_frames if num_frames is None else num_frames,
+            fps=self.fps if fps is None else fps,
+            video_fps=metadata.get("fps"),
+        )
+        return np.array(indices)
+
+    def _sampled(self, item: Video, facts: Mapping[str, Any]) -> tuple[list[Frame], VideoMetadata]:
         """The chosen frames, and what is known of the video they are from."""
         if isinstance(item, list):
-            total, rate = len(item), facts.get("fps")
-            if self.do_sample_frames and facts.get("total_num_frames", total) != total:
+            known = VideoMetadata({"fps": None, **facts, "total_num_frames": len(item)})
+            if self.do_sample_frames and facts.get("total_num_frames", len(item)) != len(item):
                 raise ConfigError(
-                    f"video_metadata says {facts['total_num_frames']} frames, {total} were given; "
-                    "pass all, or do_sample_frames=False if these were chosen already"
+                    f"video_metadata says {facts['total_num_frames']} frames, {len(item)} were "
+                    "given; pass all, or do_sample_frames=False if these were chosen already"
                 )
-            indices = self._indices(total, rate)
-            frames = [item[index] for index in indices]
-        else:
-            with VideoReader(item) as reader:
-                total, rate = reader.info.num_frames, reader.info.fps
-                indices = self._indices(total, rate)
-                frames = list(reader.read(indices))
-        return frames, {"total_num_frames": total, "fps": rate, "frames_indices": indices}
+            known["frames_indices"] = indices = self._indices(known)
+            return [item[index] for index in indices], known
+        with VideoReader(item) as reader:
+            info = reader.info
+            known = VideoMetadata(
+                total_num_frames=info.num_frames,
+                fps=info.fps,
+                duration=info.duration_seconds,
+                height=info.height,
+                width=info.width,
+            )
+            known["frames_indices"] = indices = self._indices(known)
+            return list(reader.read(indices)), known
 
-    def _indices(self, total: int, rate: float | None) -> list[int]:
+    def _indices(self, metadata: VideoMetadata) -> list[int]:
         if self.do_sample_frames:
-            return even_indices(total, num_frames=self.num_frames, fps=self.fps, video_fps=rate)
+            found = self.sample_frames(metadata, num_frames=self.num_frames, fps=self.fps)
+            return [int(index) for index in found]
         if self.num_frames or self.fps:
             warnings.warn(
                 "num_frames and fps do nothing without do_sample_frames=True: all frames are taken",
                 stacklevel=2,
             )
-        return list(range(total))
+        return list(range(metadata.total_num_frames))
+
+
+def _flat(metadata: Any) -> list[Any]:
+    """Facts about videos, nested as they may be, one by one."""
+    if metadata is None:
+        return []
+    if isinstance(metadata, Mapping):
+        return [metadata]
+    return [facts for item in metadata for facts in (_flat(item) or [None])]
+
+
+def _each(image: Any, step: Callable[[Tensor], Tensor]) -> Any:
+    """What a step makes of each image (1, C, H, W) of a tensor or array (..., C, H, W)."""
+    images = torch.as_tensor(image)
+    made = torch.cat([step(one[None]) for one in images.reshape(-1, *images.shape[-3:])])
+    made = made.reshape(*images.shape[:-3], *made.shape[1:])
+    return made.numpy() if isinstance(image, np.ndarray) else made
+
+
+def _kwargs_of(processor: type[StoredSettings]) -> type:
+    """A class whose annotations are the settings of a processor."""
+    settings = {entry.name: entry.type for entry in dataclasses.fields(processor)}
+    return type(f"{processor.__name__}Kwargs", (), {"__annotations__": settings})
+
+
+VideoMAEImageProcessorKwargs = _kwargs_of(VideoMAEImageProcessor)
+VideoMAEVideoProcessorKwargs = _kwargs_of(VideoMAEVideoProcessor)
+VideoMAEImageProcessor.valid_kwargs = VideoMAEImageProcessorKwargs
+VideoMAEVideoProcessor.valid_kwargs = VideoMAEVideoProcessorKwargs

@@ -202,6 +202,21 @@ def _part_indices(num_video_frames: int, offsets: Sequence[float]) -> list[int]:
     ]
 
 
+def to_stride(frame_stride: int | str | None) -> int | None:
+    """The stride as the functions above take it: "uniform", as flags have it, is None.
+
+    Raises ConfigError for what is neither that nor a whole number of at least 1.
+    """
+    if frame_stride is None or frame_stride == "uniform":
+        return None
+    if isinstance(frame_stride, bool) or not isinstance(frame_stride, int) or frame_stride < 1:
+        raise ConfigError(
+            f"frame_stride={frame_stride!r}; expected a whole number of at least 1, or 'uniform' "
+            "to spread the frames over the whole video"
+        )
+    return frame_stride
+
+
 def check_counts(**counts: int) -> None:
     """ConfigError for a count below 1, by its name."""
     for name, count in counts.items():

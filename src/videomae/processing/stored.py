@@ -1,15 +1,18 @@
 """The settings of the processors: checked, and stored in files that transformers reads too."""
 
 import dataclasses
+import json
 import operator
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from videomae import hub
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, nearest
@@ -20,15 +23,55 @@ Size = Any  # given as an int, (height, width) or a dict; reads back as the dict
 Numbers = Any  # one number, or one per channel; reads back as a float or a tuple
 
 IMAGE_FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
-# Stored keys that name classes, or settings without effect on VideoMAE's pixels: of transformers,
-# and the choice of frames, which only the video processor makes.
+# Settings of one call, which no file holds.
+_CALL_KEYS = ("return_tensors", "device", "video_metadata")
+# Stored keys that name classes or belong to a call, and the choice of frames, which only the video
+# processor makes.
 _IDLE_KEYS = {
     *("image_processor_type", "video_processor_type", "feature_extractor_type", "processor_class"),
-    *("auto_map", "_valid_processor_keys", "return_tensors", "device", "disable_grouping"),
-    *("data_format", "do_pad", "pad_size", "image_seq_length", "video_metadata"),
+    *("auto_map", "_valid_processor_keys", *_CALL_KEYS),
     *("do_sample_frames", "num_frames", "fps", "return_metadata"),
 }
+# Arguments of transformers' from_pretrained that choose between ways which do not exist here.
+_IDLE_ARGUMENTS = ("force_download", "proxies", "use_fast", "backend", "trust_remote_code")
 _PUBLISHED = ("MCG-NJU/videomae", "OpenGVLab/VideoMAE")
+
+
+class NamedDict(dict[str, Any]):
+    """A dict whose keys are attributes too; those that it may have are None where missing."""
+
+    _names: ClassVar[tuple[str, ...]] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self and name not in self._names:
+            raise AttributeError(f"no {name!r} here; there is {', '.join(self._names or self)}")
+        return self.get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self._names:
+            raise AttributeError(f"no {name!r} here; there is {', '.join(self._names)}")
+        self[name] = value
+
+    def __missing__(self, name: str) -> None:
+        if name not in self._names:
+            raise KeyError(name)
+
+
+class SizeDict(NamedDict):
+    """A size in px.
+
+    >>> size = SizeDict(height=224, width=298)
+    >>> size.height, size["width"], size.shortest_edge
+    (224, 298, None)
+    """
+
+    _names = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
+
+    def __hash__(self) -> int:  # type: ignore[override]  # as in transformers, where it is a key
+        return hash(tuple(sorted(self.items())))
+
+
+_SIZE, _CROP_SIZE = SizeDict(shortest_edge=224), SizeDict(height=224, width=224)
 
 
 @dataclass(kw_only=True)
@@ -36,14 +79,15 @@ class StoredSettings:
     """The settings that both processors share; VideoMAEImageProcessor explains them.
 
     A value is brought to its one form where it is set; one that cannot be raises ConfigError.
+    do_pad, pad_size, disable_grouping and image_seq_length change nothing, as in transformers.
     """
 
     do_resize: bool | None = True
     default_to_square: bool | None = False
-    size: Size = field(default_factory=lambda: {"shortest_edge": 224})
+    size: Size = _SIZE
     resample: Any = RESAMPLE["bilinear"]
     do_center_crop: bool | None = True
-    crop_size: Size = field(default_factory=lambda: {"height": 224, "width": 224})
+    crop_size: Size = _CROP_SIZE
     do_rescale: bool | None = True
     rescale_factor: float | None = 1 / 255
     do_normalize: bool | None = True
@@ -51,7 +95,15 @@ class StoredSettings:
     image_std: Numbers = IMAGENET_STD
     do_convert_rgb: bool | None = None
     input_data_format: Any = None
+    data_format: Any = None
+    return_tensors: Any = None
+    device: Any = None
+    do_pad: bool | None = None
+    pad_size: Size = None
+    disable_grouping: bool | None = None
+    image_seq_length: int | None = None
 
+    model_input_names: ClassVar[list[str]] = ["pixel_values"]
     _files: ClassVar[tuple[str, str]]  # the one this class writes, and the other it can read
     _type_keys: ClassVar[tuple[str, ...]]  # by which transformers finds its class for the file
 
@@ -61,7 +113,7 @@ class StoredSettings:
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse_unknown([name])
-        if name == "crop_size" or (name == "size" and self.default_to_square):
+        if name in ("crop_size", "pad_size") or (name == "size" and self.default_to_square):
             value = (value, value) if isinstance(value, int | np.integer) else value
         object.__setattr__(self, name, _standard(name, value))
 
@@ -76,42 +128,79 @@ class StoredSettings:
                 )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
+    def from_dict(
+        cls, values: Mapping[str, Any], *, return_unused_kwargs: bool = False, **overrides: Any
+    ) -> Self:
         """A processor from the keys of a stored file, of this or of the other processor.
 
-        A key that neither has is left out with a warning; an unknown override is a ConfigError.
+        A key that neither has is left out with a warning. An unknown override is a ConfigError, or
+        with `return_unused_kwargs` comes back in a dict: (processor, unused).
         """
         names = {entry.name for entry in dataclasses.fields(cls)}
         if odd := sorted(set(values) - names - _IDLE_KEYS):
             warnings.warn(f"stored settings unknown here, left out: {', '.join(odd)}", stacklevel=2)
-        return cls(**({name: values[name] for name in names & set(values)} | overrides))
+        unused = {}
+        if return_unused_kwargs:
+            unused = {name: overrides.pop(name) for name in set(overrides) - names}
+        known = (names & set(values)) - set(_CALL_KEYS)
+        processor = cls(**({name: values[name] for name in known} | overrides))
+        return (processor, unused) if return_unused_kwargs else processor  # type: ignore[return-value]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as the stored file holds them, named as in transformers."""
         stored: dict[str, Any] = dict.fromkeys(self._type_keys, type(self).__name__)
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
+            if entry.name in _CALL_KEYS:
+                continue
             if value is not None or entry.default is not None:  # a None chosen means "off"
+                value = dict(value) if isinstance(value, SizeDict) else value
                 stored[entry.name] = list(value) if isinstance(value, tuple) else value
         return stored
 
     @classmethod
-    def from_pretrained(cls, id_or_path: hub.PathLike, **kwargs: Any) -> Self:
+    def from_json_file(cls, path: hub.PathLike) -> Self:
+        """A processor from a file that `to_json_file` or `save_pretrained` has written."""
+        return cls.from_dict(hub.read_json(path))
+
+    def to_json_string(self) -> str:
+        """The settings as the text of a JSON file."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, path: hub.PathLike) -> None:
+        """Write the settings into a JSON file."""
+        with hub.atomic_path(path) as temporary:
+            temporary.write_text(self.to_json_string(), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: hub.PathLike,
+        *,
+        subfolder: str = "",
+        **kwargs: Any,
+    ) -> Self:
         """Read the settings stored with a hub id, in a folder, a shipped model, or one JSON file.
 
         Of preprocessor_config.json and video_preprocessor_config.json each processor takes its own
-        first. `revision`, `token`, `cache_dir` and `local_files_only` go to the hub, any other
-        keyword overrides a setting. If a published checkpoint stores mean 0.5, which is not what
-        it was trained with, a warning says so. Raises WeightsError where there is no such file.
+        first. `subfolder` is a folder of the repository; `revision`, `token`, `cache_dir` and
+        `local_files_only` go to the hub, any other keyword overrides a setting (for
+        `return_unused_kwargs` see `from_dict`). If a published checkpoint stores mean 0.5, which is
+        not what it was trained with, a warning says so. Raises WeightsError where there is no such
+        file.
         """
         where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
-        path = Path(id_or_path)
+        kwargs = {key: value for key, value in kwargs.items() if key not in _IDLE_ARGUMENTS}
+        path = Path(pretrained_model_name_or_path)
         if not path.is_file():
-            path = hub.fetch(id_or_path, *cls._files, **where)
+            files = [f"{subfolder}/{name}" if subfolder else name for name in cls._files]
+            path = hub.fetch(pretrained_model_name_or_path, *files, **where)
         processor = cls.from_dict(hub.read_json(path), **kwargs)
+        stored = processor[0] if isinstance(processor, tuple) else processor
         # In its cache the hub writes owner--name.
-        published = any(name in os.fspath(id_or_path).replace("--", "/") for name in _PUBLISHED)
-        if published and np.all(np.equal(processor.image_mean, 0.5)) and "image_mean" not in kwargs:
+        name = os.fspath(pretrained_model_name_or_path).replace("--", "/")
+        published = any(known in name for known in _PUBLISHED)
+        if published and np.all(np.equal(stored.image_mean, 0.5)) and "image_mean" not in kwargs:
             warnings.warn(
                 f"{path} says mean 0.5, but the published VideoMAE models were trained with "
                 f"ImageNet's: pass image_mean={IMAGENET_MEAN}, image_std={IMAGENET_STD}",
@@ -119,11 +208,33 @@ class StoredSettings:
             )
         return processor
 
-    def save_pretrained(self, save_directory: hub.PathLike) -> list[str]:
-        """Write the settings into a folder, made if missing; returns the file's path in a list."""
+    def save_pretrained(
+        self,
+        save_directory: hub.PathLike,
+        push_to_hub: bool = False,
+        *,
+        repo_id: str | None = None,
+        **push: Any,
+    ) -> list[str]:
+        """Write the settings into a folder, made if missing; returns the file's path in a list.
+
+        `push_to_hub=True` uploads the file as well, into `repo_id` or the repository of the
+        folder's name (see `push_to_hub`).
+        """
         path = Path(save_directory) / self._files[0]
         hub.write_json(path, self.to_dict())
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(save_directory).resolve().name, **push)
         return [str(path)]
+
+    def push_to_hub(self, repo_id: str, **push: Any) -> str:
+        """Upload the file of settings to a hub repository; the URL of the commit.
+
+        `push` are `private`, `token`, `commit_message` and `revision`: see `hub.push_folder`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.push_folder(folder, repo_id, **push)
 
 
 def _standard(name: str, value: Any) -> Any:
@@ -132,7 +243,7 @@ def _standard(name: str, value: Any) -> Any:
     form, expected = _FORMS.get(name, (_flag, "True or False"))
     try:
         return None if value is None else form(value)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RuntimeError):
         raise ConfigError(f"{name}={value!r}; expected {expected}") from None
 
 
@@ -170,12 +281,13 @@ _SIZES: list[set[str]] = [
 ]
 
 
-def _size(value: Any, forms: Collection[set[str]] = _SIZES) -> dict[str, int]:
+def _size(value: Any, forms: Collection[set[str]] = _SIZES) -> SizeDict:
     if isinstance(value, list | tuple):
         value = dict(zip(("height", "width"), value, strict=True))
     elif isinstance(value, int | np.integer):
         value = {"shortest_edge": value}
-    size = {key: _count(number) for key, number in dict(value).items()}  # a SizeDict of HF, too
+    # dict() also of transformers' own SizeDict
+    size = SizeDict({key: _count(number) for key, number in dict(value).items()})
     if set(size) not in forms:
         raise ValueError
     return size
@@ -199,6 +311,18 @@ _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
         {"channels_first": "channels_first", "channels_last": "channels_last"}.__getitem__,
         "'channels_first' or 'channels_last'",
     ),
+    "data_format": (
+        {"channels_first": "channels_first"}.__getitem__,
+        "'channels_first', as pixels always are: turn them by pixel_values.movedim(2, -1)",
+    ),
+    "return_tensors": ({"pt": "pt", "np": "np"}.__getitem__, "'pt', 'np', or None for a list"),
+    "device": (torch.device, "a device of PyTorch, such as 'cuda'"),
+    "pad_size": (
+        lambda value: _size(value, [{"height", "width"}]),
+        "an int, (height, width), or a dict of height and width, in px",
+    ),
+    "image_seq_length": (_count, "a whole number above 0"),
+    "video_metadata": (lambda value: value, ""),
     "num_frames": (_count, "a whole number above 0"),
     "fps": (lambda value: float(_numbers(value, above=0)), "a number above 0"),
 }

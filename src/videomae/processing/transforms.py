@@ -4,7 +4,6 @@ A frame is a (1, C, H, W) tensor here: C channels, H height, W width. It keeps i
 mostly, until the last step: resizing bytes is what transformers does, and by far the fastest.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from torch import Tensor
 from videomae.errors import ConfigError
 
 Frame = Any  # a PIL image, or an array or tensor of shape (H, W, C), (C, H, W) or (H, W)
-Video = list[Frame] | str | os.PathLike[str]
 
 # Pillow's number of a filter, which files store, and PyTorch's name of it. Pillow's box (4) and
 # Hamming (5) are missing: PyTorch has no such filters.
@@ -29,52 +27,6 @@ _MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 # The numbers of these Pillow modes are brightness; those of a palette, or of CMYK, are not.
 _PIXEL_MODES = ("L", "I", "F", "I;16", "RGB", "RGBA")
-
-
-def as_videos(videos: Any) -> list[Video]:
-    """One video or several, nested in any usual way, to a list of videos.
-
-    A video is a list of frames, an array or tensor with the frames in front, the path of a file,
-    or a single image. Several are a list of those, or an array with one more axis in front. Raises
-    ConfigError for anything else.
-
-    >>> [len(video) for video in as_videos(np.zeros((2, 16, 240, 320, 3)))]
-    [16, 16]
-    """
-    if _is_frame(videos):
-        return [[videos]]
-    if isinstance(videos, np.ndarray | Tensor) and videos.ndim == 5:
-        videos = list(videos)
-    if not isinstance(videos, list | tuple):
-        return [_as_video(videos)]
-    if not videos:
-        raise ConfigError("got an empty list; pass the frames of a video, or videos")
-    return [_as_video(videos)] if _is_frame(videos[0]) else [_as_video(item) for item in videos]
-
-
-def _as_video(item: Any) -> Video:
-    if isinstance(item, str | os.PathLike):
-        return item
-    odd = item
-    if isinstance(item, np.ndarray | Tensor) and item.ndim == 4:
-        return list(item)
-    if isinstance(item, list | tuple):
-        strangers = [entry for entry in item if not _is_frame(entry)]
-        if not strangers:
-            return list(item)
-        odd = strangers[0]
-    is_array = isinstance(odd, np.ndarray | Tensor)
-    got = f"{type(odd).__name__} of shape {tuple(odd.shape)}" if is_array else repr(odd)[:80]
-    raise ConfigError(
-        f"{got} is neither a frame nor a video; expected a list of frames (PIL images, or arrays "
-        "or tensors of 2 or 3 axes), an array or tensor of 4 axes, the frames first (of 5 for a "
-        "batch), or the path of a video"
-    )
-
-
-def _is_frame(item: Any) -> bool:
-    is_array = isinstance(item, np.ndarray | Tensor)
-    return isinstance(item, Image.Image) or (is_array and item.ndim in (2, 3))
 
 
 def as_tensor(

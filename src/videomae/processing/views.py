@@ -5,7 +5,6 @@ model looks at are decoded, the next videos while it works on this one. Letters:
 of a video; T, C, H, W as everywhere.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,14 +21,15 @@ from videomae.compute.cpu import num_cores
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
+from videomae.processing.inputs import as_frames
 from videomae.processing.processors import VideoMAEImageProcessor
-from videomae.processing.sampling import crop_boxes, spread_clips
+from videomae.processing.sampling import crop_boxes, spread_clips, to_stride
 from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE
 from videomae.processing.transforms import statistics, to_channels
 from videomae.video.decoder import Frames
-from videomae.video.reader import BadVideo, VideoReader
+from videomae.video.reader import BadVideo, VideoReader, is_source, source_path
 
-FrameStride = int | Literal["config"] | None
+FrameStride = int | Literal["config", "uniform"] | None
 OnError = Literal["raise", "skip"]
 Made = TypeVar("Made")
 Name = TypeVar("Name")
@@ -92,10 +92,10 @@ def shown(pixel_values: Tensor, processor: Any) -> Tensor:
 class ViewMaker:
     """Makes the pixel values (V, T, C, H, W) of a video's views, as a model was trained on them.
 
-    Takes a video file, GIF or folder of frames, or a uint8 array or tensor (T, H, W, 3) or
-    (T, 3, H, W), RGB or with the channels of the model (see `to_channels`). Views go clip by clip:
+    Takes what `VideoReader` opens, or a uint8 array or tensor (T, H, W, 3), (T, 3, H, W) or grey
+    (T, H, W), RGB or with the channels of the model (see `to_channels`). Views go clip by clip:
     `num_clips` along time, `num_crops` across each (`spread_clips`, `crop_boxes`); a single one is
-    centred. `frame_stride` "config" is the config's.
+    centred. `frame_stride` "config" is the config's, "uniform" or None spreads a clip.
     """
 
     config: VideoMAEConfig
@@ -105,11 +105,19 @@ class ViewMaker:
     num_crops: int = 1
 
     def __call__(self, video: Any) -> Tensor:
-        if isinstance(video, str | os.PathLike):
+        if is_source(video):
             with VideoReader(video) as reader:
                 return self.views(reader.info.num_frames, reader.read)
-        frames = _as_frames(video, self.config.num_channels)
+        frames = as_frames(video, self.config.num_channels)
         return self.views(len(frames), lambda indices: frames[list(indices)])
+
+    def __post_init__(self) -> None:
+        _ = self._stride  # a wrong one raises before any video is opened
+
+    @property
+    def _stride(self) -> int | None:
+        chosen = self.frame_stride
+        return to_stride(self.config.frame_stride if chosen == "config" else chosen)
 
     @property
     def num_views(self) -> int:
@@ -118,11 +126,11 @@ class ViewMaker:
 
     def views(self, num_video_frames: int, read: Callable[[Sequence[int]], Frames]) -> Tensor:
         """The views (V, T, C, H, W) of a video of so many frames, of which `read` gives any."""
-        config, stride = self.config, self.frame_stride
+        config = self.config
         clips = spread_clips(
             num_video_frames,
             num_frames=config.num_frames,
-            frame_stride=config.frame_stride if stride == "config" else stride,
+            frame_stride=self._stride,
             num_clips=self.num_clips,
         )
         options = {} if self.num_crops == 1 else {"do_center_crop": False}
@@ -147,30 +155,6 @@ class ViewMaker:
         boxes = crop_boxes(*pixels.shape[2:], size=config.image_hw, num_crops=self.num_crops)
         crops = [pixels[..., y : y + high, x : x + wide][picked] for y, x, high, wide in boxes]
         return torch.stack(crops, dim=1).flatten(0, 1)  # clip by clip
-
-
-def _as_frames(video: Any, num_channels: int) -> Frames:
-    """A video given as array or tensor, as uint8 (T, H, W, C)."""
-    frames = video.detach().cpu().numpy() if isinstance(video, Tensor) else video
-    if not isinstance(frames, np.ndarray):
-        raise ConfigError(
-            f"a video cannot be a {type(video).__name__}; expected a path, or an array or tensor "
-            "of frames"
-        )
-    known = (3, num_channels)
-    if frames.ndim == 4 and frames.shape[-1] not in known and frames.shape[1] in known:
-        frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim == 4 and frames.shape[-1] in known and frames.dtype == np.uint8 and frames.size:
-        return frames
-    own = "" if num_channels == 3 else f", or with the {num_channels} channels of the model"
-    advice = {
-        3: "; frames of one video must be stacked: np.stack(frames)",
-        5: "; give several videos as a list",
-    }
-    raise ConfigError(
-        f"a video of shape {frames.shape} and type {frames.dtype} was given; expected uint8 "
-        f"(T, H, W, 3) or (T, 3, H, W), RGB in 0..255{own}{advice.get(frames.ndim, '')}"
-    )
 
 
 def read_ahead(
@@ -218,11 +202,11 @@ def prepared(
         raise ConfigError(f"on_error={on_error!r} is unknown; expected 'raise' or 'skip'")
 
     def prepare(video: Any) -> tuple[Path | None, Tensor | BadVideo]:
-        path = Path(video) if isinstance(video, str | os.PathLike) else None
+        path = source_path(video)
         try:
             return path, make_views(video)
         except VideoError as error:
-            if on_error == "raise" or path is None:
+            if on_error == "raise":
                 raise
             return path, BadVideo(path, str(error))
 

@@ -4,23 +4,54 @@ Frame number k of a file is the k-th picture that a plain decode from beginning 
 holds with B-frames, variable frame rate and edit lists.
 """
 
+import os
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from videomae.errors import VideoError
+from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
 from videomae.video.limits import VideoInfo, VideoLimits
+from videomae.video.torchcodec import DecoderFrames
+
+# What stands for a video that is still to be decoded; VideoReader explains each. A mapping is a
+# value of the `datasets` library; a torchcodec decoder cannot be named without importing it.
+VideoSource = PathLike | bytes | bytearray | memoryview | BinaryIO | Mapping[str, Any]
+
+_IN_MEMORY = Path("video in memory")  # the name of one that has none, in errors
 
 
-def probe(path: PathLike, *, limits: VideoLimits | None = None) -> VideoInfo:
-    """Count the frames of a video file or folder of images, and find its size, rate and codec.
+def is_source(value: Any) -> bool:
+    """Whether a value stands for a video that is still to be decoded, whatever it holds.
+
+    >>> is_source("clip.mp4"), is_source(b"..."), is_source(np.zeros((16, 9, 9, 3)))
+    (True, True, False)
+    """
+    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview):
+        return True
+    if isinstance(value, Mapping):
+        return "path" in value or "bytes" in value
+    return hasattr(value, "read") or hasattr(value, "get_frames_at")
+
+
+def source_path(source: Any) -> Path | None:
+    """The path of a source, None for what is in memory alone."""
+    if isinstance(source, Mapping):
+        source = source.get("path")
+    elif hasattr(source, "read"):
+        source = getattr(source, "name", None)  # of an open file; a number for temporary ones
+    return Path(source) if isinstance(source, str | os.PathLike) else None
+
+
+def probe(source: VideoSource, *, limits: VideoLimits | None = None) -> VideoInfo:
+    """Count the frames of a video and find its size, rate and codec; for sources see `VideoReader`.
 
     The count is that of a full decode, whatever the file's header says; mp4, mov, mkv and webm
     are counted without. Raises VideoError where the file cannot be read whole or exceeds a limit.
@@ -28,12 +59,12 @@ def probe(path: PathLike, *, limits: VideoLimits | None = None) -> VideoInfo:
     >>> probe("clip.mp4").num_frames  # doctest: +SKIP
     250
     """
-    with VideoReader(path, limits=limits) as reader:
+    with VideoReader(source, limits=limits) as reader:
         return reader.info
 
 
 def read_frames(
-    path: PathLike, indices: Sequence[int], *, limits: VideoLimits | None = None
+    source: VideoSource, indices: Sequence[int], *, limits: VideoLimits | None = None
 ) -> Frames:
     """Read the frames of these numbers: uint8 RGB (len(indices), height, width, 3), upright.
 
@@ -42,21 +73,23 @@ def read_frames(
     >>> read_frames("clip.mp4", [0, 4, 8]).shape  # doctest: +SKIP
     (3, 272, 640, 3)
     """
-    with VideoReader(path, limits=limits) as reader:
+    with VideoReader(source, limits=limits) as reader:
         return reader.read(indices)
 
 
 class VideoReader(AbstractContextManager["VideoReader"]):
     """A video file, GIF or folder of images, opened once for several reads.
 
-    path: a local file or folder, never an address. limits: see VideoLimits; None is the defaults.
-    data: the bytes of a video file that are in memory already; path then only names them.
+    source: the path of a local file or folder, never an address; the bytes of a file; a file opened
+    in binary mode, which is read whole from its beginning; a dict of `path` and `bytes`, as the
+    `datasets` library has it; or a torchcodec VideoDecoder, whose own frames are taken. limits: see
+    VideoLimits; None is the defaults. data: the bytes of a file, `source` then only names them.
 
     Grey, alpha (dropped), more than 8 bits, interlaced (both fields woven into one picture) and
     odd sizes all come out as RGB uint8; rotation and mirroring in the metadata are applied.
 
     Raises VideoError where the path is no plain local video, the file is damaged (with the number
-    of frames that can be read) or exceeds a limit.
+    of frames that can be read) or exceeds a limit, ConfigError where the source is none of these.
 
     >>> with VideoReader("clip.mp4") as reader:  # doctest: +SKIP
     ...     clip = reader.read(clip_indices(reader.info.num_frames))  # (16, H, W, 3)
@@ -64,13 +97,19 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
     def __init__(
         self,
-        path: PathLike,
+        source: VideoSource,
         *,
         limits: VideoLimits | None = None,
         data: bytes | None = None,
     ) -> None:
-        path = Path(path) if data is not None else _local_path(path)
-        self._source = open_video(path, limits or VideoLimits(), data)
+        limits = limits or VideoLimits()
+        self._source: FrameFolder | VideoFile | DecoderFrames
+        if hasattr(source, "get_frames_at"):
+            self._source = DecoderFrames(source, limits)
+        else:
+            data = _bytes_of(source) if data is None else data
+            path = (source_path(source) or _IN_MEMORY) if data is not None else _local_path(source)
+            self._source = open_video(path, limits, data)
         self.info = self._source.info
 
     def read(self, indices: Sequence[int]) -> Frames:
@@ -111,14 +150,37 @@ def open_video(path: Path, limits: VideoLimits, data: bytes | None) -> FrameFold
 
 @dataclass(frozen=True)
 class BadVideo:
-    """A video that was left out, and why."""
+    """A video that was left out, and why. path: None for one that was in memory."""
 
-    path: Path
+    path: Path | None
     reason: str
 
 
-def _local_path(path: PathLike) -> Path:
+def _bytes_of(source: Any) -> bytes | None:
+    """The bytes that a source holds, None where it is a path."""
+    if isinstance(source, Mapping):
+        source = source.get("bytes") or source.get("path")
+    if hasattr(source, "read"):
+        with suppress(AttributeError, OSError):  # of a pipe, what is left of it
+            source.seek(0)  # a file that was just written stands at its end
+        source = source.read()
+        if isinstance(source, str):
+            raise ConfigError(
+                "a video was opened as text; open it in binary mode: open(path, 'rb')"
+            )
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return None
+    raise ConfigError(
+        f"a video cannot be a {type(source).__name__}; expected a path, bytes, a file opened in "
+        "binary mode, a dict of path and bytes, or a torchcodec decoder"
+    )
+
+
+def _local_path(source: Any) -> Path:
     """The path of an existing folder or plain file, or a VideoError that says what it is."""
+    path = source["path"] if isinstance(source, Mapping) else source
     local = Path(path)
     try:
         if local.is_file() or local.is_dir():
