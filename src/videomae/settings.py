@@ -21,6 +21,7 @@ Layout = Literal[
     "vjepa2", "kinetics", "ssv2", "ucf101", "hmdb51", "shards", "manifest", "paths",
 ]  # fmt: skip
 Mask = Literal["tube", "random", "frame", "running_cell"]
+RenderedSplit = Literal["train", "test"]
 Preset = Literal["micro", "tiny", "small", "base", "large", "huge", "giant"]
 Problem = Literal["single_label", "multi_label", "regression"]
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio", "mlflow"]
@@ -362,15 +363,15 @@ class PrepareSettings(Checked):
 
 
 @dataclass(frozen=True)
-class MotionSettings(Checked):
-    """The built-in data set: short videos, labelled by how the view moves."""
+class RenderSettings(Checked):
+    """Settings of all rendered data sets."""
 
     output: Path
     """The folder to write: a folder per class."""
     clips: Count = 600
-    """Videos in all; the 12 classes take turns."""
+    """Videos in all; the classes take turns."""
     seed: Annotated[int, Limits(0)] = 7
-    """Other seeds give other scenes."""
+    """Other seeds give other videos."""
     size: int = 64
     """Height and width in pixels."""
     num_frames: int = 32
@@ -381,5 +382,23 @@ class MotionSettings(Checked):
     """Videos rendered at once; by default one per core."""
     still: bool = False
     """Repeat each clip's middle frame, which shows no class: a check on the models."""
+
+
+@dataclass(frozen=True)
+class ActionsSettings(RenderSettings):
+    """The built-in data set of people doing things."""
+
+    output: Path
+    """The folder to write: train/ and test/, with a folder per class in each."""
+    clips: Count = 600
+    """Videos to train on; the 20 classes take turns."""
+    test_clips: Annotated[int, Limits(0)] = 200
+    """Videos to test on: other people, before other grounds."""
+
+
+@dataclass(frozen=True)
+class MotionSettings(RenderSettings):
+    """The built-in data set without people: short videos, labelled by how the view moves."""
+
     domain: Domain = "camera"
     """The view of a bright plane moves, or one object over a grey ground."""

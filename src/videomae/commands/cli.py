@@ -157,7 +157,7 @@ def run(command: Any) -> int:
             from videomae.commands import answers
 
             return answers.FUNCTIONS[type(command)](command)
-        case flags.Probe() | flags.Prepare() | flags.Motion():
+        case flags.Probe() | flags.Prepare() | flags.Actions() | flags.Motion():
             from videomae.commands import videos
 
             return videos.FUNCTIONS[type(command)](command)

@@ -8,6 +8,7 @@ from tyro import conf
 from tyro.constructors import PrimitiveConstructorSpec
 
 from videomae.settings import (
+    ActionsSettings,
     Dtype,
     EvaluateSettings,
     FinetuneSettings,
@@ -146,8 +147,15 @@ class Prepare(PrepareSettings):
 
 
 @dataclass(frozen=True)
+class Actions(ActionsSettings):
+    """Render the built-in data set: short videos of people, labelled by what they do."""
+
+    output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
+
+
+@dataclass(frozen=True)
 class Motion(MotionSettings):
-    """Render the built-in data set: short videos, labelled by how the view moves."""
+    """Render a data set without people: short videos, labelled by how the view moves."""
 
     output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
 
@@ -251,7 +259,12 @@ class Recipes:
 # The commands as `videomae --help` groups them.
 GROUPS: dict[str, dict[str, type]] = {
     "use a model": {"classify": Classify, "embed": Embed, "reconstruct": Reconstruct},
-    "videos and data": {"probe": Probe, "prepare": Prepare, "motion": Motion},
+    "videos and data": {
+        "probe": Probe,
+        "prepare": Prepare,
+        "actions": Actions,
+        "motion": Motion,
+    },
     "train and measure": {
         "finetune": Finetune,
         "pretrain": Pretrain,

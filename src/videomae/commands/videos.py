@@ -1,10 +1,10 @@
-"""The commands on videos that need no model: probe, prepare, motion."""
+"""The commands on videos that need no model: probe, prepare, actions, motion."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from videomae.commands.flags import Motion, Prepare, Probe
+from videomae.commands.flags import Actions, Motion, Prepare, Probe
 from videomae.commands.terminal import Screen, Shown, aligned, report
 from videomae.errors import VideoError, complain
 
@@ -46,8 +46,18 @@ def prepare(command: Prepare) -> int:
     return 0 if result.manifest else complain("no video is usable")
 
 
+def actions(command: Actions) -> int:
+    """Render the built-in data set of people."""
+    from videomae.data.actions import render_dataset
+
+    with Screen("rendering", command.clips + command.test_clips) as screen:
+        paths = render_dataset(command, on_progress=screen.advance)
+    print(f"wrote {len(paths)} videos into {command.output}")
+    return 0
+
+
 def motion(command: Motion) -> int:
-    """Render the built-in data set."""
+    """Render the built-in data set of moving views."""
     from videomae.data.motion import render_dataset
 
     with Screen("rendering", command.clips) as screen:
@@ -56,4 +66,9 @@ def motion(command: Motion) -> int:
     return 0
 
 
-FUNCTIONS: dict[type, Callable[[Any], int]] = {Probe: probe, Prepare: prepare, Motion: motion}
+FUNCTIONS: dict[type, Callable[[Any], int]] = {
+    Probe: probe,
+    Prepare: prepare,
+    Actions: actions,
+    Motion: motion,
+}

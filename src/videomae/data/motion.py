@@ -8,11 +8,8 @@ rests on a speckled grey ground, and one bright object moves over it in the same
 
 import cmath
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -20,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.config import check_choice
+from videomae.data import rendered
 from videomae.data.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
 from videomae.errors import ConfigError
-from videomae.hub import read_json, write_json
 from videomae.settings import Domain, MotionSettings
 from videomae.video.writer import write_video
 
@@ -76,7 +73,7 @@ def render_clip(
     if motion not in MOTIONS:
         raise ConfigError(f"no motion is called {motion!r}; expected one of {', '.join(MOTIONS)}")
     check_choice("domain", domain, get_args(Domain))
-    _check_shape(size, num_frames)
+    rendered.check_shape(size, num_frames)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     is_object = domain == "object"
     chroma = _GROUND_CHROMA if is_object else _PLANE_CHROMA
@@ -172,14 +169,12 @@ def render_dataset(
     render_dataset(MotionSettings(Path("motion"), clips=24))[13]  # motion/orbit/00013.mp4
     ```
     """
-    _check_shape(settings.size, settings.num_frames)
+    rendered.check_shape(settings.size, settings.num_frames)
     _claim(settings)
     paths = [
         settings.output / MOTIONS[index % len(MOTIONS)] / f"{index:05d}.mp4"
         for index in range(settings.clips)
     ]
-    # A file appears under its name only when it is complete, so what exists is finished.
-    missing = [path for path in paths if not path.exists()]
     write = partial(
         _write_clip,
         seed=settings.seed,
@@ -189,11 +184,7 @@ def render_dataset(
         still=settings.still,
         fps=settings.fps,
     )
-    written = _each(write, missing, settings.workers or os.cpu_count() or 1)
-    for done, _ in enumerate(written, len(paths) - len(missing) + 1):
-        if on_progress:
-            on_progress(done, len(paths))
-    return paths
+    return rendered.write_set(paths, write, settings.workers, on_progress)
 
 
 def _write_clip(path: Path, *, seed: int, still: bool, fps: int, **options: Any) -> None:
@@ -203,47 +194,8 @@ def _write_clip(path: Path, *, seed: int, still: bool, fps: int, **options: Any)
     write_video(path, clip, fps=fps)
 
 
-def _each(act: Callable[[Path], None], paths: Sequence[Path], workers: int) -> Iterator[None]:
-    """Write the files in order, here or in processes: small arrays keep the interpreter busy."""
-    workers = min(workers, len(paths))
-    if workers <= 1:
-        yield from map(act, paths)
-        return
-    # Spawned, not forked: the caller may have torch's threads running.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(act, paths, chunksize=4)
-
-
-def _check_shape(size: int, num_frames: int) -> None:
-    if size < 8 or size % 2 or num_frames < 1:
-        raise ConfigError(
-            f"{size=}, {num_frames=}: expected an even size of at least 8 pixels (H.264 halves "
-            "colour) and at least 1 frame"
-        )
-
-
 def _claim(settings: MotionSettings) -> None:
-    """Make the folder ours, or check that it already holds a set of these very settings."""
-    output_dir = settings.output
     values = {key: each for key, each in vars(settings).items() if key not in ("output", "workers")}
     asked = {"made_by": "videomae motion", **values, "classes": list(MOTIONS)}
-    record = output_dir / "dataset.json"
-    if record.is_file():
-        found = {"domain": "camera", **read_json(record)}  # the only one that there once was
-        wrong = [key for key in asked if found.get(key) != asked[key]]
-        if wrong:
-            raise ConfigError(
-                f"{output_dir} holds a data set made with "
-                f"{', '.join(f'{key}={found.get(key)!r}' for key in wrong)}; asked for "
-                f"{', '.join(f'{key}={asked[key]!r}' for key in wrong)}; give another folder, or "
-                "remove this one"
-            )
-    elif output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ConfigError(
-            f"{output_dir} is not empty and has no dataset.json, so it is not a data set to carry "
-            "on with; give a new folder"
-        )
-    for motion in MOTIONS:
-        (output_dir / motion).mkdir(parents=True, exist_ok=True)
-    (output_dir / "labels.txt").write_text("".join(f"{motion}\n" for motion in MOTIONS))
-    write_json(record, asked)
+    # "camera" is the only domain that there once was
+    rendered.claim(settings.output, asked, folders=MOTIONS, defaults={"domain": "camera"})

@@ -108,10 +108,10 @@ def _draw_palette(rng: np.random.Generator, chroma: tuple[float, float]) -> Floa
     light = np.concatenate(
         [rng.permutation([0.36, 0.52, 0.70, 0.84]), rng.permutation(np.linspace(0.45, 0.92, 8))]
     )
-    return _srgb(light, rng.uniform(*chroma, 12), hues)
+    return srgb(light, rng.uniform(*chroma, 12), hues)
 
 
-def _srgb(light: Floats, chroma: Floats, hue: Floats) -> Floats:
+def srgb(light: Floats, chroma: Floats, hue: Floats) -> Floats:
     """OKLCH to sRGB, clipped; its lightness is that of the eye at any hue (Ottosson, 2020)."""
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
     long = (light + 0.3963377774 * a + 0.2158037573 * b) ** 3
