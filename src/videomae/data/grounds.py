@@ -30,7 +30,7 @@ def draw_ground(number: int, side: int, floor: float) -> Image.Image:
 
 
 def draw_light(number: int, size: int) -> NDArray[np.float32]:
-    """Light and shade over a picture, (size, size, 3), about 0.5 to 1.3 of its colours.
+    """Light and shade over a picture, (size, size, 3), about 0.3 to 1.5 of its colours.
 
     It falls off to one side, in long waves: the steepest that neighbours still tell.
     """
@@ -44,7 +44,7 @@ def draw_light(number: int, size: int) -> NDArray[np.float32]:
         wave = np.sin(2 * math.pi * (turns[0] * x + turns[1] * y + rng.uniform()))
         light = light + rng.uniform(0.05, 0.12) * wave
     tint = rng.uniform(0.94, 1.06, 3)
-    return ((rng.uniform(0.95, 1.1) + light)[..., None] * tint).astype(np.float32)
+    return ((rng.uniform(0.85, 1.0) + light)[..., None] * tint).astype(np.float32)
 
 
 def _smooth(side: int, nodes: NDArray[np.uint8]) -> NDArray[np.uint8]:
