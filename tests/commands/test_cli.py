@@ -267,6 +267,17 @@ def test_convert_writes_and_reports(run: Run, place: Path, tmp_path: Path) -> No
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= files
 
 
+def test_actions_renders_a_data_set(run: Run, tmp_path: Path) -> None:
+    shape = ("--size", 16, "--num-frames", 4, "--workers", 1)
+    code, out, _ = run("actions", tmp_path / "set", "--clips", 3, "--test-clips", 2, *shape)
+    assert code == 0
+    assert out == f"wrote 5 videos into {tmp_path / 'set'}\n"
+    assert len(list((tmp_path / "set" / "test").rglob("*.mp4"))) == 2
+    code, _, err = run("actions", tmp_path / "set", "--clips", 4, *shape)
+    assert code == 1
+    assert "holds a data set made with clips=3, test_clips=2" in err
+
+
 def test_motion_renders_a_data_set(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(
         "motion", tmp_path / "set", "--clips", 12, "--size", 16, "--num-frames", 4, "--seed", 1
