@@ -52,7 +52,7 @@ DOORS = {
     "accelerate": ["compute.distributed"],
     "fsspec": ["data.manifest"],
     "torchmetrics": ["evaluation.metrics"],
-    "sklearn": ["evaluation.probe"],
+    "sklearn": ["evaluation.classifiers"],
     "pyarrow": ["evaluation.metrics"],
     "flash_attn": ["model.attention"],
     "openvino": ["inference.exported"],

@@ -200,7 +200,8 @@ class FinetuneSettings(TrainSettings):
     epochs: Count = 75
     batch_size: Count = 32
     train_only: Literal["all", "head"] = "all"
-    """head keeps the backbone as it is and trains the classifier alone."""
+    """head keeps the backbone as it is, computes its features once and fits the classifier to
+    them, in seconds; lr, epochs and augmentation have no part in it."""
     keep_final_norm: bool = False
     """Start the classifier's norm from the encoder's last one, which published code throws away."""
     layer_decay: float = 0.75

@@ -1,5 +1,4 @@
 import json
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -9,23 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos
 from videomae.errors import ConfigError
-from videomae.evaluation import probe as probe_file
-from videomae.evaluation.probe import (
-    Features,
-    choose_l2,
-    class_shares,
-    fit_linear,
-    fit_neighbours,
-    linear_probe,
-    load_encoder,
-    probe,
-)
+from videomae.evaluation.features import Features
+from videomae.evaluation.probe import linear_probe, load_encoder, probe
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.settings import LinearProbeSettings
@@ -66,97 +55,10 @@ def features(values: Tensor, labels: Tensor, bad: dict[int, str] | None = None) 
     return Features(Videos(items, names), values, bad or {})
 
 
-def test_neighbours_vote_by_hand() -> None:
-    train = torch.tensor([[2.0, 0.0], [0.8, 0.6], [4.8, 1.4], [-1.0, 0.0]])
-    labels, test = torch.tensor([0, 1, 1, 3]), torch.tensor([[3.0, 0.0], [math.nan] * 2])
-    scores = class_shares(fit_neighbours(train, labels, 3), test, 5)
-    # Cosines 1, 0.8, 0.96 of the nearest three.
-    votes = [math.exp(1 / 0.07), math.exp(0.8 / 0.07) + math.exp(0.96 / 0.07), 0, 0, 0]
-    assert scores[0].tolist() == pytest.approx([vote / sum(votes) for vote in votes])
-    assert scores[1].isnan().all()
-    fewer = class_shares(fit_neighbours(train, labels, 99), test[:1], 5)
-    assert float(fewer.sum()) == pytest.approx(1)
-    assert class_shares(fit_neighbours(train, labels, 3), torch.zeros(0, 2), 3).shape == (0, 3)
-
-
-def slopes(linear: Any, x: Tensor, labels: Tensor, num_classes: int, l2: float) -> list[float]:
-    """The largest gradient of the loss in weights and bias, as torch sees it."""
-    regression = linear[-1]
-    weight, bias = (torch.tensor(values) for values in (regression.coef_, regression.intercept_))
-    if num_classes == 2:  # scikit-learn has the difference of the two columns
-        weight, bias = (torch.cat([-half, half]) for half in (weight / 2, bias / 2))
-    weight, bias = weight.T.clone().requires_grad_(), bias.clone().requires_grad_()
-    standard = (x.double() - x.double().mean(0)) / x.double().std(0, correction=0)
-    logits = standard @ weight + bias
-    loss = F.cross_entropy(logits, labels) + l2 / 2 * weight.square().sum()
-    torch.testing.assert_close(class_shares(linear, x, num_classes), logits.softmax(1).detach())
-    return [float(slope.abs().max()) for slope in torch.autograd.grad(loss, (weight, bias))]
-
-
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_the_linear_map_is_where_the_gradient_vanishes(num_classes: int) -> None:
-    values, labels = clusters(60, noise=2.0)
-    x, l2 = values[:, 0] * torch.tensor([1.0, 100.0, 0.01, 1.0]) + 7, 0.05
-    x, labels = x[labels < num_classes], labels[labels < num_classes]
-    assert max(slopes(fit_linear(x, labels, l2=l2), x, labels, num_classes, l2)) < 1e-5
-
-
-def test_the_units_of_features_change_nothing_and_constant_ones_do_no_harm() -> None:
-    values, labels = clusters(30, noise=1.0)
-    x = values[:, 0]
-
-    def scores(x: Tensor) -> Tensor:
-        return class_shares(fit_linear(x, labels, l2=0.1), x, 3)
-
-    torch.testing.assert_close(scores(1000 * x - 5), scores(x), atol=1e-4, rtol=0)
-    more = torch.cat([x, torch.full((30, 1), 0.1)], 1)
-    torch.testing.assert_close(scores(more), scores(x), atol=1e-6, rtol=0)
-
-
-def test_it_is_the_same_each_time_and_from_any_start() -> None:
-    values, labels = clusters(60, noise=2.0)
-    x = values[:, 0]
-    first, again = (class_shares(fit_linear(x, labels, l2=0.01), x, 3) for _ in range(2))
-    assert torch.equal(first, again)
-    warm = fit_linear(x, labels, l2=0.01, linear=fit_linear(x, labels, l2=1.0))
-    torch.testing.assert_close(class_shares(warm, x, 3), first, atol=1e-4, rtol=0)
-
-
-def test_a_class_without_videos_to_learn_from_is_never_named() -> None:
-    values, labels = clusters(60, noise=0.5)
-    linear = fit_linear(values[labels != 1][:, 0], labels[labels != 1], l2=0.1)
-    scores = class_shares(linear, values[:, 0], 4)
-    assert scores.shape == (60, 4)
-    assert not scores[:, [1, 3]].any()
-    torch.testing.assert_close(scores.sum(1), torch.ones(60).double())
-    assert class_shares(linear, torch.zeros(0, 4), 4).shape == (0, 4)
-    tried, _ = choose_l2(values[:3, 0], labels[:3], torch.arange(3), 3)  # one video of each class
-    assert [accuracy for _, accuracy in tried] == [0] * 7
-
-
 def test_a_missing_scikit_learn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.pipeline", None)
     with pytest.raises(ConfigError, match=r'needs more packages: pip install "videomae\[train\]"'):
         linear_probe(LinearProbeSettings(data=Path("unread"), model="unread"))
-
-
-def test_the_fifth_held_out_has_whole_videos_of_all_classes() -> None:
-    _, labels = clusters(45, num_clips=2)
-    videos = torch.arange(45).repeat_interleave(2)
-    held = probe_file._held_out(labels.repeat_interleave(2), videos)
-    assert len(held) == len(set(held)) == 9
-    assert labels[held].bincount().tolist() == [3, 3, 3]
-    assert held == probe_file._held_out(labels.repeat_interleave(2), videos)
-
-
-def test_noise_asks_for_a_strong_penalty_and_clear_classes_for_a_weak_one() -> None:
-    values, labels = clusters(60, noise=0.1)
-    videos = torch.arange(60)
-    tried, weak = choose_l2(values[:, 0], labels, videos, 3)
-    assert [l2 for l2, _ in tried] == list(probe_file._L2)
-    assert tried[-1][1] == 100
-    _, strong = choose_l2(torch.randn(60, 20), labels, videos, 3)
-    assert weak < 1e-3 < 1 <= strong
 
 
 def test_clear_classes_are_told_apart_and_unreadable_videos_are_not_forgotten() -> None:

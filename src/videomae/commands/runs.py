@@ -72,7 +72,8 @@ def evaluate(command: Evaluate) -> int:
 def linear_probe(command: LinearProbe) -> int:
     """Measure a pre-trained encoder; 1 if a video could not be read."""
     from videomae.compute.distributed import Machine
-    from videomae.evaluation.probe import FEATURES_NAME, linear_probe
+    from videomae.evaluation.features import FEATURES_NAME
+    from videomae.evaluation.probe import linear_probe
 
     settings = command.settings
     machine = Machine.start(settings.device, settings.dtype)

@@ -20,8 +20,9 @@ from videomae.report.record import read_log
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
 from videomae.training.augment import mix, smooth_one_hot
-from videomae.training.checkpoint import run_processor, save_model
+from videomae.training.checkpoint import checkpoint_paths, run_processor, save_model
 from videomae.training.data import Batch, ClipSource
+from videomae.training.head import fit_head
 from videomae.training.log import open_output
 from videomae.training.loop import EpochEnd, run_epochs
 
@@ -83,16 +84,21 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     rows = read_log(settings.output)
     best = max((row["score"] for row in rows if row.get("score") is not None), default=-math.inf)
     evaluation: Evaluation | None = None
-    for end in run_epochs(
-        settings,
-        model,
-        source,
-        machine,
-        batch_loss,
-        title="finetune",
-        layer_decay=settings.layer_decay,
-        ema_decay=settings.ema_decay,
-    ):
+    # Earlier versions trained a head step by step, and left checkpoints to go on from.
+    if settings.train_only == "head" and not checkpoint_paths(settings.output):
+        ends = fit_head(settings, model, videos, processor, machine)
+    else:
+        ends = run_epochs(
+            settings,
+            model,
+            source,
+            machine,
+            batch_loss,
+            title="finetune",
+            layer_decay=settings.layer_decay,
+            ema_decay=settings.ema_decay,
+        )
+    for end in ends:
         last, every = end.epoch == settings.epochs, settings.eval_every_epochs
         if not last and not (every and end.epoch % every == 0):
             continue

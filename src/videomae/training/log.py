@@ -86,6 +86,10 @@ class RunLog:
         """One line above the progress bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def show(self, done: int, total: int) -> None:
+        """Move the bar of work that is not counted in steps."""
+        self.progress.update(self.task, completed=done, total=total)
+
     def record(self, **values: Any) -> None:
         """Append one line to log.jsonl, and print it where there is no terminal to draw on.
 

@@ -1,0 +1,121 @@
+"""`train_only="head"`: the features of a frozen encoder, computed once, and a linear map on them.
+
+N videos, V clips of each, D features, K classes or values.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from videomae.compute.distributed import Machine
+from videomae.data.manifest import Videos
+from videomae.errors import VideoError
+from videomae.evaluation.classifiers import fit_several, fit_values, fit_weights, new_linear
+from videomae.evaluation.features import (
+    FEATURES_NAME,
+    compute_features,
+    features_key,
+    read_features,
+    write_features,
+)
+from videomae.evaluation.sharding import list_unreadable
+from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.processing.processors import VideoMAEImageProcessor
+from videomae.processing.views import ViewMaker
+from videomae.settings import FinetuneSettings
+from videomae.training.log import RunLog
+from videomae.training.loop import EpochEnd
+
+# What has no meaning for features that are computed once.
+_UNUSED = (
+    "lr", "epochs", "warmup_epochs", "layer_decay", "label_smoothing", "classifier_dropout",
+    "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops", "erase_prob", "mixup_alpha",
+    "cutmix_alpha",
+)  # fmt: skip
+
+
+def fit_head(
+    settings: FinetuneSettings,
+    model: VideoMAEForVideoClassification,
+    videos: Videos,
+    processor: VideoMAEImageProcessor,
+    machine: Machine,
+) -> Iterator[EpochEnd]:
+    """Give `model` the linear head that suits the features of `videos` best: one end of an epoch.
+
+    Each video is looked at once, in `num_repeats` centred clips spread over it, without
+    augmentation. The features, behind the model's own pooling and norm, lie in the run's folder as
+    features.npz, and are taken from there by a run that goes on. The head is found as a linear
+    probe finds its own: logistic regression, its penalty chosen on a fifth of the videos.
+    """
+    new_linear()  # a missing package raises before the work
+    model.classifier = nn.Identity()
+    model.to(machine.device).eval()
+    maker = ViewMaker(model.config, processor, num_clips=settings.num_repeats)
+    path, key = settings.output / FEATURES_NAME, features_key(model, maker, machine, videos)
+    with RunLog(settings, machine, num_steps=len(videos), title="head") as log:
+        defaults = FinetuneSettings()
+        unused = [n for n in _UNUSED if getattr(settings, n) != getattr(defaults, n)]
+        if unused:
+            log.say(
+                "train_only=head computes features once, and has no use for: " + ", ".join(unused)
+            )
+        found = read_features(path, key, videos)
+        if not all(machine.gather([found is not None])):
+            features = compute_features(
+                model,
+                videos,
+                maker,
+                lambda output: output.logits.float(),  # (B, D)
+                machine=machine,
+                batch_size=settings.batch_size,
+                num_workers=settings.num_workers,
+                on_progress=log.show,
+            )
+            if machine.is_main:
+                write_features(path, key, features)
+        else:
+            assert found is not None
+            (features,) = found
+            log.say(f"the features are those of {path}")
+        _check_bad(settings, videos, features.bad)
+        model.classifier = _fitted(settings, videos, features.values, features.bad)
+        model.to(machine.device)
+        log.record(step=settings.epochs, epoch=settings.epochs, num_bad_videos=len(features.bad))
+        log.list_bad(videos, features.bad)
+        yield EpochEnd(settings.epochs, settings.epochs, log, model)
+
+
+def _check_bad(settings: FinetuneSettings, videos: Videos, bad: dict[int, str]) -> None:
+    allowed = settings.max_bad_fraction
+    if len(bad) > allowed * len(videos):
+        listed = "; ".join(list_unreadable(videos, bad)[:50])
+        raise VideoError(
+            f"{len(bad)} of {len(videos)} videos cannot be read, more than max_bad_fraction="
+            f"{allowed} allows: {listed}"
+        )
+
+
+def _fitted(
+    settings: FinetuneSettings, videos: Videos, values: torch.Tensor, bad: dict[int, str]
+) -> nn.Linear:
+    """The head that fits features (N, V, D) of videos, but for the bad ones."""
+    kept = torch.tensor([row for row in range(len(videos)) if row not in bad])
+    num_clips, balanced = values.shape[1], settings.class_weights == "balanced"
+    rows, of_video = values[kept].flatten(0, 1), kept.repeat_interleave(num_clips)
+    if settings.problem == "regression":
+        weight, bias = fit_values(rows, torch.tensor(videos.values())[of_video])
+    elif settings.problem == "multi_label":
+        targets = torch.zeros(len(videos), len(videos.classes))
+        for row, classes in enumerate(videos.class_sets()):
+            targets[row, list(classes)] = 1
+        weight, bias = fit_several(rows, targets[of_video], of_video, balanced=balanced)
+    else:
+        labels = torch.tensor(videos.class_numbers())[of_video]
+        weight, bias, _ = fit_weights(
+            rows, labels, of_video, len(videos.classes), balanced=balanced
+        )
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.weight.data, head.bias.data = weight, bias
+    return head

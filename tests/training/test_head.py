@@ -1,0 +1,147 @@
+"""A linear head on frozen features: exact, cached, saved like any other model."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from videomae.data.manifest import Video, Videos, load_videos, write_manifest
+from videomae.errors import ConfigError, VideoError
+from videomae.evaluation.evaluate import Evaluation, evaluate
+from videomae.inference.predict import classify
+from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.report.record import read_run
+from videomae.settings import EvaluateSettings, FinetuneSettings
+from videomae.training import finetune as finetune_file
+from videomae.training import head as head_file
+from videomae.training.finetune import finetune, make_model
+
+
+@pytest.fixture
+def settings(videos_dir: Path, tmp_path: Path, small: dict[str, Any]) -> FinetuneSettings:
+    # Ten videos, learned by heart from features of random weights.
+    return FinetuneSettings(
+        data=videos_dir, eval_data=videos_dir, output=tmp_path / "run", train_only="head", **small
+    )
+
+
+def run(settings: FinetuneSettings) -> Evaluation:
+    evaluation = finetune(settings)
+    assert evaluation is not None
+    return evaluation
+
+
+def test_a_frozen_encoder_gets_a_head_that_every_command_takes(
+    settings: FinetuneSettings, videos_dir: Path
+) -> None:
+    torch.manual_seed(settings.seed)
+    before = make_model(settings, load_videos(videos_dir)).state_dict()
+    evaluation = run(settings)
+    assert evaluation.top1 >= 80
+    model = settings.output / "model"
+    after = VideoMAEForVideoClassification.from_pretrained(model)
+    assert after.config.id2label == {0: "sway", 1: "zoom_in"}
+    moved = {k for k, v in after.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+    asked = EvaluateSettings(data=videos_dir, model=str(model), device="cpu", dtype="float32")
+    torch.testing.assert_close(evaluate(asked).scores, evaluation.scores, atol=1e-5, rtol=0)
+    video = evaluation.videos.items[7]
+    answer = classify(video.path, model=model, engine="torch", dtype="float32")
+    assert answer.labels[0] == video.label
+    assert read_run(settings.output).is_finished
+    assert (settings.output / "index.html").is_file()
+    card = (model / "README.md").read_text()
+    assert "| trained | the classifier alone, fitted to features of the frozen encoder |" in card
+    assert "learning rate" not in card
+
+
+def test_features_are_computed_once(
+    settings: FinetuneSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(dataclasses.replace(settings, num_repeats=3))
+    with np.load(settings.output / "features.npz") as arrays:
+        assert arrays["train"].shape == (10, 3, 128)
+    again = dataclasses.replace(settings, num_repeats=3, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(head_file, "compute_features", None)
+        assert torch.equal(run(again).scores, first.scores)
+    assert "the features are those of" in capsys.readouterr().err
+    run(dataclasses.replace(again, num_repeats=1))
+    with np.load(settings.output / "features.npz") as arrays:
+        assert arrays["train"].shape == (10, 1, 128)
+
+
+def test_settings_of_a_training_are_said_to_have_no_part(
+    settings: FinetuneSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(dataclasses.replace(settings, lr=0.5, mixup_alpha=0.8))
+    err = capsys.readouterr().err
+    assert "and has no use for: lr, mixup_alpha" in err
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(
+    settings: FinetuneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = dataclasses.replace(settings, epochs=2, warmup_epochs=0.0, lr=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_file, "checkpoint_paths", lambda _: ["some"])
+        run(old)
+    assert not (settings.output / "features.npz").exists()
+    left = settings.output / "model"
+    whole = VideoMAEForVideoClassification.from_pretrained(left).classifier.weight
+    (left / "model.safetensors").unlink()
+    run(dataclasses.replace(old, resume=True))
+    assert not (settings.output / "features.npz").exists()
+    again = VideoMAEForVideoClassification.from_pretrained(left).classifier.weight
+    assert torch.equal(whole, again)  # type: ignore[arg-type]
+
+
+def labelled(folder: Path, videos_dir: Path, labels: list[str]) -> Path:
+    names = sorted({name for label in labels for name in label.split("|")})
+    paths = sorted(videos_dir.rglob("*.mp4"))
+    rows = tuple(Video(str(path), label) for path, label in zip(paths, labels, strict=True))
+    folder.mkdir()
+    write_manifest(folder, Videos(rows, tuple(names)))
+    return folder
+
+
+def test_several_labels_and_values_have_heads_too(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    several = labelled(tmp_path / "several", videos_dir, ["a|b", "a", "b", "c", "a|c"] * 2)
+    asked = dataclasses.replace(settings, data=several, eval_data=several, problem="multi_label")
+    assert run(asked).figures()["mean_ap"] > 80  # 58 of a guess
+    values = labelled(tmp_path / "values", videos_dir, [str(60 + k / 2) for k in range(10)])
+    asked = dataclasses.replace(
+        settings, data=values, eval_data=values, problem="regression", output=tmp_path / "value"
+    )
+    assert run(asked).figures()["mae"] < 1.25  # of the mean for all
+
+
+def test_unreadable_videos_are_left_out_listed_and_limited(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    data = labelled(tmp_path / "data", videos_dir, ["a", "b"] * 5)
+    with (data / "manifest.csv").open("a") as file:
+        file.write("missing.mp4,a,train\n")
+    asked = dataclasses.replace(settings, data=data, eval_data=data, max_bad_fraction=0.1)
+    assert run(asked).num_videos == 11
+    (bad,) = json.loads((settings.output / "bad_videos.json").read_text())
+    assert bad.endswith("missing.mp4")
+    strict = dataclasses.replace(asked, output=tmp_path / "strict", max_bad_fraction=0.01)
+    with pytest.raises(VideoError, match=r"1 of 11 videos .* more than max_bad_fraction=0.01 al"):
+        run(strict)
+
+
+def test_a_missing_scikit_learn_is_named(
+    settings: FinetuneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.pipeline", None)
+    with pytest.raises(ConfigError, match=r'needs more packages: pip install "videomae\[train\]"'):
+        run(settings)
