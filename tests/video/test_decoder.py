@@ -16,6 +16,7 @@ from videomae.errors import VideoError
 from videomae.video import decoder
 from videomae.video.decoder import VideoFile
 from videomae.video.reader import VideoReader, probe, read_frames
+from videomae.video.writer import resize_video
 
 
 @pytest.fixture
@@ -311,10 +312,8 @@ def test_angles_in_between_count_as_the_nearest_quarter(
 
 def test_frames_that_change_size_are_refused(tmp_path: Path) -> None:
     path = join(tmp_path, scene(10), scene(10, 64, 96))
-    with VideoReader(path) as reader:
-        assert reader.info.num_frames > 10
-        with pytest.raises(VideoError, match=r"change size, from 64 x 48 to 96 x 64 px \(width"):
-            reader.read([reader.info.num_frames - 1])
+    with pytest.raises(VideoError, match=r"change size, from 64 x 48 to 96 x 64 px \(width"):
+        probe(path)
 
 
 def test_the_video_is_chosen_not_the_cover(tmp_path: Path) -> None:
@@ -335,6 +334,61 @@ def test_the_video_is_chosen_not_the_cover(tmp_path: Path) -> None:
     assert numbers(read_frames(path, [8])) == [8]
 
 
+# What a file says of itself, and what its frames say
+
+
+def test_the_rate_of_raw_dv_is_that_of_its_frames(tmp_path: Path) -> None:
+    # its header counts 60,000 a second
+    path = encode(tmp_path / "x.dv", scene(30, 576, 720), codec="dvvideo", format="dv")
+    info = probe(path)
+    assert (info.num_frames, info.fps, info.duration_seconds) == (30, 25, pytest.approx(1.2))
+    assert info.pixel_aspect == pytest.approx(16 / 15)
+
+
+def test_the_rate_of_a_gif_is_that_of_its_frames(tmp_path: Path) -> None:
+    # hundredths of a second, 6 or 7 a frame, of which its header has the first
+    path = encode(tmp_path / "x.gif", scene(32), codec="gif", pix_fmt="rgb8", fps=16)
+    assert probe(path).fps == pytest.approx(16, rel=0.01)
+    assert probe(path).duration_seconds == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_raw_stream_has_the_rate_that_its_codec_names(codec: str, tmp_path: Path) -> None:
+    name = {"libx264": "h264", "libx265": "hevc"}[codec]
+    options = {"x265-params": "log-level=0"} if codec == "libx265" else {}
+    path = encode(
+        tmp_path / "x", scene(32), codec=codec, format=name, fps=16, codec_options=options
+    )
+    info = probe(path)
+    assert (info.num_frames, info.fps, info.duration_seconds) == (32, 16, 2)
+    assert numbers(read_frames(path, [31, 5])) == [31, 5]
+
+
+def test_an_animated_png_is_a_video(tmp_path: Path) -> None:
+    path = encode(tmp_path / "x.png", scene(6), codec="apng", pix_fmt="rgb24", format="apng")
+    assert numbers(read_frames(path, range(6))) == list(range(6))
+
+
+def test_pixels_that_are_not_square_are_told_and_left(tmp_path: Path) -> None:
+    def widen(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    path = encode(tmp_path / "x.mp4", scene(4), prepare=widen)
+    info = probe(path)
+    assert (info.height, info.width, info.pixel_aspect) == (48, 64, pytest.approx(4 / 3))
+    small = resize_video(path, tmp_path / "small.mp4", short_side_px=24)
+    assert small.pixel_aspect == pytest.approx(4 / 3)
+    assert probe(make("b-frames", tmp_path)).pixel_aspect == 1
+
+
+@pytest.mark.parametrize(("number", "name"), [(16, "PQ"), (18, "HLG"), (1, "")])
+def test_high_dynamic_range_is_told(number: int, name: str, tmp_path: Path) -> None:
+    def tag(stream: Any) -> None:
+        stream.codec_context.color_trc = number
+
+    assert probe(encode(tmp_path / "x.mp4", scene(4), prepare=tag)).hdr == name
+
+
 def make_sound(path: Path, format: str | None = None) -> Path:
     with av.open(str(path), "w", format=format) as container:
         stream = container.add_stream("aac", rate=16000)
@@ -348,7 +402,7 @@ def make_sound(path: Path, format: str | None = None) -> Path:
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="expected a video stream, got audio streams"):
+    with pytest.raises(VideoError, match="expected a video stream, got audio"):
         probe(make_sound(tmp_path / "x.mp4"))
 
 

@@ -63,7 +63,7 @@ def test_without_its_index_an_mp4_cannot_be_opened(share: float, tmp_path: Path)
     path = make("b-frames", tmp_path)  # the index is at the end
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(VideoError, match=r"cannot be opened as a video \(.*0 frames are readable"):
+    with pytest.raises(VideoError, match=r"is an mp4 without its whole index \(moov\)"):
         probe(path)
 
 
@@ -122,7 +122,7 @@ def test_damage_at_the_beginning(tmp_path: Path) -> None:
         probe(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 5000, random.Random(1).randbytes(5000), b"hello"])
+@pytest.mark.parametrize("data", [b"\0" * 5000, random.Random(1).randbytes(5000), b"hello"])
 @pytest.mark.parametrize("name", ["x.mp4", "x.avi", "x"])
 def test_no_video_at_all(data: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
@@ -181,7 +181,7 @@ def test_scripts_that_name_other_files_are_refused(
 ) -> None:
     secret = make("fragmented", tmp_path).rename(tmp_path / "secret.mp4")
     (tmp_path / name).write_text(script(secret))
-    with pytest.raises(VideoError, match="playlists, scripts, stream descriptions and single"):
+    with pytest.raises(VideoError, match="is a playlist, script or markup, which names other"):
         probe(tmp_path / name)
 
 
@@ -205,7 +205,9 @@ def test_image_patterns_are_just_missing_files(tmp_path: Path) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 3
     with pytest.raises(VideoError, match="there is no such file or folder"):
         probe(tmp_path / "%d.png")
-    with pytest.raises(VideoError, match="single images are refused"):
+    with pytest.raises(
+        VideoError, match="is a single picture; expected a video, or a folder of pictures"
+    ):
         probe(tmp_path / "1.png")
 
 
@@ -265,9 +267,9 @@ def test_addresses_are_refused_even_where_ffmpeg_opens_files_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make("b-frames", tmp_path)
-    monkeypatch.setattr(decoder, "_CONTAINERS", (*decoder._CONTAINERS, "concat"))
+    monkeypatch.setattr(decoder, "CONTAINERS", (*decoder.CONTAINERS, "concat"))
     (tmp_path / "x").write_text(concat_script(path))
-    with pytest.raises(VideoError, match="cannot be opened as a video"):
+    with pytest.raises(VideoError, match="is a playlist, script or markup, which names other"):
         probe(tmp_path / "x")
 
 

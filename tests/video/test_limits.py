@@ -1,11 +1,13 @@
 """The limits themselves; what keeps to them is tested where it reads."""
 
+from contextlib import suppress
 from pathlib import Path
 
+import av
 import pytest
 
 from videomae.errors import ConfigError, VideoError
-from videomae.video.limits import VIDEO_SUFFIXES, DecodeClock, VideoLimits
+from videomae.video.limits import CONTAINERS, VIDEO_SUFFIXES, DecodeClock, VideoLimits
 
 PATH = Path("x.mp4")
 
@@ -54,4 +56,17 @@ def test_the_clock_starts_anew() -> None:
 
 
 def test_suffixes_are_lower_case() -> None:
-    assert all(suffix.startswith(".") and suffix.islower() for suffix in VIDEO_SUFFIXES)
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in VIDEO_SUFFIXES)
+
+
+def test_suffixes_are_those_that_ffmpeg_names_for_what_is_read() -> None:
+    not_pictures = {"m4a", "m4b", "isma", "mka", "mks", "wma"}
+    not_videos = {"avif", "heic", "heif"}
+    # of players, of a description that names files, and a codec of before the standard
+    rare = {"psp", "ism", "h26l"}
+    for container in CONTAINERS:
+        known = set(av.ContainerFormat(container, "r").extensions)
+        with suppress(ValueError):
+            known |= av.ContainerFormat(container, "w").extensions
+        names = {suffix[1:] for suffix in CONTAINERS[container].split()}
+        assert not known - names - not_pictures - not_videos - rare, container

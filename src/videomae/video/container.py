@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from videomae.errors import VideoError
-from videomae.video.limits import DecodeClock, VideoLimits
+from videomae.video.limits import CONTAINERS, DecodeClock, VideoLimits
 
 # Boxes of an mp4 index, with the few numbers in them that FFmpeg turns into memory.
 _INDEX_BOXES = re.compile(
@@ -18,6 +18,17 @@ _INDEX_BOXES = re.compile(
     re.DOTALL,
 )
 _KNOWN_NOT_MP4 = re.compile(rb"RIFF|\x1aE\xdf\xa3|GIF8|FLV|OggS|\x30\x26\xb2\x75|DKIF|YUV4MPEG2")
+
+# Files that are taken for videos by mistake, and the signs that they begin with.
+_KNOWN_HEADS = {
+    "a single picture; expected a video, or a folder of pictures, one per frame": (
+        rb"\xff\xd8\xff|\x89PNG|BM.{12}|II\*\0|MM\0\*|WEBP|P[1-6]\s|8BPS"
+    ),
+    "sound without pictures; expected a video": rb"ID3|fLaC|WAVE|\xff[\xe2-\xff]",
+    "a playlist, script or markup, which names other files; give the videos themselves": (
+        rb"(\xef\xbb\xbf)?\s*(#EXTM3U|ffconcat|\[playlist\]|<|v=0\s)"
+    ),
+}
 
 
 class VideoBytes:
@@ -66,6 +77,31 @@ class VideoBytes:
         if self._head.startswith(b"GIF8"):
             return not self._tail.rstrip(b"\0").endswith(b";")
         return self._size < _promised_bytes(self._head)
+
+    def why_no_video(self, error: object) -> str:
+        """Say why FFmpeg, with its own `error`, opens no video: what the file is by its bytes."""
+        head = self._head
+        if not self._size:
+            return "is empty (0 bytes); get the file anew"
+        if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & 2:
+            return (
+                "is an animated WebP, which FFmpeg does not decode; save it as an animated PNG: "
+                """python -c "from PIL import Image; Image.open('IN.webp').save('OUT.png', """
+                """save_all=True)\""""
+            )
+        for kind, signs in _KNOWN_HEADS.items():
+            if re.match(signs, head[8:] if head[:4] == b"RIFF" else head, re.DOTALL):
+                return f"is {kind}"
+        index = [box for box in self._boxes() if box[4:8] == b"moov"]
+        if head[4:8] == b"ftyp" and not any(int.from_bytes(box[:4]) <= len(box) for box in index):
+            return (
+                "is an mp4 without its whole index (moov), which comes last in many: it was cut "
+                "off, or its recording never ended. 0 frames are readable; get the file anew"
+            )
+        return (
+            f"cannot be opened as a video ({error}), 0 frames are readable. Either its beginning "
+            f"is damaged, or it is of none of the kinds that are read: {' '.join(CONTAINERS)}"
+        )
 
     def check_index(self, limits: VideoLimits) -> None:
         """Raise VideoError for an mp4 index of a few bytes that stands for millions of samples.

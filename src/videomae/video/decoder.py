@@ -6,9 +6,10 @@ by itself; the kinds of container are named, and limits are checked before anyth
 
 import itertools
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,16 +22,11 @@ from numpy.typing import NDArray
 
 from videomae.errors import VideoError
 from videomae.video.container import VideoBytes
-from videomae.video.limits import DecodeClock, VideoInfo, VideoLimits
+from videomae.video.limits import CONTAINERS, DecodeClock, OnDamage, VideoInfo, VideoLimits
+from videomae.video.orientation import Orientation
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
-# Containers that hold pictures themselves. Not among them, on purpose: playlists and scripts that
-# name further files or addresses (hls, dash, concat, sdp, image2 patterns, asx, rtsp, ...).
-_CONTAINERS = (
-    "mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "ogg", "asf", "mxf", "dv",
-    "ivf", "gif", "yuv4mpegpipe",
-)  # fmt: skip
 # Containers that store when each frame is shown, so that counting needs no decoding.
 _TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
@@ -39,6 +35,12 @@ _PROGRESSIVE = 1  # AVFieldOrder; 0 is unknown
 _KEPT_BYTES = 64 * 2**20
 # Decode on to a later key frame, rather than seek to it, where it is no further away than this.
 _SEEK_COST_FRAMES = 4
+# A transport stream marks the packets at a gap in its numbers. Where a key frame comes so soon
+# after, as in files that were joined, all that is left can be decoded.
+_PACKETS_TO_KEY = 2
+# Give up on a file that cannot even be taken apart into packets in so many places.
+_MAX_GAPS = 1000
+_HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 
 
 class _LostError(Exception):
@@ -48,8 +50,16 @@ class _LostError(Exception):
 class VideoFile:
     """One video file: knows when each frame is shown, and decodes forward from key frames."""
 
-    def __init__(self, path: Path, limits: VideoLimits, data: bytes | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: VideoLimits,
+        data: bytes | None = None,
+        on_damage: OnDamage = "refuse",
+    ) -> None:
         self._path, self._limits = path, limits
+        self._leaves_out = on_damage == "use_readable"
+        self._num_gaps = 0
         self.clock = DecodeClock(path, limits)
         self._reformatter = VideoReformatter()
         # When each frame is shown, ascending, and at which of those times decoding can start.
@@ -58,6 +68,7 @@ class VideoFile:
         self._key_times: list[int] = []
         self._wanted: set[int] = set()  # the times asked for, empty is all; and their last
         self._last = -(2**63)
+        self._shown_times: list[int | None] = []  # the times of frames that were decoded to count
         self._frames: Iterator[av.VideoFrame] = iter(())  # what the decoder shows next
         self._position = 0  # number of the first of them
         self._sought = False  # whether that one must be a key frame
@@ -90,6 +101,8 @@ class VideoFile:
                 yield frame
                 done += 1
         except (_LostError, av.FFmpegError):
+            if self._leaves_out:
+                raise self._damaged(done, self.info.num_frames) from None
             # Either decoding could not begin where the file said, or the file is damaged. A decode
             # from the beginning tells, and is what frame numbers are defined by.
             num_frames, intact = self._count_by_decoding()
@@ -117,7 +130,7 @@ class VideoFile:
                 self._file,
                 "r",
                 options={
-                    "format_whitelist": ",".join(_CONTAINERS),
+                    "format_whitelist": ",".join(CONTAINERS),
                     "protocol_whitelist": "none",
                     "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
                     "use_absolute_path": "0",
@@ -127,22 +140,20 @@ class VideoFile:
                 io_open=self._refuse_to_open,
             )
         except av.FFmpegError as error:
-            raise VideoError(
-                f"{self._path}: cannot be opened as a video ({error.strerror}), 0 frames are "
-                "readable. Either its index is damaged or cut off, or it is no plain video: "
-                "playlists, scripts, stream descriptions and single images are refused. "
-                f"Expected one of: {' '.join(_CONTAINERS)}"
-            ) from error
+            raise VideoError(f"{self._path}: {self._file.why_no_video(error.strerror)}") from error
+        pictures = self._container.streams.video
         videos = [
             stream
-            for stream in self._container.streams.video
+            for stream in pictures
             if not stream.disposition & Disposition.attached_pic and stream.codec_context
         ]
         if not videos:
-            kinds = ", ".join(stream.type for stream in self._container.streams) or "no"
+            kinds = {stream.type for stream in self._container.streams if stream not in pictures}
+            found = [*sorted(kinds), *(["a cover picture"] if pictures else [])]
             raise VideoError(
-                f"{self._path}: 0 frames are readable; expected a video stream, got {kinds} "
-                "streams. Either it is no video, or its beginning is damaged or cut off"
+                f"{self._path}: 0 frames are readable; expected a video stream, got "
+                f"{' and '.join(found) or 'none at all'}. Either it is no video, or its beginning "
+                "is damaged or cut off"
             )
         self._stream = videos[0]
         for stream in self._container.streams:
@@ -163,30 +174,25 @@ class VideoFile:
     def _survey(self) -> VideoInfo:
         stream = self._stream
         unit = stream.time_base or Fraction(1, av.time_base)
-        rate = stream.average_rate or stream.guessed_rate
-        fps = float(rate) if rate else None
         seconds = float(stream.duration * unit) if stream.duration else None
         if seconds is None and self._container.duration:
             seconds = self._container.duration / av.time_base
         self._limits.check(self._path, max_duration_seconds=seconds, max_frames=stream.frames)
         codec_name, promised = stream.codec_context.codec.canonical_name, stream.frames
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
         whole = self._read_times() and not self._file.is_cut_off()
-        if whole and self._shows_first_frame():
+        if whole and not self._leaves_out and self._shows_first_frame():
             num_frames = len(self._times)
         else:
             num_frames, intact = self._count_by_decoding()
             # what is missing of an AVI may be no more than the index behind its frames
             all_there = self._container.format.name == "avi" and num_frames == promised
-            if not intact or not num_frames or not (whole or all_there):
+            whole = intact and (whole or all_there)
+            if not num_frames or not (whole or self._leaves_out):
                 raise self._damaged(num_frames, promised)
-        if len(self._times) > 1:
-            first_to_last = float((self._times[-1] - self._times[0]) * unit)
-            mean_fps = (num_frames - 1) / first_to_last
-            if fps is None or abs(fps / mean_fps - 1) > 0.01:  # else the header is the more exact
-                fps = mean_fps
-            seconds = first_to_last + 1 / fps
-        elif seconds is None and fps:
-            seconds = num_frames / fps
+            if not whole:
+                self._num_gaps = max(self._num_gaps, 1)
+        fps, seconds = self._rate(num_frames, seconds)
         self._limits.check(self._path, max_duration_seconds=seconds)
         height, width = self.orientation.turned(self._stored_size)
         return VideoInfo(
@@ -198,7 +204,27 @@ class VideoFile:
             width=width,
             codec=codec_name,
             rotation_degrees=self.orientation.rotation_degrees,
+            pixel_aspect=float(1 / aspect if self.orientation.transposed else aspect),
+            hdr=_HDR.get(self._color_trc, ""),
+            num_gaps=self._num_gaps,
         )
+
+    def _rate(self, num_frames: int, seconds: float | None) -> tuple[float | None, float | None]:
+        """Frames per second, and seconds in all: of a header that frames contradict, theirs."""
+        times = self._times or self._shown_times
+        timed = [time for time in times if time is not None]
+        # raw streams have no times, and a rate of FFmpeg's own invention: their codec may know one
+        rates = [self._stream.average_rate, self._stream.guessed_rate]
+        rate = next(filter(None, rates if timed else reversed(rates)), None)
+        fps = float(rate) if rate else None
+        rising = timed == list(times) and all(a < b for a, b in pairwise(timed))
+        if rising and num_frames > 1 and not self._num_gaps:
+            first_to_last = float((timed[-1] - timed[0]) * (self._stream.time_base or 0))
+            mean_fps = (num_frames - 1) / first_to_last
+            if fps is None or abs(fps / mean_fps - 1) > 0.01:  # else the header is the more exact
+                fps = mean_fps
+            return fps, first_to_last + 1 / fps
+        return fps, num_frames / fps if fps else seconds
 
     def _read_times(self) -> bool:
         """Learn from the packets when frames are shown; return whether all packets are there."""
@@ -250,6 +276,7 @@ class VideoFile:
     def _count_by_decoding(self) -> tuple[int, bool]:
         """Count the frames up to the first damage; return whether there was none."""
         self._times, self._key_times, self._wanted, self._kept = [], [], set(), []
+        self._shown_times = []
         self._start_at_beginning()
         kept_bytes = 0
         try:
@@ -259,6 +286,8 @@ class VideoFile:
                     return self._position, False
                 if self._position == 0:
                     self._learn_shape(frame)
+                self._check_size(frame)
+                self._shown_times.append(frame.pts)
                 self._position += 1
                 self._limits.check(self._path, max_frames=self._position)
                 kept_bytes += sum(plane.buffer_size for plane in frame.planes)
@@ -272,8 +301,8 @@ class VideoFile:
         of = f" of {num_promised}" if num_promised > num_readable else ""
         return VideoError(
             f"{self._path}: is damaged or cut off; frames readable from its beginning on: "
-            f"{num_readable}{of}. Get the file anew, or re-encode what is left: "
-            "ffmpeg -i IN -c:v libx264 OUT.mp4"
+            f"{num_readable}{of}. Get the file anew, re-encode what is left (ffmpeg -i IN -c:v "
+            "libx264 OUT.mp4), or use the frames that can be decoded: on_damage='use_readable'"
         )
 
     # Decoding
@@ -286,13 +315,16 @@ class VideoFile:
             self._wanted, self._last = {self._times[k] for k in wanted}, self._times[wanted[-1]]
         for index in wanted:
             frame = self._kept[index] if index < len(self._kept) else self._decode_on_to(index)
-            if (frame.height, frame.width) != self._stored_size:
-                raise VideoError(
-                    f"{self._path}: its frames change size, from {self._stored_size[1]} x "
-                    f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x "
-                    "height); re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
-                )
+            self._check_size(frame)
             yield frame
+
+    def _check_size(self, frame: av.VideoFrame) -> None:
+        if (frame.height, frame.width) != self._stored_size:
+            raise VideoError(
+                f"{self._path}: its frames change size, from {self._stored_size[1]} x "
+                f"{self._stored_size[0]} to {frame.width} x {frame.height} px (width x "
+                "height); re-encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
 
     def _decode_on_to(self, index: int) -> av.VideoFrame:
         """The frame of this number; _LostError where it does not come."""
@@ -339,13 +371,12 @@ class VideoFile:
             self._sought = True
 
     def _start(self, packets: Iterable["av.Packet[Any]"], position: int) -> None:
-        self._frames, self._position, self._sought = self._decode(packets), position, False
+        decode = self._decode_readable if self._leaves_out else self._decode
+        self._frames, self._position, self._sought = decode(packets), position, False
 
     def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
         try:
-            for packet in packets:
-                if packet.is_corrupt:
-                    raise _LostError
+            for packet in self._checked(packets):
                 if self._wanted:
                     # Pictures that are neither asked for nor referred to by others need no
                     # decoding. Past the last one asked for nothing is left out: the next read
@@ -358,47 +389,54 @@ class VideoFile:
             yield from self._stream.codec_context.decode(None)  # frames from before the damage
             raise
 
+    def _decode_readable(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
+        """The frames that can be decoded; after a damaged place, from the next key frame on."""
+        codec, begins_anew, self._num_gaps = self._stream.codec_context, False, 0
+        while self._num_gaps < _MAX_GAPS:
+            num_packets, left = 0, True
+            try:
+                for packet in self._checked(packets):
+                    self.clock.check()
+                    num_packets += 1
+                    if begins_anew and packet.size and not packet.is_keyframe:
+                        continue
+                    begins_anew = False
+                    for frame in packet.decode():
+                        if frame.is_corrupt:
+                            left = False  # what was decoded before it is shown after it
+                            raise _LostError
+                        yield frame
+                return
+            except (_LostError, av.FFmpegError):
+                self._num_gaps, begins_anew = self._num_gaps + 1, True
+                rest = codec.decode(None)
+                yield from (frame for frame in rest if left and not frame.is_corrupt)
+                codec.flush_buffers()
+                if not num_packets:
+                    return  # not one packet more
+                packets = self._container.demux(self._stream)
+
+    def _checked(self, packets: Iterable["av.Packet[Any]"]) -> Iterator["av.Packet[Any]"]:
+        """The packets up to one that is damaged, and there _LostError."""
+        ahead: deque[av.Packet[Any]] = deque()
+        packets = iter(packets)
+        while True:
+            packet = ahead.popleft() if ahead else next(packets, None)
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                if self._container.format.name != "mpegts":
+                    raise _LostError
+                ahead.extend(itertools.islice(packets, _PACKETS_TO_KEY - len(ahead)))
+                if not any(each.is_keyframe and each.size for each in ahead):
+                    raise _LostError
+            yield packet
+
     def _learn_shape(self, first: av.VideoFrame) -> None:
         self.orientation = Orientation.of(first)
-        self._stored_size = first.height, first.width
+        self._stored_size, self._color_trc = (first.height, first.width), first.color_trc
 
     def _rgb(self, frame: av.VideoFrame) -> Frames:
         # By one reformatter for all frames, as a new one each time costs 2 ms.
         picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return self.orientation.apply(cast(Frames, picture.to_ndarray()))
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """How a stored picture is turned to be shown: first transposed, then flipped."""
-
-    transposed: bool = False
-    flip_rows: bool = False
-    flip_columns: bool = False
-    rotation_degrees: int = 0  # clockwise
-
-    @classmethod
-    def of(cls, frame: av.VideoFrame) -> "Orientation":
-        """Read the display matrix (a b u, c d v, x y w): x' = a x + c y, y' = b x + d y.
-
-        Angles between quarter turns, which no camera writes, count as the nearest.
-        """
-        data: Any = cast(Any, frame.side_data).get("DISPLAYMATRIX")
-        if data is None:
-            return cls()
-        matrix = np.frombuffer(data, np.int32)
-        a, b, c, d = (float(matrix[k]) for k in (0, 1, 3, 4))
-        degrees = round(np.degrees(np.arctan2(b, a)) / 90) * 90 % 360
-        if abs(b) + abs(c) > abs(a) + abs(d):
-            return cls(True, b < 0, c < 0, degrees)
-        return cls(False, d < 0, a < 0, degrees)
-
-    def turned(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) shown of a picture stored as (height, width)."""
-        return size[::-1] if self.transposed else size
-
-    def apply(self, image: Frames) -> Frames:
-        """A turned view of an image (H, W, 3) or of one of its planes (H, W)."""
-        if self.transposed:
-            image = image.swapaxes(0, 1)
-        return image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]

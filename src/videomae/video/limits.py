@@ -3,8 +3,38 @@
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from videomae.errors import ConfigError, VideoError
+
+# The containers that are read, by FFmpeg's names, and how their files are called: a folder is
+# searched for these suffixes, and a file is read by its content, whatever it is called. All hold
+# pictures themselves. Not among them, on purpose: playlists and scripts that name further files or
+# addresses (hls, dash, concat, sdp, image2 patterns, asx, rtsp, ...).
+CONTAINERS = {
+    "mov": ".mp4 .m4v .mov .qt .3gp .3g2 .f4v .mj2 .ismv",
+    "matroska": ".mkv .webm .mk3d",
+    "avi": ".avi .divx",
+    "mpegts": ".ts .mts .m2ts .m2t",
+    "mpeg": ".mpg .mpeg .vob",
+    "mpegvideo": ".m1v .m2v",
+    "flv": ".flv",
+    "ogg": ".ogv .ogm .ogg",
+    "asf": ".wmv .asf",
+    "mxf": ".mxf",
+    "dv": ".dv .dif",
+    "ivf": ".ivf",
+    "gif": ".gif",
+    "apng": ".apng",
+    "yuv4mpegpipe": ".y4m",
+    "h264": ".h264 .264 .avc",
+    "hevc": ".hevc .h265 .265",
+}
+VIDEO_SUFFIXES = frozenset(" ".join(CONTAINERS.values()).split())
+
+# refuse: a file that cannot be decoded whole raises VideoError. use_readable: the frames that can
+# be decoded are its frames; after a damaged place, they go on with the next key frame.
+OnDamage = Literal["refuse", "use_readable"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +94,11 @@ class VideoInfo:
     a folder. height, width: in pixels, as shown, that is after rotation. codec: FFmpeg's name, or
     "images". rotation_degrees: by how much the stored picture is turned clockwise to be shown (0,
     90, 180 or 270); it is already applied to every frame read.
+
+    Not applied, as the published code does not either: pixel_aspect, width by height of one pixel
+    (1 is square); hdr, "PQ" or "HLG" for pictures of high dynamic range, which look pale as RGB.
+
+    num_gaps: damaged places whose frames are left out (on_damage="use_readable"); 0: none is.
     """
 
     path: Path
@@ -74,6 +109,9 @@ class VideoInfo:
     width: int
     codec: str
     rotation_degrees: int
+    pixel_aspect: float = 1.0
+    hdr: str = ""
+    num_gaps: int = 0
 
 
 class DecodeClock:
@@ -94,10 +132,3 @@ class DecodeClock:
                 f"frames at a time, or raise the limit: limits=VideoLimits("
                 f"max_decode_seconds={2 * self._seconds:g})"
             )
-
-
-# Names of video files where a folder is searched. Its content says what a file really is.
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".flv",
-    ".wmv", ".ogv", ".3gp", ".y4m",
-})  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
-from videomae.video.limits import VideoInfo, VideoLimits
+from videomae.video.limits import OnDamage, VideoInfo, VideoLimits
 from videomae.video.torchcodec import DecoderFrames
 
 # What stands for a video that is still to be decoded; VideoReader explains each. A mapping is a
@@ -50,16 +50,19 @@ def source_path(source: Any) -> Path | None:
     return Path(source) if isinstance(source, str | os.PathLike) else None
 
 
-def probe(source: VideoSource, *, limits: VideoLimits | None = None) -> VideoInfo:
+def probe(
+    source: VideoSource, *, limits: VideoLimits | None = None, on_damage: OnDamage = "refuse"
+) -> VideoInfo:
     """Count the frames of a video and find its size, rate and codec; for sources see `VideoReader`.
 
     The count is that of a full decode, whatever the file's header says; mp4, mov, mkv and webm
     are counted without. Raises VideoError where the file cannot be read whole or exceeds a limit.
+    For `on_damage` see `VideoReader`.
 
     >>> probe("clip.mp4").num_frames  # doctest: +SKIP
     250
     """
-    with VideoReader(source, limits=limits) as reader:
+    with VideoReader(source, limits=limits, on_damage=on_damage) as reader:
         return reader.info
 
 
@@ -85,6 +88,10 @@ class VideoReader(AbstractContextManager["VideoReader"]):
     `datasets` library has it; or a torchcodec VideoDecoder, whose own frames are taken. limits: see
     VideoLimits; None is the defaults. data: the bytes of a file, `source` then only names them.
 
+    on_damage: "refuse", or "use_readable" for what can be decoded of a damaged file: after a
+    damaged place its frames go on with the next key frame, `info.num_gaps` counts such places, and
+    opening decodes the file to its end.
+
     Grey, alpha (dropped), more than 8 bits, interlaced (both fields woven into one picture) and
     odd sizes all come out as RGB uint8; rotation and mirroring in the metadata are applied.
 
@@ -101,7 +108,12 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         *,
         limits: VideoLimits | None = None,
         data: bytes | None = None,
+        on_damage: OnDamage = "refuse",
     ) -> None:
+        if on_damage not in get_args(OnDamage):
+            raise ConfigError(
+                f"on_damage={on_damage!r} is unknown; expected 'refuse' or 'use_readable'"
+            )
         limits = limits or VideoLimits()
         self._source: FrameFolder | VideoFile | DecoderFrames
         if hasattr(source, "get_frames_at"):
@@ -109,7 +121,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         else:
             data = _bytes_of(source) if data is None else data
             path = (source_path(source) or _IN_MEMORY) if data is not None else _local_path(source)
-            self._source = open_video(path, limits, data)
+            self._source = open_video(path, limits, data, on_damage)
         self.info = self._source.info
 
     def read(self, indices: Sequence[int]) -> Frames:
@@ -141,11 +153,13 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         self.close()
 
 
-def open_video(path: Path, limits: VideoLimits, data: bytes | None) -> FrameFolder | VideoFile:
+def open_video(
+    path: Path, limits: VideoLimits, data: bytes | None, on_damage: OnDamage = "refuse"
+) -> FrameFolder | VideoFile:
     """Open a folder of images, a video file, or the bytes of one, which `path` then only names."""
     if data is None and path.is_dir():
         return FrameFolder(path, limits)
-    return VideoFile(path, limits, data)
+    return VideoFile(path, limits, data, on_damage)
 
 
 @dataclass(frozen=True)
@@ -193,5 +207,9 @@ def _local_path(source: Any) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", str(path)):
         raise VideoError(
             f"{path}: is an address, not a file; only local files are read, so download it first"
+        )
+    if local.is_symlink():
+        raise VideoError(
+            f"{path}: is a link to {local.readlink()}, which is not there or leads back to itself"
         )
     raise VideoError(f"{path}: there is no such file or folder")

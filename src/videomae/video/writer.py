@@ -13,9 +13,10 @@ from av.video.reformatter import VideoReformatter
 
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike, atomic_path
-from videomae.video.decoder import Frames, Orientation, VideoFile
+from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
-from videomae.video.limits import VideoInfo, VideoLimits
+from videomae.video.limits import OnDamage, VideoInfo, VideoLimits
+from videomae.video.orientation import Orientation
 from videomae.video.reader import open_video, probe
 
 # Made for reading clips of every fourth frame (docs/data.md). fastdecode leaves out arithmetic
@@ -79,13 +80,15 @@ def resize_video(
     part: range | None = None,
     data: bytes | None = None,
     limits: VideoLimits | None = None,
+    on_damage: OnDamage = "refuse",
 ) -> VideoInfo:
     """Write a video file or folder of images anew as a small H.264 mp4: all its frames, no sound.
 
     The short side becomes `short_side_px`, the other keeps the shape, both rounded to even; nothing
     is enlarged. Frames are shown at the times they were (a folder's at 25 a second) and turned
     upright; they go through one by one, so that length costs no memory. `part` picks frames by
-    number. Of `data`, the bytes of a file, `source` is the name. Others: see `write_video`.
+    number. Of `data`, the bytes of a file, `source` is the name. Others: see `write_video` and, for
+    `on_damage`, `VideoReader`.
 
     Raises VideoError where a frame cannot be read, or what was written does not hold as many
     frames, and then nothing is left behind; ConfigError for impossible numbers.
@@ -99,7 +102,7 @@ def resize_video(
             "at least 2 px, a distance of at least 1 and a crf from 0 to 51"
         )
     source, path, limits = Path(source), Path(path), limits or VideoLimits()
-    with closing(open_video(source, limits, data)) as video:
+    with closing(open_video(source, limits, data, on_damage)) as video:
         numbers = range(video.info.num_frames) if part is None else part
         if not numbers or numbers[-1] >= video.info.num_frames or numbers[0] < 0:
             raise VideoError(
@@ -113,6 +116,7 @@ def resize_video(
                 fps=video.info.fps or 25,
                 options={"crf": str(crf), "g": str(keyframe_distance), **_FAST},
                 times=video.times(numbers) if isinstance(video, VideoFile) else None,
+                pixel_aspect=video.info.pixel_aspect,
             )
             written = probe(temporary, limits=VideoLimits(max_frames=limits.max_frames))
             if written.num_frames != len(numbers):
@@ -121,7 +125,7 @@ def resize_video(
                     f"{written.num_frames}; the times of its frames may repeat. Re-encode it: "
                     "ffmpeg -i IN -c:v libx264 -vsync passthrough OUT.mp4"
                 )
-    return dataclasses.replace(written, path=path)
+    return dataclasses.replace(written, path=path, num_gaps=video.info.num_gaps)
 
 
 def _encode(
@@ -131,10 +135,12 @@ def _encode(
     fps: float,
     options: dict[str, str],
     times: tuple[list[int], Fraction] | None = None,
+    pixel_aspect: float = 1.0,
 ) -> None:
     """Write pictures of one size as an H.264 mp4; the same bytes on every machine.
 
     times: when each is shown, and the seconds in one unit of that; None is evenly, by `fps`.
+    pixel_aspect: width by height of a pixel, which players make up for.
     """
     rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
     shown, unit = times or (itertools.count(), 1 / rate)
@@ -150,6 +156,8 @@ def _encode(
             if not codec.is_open:
                 codec.width, codec.height, codec.pix_fmt = picture.width, picture.height, "yuv420p"
                 codec.thread_count, codec.time_base = 1, unit
+                if pixel_aspect != 1:
+                    codec.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(255)
                 # Colours are stored as they were, so the file must name them as it did.
                 codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
                 codec.color_primaries, codec.color_trc = picture.color_primaries, picture.color_trc
