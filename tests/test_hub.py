@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import socket
 import stat
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from huggingface_hub import errors as hub_errors
 
 from videomae import hub
-from videomae.errors import WeightsError
+from videomae.errors import ConfigError, SourceError, WeightsError
 
 
 @pytest.fixture
@@ -150,10 +151,44 @@ def test_the_hub_gets_the_arguments_that_concern_it(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     where: dict[str, Any] = {"revision": "v1", "token": "t", "cache_dir": "c"}
+    where |= {"subfolder": "s", "force_download": True}
     path = hub.fetch("owner/name", "config.json", **where)
     assert path == Path("/cache/config.json")
     assert got == {"repo_id": "owner/name", "filename": "config.json", **where}
-    assert set(hub.HUB_ARGUMENTS) == {*where, "local_files_only"}
+    keywords = {**where, "num_labels": 3}
+    assert hub.take_arguments(keywords) == where
+    assert keywords == {"num_labels": 3}
+
+
+def test_arguments_that_ask_for_nothing_are_accepted_and_others_refused() -> None:
+    neutral: dict[str, Any] = {"proxies": None, "use_auth_token": None, "use_fast": True}
+    assert hub.take_arguments({**neutral, "trust_remote_code": True, "_from_auto": True}) == {}
+    for name, value, way_round in (
+        ("proxies", {"https": "x"}, "set HTTPS_PROXY"),
+        ("use_auth_token", "t", "pass token="),
+    ):
+        with pytest.raises(ConfigError, match=rf"{name}=.* is not supported; {way_round}"):
+            hub.take_arguments({name: value})
+
+
+def test_a_subfolder_is_looked_in(folder: Path) -> None:
+    path = hub.fetch(folder.parent, "config.json", subfolder="model")
+    assert path == folder / "config.json"
+    with pytest.raises(SourceError, match=r"model/x does not exist; check subfolder="):
+        hub.fetch(folder, "config.json", subfolder="x")
+
+
+def test_what_cannot_be_found_or_read_is_an_oserror_too(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    for get in (
+        lambda: hub.fetch("./nowhere", "config.json"),
+        lambda: hub.fetch(folder, "x.bin"),
+        lambda: hub.read_json(folder / "config.json"),
+    ):
+        with pytest.raises(OSError, match=r"does not exist|has no x\.bin|not valid JSON") as caught:
+            get()
+        assert isinstance(caught.value, WeightsError)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 class FakeApi:
@@ -189,7 +224,9 @@ def test_pushing_makes_repository_and_branch(folder: Path, monkeypatch: pytest.M
                 "repo_id": "me/model",
                 "folder_path": folder,
                 "commit_message": "Upload VideoMAE model",
+                "commit_description": None,
                 "revision": "v2",
+                "create_pr": False,
             },
         ),
     ]

@@ -301,7 +301,8 @@ class VideoMAEConfig:
         `revision`, `token`, `cache_dir` and `local_files_only` go to the hub; any other keyword
         overrides a field.
         """
-        where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
+        where = hub.take_arguments(kwargs)
+        hub.refuse_unsupported(kwargs, {"return_unused_kwargs": "every keyword is a field"})
         path = Path(id_or_path)
         if not path.is_file():
             path = hub.fetch(id_or_path, "config.json", **where)

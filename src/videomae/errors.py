@@ -21,6 +21,14 @@ class WeightsError(VideoMAEError, ValueError):
     """A checkpoint cannot be found or read, or does not fit the model it is loaded into."""
 
 
+class SourceError(WeightsError, OSError):
+    """Files of a model cannot be found, downloaded or read."""
+
+
+class ShapeError(WeightsError, RuntimeError):
+    """Tensors of a checkpoint have another shape than those of the model."""
+
+
 @contextlib.contextmanager
 def needing(what: str, *, extra: str = "train") -> Iterator[None]:
     """Make an import that fails inside a ConfigError that names the extra to install."""

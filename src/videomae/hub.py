@@ -10,23 +10,44 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
-from videomae.errors import WeightsError
+from videomae.errors import ConfigError, SourceError, WeightsError
 
 PathLike = str | os.PathLike[str]
 
 
 class HubArguments(TypedDict, total=False):
-    """Where to look on the hub, in the words of huggingface_hub; `fetch` takes them."""
+    """Where to look, in the words of huggingface_hub; `fetch` takes them.
 
+    All but `subfolder` concern the hub alone.
+    """
+
+    subfolder: str | None
     revision: str | None
     token: str | bool | None
     cache_dir: str | Path | None
     local_files_only: bool
+    force_download: bool
 
 
-HUB_ARGUMENTS = tuple(HubArguments.__annotations__)
+# What callers of transformers also pass, and changes nothing here.
+_WITHOUT_EFFECT = (
+    *(
+        "trust_remote_code",
+        "use_fast",
+        "backend",
+        "resume_download",
+        "mirror",
+        "code_revision",
+        "user_agent",
+    ),
+    *("_from_auto", "_from_pipeline", "_commit_hash"),
+)
+_UNSUPPORTED = {
+    "proxies": "set HTTPS_PROXY in the environment",
+    "use_auth_token": "pass token=",
+}
 
 _ASSETS_DIR = Path(__file__).parent / "assets"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -42,18 +63,40 @@ def resolve_shipped(name: PathLike) -> Path | None:
     return _ASSETS_DIR / os.fspath(name) if os.fspath(name) in shipped_names() else None
 
 
-class AbsentError(WeightsError):
+class AbsentError(SourceError):
     """A model is there, and none of the files of it that were asked for."""
+
+
+def take_arguments(arguments: dict[str, Any]) -> HubArguments:
+    """Take those of `fetch` out of the keywords of a `from_pretrained`, with what means nothing.
+
+    Raises ConfigError for what transformers understands and this library does not.
+    """
+    refuse_unsupported(arguments, _UNSUPPORTED)
+    for name in _WITHOUT_EFFECT:
+        arguments.pop(name, None)
+    names = HubArguments.__annotations__
+    return cast(HubArguments, {name: arguments.pop(name) for name in names if name in arguments})
+
+
+def refuse_unsupported(arguments: dict[str, Any], unsupported: Mapping[str, str]) -> None:
+    """Take out arguments that ask for nothing (None, False, empty); ConfigError for those that do.
+
+    `unsupported` has the names, and what to do instead.
+    """
+    for name, instead in unsupported.items():
+        value = arguments.pop(name, None)
+        if value:
+            raise ConfigError(f"{name}={value!r} is not supported; {instead}")
 
 
 def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -> Path:
     """Path of a model's file: in a local folder, in the package, or downloaded and cached.
 
     `id_or_path` is tried in this order: an existing folder, a shipped name ("motion-tiny"), a hub
-    id ("MCG-NJU/videomae-base"). Of several file names, the first that is there counts. `where`
-    concerns the hub alone.
+    id ("MCG-NJU/videomae-base"). Of several file names, the first that is there counts.
 
-    Raises AbsentError where there is no such file, and another WeightsError for no such folder,
+    Raises AbsentError where there is no such file, and another SourceError for no such folder,
     repository or revision, no right to read it, or no connection.
     """
     for filename in filenames:
@@ -62,13 +105,16 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
     if not folder.is_dir():
         folder = resolve_shipped(id_or_path) or folder
     if folder.is_dir():
+        folder /= where.get("subfolder") or ""
+        if not folder.is_dir():
+            raise SourceError(f"{folder} does not exist; check subfolder=")
         for path in map(folder.joinpath, filenames):
             if path.is_file():
                 return path
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise AbsentError(f"{folder} has no {' or '.join(filenames)}; it holds: {there}")
     if folder.is_file():
-        raise WeightsError(
+        raise SourceError(
             f"{folder} is a file, and {filenames[0]} was looked for in it; give its folder, or "
             "pass config= where a weight file comes alone"
         )
@@ -101,9 +147,9 @@ def _refuse_escape(filename: str) -> None:
             )
 
 
-def _no_such_place(name: str) -> WeightsError:
+def _no_such_place(name: str) -> SourceError:
     shipped = ", ".join(shipped_names()) or "no shipped model"
-    return WeightsError(
+    return SourceError(
         f"{name} does not exist; expected a folder, a weight file, a hub id such as "
         f"'MCG-NJU/videomae-base', or one of {shipped}"
     )
@@ -119,34 +165,35 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
     except hub_errors.HFValidationError as error:  # before the hub is asked
         raise _no_such_place(repo_id) from error
     except hub_errors.GatedRepoError as error:
-        raise WeightsError(
+        raise SourceError(
             f"{repo_id} is open only to those whom its owner lets in; ask on its page, then log "
             f"in with `hf auth login` or pass token= ({error})"
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
-        raise WeightsError(
+        raise SourceError(
             f"the hub has no model {repo_id}, or it is private; check the name, or log in "
             f"with `hf auth login` or pass token=; there is no folder of that name either ({error})"
         ) from error
     except hub_errors.RevisionNotFoundError as error:
-        raise WeightsError(
+        raise SourceError(
             f"{repo_id} has no revision {revision!r}; pass a branch, a tag or a commit ({error})"
         ) from error
     except hub_errors.LocalEntryNotFoundError as error:
         # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
         # the model is cached, the file counts as absent; else asking on is of no use.
-        found = try_to_load_from_cache(repo_id, "config.json", where.get("cache_dir"), revision)
+        config = PurePosixPath(where.get("subfolder") or "", "config.json").as_posix()
+        found = try_to_load_from_cache(repo_id, config, where.get("cache_dir"), revision)
         absent, how = isinstance(found, str), "the hub could not be reached"
         if where.get("local_files_only"):
             absent, how = True, "local_files_only=True forbids to download it"
-        raise (AbsentError if absent else WeightsError)(
+        raise (AbsentError if absent else SourceError)(
             f"{filename} of {repo_id} (revision {revision}) is not in the cache, and {how}; "
             f"connect once, or pass a folder that holds the files ({error})"
         ) from error
     except hub_errors.EntryNotFoundError as error:
         raise AbsentError(f"{repo_id} (revision {revision}) has no {filename}") from error
     except OSError as error:  # huggingface_hub's own HTTP errors are OSErrors as well
-        raise WeightsError(f"{filename} of {repo_id} could not be downloaded: {error}") from error
+        raise SourceError(f"{filename} of {repo_id} could not be downloaded: {error}") from error
 
 
 def push_folder(
@@ -156,12 +203,15 @@ def push_folder(
     private: bool | None = None,
     token: str | bool | None = None,
     commit_message: str | None = None,
+    commit_description: str | None = None,
     revision: str | None = None,
+    create_pr: bool = False,
 ) -> str:
     """Upload all files of a folder to a hub model repository, made if missing: the commit's URL.
 
     `private=None` leaves an existing repository as it is, and makes a new one public.
-    `revision` is the branch to write, made if missing. Raises WeightsError with the hub's reason.
+    `revision` is the branch to write, made if missing; `create_pr` proposes the files to its owner.
+    Raises WeightsError with the hub's reason.
     """
     from huggingface_hub import HfApi
     from huggingface_hub import errors as hub_errors
@@ -175,7 +225,9 @@ def push_folder(
             repo_id=repo_id,
             folder_path=Path(folder),
             commit_message=commit_message or "Upload VideoMAE model",
+            commit_description=commit_description,
             revision=revision,
+            create_pr=create_pr,
         )
     except (OSError, hub_errors.HFValidationError) as error:
         raise WeightsError(
@@ -183,6 +235,27 @@ def push_folder(
             f"token= with the right to write ({error})"
         ) from error
     return str(commit.commit_url)
+
+
+def plan_shards(
+    tensors: Mapping[str, Any], filename_pattern: str, max_shard_size: int | str
+) -> dict[str, list[str]]:
+    """File name -> names of the tensors to go into it, so that no file is larger than told.
+
+    `filename_pattern` has a `{suffix}`, which is empty where one file does. A size is in bytes, or
+    a word such as "5GB"; ConfigError for others.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    try:
+        plan = split_torch_state_dict_into_shards(
+            dict(tensors), filename_pattern=filename_pattern, max_shard_size=max_shard_size
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"max_shard_size={max_shard_size!r} is no size; expected bytes, or words such as '5GB'"
+        ) from error
+    return plan.filename_to_tensors
 
 
 @contextmanager
@@ -209,15 +282,15 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 
 def read_json(path: PathLike) -> dict[str, Any]:
-    """The object in a JSON file; WeightsError if it is missing, not JSON, or not an object."""
+    """The object in a JSON file; SourceError if it is missing, not JSON, or not an object."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise WeightsError(f"{path} does not exist") from error
+        raise SourceError(f"{path} does not exist") from error
     except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise WeightsError(f"{path} is not valid JSON: {error}; get the file anew") from error
+        raise SourceError(f"{path} is not valid JSON: {error}; get the file anew") from error
     if not isinstance(value, dict):
-        raise WeightsError(f"{path} holds a {type(value).__name__}, expected an object {{...}}")
+        raise SourceError(f"{path} holds a {type(value).__name__}, expected an object {{...}}")
     return value
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from videomae.compute.devices import as_device, as_dtype
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, needing
 
 Item = TypeVar("Item")
 
@@ -132,6 +132,41 @@ class Machine:
             torch.distributed.barrier(device_ids=[self.device.index] if on_gpu else None)
 
 
+# How a model may be spread over devices without a device for each module: names of accelerate.
+SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def spread(
+    model: Any,
+    device_map: str | dict[str, Any],
+    *,
+    max_memory: dict[int | str, int | str] | None = None,
+    offload_dir: Any = None,
+    offload_buffers: bool = False,
+) -> None:
+    """Put the modules of a model on several devices, the CPU or the disk, as accelerate does.
+
+    `device_map` has a device for each module, or is one of SPREADS and then fills the GPUs first;
+    `max_memory` has the bytes of each device. Raises ConfigError where modules have no device.
+    """
+    accelerate = _accelerate("device_map")
+    if isinstance(device_map, str):
+        limits = {"max_memory": max_memory, "no_split_module_classes": model._no_split_modules}
+        if device_map != "sequential":
+            limits["max_memory"] = accelerate.utils.get_balanced_memory(
+                model, low_zero=device_map == "balanced_low_0", **limits
+            )
+        device_map = accelerate.infer_auto_device_map(
+            model, offload_buffers=offload_buffers, **limits
+        )
+    try:
+        accelerate.dispatch_model(
+            model, device_map, offload_dir=offload_dir, offload_buffers=offload_buffers
+        )
+    except ValueError as error:
+        raise ConfigError(f"device_map={device_map!r} does not fit this model: {error}") from error
+
+
 def clip_gradients(parameters: list[nn.Parameter], largest: float | None) -> float:
     """Scale the gradients down to a norm of at most `largest`; the norm they had."""
     limit = float("inf") if largest is None else largest
@@ -179,11 +214,9 @@ def open_tracker(tracker: str, folder: Path, description: str) -> Any:
     return accelerator.trackers[0]
 
 
-def _accelerate() -> Any:
-    try:
+def _accelerate(what: str = "training") -> Any:
+    with needing(what):
         import accelerate
-    except ImportError:
-        raise ConfigError('training needs more packages: pip install "videomae[train]"') from None
     return accelerate
 
 

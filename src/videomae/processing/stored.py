@@ -32,8 +32,6 @@ _IDLE_KEYS = {
     *("auto_map", "_valid_processor_keys", *_CALL_KEYS),
     *("do_sample_frames", "num_frames", "fps", "return_metadata"),
 }
-# Arguments of transformers' from_pretrained that choose between ways which do not exist here.
-_IDLE_ARGUMENTS = ("force_download", "proxies", "use_fast", "backend", "trust_remote_code")
 _PUBLISHED = ("MCG-NJU/videomae", "OpenGVLab/VideoMAE")
 
 
@@ -173,28 +171,20 @@ class StoredSettings:
             temporary.write_text(self.to_json_string(), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: hub.PathLike,
-        *,
-        subfolder: str = "",
-        **kwargs: Any,
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: hub.PathLike, **kwargs: Any) -> Self:
         """Read the settings stored with a hub id, in a folder, a shipped model, or one JSON file.
 
         Of preprocessor_config.json and video_preprocessor_config.json each processor takes its own
-        first. `subfolder` is a folder of the repository; `revision`, `token`, `cache_dir` and
-        `local_files_only` go to the hub, any other keyword overrides a setting (for
-        `return_unused_kwargs` see `from_dict`). If a published checkpoint stores mean 0.5, which is
-        not what it was trained with, a warning says so. Raises WeightsError where there is no such
-        file.
+        first. `subfolder` is a folder of the repository; `revision`, `token`, `cache_dir`,
+        `local_files_only` and `force_download` go to the hub, any other keyword overrides a setting
+        (for `return_unused_kwargs` see `from_dict`). If a published checkpoint stores mean 0.5,
+        which is not what it was trained with, a warning says so. Raises WeightsError where there is
+        no such file.
         """
-        where = {key: kwargs.pop(key) for key in hub.HUB_ARGUMENTS if key in kwargs}
-        kwargs = {key: value for key, value in kwargs.items() if key not in _IDLE_ARGUMENTS}
+        where = hub.take_arguments(kwargs)
         path = Path(pretrained_model_name_or_path)
         if not path.is_file():
-            files = [f"{subfolder}/{name}" if subfolder else name for name in cls._files]
-            path = hub.fetch(pretrained_model_name_or_path, *files, **where)
+            path = hub.fetch(pretrained_model_name_or_path, *cls._files, **where)
         processor = cls.from_dict(hub.read_json(path), **kwargs)
         stored = processor[0] if isinstance(processor, tuple) else processor
         # In its cache the hub writes owner--name.

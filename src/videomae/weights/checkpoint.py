@@ -22,7 +22,7 @@ from torch.serialization import safe_globals
 
 from videomae import hub
 from videomae.config import PRESETS, VideoMAEConfig
-from videomae.errors import WeightsError
+from videomae.errors import ConfigError, WeightsError
 from videomae.weights.keys import (
     State,
     facts_of,
@@ -70,26 +70,41 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    id_or_path: hub.PathLike, *, use_safetensors: bool | None = None, **where: Any
+    id_or_path: hub.PathLike,
+    *,
+    use_safetensors: bool | None = None,
+    variant: str | None = None,
+    **where: Any,
 ) -> Checkpoint:
     """Read weights under any known names from a hub id, a folder, a shipped name or one file.
 
     Known are the files of transformers 4 and 5 (whole or sharded), of the original VideoMAE and
     VideoMAE V2 code (pre-training and fine-tuning, all wrappers), of the V2 hub repositories, and
     of MMAction2; and, to start from, image MAEs of transformers and of the original code. Tensors
-    are mapped from the file where its format allows. Nothing in a pickle is run. `where` are
-    `hub.fetch`'s arguments.
+    are mapped from the file where its format allows. Nothing in a pickle is run. `variant` opens
+    model.VARIANT.safetensors. `where` are `hub.fetch`'s arguments.
 
     Raises WeightsError: nothing found, damaged, not a VideoMAE, a VideoMAE of a kind that was never
     published (cosine attention, learned positions), or an image model with parts of its own.
     """
-    path = _find(id_or_path, use_safetensors, where)
+    path = _find(id_or_path, where, use_safetensors, variant)
     raw = _read_shards(id_or_path, path, where) if _is_index(path) else _read_file(path)
     alone = path == Path(id_or_path).expanduser()
     source, folder = (path.name, path.parent) if alone else (str(id_or_path), id_or_path)
     config_path = None
     if not alone or path.suffix == ".safetensors":
         config_path = hub.find(folder, "config.json", **where)
+    config = None if config_path is None else _published_config(config_path, source)
+    return checkpoint_of(raw, source=source, config=config)
+
+
+def checkpoint_of(
+    raw: Mapping[str, Tensor], *, source: str, config: dict[str, Any] | None = None
+) -> Checkpoint:
+    """Tensors under any known names as a Checkpoint; `source` is what errors call them.
+
+    Raises WeightsError as `read_checkpoint` does.
+    """
     kept, left_out = without_image_parts(raw)
     state, unexpected, notes = rename(kept, source=source)
     if unexpected and of_images(state):
@@ -103,7 +118,7 @@ def read_checkpoint(
         scheme=scheme_of(raw),
         state=state,
         facts=facts_of(state, raw, source=source),
-        config=None if config_path is None else _published_config(config_path, source),
+        config=config,
         unexpected=unexpected,
         notes=notes,
         left_out=left_out,
@@ -117,7 +132,7 @@ def has_pooled_norm(id_or_path: hub.PathLike, **where: Any) -> bool:
     Looks at names alone: the tensors are mapped where the format allows, not read. Arguments and
     errors are those of `read_checkpoint`.
     """
-    path = _find(id_or_path, None, where)
+    path = _find(id_or_path, where)
     names: Iterable[str] = _weight_map(path) if _is_index(path) else _read_file(path)
     return "fc_norm.weight" in map(our_name, names)
 
@@ -125,25 +140,43 @@ def has_pooled_norm(id_or_path: hub.PathLike, **where: Any) -> bool:
 # Files
 
 
-def _find(id_or_path: hub.PathLike, use_safetensors: bool | None, where: dict[str, Any]) -> Path:
+def _find(
+    id_or_path: hub.PathLike,
+    where: dict[str, Any],
+    use_safetensors: bool | None = None,
+    variant: str | None = None,
+) -> Path:
     """The file of weights, or the index of its shards; safetensors before pickles."""
     path = Path(id_or_path).expanduser()
     if path.is_file():
+        if where.get("subfolder") or variant:
+            raise ConfigError(f"{path} is one file; give its folder, or no subfolder and variant")
         return path
     names = [SAFETENSORS_NAME] if use_safetensors in (True, None) else []
     names += [PICKLE_NAME] if use_safetensors in (False, None) else []
-    each = (file_name for name in names for file_name in (name, f"{name}.index.json"))
+    each = (
+        of_variant(file_name, variant)
+        for name in names
+        for file_name in (name, f"{name}.index.json")
+    )
     try:
         return hub.fetch(id_or_path, *each, **where)
     except hub.AbsentError as error:
-        raise WeightsError(
-            f"{error}; looked for {' and '.join(names)}, whole or in shards; a weight file of "
-            "another name is opened by its own path"
+        looked_for = " and ".join(of_variant(name, variant) for name in names)
+        raise hub.AbsentError(
+            f"{error}; looked for {looked_for}, whole or in shards; a weight file of another name "
+            "is opened by its own path"
         ) from error
 
 
+def of_variant(name: str, variant: str | None) -> str:
+    """model.safetensors of variant fp16 is model.fp16.safetensors."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}.{variant}.{suffix}" if variant else name
+
+
 def _is_index(path: Path) -> bool:
-    return path.name.endswith(".index.json")
+    return ".index." in path.name and path.suffix == ".json"
 
 
 def _weight_map(index_path: Path) -> dict[str, str]:

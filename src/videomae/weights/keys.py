@@ -204,6 +204,14 @@ def to_hf_file_keys(state: Mapping[str, Tensor]) -> State:
     }
 
 
+def from_hf_file_keys(state: Mapping[str, Tensor]) -> State:
+    """The inverse of `to_hf_file_keys`; names in memory stay."""
+    return {
+        key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias"): value
+        for key, value in state.items()
+    }
+
+
 def to_v1(state: Mapping[str, Tensor]) -> State:
     """Our names (with the `videomae.` prefix) -> those of the original code.
 

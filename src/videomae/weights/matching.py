@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from videomae.config import VideoMAEConfig
-from videomae.errors import WeightsError
+from videomae.errors import ShapeError, WeightsError
 from videomae.weights.checkpoint import Checkpoint
 from videomae.weights.keys import some
 
 
 @dataclass(frozen=True)
-class LoadReport:
+class LoadReport(Mapping[str, Any]):
     """How each tensor of a checkpoint and of a model fared; `print(report)` shows it briefly.
 
     missing: tensors of the model that the checkpoint lacks. reshaped: those it has in another
     shape, as (name, its shape, the model's shape). unused: those this class of model has no place
     for. unexpected: those no VideoMAE has. left_out: those of an image MAE that mean nothing here.
-    The keys of transformers' loading info work too: `report["missing_keys"]`.
+    As a mapping it is the loading info of transformers: `report["missing_keys"]`.
     """
 
     source: str
@@ -38,14 +38,19 @@ class LoadReport:
     def newly_initialised(self) -> tuple[str, ...]:
         return (*self.missing, *(name for name, _, _ in self.reshaped))
 
-    def __getitem__(self, key: str) -> list[Any]:
-        of_transformers: dict[str, tuple[Any, ...]] = {
-            "missing_keys": self.missing,
-            "unexpected_keys": self.unused + self.unexpected + self.left_out,
-            "mismatched_keys": self.reshaped,
-            "error_msgs": (),
-        }
-        return list(of_transformers[key])
+    def __getitem__(self, key: str) -> Any:
+        return {
+            "missing_keys": set(self.missing),
+            "unexpected_keys": {*self.unused, *self.unexpected, *self.left_out},
+            "mismatched_keys": set(self.reshaped),
+            "error_msgs": [],
+        }[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
+
+    def __len__(self) -> int:
+        return 4
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.scheme}): {len(self.loaded)} tensors loaded"]
@@ -79,7 +84,8 @@ def match(
 ) -> LoadReport:
     """Pair the tensors of a checkpoint with those a model wants, by name (ours) and shape.
 
-    Raises WeightsError for everything that would leave the model other than it was trained.
+    Raises WeightsError for everything that would leave the model other than it was trained, a
+    ShapeError for other shapes.
     `may_lose_norm` permits to drop the final norm.
     """
     source, state = checkpoint.source, checkpoint.state
@@ -89,12 +95,14 @@ def match(
     reshaped = [(key, was, now) for key, was, now in found if was != now]
     has_decoder, has_head = "mask_token" in wanted, bool(_matching(_HEAD, wanted))
 
-    def refuse(keys: list[str], problem: str, fix: str) -> None:
-        """Raise WeightsError if there are any such keys, with what explains them."""
+    def refuse(
+        keys: list[str], problem: str, fix: str, error: type[WeightsError] = WeightsError
+    ) -> None:
+        """Raise an error if there are any such keys, with what explains them."""
         if keys:
             each = (f"{key} {wanted.get(key) or tuple(state[key].shape)}" for key in keys)
             differ = _differences(checkpoint.facts, config, with_decoder=has_decoder)
-            raise WeightsError("; ".join([f"{source} {problem}: {some(each)}", *differ, fix]))
+            raise error("; ".join([f"{source} {problem}: {some(each)}", *differ, fix]))
 
     if has_decoder and not (checkpoint.has_decoder or checkpoint.of_images):
         raise WeightsError(
@@ -142,7 +150,8 @@ def match(
     if ignore_mismatched_sizes:  # but a model whose layers do not fit is another model
         refused = _matching(r".*\.(layer|decoder_layers)\.\d", refused)
     differ = ", ".join(f"{key} is {a} there, {b} in {model_name}" for key, a, b in reshaped[:3])
-    refuse(refused, f"has {len(refused)} tensors of another shape ({differ})", fix)
+    problem = f"has {len(refused)} tensors of another shape ({differ})"
+    refuse(refused, problem, fix, error=ShapeError)
     return LoadReport(
         source=source,
         scheme=checkpoint.scheme,

@@ -4,27 +4,55 @@ import dataclasses
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping
+from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videomae import hub
+from videomae.compute.distributed import SPREADS, spread
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
 from videomae.weights.checkpoint import (
-    SAFETENSORS_NAME,
     Checkpoint,
+    checkpoint_of,
     describe,
     read_checkpoint,
-    save_safetensors,
 )
-from videomae.weights.keys import State, inflate, some, to_hf_file_keys
+from videomae.weights.keys import State, from_hf_file_keys, inflate, some
 from videomae.weights.matching import LoadReport, match
+from videomae.weights.saving import save_folder
 
 # What transformers takes and has no meaning here: nothing of it changes which model comes out.
-_IGNORED_ARGUMENTS = ("low_cpu_mem_usage", "weights_only", "_from_auto", "_from_pipeline")
+_WITHOUT_EFFECT = (
+    *("low_cpu_mem_usage", "weights_only", "disable_mmap", "offload_state_dict", "tqdm_class"),
+    *("_fast_init", "adapter_name"),
+)
+_UNSUPPORTED = {
+    **dict.fromkeys(
+        ("quantization_config", "load_in_8bit", "load_in_4bit"),
+        "int8 is an engine of classify and embed: docs/engines.md",
+    ),
+    **dict.fromkeys(("gguf_file", "from_tf", "from_flax"), "give a .safetensors or PyTorch file"),
+    **dict.fromkeys(
+        ("distributed_config", "device_mesh", "tp_plan", "tp_size"),
+        "shard the loaded model with torch's fully_shard",
+    ),
+    "adapter_kwargs": "put adapters on the loaded model with peft.PeftModel.from_pretrained",
+    "return_unused_kwargs": "every keyword is used, or is an error",
+    "key_mapping": "rename the tensors, and pass them as state_dict= with config=",
+    **dict.fromkeys(
+        ("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation"),
+        "leave it out",
+    ),
+    **dict.fromkeys(("fusion_config", "generation_config"), "leave it out"),
+}
+
+_UNSUPPORTED_PUSH = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
 
 
 class PretrainedModel(nn.Module):
@@ -36,6 +64,7 @@ class PretrainedModel(nn.Module):
 
     config: VideoMAEConfig
     base_model_prefix = "videomae"
+    _no_split_modules: ClassVar = ["VideoMAELayer"]
 
     def init_weights(self) -> None:
         """Start all parameters anew."""
@@ -44,34 +73,44 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        id_or_path: hub.PathLike | Checkpoint,
+        pretrained_model_name_or_path: hub.PathLike | Checkpoint | None,
         *,
         config: VideoMAEConfig | hub.PathLike | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
-        device_map: str | int | torch.device | None = None,
+        device_map: str | int | torch.device | dict[str, Any] | None = None,
+        max_memory: dict[int | str, int | str] | None = None,
+        offload_folder: hub.PathLike | None = None,
+        offload_buffers: bool = False,
         interpolate_pos_encoding: bool = True,
         keep_final_norm: bool = False,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         use_safetensors: bool | None = None,
-        trust_remote_code: bool = False,
+        variant: str | None = None,
+        trust_remote_code: bool | None = None,
+        subfolder: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
         **overrides: Any,
     ) -> Self:
         """Load a model, in eval mode, from a hub id, a folder, a shipped name, or one weight file.
 
         Args:
-            id_or_path: "MCG-NJU/videomae-base", "runs/mine", "motion-tiny", "vit_b_ssv2.pth", ...
-                or a Checkpoint that was read already.
+            pretrained_model_name_or_path: "MCG-NJU/videomae-base", "runs/mine", "motion-tiny",
+                "vit_b_ssv2.pth", ... or a Checkpoint that was read already; None with state_dict.
             config: describes the checkpoint, in place of its config.json; a config, of transformers
                 as well, or its file.
+            state_dict: tensors under any known names, in place of a file; needs `config`.
             dtype: torch.float16, "float16", ...; "auto" takes config.json's or the file's own.
                 By default config.json's, else float32. `torch_dtype` is its older name.
-            device_map: one device, such as "cpu" or "cuda:0".
+            device_map: one device, such as "cpu" or "cuda:0"; or how the model is spread over
+                several, the CPU and the disk: "auto", "balanced", "sequential", or a device per
+                module. accelerate does so, with `max_memory`, `offload_folder`, `offload_buffers`.
             interpolate_pos_encoding: where `num_frames` or `image_size` are overridden, resize the
                 positions from the checkpoint's own grid. False refuses such overrides.
             keep_final_norm: start a classifier's pooled norm from the trained final norm of a
@@ -80,10 +119,14 @@ class PretrainedModel(nn.Module):
                 where their shape differs from the checkpoint's, in place of an error.
             output_loading_info: return (model, LoadReport).
             use_safetensors: True or False opens only model.safetensors or pytorch_model.bin.
+            variant: opens model.VARIANT.safetensors.
             trust_remote_code: accepted, but code of a repository is never run.
-            revision, token, cache_dir, local_files_only: for the hub.
+            subfolder: where in the folder or repository the files lie.
+            revision, token, cache_dir, local_files_only, force_download: for the hub.
             **overrides: any config field, changing what the checkpoint is: `num_labels`,
                 `id2label`, `attn_implementation`, `num_frames`, `drop_path_rate`, ...
+                Arguments of transformers without meaning here are accepted where they ask for
+                nothing, and refused where they do.
 
         A classifier made from a pre-training checkpoint has a fresh head, and takes the mean over
         all tokens even if config.json says otherwise, as the published ones do;
@@ -91,8 +134,9 @@ class PretrainedModel(nn.Module):
         patches are inflated to tubelets, and its class token, positions, decoder and head left out.
         A warning announces each of these.
 
-        Raises WeightsError where tensors are lacking, surplus or of another shape, and where a
-        head count is neither published nor given; ConfigError for wrong arguments.
+        Raises WeightsError where tensors are lacking or surplus, and where a head count is neither
+        published nor given; ShapeError, a RuntimeError too, where one has another shape;
+        SourceError, an OSError too, where there is no such file; ConfigError for wrong arguments.
 
         ```python
         VideoMAEForVideoClassification.from_pretrained(
@@ -100,18 +144,36 @@ class PretrainedModel(nn.Module):
         VideoMAEForPreTraining.from_pretrained("mine.pth", num_attention_heads=3)
         ```
         """
-        for name in _IGNORED_ARGUMENTS:
+        where = hub.HubArguments(
+            subfolder=subfolder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        hub.take_arguments(overrides)  # the others that transformers takes
+        hub.refuse_unsupported(overrides, _UNSUPPORTED)
+        for name in _WITHOUT_EFFECT:
             overrides.pop(name, None)
         device = _device(device_map)
-        where = hub.HubArguments(
-            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
         if isinstance(config, str | os.PathLike):
             config = VideoMAEConfig.from_pretrained(config, **where)
         config = None if config is None else VideoMAEConfig.convert(config)
-        checkpoint = id_or_path
-        if not isinstance(checkpoint, Checkpoint):
-            checkpoint = read_checkpoint(checkpoint, use_safetensors=use_safetensors, **where)
+        checkpoint = pretrained_model_name_or_path
+        if checkpoint is None:
+            if state_dict is None or config is None:
+                raise ConfigError("a model without a name or path needs config= and state_dict=")
+            checkpoint = checkpoint_of(state_dict, source="the state_dict")
+        elif state_dict is not None:
+            raise ConfigError(
+                f"both {checkpoint} and state_dict= hold weights; pass None for the one, "
+                "or leave out the other"
+            )
+        elif not isinstance(checkpoint, Checkpoint):
+            checkpoint = read_checkpoint(
+                checkpoint, use_safetensors=use_safetensors, variant=variant, **where
+            )
         described, notes = describe(checkpoint, config, given=overrides)
         wanted = described.copy(**overrides)
         if wanted.grid != described.grid:
@@ -156,8 +218,16 @@ class PretrainedModel(nn.Module):
             warnings.warn(f"{checkpoint.source}: {'; '.join(notes)}", stacklevel=2)
 
         chosen = _dtype(dtype if dtype is not None else torch_dtype, described, checkpoint)
-        model._fill(state, report, chosen, device)
+        model._fill(state, report, chosen, device or torch.device("cpu"))
         wanted.dtype = str(chosen).removeprefix("torch.")
+        if device is None:
+            spread(
+                model,
+                cast(Any, device_map),
+                max_memory=max_memory,
+                offload_dir=offload_folder,
+                offload_buffers=offload_buffers,
+            )
         if output_loading_info:
             return model, report  # type: ignore[return-value]
         return model
@@ -197,50 +267,93 @@ class PretrainedModel(nn.Module):
         self.to(device=device, dtype=dtype)
         self.eval()
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch's; the names that `save_pretrained` writes do as well."""
+        if any(key.endswith((".q_bias", ".v_bias")) for key in state_dict):
+            state_dict = from_hf_file_keys(state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
     def save_pretrained(
         self,
         save_directory: hub.PathLike,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
         *,
+        save_function: Any = None,  # noqa: ARG002
         push_to_hub: bool = False,
         repo_id: str | None = None,
-        max_shard_size: int | str | None = None,  # noqa: ARG002
+        max_shard_size: int | str | None = None,
         safe_serialization: bool = True,
+        variant: str | None = None,
+        save_peft_format: bool = True,  # noqa: ARG002
+        save_original_format: bool = True,
+        distributed_checkpoint: bool = False,
         **push: Any,
     ) -> None:
         """Write config.json and model.safetensors into a folder, as transformers reads them.
 
-        Each file is written whole or not at all. Weights are always one safetensors file:
-        `max_shard_size` is accepted for compatibility, `safe_serialization=False` is refused.
-        `push_to_hub=True` uploads the folder's two files as well (see `push_to_hub`).
+        Each file is written whole or not at all.
+
+        Args:
+            save_directory: the folder, made if missing.
+            is_main_process: False writes nothing: for all but one of several processes.
+            state_dict: written in place of the model's own, such as
+                `accelerator.get_state_dict(model)` of a model in pieces.
+            push_to_hub: upload the same two files as well, to `repo_id` or a repository of the
+                folder's name; with the arguments of `push_to_hub`.
+            max_shard_size: write files of at most so many bytes, or "5GB", and an index of them.
+                By default there is one file.
+            variant: write model.VARIANT.safetensors.
+            save_original_format: False names biases as the model does (`query.bias`), for code that
+                loads the file by `load_state_dict`; the default is what transformers 4 reads too.
+            save_function, save_peft_format: without effect.
+
+        Raises ConfigError for `safe_serialization=False` and `distributed_checkpoint=True`;
+        WeightsError where `state_dict` is not this model's, or tensors are elsewhere: sharded over
+        processes, or offloaded. Warns where `state_dict` is a part of the model alone.
         """
         if not safe_serialization:
             raise ConfigError(
                 "safe_serialization=False asks for a pickle; only safetensors is written. "
                 "torch.save(model.state_dict(), path) makes a pickle"
             )
-        config = self.config.copy(
-            architectures=[type(self).__name__], dtype=str(self.dtype).removeprefix("torch.")
-        )
-        if config.position_grid not in (None, config.grid):
-            warnings.warn(
-                f"the positions of this model are resized from {tuple(config.position_grid or ())} "
-                f"to {tuple(config.grid)} tubelets; transformers does not know that and will give "
-                "other outputs for the saved folder",
-                stacklevel=2,
+        if distributed_checkpoint:
+            raise ConfigError(
+                "distributed_checkpoint=True is not supported; write pieces with "
+                "torch.distributed.checkpoint.save, or pass state_dict=, which is written whole"
             )
-        folder = Path(save_directory)
-        save_safetensors(folder / SAFETENSORS_NAME, to_hf_file_keys(self.state_dict()))
-        config.save_pretrained(folder)
+        hub.refuse_unsupported(push, _UNSUPPORTED_PUSH)
+        signature(hub.push_folder).bind("", "", **push)  # refuses other arguments
+        if not is_main_process:
+            return
+        save = partial(
+            save_folder,
+            self,
+            state=state_dict,
+            variant=variant,
+            max_shard_size=max_shard_size,
+            names_of_4=save_original_format,
+        )
+        save(folder=save_directory)
         if push_to_hub:
-            self.push_to_hub(repo_id or folder.resolve().name, **push)
+            name = repo_id or Path(save_directory).resolve().name
+            with tempfile.TemporaryDirectory() as folder:  # the given one may hold other files
+                save(folder=folder)
+                hub.push_folder(folder, name, **push)
 
-    def push_to_hub(self, repo_id: str, **push: Any) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, max_shard_size: int | str | None = None, **push: Any
+    ) -> str:
         """Upload config.json and model.safetensors to a hub repository; the URL of the commit.
 
-        `push` are `private`, `token`, `commit_message` and `revision`: see `hub.push_folder`.
+        `push` are `private`, `token`, `commit_message`, `commit_description`, `revision` and
+        `create_pr`: see `hub.push_folder`.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            save_folder(self, folder, max_shard_size=max_shard_size)
+            hub.refuse_unsupported(push, _UNSUPPORTED_PUSH)
             return hub.push_folder(folder, repo_id, **push)
 
     @property
@@ -297,13 +410,18 @@ def _dtype(
     return asked
 
 
-def _device(device_map: Any) -> torch.device:
+def _device(device_map: Any) -> torch.device | None:
+    """The one device for the whole model; None where it is to be spread over several."""
+    if isinstance(device_map, dict) and set(device_map) == {""}:
+        device_map = device_map[""]
+    if isinstance(device_map, dict) or device_map in SPREADS:
+        return None
     try:
         return torch.device("cpu" if device_map is None else device_map)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"device_map={device_map!r} is not one device; a model is put on one whole, for "
-            "example device_map='cpu' or 'cuda:0'"
+            f"device_map={device_map!r} is no device and no map; expected a device such as 'cpu', "
+            f"one of {', '.join(SPREADS)}, or a device for each module"
         ) from error
 
 
