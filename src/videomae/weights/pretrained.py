@@ -6,7 +6,6 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from videomae import hub
-from videomae.compute.distributed import SPREADS, spread
+from videomae.compute.distributed import spread
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
+from videomae.weights.arguments import as_dtype, check_push, drop_neutral, whole_device
 from videomae.weights.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -26,33 +26,6 @@ from videomae.weights.checkpoint import (
 from videomae.weights.keys import State, from_hf_file_keys, inflate, some
 from videomae.weights.matching import LoadReport, match
 from videomae.weights.saving import save_folder
-
-# What transformers takes and has no meaning here: nothing of it changes which model comes out.
-_WITHOUT_EFFECT = (
-    *("low_cpu_mem_usage", "weights_only", "disable_mmap", "offload_state_dict", "tqdm_class"),
-    *("_fast_init", "adapter_name"),
-)
-_UNSUPPORTED = {
-    **dict.fromkeys(
-        ("quantization_config", "load_in_8bit", "load_in_4bit"),
-        "int8 is an engine of classify and embed: docs/engines.md",
-    ),
-    **dict.fromkeys(("gguf_file", "from_tf", "from_flax"), "give a .safetensors or PyTorch file"),
-    **dict.fromkeys(
-        ("distributed_config", "device_mesh", "tp_plan", "tp_size"),
-        "shard the loaded model with torch's fully_shard",
-    ),
-    "adapter_kwargs": "put adapters on the loaded model with peft.PeftModel.from_pretrained",
-    "return_unused_kwargs": "every keyword is used, or is an error",
-    "key_mapping": "rename the tensors, and pass them as state_dict= with config=",
-    **dict.fromkeys(
-        ("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation"),
-        "leave it out",
-    ),
-    **dict.fromkeys(("fusion_config", "generation_config"), "leave it out"),
-}
-
-_UNSUPPORTED_PUSH = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
 
 
 class PretrainedModel(nn.Module):
@@ -152,11 +125,8 @@ class PretrainedModel(nn.Module):
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        hub.take_arguments(overrides)  # the others that transformers takes
-        hub.refuse_unsupported(overrides, _UNSUPPORTED)
-        for name in _WITHOUT_EFFECT:
-            overrides.pop(name, None)
-        device = _device(device_map)
+        drop_neutral(overrides)
+        device = whole_device(device_map)
         if isinstance(config, str | os.PathLike):
             config = VideoMAEConfig.from_pretrained(config, **where)
         config = None if config is None else VideoMAEConfig.convert(config)
@@ -217,7 +187,7 @@ class PretrainedModel(nn.Module):
         if notes:
             warnings.warn(f"{checkpoint.source}: {'; '.join(notes)}", stacklevel=2)
 
-        chosen = _dtype(dtype if dtype is not None else torch_dtype, described, checkpoint)
+        chosen = as_dtype(dtype if dtype is not None else torch_dtype, described, checkpoint)
         model._fill(state, report, chosen, device or torch.device("cpu"))
         wanted.dtype = str(chosen).removeprefix("torch.")
         if device is None:
@@ -324,8 +294,7 @@ class PretrainedModel(nn.Module):
                 "distributed_checkpoint=True is not supported; write pieces with "
                 "torch.distributed.checkpoint.save, or pass state_dict=, which is written whole"
             )
-        hub.refuse_unsupported(push, _UNSUPPORTED_PUSH)
-        signature(hub.push_folder).bind("", "", **push)  # refuses other arguments
+        check_push(push)
         if not is_main_process:
             return
         save = partial(
@@ -351,9 +320,9 @@ class PretrainedModel(nn.Module):
         `push` are `private`, `token`, `commit_message`, `commit_description`, `revision` and
         `create_pr`: see `hub.push_folder`.
         """
+        check_push(push)
         with tempfile.TemporaryDirectory() as folder:
             save_folder(self, folder, max_shard_size=max_shard_size)
-            hub.refuse_unsupported(push, _UNSUPPORTED_PUSH)
             return hub.push_folder(folder, repo_id, **push)
 
     @property
@@ -393,36 +362,6 @@ class PretrainedModel(nn.Module):
         for part in self.modules():
             if hasattr(part, "gradient_checkpointing"):
                 part.gradient_checkpointing = value  # type: ignore[assignment]
-
-
-def _dtype(
-    asked: torch.dtype | str | None, config: VideoMAEConfig, checkpoint: Checkpoint
-) -> torch.dtype:
-    if asked is None or asked == "auto":
-        own = next(iter(checkpoint.state.values())).dtype if asked else torch.float32
-        asked = config.dtype or own
-    if isinstance(asked, str):
-        asked = getattr(torch, asked.removeprefix("torch."), asked)
-    if not isinstance(asked, torch.dtype) or not asked.is_floating_point:
-        raise ConfigError(
-            f"dtype={asked!r} is not a floating point type; use float32, bfloat16, float16 or auto"
-        )
-    return asked
-
-
-def _device(device_map: Any) -> torch.device | None:
-    """The one device for the whole model; None where it is to be spread over several."""
-    if isinstance(device_map, dict) and set(device_map) == {""}:
-        device_map = device_map[""]
-    if isinstance(device_map, dict) or device_map in SPREADS:
-        return None
-    try:
-        return torch.device("cpu" if device_map is None else device_map)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(
-            f"device_map={device_map!r} is no device and no map; expected a device such as 'cpu', "
-            f"one of {', '.join(SPREADS)}, or a device for each module"
-        ) from error
 
 
 def _final_norm_kept(model: PretrainedModel, state: State, source: str) -> State:

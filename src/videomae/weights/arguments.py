@@ -1,0 +1,87 @@
+"""The arguments of `from_pretrained` and `save_pretrained`: what they ask for, or why not."""
+
+from inspect import signature
+from typing import Any
+
+import torch
+
+from videomae import hub
+from videomae.compute.distributed import SPREADS
+from videomae.config import VideoMAEConfig
+from videomae.errors import ConfigError
+from videomae.weights.checkpoint import Checkpoint
+
+# What transformers takes and has no meaning here: nothing of it changes which model comes out.
+_WITHOUT_EFFECT = (
+    *("low_cpu_mem_usage", "weights_only", "disable_mmap", "offload_state_dict", "tqdm_class"),
+    *("_fast_init", "adapter_name"),
+)
+_UNSUPPORTED = {
+    **dict.fromkeys(
+        ("quantization_config", "load_in_8bit", "load_in_4bit"),
+        "int8 is an engine of classify and embed: docs/engines.md",
+    ),
+    **dict.fromkeys(("gguf_file", "from_tf", "from_flax"), "give a .safetensors or PyTorch file"),
+    **dict.fromkeys(
+        ("distributed_config", "device_mesh", "tp_plan", "tp_size"),
+        "shard the loaded model with torch's fully_shard",
+    ),
+    "adapter_kwargs": "put adapters on the loaded model with peft.PeftModel.from_pretrained",
+    "return_unused_kwargs": "every keyword is used, or is an error",
+    "key_mapping": "rename the tensors, and pass them as state_dict= with config=",
+    **dict.fromkeys(
+        ("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation"),
+        "leave it out",
+    ),
+    **dict.fromkeys(("fusion_config", "generation_config"), "leave it out"),
+}
+
+_UNSUPPORTED_PUSH = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
+
+
+def drop_neutral(arguments: dict[str, Any]) -> None:
+    """Take out what callers of transformers pass and asks for nothing; ConfigError if it does."""
+    hub.take_arguments(arguments)
+    hub.refuse_unsupported(arguments, _UNSUPPORTED)
+    for name in _WITHOUT_EFFECT:
+        arguments.pop(name, None)
+
+
+def check_push(arguments: dict[str, Any]) -> None:
+    """Raise an error for what `hub.push_folder` does not take."""
+    hub.refuse_unsupported(arguments, _UNSUPPORTED_PUSH)
+    signature(hub.push_folder).bind("", "", **arguments)
+
+
+def as_dtype(
+    asked: torch.dtype | str | None, config: VideoMAEConfig, checkpoint: Checkpoint
+) -> torch.dtype:
+    """The dtype that is asked for, or that of the config or the file; ConfigError for no float."""
+    if asked is None or asked == "auto":
+        own = next(iter(checkpoint.state.values())).dtype if asked else torch.float32
+        asked = config.dtype or own
+    if isinstance(asked, str):
+        asked = getattr(torch, asked.removeprefix("torch."), asked)
+    if not isinstance(asked, torch.dtype) or not asked.is_floating_point:
+        raise ConfigError(
+            f"dtype={asked!r} is not a floating point type; use float32, bfloat16, float16 or auto"
+        )
+    return asked
+
+
+def whole_device(device_map: Any) -> torch.device | None:
+    """The one device for the whole model; None where it is to be spread over several.
+
+    Raises ConfigError for what is neither.
+    """
+    if isinstance(device_map, dict) and set(device_map) == {""}:
+        device_map = device_map[""]
+    if isinstance(device_map, dict) or device_map in SPREADS:
+        return None
+    try:
+        return torch.device("cpu" if device_map is None else device_map)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device_map={device_map!r} is no device and no map; expected a device such as 'cpu', "
+            f"one of {', '.join(SPREADS)}, or a device for each module"
+        ) from error
