@@ -6,7 +6,7 @@ N videos, V clips of each, D features, K classes or values.
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos
@@ -14,6 +14,7 @@ from videomae.errors import VideoError
 from videomae.evaluation.classifiers import fit_several, fit_values, fit_weights, new_linear
 from videomae.evaluation.features import (
     FEATURES_NAME,
+    Features,
     compute_features,
     features_key,
     read_features,
@@ -80,11 +81,14 @@ def fit_head(
             (features,) = found
             log.say(f"the features are those of {path}")
         _check_bad(settings, videos, features.bad)
-        model.classifier = _fitted(settings, videos, features.values, features.bad)
+        rows, targets, of_video = _readable(settings, features)
+        model.classifier = _fitted(settings, rows, targets, of_video, len(videos.classes))
+        loss = float(model.loss(model.classifier(rows).detach(), targets))
         model.to(machine.device)
-        log.record(step=settings.epochs, epoch=settings.epochs, num_bad_videos=len(features.bad))
+        epoch, num_bad = settings.epochs, len(features.bad)
+        log.record(step=epoch, epoch=epoch, loss=loss, num_bad_videos=num_bad)
         log.list_bad(videos, features.bad)
-        yield EpochEnd(settings.epochs, settings.epochs, log, model)
+        yield EpochEnd(epoch, epoch, log, model)
 
 
 def _check_bad(settings: FinetuneSettings, videos: Videos, bad: dict[int, str]) -> None:
@@ -97,25 +101,33 @@ def _check_bad(settings: FinetuneSettings, videos: Videos, bad: dict[int, str]) 
         )
 
 
-def _fitted(
-    settings: FinetuneSettings, videos: Videos, values: torch.Tensor, bad: dict[int, str]
-) -> nn.Linear:
-    """The head that fits features (N, V, D) of videos, but for the bad ones."""
-    kept = torch.tensor([row for row in range(len(videos)) if row not in bad])
-    num_clips, balanced = values.shape[1], settings.class_weights == "balanced"
-    rows, of_video = values[kept].flatten(0, 1), kept.repeat_interleave(num_clips)
+def _readable(settings: FinetuneSettings, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows to learn from (M, D), their targets, and the number of the video of each (M)."""
+    videos, values = features.videos, features.values
+    kept = torch.tensor([row for row in range(len(videos)) if row not in features.bad])
+    of_video = kept.repeat_interleave(values.shape[1])
     if settings.problem == "regression":
-        weight, bias = fit_values(rows, torch.tensor(videos.values())[of_video])
-    elif settings.problem == "multi_label":
+        targets = torch.tensor(videos.values())[:, None]
+    elif settings.problem == "single_label":
+        targets = torch.tensor(videos.class_numbers())
+    else:
         targets = torch.zeros(len(videos), len(videos.classes))
         for row, classes in enumerate(videos.class_sets()):
             targets[row, list(classes)] = 1
-        weight, bias = fit_several(rows, targets[of_video], of_video, balanced=balanced)
+    return values[kept].flatten(0, 1), targets[of_video], of_video
+
+
+def _fitted(
+    settings: FinetuneSettings, rows: Tensor, targets: Tensor, of_video: Tensor, num_classes: int
+) -> nn.Linear:
+    """The head that fits the rows best."""
+    balanced = settings.class_weights == "balanced"
+    if settings.problem == "regression":
+        weight, bias = fit_values(rows, targets[:, 0])
+    elif settings.problem == "multi_label":
+        weight, bias = fit_several(rows, targets, of_video, balanced=balanced)
     else:
-        labels = torch.tensor(videos.class_numbers())[of_video]
-        weight, bias, _ = fit_weights(
-            rows, labels, of_video, len(videos.classes), balanced=balanced
-        )
+        weight, bias, _ = fit_weights(rows, targets, of_video, num_classes, balanced=balanced)
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.weight.data, head.bias.data = weight, bias
     return head
