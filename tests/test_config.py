@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import transformers
 
-from videomae.config import Grid, VideoMAEConfig, nearest
-from videomae.errors import ConfigError, WeightsError
+from videomae.config import Grid, VideoMAEConfig
+from videomae.errors import ConfigError, WeightsError, nearest
 
 
 def test_grid_counts_tubelets() -> None:

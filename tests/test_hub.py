@@ -17,6 +17,12 @@ from videomae import hub
 from videomae.errors import ConfigError, SourceError, WeightsError
 
 
+@pytest.fixture(autouse=True)
+def hub_that_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub whether a file is there; some say otherwise."""
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
@@ -118,6 +124,59 @@ def test_each_error_of_the_hub_is_explained(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(WeightsError, match=message):
         hub.fetch("owner/name", "config.json", revision="v9")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("motion-tinny", "motion-tiny"),
+        ("videomae-base", "MCG-NJU/videomae-base"),
+        ("videomae-large-finetuned-kinetics", "MCG-NJU/videomae-large-finetuned-kinetics"),
+    ],
+)
+def test_a_name_without_owner_is_answered_at_once_with_the_nearest(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", None)
+    with pytest.raises(SourceError, match=f"{name} does not exist; .*; did you mean '{meant}'"):
+        hub.fetch(name, "config.json")
+
+
+def _fail(error: Exception) -> Any:
+    def ask(*_: Any, **__: Any) -> None:
+        raise error
+
+    return ask
+
+
+def test_without_connection_the_hub_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)  # it would try for 30 seconds
+    no_connection = ConnectionError("Name or service not known")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", _fail(no_connection))
+    message = r"the hub could not be reached; .*; did you mean 'MCG-NJU/videomae-base'\? \(Name or"
+    with pytest.raises(SourceError, match=message):
+        hub.fetch("MCG-NJU/videomae-bas", "config.json", "x.bin", cache_dir=tmp_path)
+    with pytest.raises(SourceError, match=r"holds the files \(Name or"):  # the name is right
+        hub.fetch("MCG-NJU/videomae-base", "config.json", cache_dir=tmp_path)
+
+
+def test_a_hub_without_the_model_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unknown = _raised(hub_errors.RepositoryNotFoundError)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", _fail(unknown))
+    with pytest.raises(SourceError, match=r"no model MCG-NJU/videomae-bsae, .*; did you mean"):
+        hub.fetch("MCG-NJU/videomae-bsae", "config.json", cache_dir=tmp_path)
+
+
+def test_a_hub_in_trouble_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trouble = _raised(hub_errors.HfHubHTTPError)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", _fail(trouble))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: "/cache/config.json")
+    found = hub.fetch("owner/name", "config.json", cache_dir=tmp_path)
+    assert found == Path("/cache/config.json")
 
 
 def test_an_optional_file_may_be_absent_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,14 @@
 """The sizes, rates and labels of a VideoMAE, read from and written to `config.json`."""
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from videomae import hub
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, nearest
 
 # ImageNet statistics of RGB in 0..1. All published models were trained with them, and the loss
 # undoes them to reach pixels; the processors and the loss both read them here.
@@ -55,12 +54,6 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise ConfigError(
             f"{name}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}"
         )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the most similar known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """The errors that a user can fix; messages say what was got, what was expected, what to do."""
 
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class VideoMAEError(Exception):
@@ -27,6 +28,12 @@ class SourceError(WeightsError, OSError):
 
 class ShapeError(WeightsError, RuntimeError):
     """Tensors of a checkpoint have another shape than those of the model."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the most similar known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
 
-from videomae.errors import ConfigError, SourceError, WeightsError
+from videomae.errors import ConfigError, SourceError, WeightsError, nearest
 
 PathLike = str | os.PathLike[str]
 
@@ -50,6 +50,18 @@ _UNSUPPORTED = {
 }
 
 _ASSETS_DIR = Path(__file__).parent / "assets"
+# For the hint after a wrong name; all that can be opened is not in this list.
+PUBLISHED = (
+    *(f"MCG-NJU/videomae-{size}" for size in ("base", "base-short", "base-ssv2", "large")),
+    "MCG-NJU/videomae-base-short-ssv2",
+    *(
+        f"MCG-NJU/videomae-{size}-finetuned-kinetics"
+        for size in ("small", "base", "base-short", "large", "huge")
+    ),
+    *(f"MCG-NJU/videomae-{size}-finetuned-ssv2" for size in ("small", "base", "base-short")),
+    *(f"OpenGVLab/VideoMAEv2-{size}" for size in ("Base", "Large", "Huge", "giant")),
+    *(f"facebook/vit-mae-{size}" for size in ("base", "large", "huge")),
+)
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -119,8 +131,9 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
             "pass config= where a weight file comes alone"
         )
     name, absent = os.fspath(id_or_path), []
-    if isinstance(id_or_path, os.PathLike) or name.endswith(_WEIGHT_SUFFIXES):
-        raise _no_such_place(name)  # meant as a path: the hub must not be asked for it
+    meant_as_path = isinstance(id_or_path, os.PathLike) or name.endswith(_WEIGHT_SUFFIXES)
+    if meant_as_path or "/" not in name:  # no model of this kind is on the hub without an owner
+        raise _no_such_place(name)
     for filename in filenames:
         try:
             return _download(name, filename, **where)
@@ -151,16 +164,23 @@ def _no_such_place(name: str) -> SourceError:
     shipped = ", ".join(shipped_names()) or "no shipped model"
     return SourceError(
         f"{name} does not exist; expected a folder, a weight file, a hub id such as "
-        f"'MCG-NJU/videomae-base', or one of {shipped}"
+        f"'MCG-NJU/videomae-base', or one of {shipped}{_hint(name)}"
     )
+
+
+def _hint(name: str) -> str:
+    known = (*shipped_names(), *PUBLISHED)
+    return "" if name in known else nearest(name, known)
 
 
 def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Path:
     from huggingface_hub import errors as hub_errors
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
 
     revision = where.get("revision") or "main"
     try:
+        if not where.get("local_files_only"):
+            _ask_once(repo_id, filename, **where)
         return Path(hf_hub_download(repo_id, filename, **where))
     except hub_errors.HFValidationError as error:  # before the hub is asked
         raise _no_such_place(repo_id) from error
@@ -172,7 +192,8 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
     except hub_errors.RepositoryNotFoundError as error:
         raise SourceError(
             f"the hub has no model {repo_id}, or it is private; check the name, or log in "
-            f"with `hf auth login` or pass token=; there is no folder of that name either ({error})"
+            f"with `hf auth login` or pass token=; there is no folder of that name either"
+            f"{_hint(repo_id)} ({error})"
         ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise SourceError(
@@ -181,19 +202,54 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
     except hub_errors.LocalEntryNotFoundError as error:
         # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
         # the model is cached, the file counts as absent; else asking on is of no use.
-        config = PurePosixPath(where.get("subfolder") or "", "config.json").as_posix()
-        found = try_to_load_from_cache(repo_id, config, where.get("cache_dir"), revision)
-        absent, how = isinstance(found, str), "the hub could not be reached"
+        absent, how = _is_cached(repo_id, "config.json", **where), "the hub could not be reached"
         if where.get("local_files_only"):
             absent, how = True, "local_files_only=True forbids to download it"
         raise (AbsentError if absent else SourceError)(
             f"{filename} of {repo_id} (revision {revision}) is not in the cache, and {how}; "
-            f"connect once, or pass a folder that holds the files ({error})"
+            f"connect once, or pass a folder that holds the files{_hint(repo_id)} ({error})"
         ) from error
     except hub_errors.EntryNotFoundError as error:
         raise AbsentError(f"{repo_id} (revision {revision}) has no {filename}") from error
     except OSError as error:  # huggingface_hub's own HTTP errors are OSErrors as well
         raise SourceError(f"{filename} of {repo_id} could not be downloaded: {error}") from error
+
+
+def _ask_once(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> None:
+    """Raise the hub's error where a file that is not cached is not there, or no connection is.
+
+    `hf_hub_download` tries again for half a minute before it says that there is no connection.
+    """
+    from huggingface_hub import errors as hub_errors
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    if _is_cached(repo_id, filename, **where):
+        return
+    url = hf_hub_url(
+        repo_id, filename, subfolder=where.get("subfolder"), revision=where.get("revision")
+    )
+    not_there = (
+        hub_errors.EntryNotFoundError,
+        hub_errors.RepositoryNotFoundError,
+        hub_errors.RevisionNotFoundError,
+    )
+    try:
+        get_hf_file_metadata(url, token=where.get("token"))
+    except not_there:
+        raise
+    except hub_errors.HfHubHTTPError:
+        return  # an answer, though a bad one: worth to try again
+    except Exception as error:  # of requests or httpx, by the release of huggingface_hub
+        raise hub_errors.LocalEntryNotFoundError(str(error)) from error
+
+
+def _is_cached(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = PurePosixPath(where.get("subfolder") or "", filename).as_posix()
+    return isinstance(
+        try_to_load_from_cache(repo_id, path, where.get("cache_dir"), where.get("revision")), str
+    )
 
 
 def push_folder(

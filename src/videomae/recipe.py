@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from videomae.config import check_choice, nearest
-from videomae.errors import ConfigError
+from videomae.config import check_choice
+from videomae.errors import ConfigError, nearest
 from videomae.hub import atomic_path
 
 RECIPES_DIR = Path(__file__).parent / "recipes"

@@ -18,8 +18,7 @@ import tyro
 from tyro import conf
 
 from videomae.commands import flags
-from videomae.config import nearest
-from videomae.errors import ConfigError, VideoMAEError, complain
+from videomae.errors import ConfigError, VideoMAEError, complain, nearest
 from videomae.recipe import load_recipe, nearest_setting
 from videomae.version import __version__
 

@@ -3,8 +3,7 @@
 import torch
 
 from videomae.compute.cpu import cpu_multiplies_bfloat16
-from videomae.config import nearest
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from videomae import hub
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, nearest
-from videomae.errors import ConfigError
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD
+from videomae.errors import ConfigError, nearest
 from videomae.processing.transforms import RESAMPLE
 
 Size = Any  # given as an int, (height, width) or a dict; reads back as the dict
