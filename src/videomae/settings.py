@@ -312,6 +312,9 @@ class PrepareSettings(Checked):
     """The folder to write: manifest.csv, labels.txt, report.md, report.json."""
     layout: Layout = "auto"
     """Way to read the source; auto goes by its names and lines, and asks where they allow two."""
+    folders: str | None = None
+    """Kinds of folders above a video, from the top: split/class, class/* ('*': neither; the last
+    word holds for all below); by default found out, and asked where there are two ways."""
     root: Path | None = None
     """Where relative paths start and the videos lie; by default the folder of the source."""
     split: str | None = None
@@ -352,6 +355,12 @@ class PrepareSettings(Checked):
             raise ConfigError(f"fold={self.fold} is unknown; UCF101 and HMDB51 have 1, 2 and 3")
         if not 0 <= self.val_share < 1:
             raise ConfigError(f"val_share={self.val_share} must be at least 0 and below 1")
+        words = (self.folders or "class").split("/")
+        if not {"split", "class", "*"}.issuperset(words) or words.count("split") > 1:
+            raise ConfigError(
+                f"folders={self.folders!r} is unknown; expected the words split (once), class and "
+                "* with / between them, such as split/class or class/*"
+            )
         kind, _, text = (self.group or "folder").partition(":")
         if kind not in ("folder", "column", "pattern") or (kind == "folder") == bool(text):
             raise ConfigError(

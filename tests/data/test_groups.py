@@ -182,7 +182,7 @@ def test_splits_that_were_there_are_kept_and_said_to_share_groups(
 ) -> None:
     (tmp_path / "split").mkdir()
     shutil.copytree(data, tmp_path / "split" / "train")
-    (tmp_path / "split" / "val").mkdir()
-    shutil.move(tmp_path / "split/train/sway/cow1_0.mp4", tmp_path / "split/val/cow1_0.mp4")
+    (tmp_path / "split" / "val" / "sway").mkdir(parents=True)
+    shutil.move(tmp_path / "split/train/sway/cow1_0.mp4", tmp_path / "split/val/sway/cow1_0.mp4")
     settings = PrepareSettings(tmp_path / "split", tmp_path / "out", group=r"pattern:cow\d")
     assert "groups in several splits: 1: cow1" in prepare(settings).survey.warnings()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from videomae.data import sources
+from videomae.data.folders import split_named
 from videomae.data.lists import (
     Line,
     Listed,
@@ -16,7 +17,6 @@ from videomae.data.lists import (
     read_names,
     split_line,
     split_lines,
-    split_named,
     understood,
 )
 from videomae.errors import ConfigError
@@ -234,7 +234,7 @@ def read(source: Path, **changed: Any) -> sources.Listing:
 
 def test_every_layout_that_can_be_asked_for_has_a_reader() -> None:
     lines = {"v1", "vjepa2", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset", "paths"}
-    assert {"auto", "manifest", *lines, *sources._READERS} == set(get_args(Layout))
+    assert {"auto", "folder", "manifest", *lines, *sources._READERS} == set(get_args(Layout))
 
 
 def test_kinetics_is_told_by_its_first_line(tmp_path: Path) -> None:
@@ -336,9 +336,7 @@ def test_npy_lists_are_never_unpickled(tmp_path: Path) -> None:
         ),
         (["7/a.avi", "12/b.avi"], [("12", "train"), ("7", "train")]),
         (["a.avi", "b.avi"], [("", "train"), ("", "train")]),
-        (["run/a.avi", "b.avi"], [("", "train"), ("", "train")]),
         (["run/f1/1.png", "walk/f2/1.png"], [("run", "train"), ("walk", "train")]),
-        (["train/run/a.avi", "run/b.avi"], [("run", "train"), ("train", "train")]),
     ],
 )
 def test_folders_tell_classes_and_splits(

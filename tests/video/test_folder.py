@@ -1,5 +1,6 @@
 """Folders of images, read as videos."""
 
+import errno
 import os
 import shutil
 import struct
@@ -7,14 +8,18 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from made_videos import numbers, scene
-from videomae.errors import VideoError
-from videomae.video.folder import FrameFolder, find_videos, natural_key
+from videomae.data.manifest import load_videos
+from videomae.data.prepare import prepare
+from videomae.errors import ConfigError, VideoError
+from videomae.settings import PrepareSettings
+from videomae.video.folder import FrameFolder, find_videos, natural_key, scan_folder
 from videomae.video.limits import VideoInfo, VideoLimits
 from videomae.video.reader import VideoReader, probe, read_frames
 
@@ -112,8 +117,17 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="the folder is empty; expected a video, or a folder with"):
+        probe(tmp_path)
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(VideoError, match="the folder holds no images; expected one file per frame"):
+    with pytest.raises(
+        VideoError, match=r"the folder holds \.txt 1; expected a video, or a folder"
+    ):
+        probe(tmp_path)
+    (tmp_path / "x.mp4").touch()
+    with pytest.raises(
+        VideoError, match=r"holds videos, such as x\.mp4, which are given one by one"
+    ):
         probe(tmp_path)
 
 
@@ -233,3 +247,57 @@ def test_what_holds_no_videos_is_kept_for_its_error(
     tree("empty/readme.txt")
     assert find_videos(tmp_path / "empty") == [tmp_path / "empty"]
     assert find_videos(tmp_path / "gone.mp4") == [tmp_path / "gone.mp4"]
+
+
+def test_what_is_passed_over_has_its_reason(tree: Callable[[str], Path], tmp_path: Path) -> None:
+    taken = [tree("a/1.mp4"), tree("a/2.M2TS"), tree("b/3.vob")]
+    tree("a/1.srt"), tree("a/poster.jpg"), tree("cover.png"), tree(".git/config"), tree("b/.x.mp4")
+    frames = tree("c/0.jpg").parent
+    tree("c/1.jpg"), tree("c/2.jpg")
+    tree("c/thumbs/4.jpg"), tree("b/README")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    scan = scan_folder(tmp_path)
+    assert scan.videos == [*taken, frames]
+    assert {str(path.relative_to(tmp_path)): why for path, why in scan.passed_over.items()} == {
+        ".git": "hidden",
+        "cover.png": "picture above videos",
+        "a/1.srt": ".srt",
+        "a/poster.jpg": "picture beside videos",
+        "b/.x.mp4": "hidden",
+        "b/README": "no suffix",
+        "b/up": "link to a folder that it lies in",
+        "c/thumbs": "below a folder of frames",
+    }
+
+
+def test_links_to_folders_are_followed(tree: Callable[[str], Path], tmp_path: Path) -> None:
+    tree("elsewhere/1.mp4")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "run").symlink_to(tmp_path / "elsewhere")
+    assert find_videos(tmp_path / "data") == [tmp_path / "data" / "run" / "1.mp4"]
+
+
+def test_a_folder_that_cannot_be_opened_is_named(
+    tree: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, closed = tree("a/1.mp4"), tree("closed/2.mp4").parent
+    really_scan = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return really_scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    scan = scan_folder(tmp_path)
+    assert (scan.videos, list(scan.unreadable)) == ([video], [closed])
+    assert scan.unreadable[closed].endswith("closed: cannot be opened (Permission denied)")
+    assert find_videos(tmp_path) == [video, closed]
+    with pytest.raises(VideoError, match=r"closed: cannot be opened \(Permission denied\)"):
+        probe(closed)
+    with pytest.raises(
+        ConfigError, match=r"\(Permission denied\); make it readable, or move it out"
+    ):
+        load_videos(tmp_path)
+    result = prepare(PrepareSettings(tmp_path, tmp_path.parent / "out"))
+    assert [row.origin for row in result.survey.unreadable] == ["a/1.mp4", "closed"]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro import conf
 from tyro.constructors import PrimitiveConstructorSpec
 
+from videomae.errors import complain
 from videomae.settings import (
     ActionsSettings,
     Dtype,
@@ -45,8 +46,12 @@ class VideoCommand:
 
     def videos(self) -> list[Path]:
         """All videos that the paths stand for."""
-        from videomae.video.folder import find_videos
+        from videomae.video.folder import counted, find_videos, scan_folder
 
+        for path in filter(Path.is_dir, self.files):
+            scan = scan_folder(path)
+            if scan.videos and set(scan.passed_over.values()) - {"hidden"}:
+                complain(f"{path}: passed over {counted(scan.passed_over)}")
         return [video for path in self.files for video in find_videos(path)]
 
 

@@ -32,12 +32,6 @@ _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 # A video, and behind it a label in words: `a b.mp4 riding a bike`.
 _IN_WORDS = re.compile(rf"(.*\.(?:{_SUFFIXES}))(?:\s+|::|,)(.+)", re.IGNORECASE)
 
-_SPLITS = {
-    "train": {"train", "training", "trainlist", "pretrain"},
-    "val": {"val", "valid", "validate", "validation", "dev"},
-    "test": {"test", "testing", "testlist"},
-}
-
 
 @dataclass(frozen=True)
 class Listed(Video):
@@ -307,16 +301,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def split_named(name: str) -> str | None:
-    """The split in the name of a file or folder: train, val, test, or None.
-
-    >>> split_named("kinetics400_val_list_videos.txt"), split_named("validation"), split_named("my")
-    ('val', 'val', None)
-    """
-    words = set(re.findall(r"[a-z]+", name.lower()))
-    return next((split for split, names in _SPLITS.items() if words & names), None)
 
 
 def read_names(path: Path) -> list[str]:

@@ -18,9 +18,10 @@ from typing import Any
 
 import fsspec
 
+from videomae.data.folders import Place, read_folders
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import atomic_path, read_json
-from videomae.video.folder import find_videos
+from videomae.video.folder import counted, scan_folder
 from videomae.video.limits import VideoInfo
 from videomae.video.reader import VideoReader
 
@@ -157,13 +158,20 @@ def printable(text: str) -> str:
 
 
 def load_videos(
-    data: Path | str, split: str | None = "train", *, classes: Sequence[str] | None = None
+    data: Path | str,
+    split: str | None = "train",
+    *,
+    classes: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> Videos:
     """The videos of a manifest, of a folder that holds one, or of a plain folder of videos.
 
-    A plain folder may hold a folder per class, inside train/, val/ and test/ or not; a folder of
-    frames counts as a video. `split=None` takes all. With `classes`, those of a trained model, the
-    numbers are theirs, and other labels raise ConfigError, as does a split without videos.
+    A plain folder may hold a folder per class, inside train/, val/ and test/ or not (see
+    `read_folders`); a folder of frames counts as a video. `split=None` takes all. With `classes`,
+    those of a trained model, the numbers are theirs. `labelled=False` asks for no classes.
+
+    Raises ConfigError for other labels, a split without videos, and folders that can be read in two
+    ways or not at all.
     """
     data, manifest = _places(data)
     if manifest.is_file():
@@ -173,7 +181,7 @@ def load_videos(
             splits = sorted({video.split for video in every.items})
             raise ConfigError(f"{manifest} has no videos of split {split!r}; it has {splits}")
     elif data.is_dir():
-        items = _videos_in(data, split)
+        items = _videos_in(data, split, labelled)
         found = Videos(tuple(items), tuple(sorted({item.label for item in items} - {""})))
     else:
         raise ConfigError(
@@ -197,7 +205,9 @@ def has_split(data: Path | str, split: str) -> bool:
     data, manifest = _places(data)
     if manifest.is_file():
         return any(video.split == split for video in read_manifest(manifest).items)
-    return (data / split).is_dir()
+    return data.is_dir() and any(
+        place.split == split for _, place in _places_in(data, labelled=False)
+    )
 
 
 def left_out(data: Path | str, split: str) -> int:
@@ -214,22 +224,37 @@ def _places(data: Path | str) -> tuple[Path, Path]:
     return data, data / MANIFEST_NAME if data.is_dir() else data
 
 
-def _videos_in(folder: Path, split: str | None) -> list[Video]:
-    if split is None and (folder / "train").is_dir():
-        parts = [name for name in SPLITS if (folder / name).is_dir()]
-        return [item for name in parts for item in _videos_in(folder, name)]
-    if split is not None and (folder / split).is_dir():
-        folder = folder / split
-    elif split not in (None, "train") and (folder / "train").is_dir():
-        raise ConfigError(f"data folder {folder} has no folder {split}")
-    found = [path for path in find_videos(folder) if path != folder]
+def _places_in(folder: Path, *, labelled: bool) -> list[tuple[Path, Place]]:
+    """The videos of a plain folder, and the split and class of each."""
+    scan = scan_folder(folder)
+    if scan.unreadable:
+        raise ConfigError(
+            f"{next(iter(scan.unreadable.values()))}; make it readable, or move it out of {folder}"
+        )
+    found = [path for path in scan.videos if path != folder]
     if not found:
-        raise ConfigError(f"data folder {folder} holds no videos")
-    names = [path.relative_to(folder).parts[0] for path in found]
-    if any(folder / name == path for name, path in zip(names, found, strict=True)):
-        names = [""] * len(found)  # no class folders, or not for all
+        why = f": {counted(scan.passed_over)}" if scan.passed_over else ", it is empty"
+        raise ConfigError(f"data folder {folder} holds no videos{why}")
+    try:
+        places = read_folders([path.relative_to(folder) for path in found], labelled=labelled)
+    except ConfigError as error:
+        raise ConfigError(f"data folder {folder}: {error}") from error
+    return list(zip(found, places, strict=True))
+
+
+def _videos_in(folder: Path, split: str | None, labelled: bool) -> list[Video]:
+    found = _places_in(folder, labelled=labelled)
+    splits = {place.split for _, place in found} - {None}
+    if splits and split is not None and split not in splits:
+        raise ConfigError(
+            f"data folder {folder} has no folder {split}; it has the splits "
+            f"{', '.join(sorted(filter(None, splits)))}"
+        )
+    order = (*SPLITS, None)
     return [
-        Video(str(path), name, split or "train") for path, name in zip(found, names, strict=True)
+        Video(str(path), place.label, place.split or split or "train")
+        for path, place in sorted(found, key=lambda pair: order.index(pair[1].split))
+        if not splits or split in (None, place.split)
     ]
 
 

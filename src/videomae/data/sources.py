@@ -8,11 +8,12 @@ import csv
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from videomae.data.folders import read_folders, split_named
 from videomae.data.groups import with_groups
 from videomae.data.lists import (
     Line,
@@ -23,14 +24,13 @@ from videomae.data.lists import (
     read_names,
     reading,
     split_line,
-    split_named,
     understood,
 )
 from videomae.data.manifest import LABELS_NAME, MANIFEST_NAME, is_address, read_manifest
 from videomae.data.shards import list_shard
 from videomae.errors import ConfigError
 from videomae.settings import PrepareSettings
-from videomae.video.folder import find_videos, image_numbers
+from videomae.video.folder import FolderScan, counted, image_numbers, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
 
 _HMDB51 = re.compile(r"(.+)_test_split([1-3])\.txt")
@@ -39,12 +39,16 @@ _UCF101 = re.compile(r"(train|test)list0([1-3])\.txt")
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos that a source lists, in its order. root: where relative paths start."""
+    """The videos that a source lists, in its order. root: where relative paths start.
+
+    passed_over: files in a folder of videos that are none, and why.
+    """
 
     layout: str
     items: list[Listed]
     classes: tuple[str, ...]
     root: Path
+    passed_over: dict[str, str] = field(default_factory=dict)
 
 
 def read_source(settings: PrepareSettings) -> Listing:
@@ -73,17 +77,21 @@ def read_source(settings: PrepareSettings) -> Listing:
         items = [Listed(**vars(row), origin=f"{path.name}, row {number}") for number, row in rows]
         items = with_groups(items, settings.group, root)
         return Listing(layout, items, videos.classes, root)
-    if layout in _READERS:
+    passed_over: dict[str, str] = {}
+    if layout == "folder":
+        items, passed_over = list_folder(settings)
+    elif layout in _READERS:
         items = _READERS[layout](settings)
     else:
         items, layout = list_lines(settings, layout, root)
     if not items:
-        raise ConfigError(f"{source}, read as {layout}, lists no videos")
+        holds = f"; it holds {counted(passed_over)}" if passed_over else ""
+        raise ConfigError(f"{source}, read as {layout}, lists no videos{holds}")
     # Only lists and shards have numbers for labels: a class folder called 7 is not class number 7.
-    by_number = layout == "shards" or layout not in _READERS
+    by_number = layout == "shards" or layout not in (*_READERS, "folder")
     items, classes = named(items, names or _names_beside(folder, layout), by_number=by_number)
     items = with_groups(items, settings.group, root)
-    return Listing(layout, items, classes, root)
+    return Listing(layout, items, classes, root, passed_over)
 
 
 def guess_layout(source: Path) -> str:
@@ -271,29 +279,38 @@ def list_hmdb51(settings: PrepareSettings) -> list[Listed]:
     return items
 
 
-def list_folder(settings: PrepareSettings) -> list[Listed]:
-    """The videos of a folder: train/Class/x.avi, Class/x.avi or x.avi, files or frame folders."""
+def list_folder(settings: PrepareSettings) -> tuple[list[Listed], dict[str, str]]:
+    """The videos of a folder, files or frame folders, and why each other file was passed over."""
     source, output = settings.source, settings.output.absolute()
+    scan = scan_folder(source) if source.is_dir() else FolderScan([source])
     inside = output.is_relative_to(source.absolute())  # what an earlier call made is no source
-    found = [
-        path
-        for path in find_videos(source)
-        if (path != source or source.is_file())
-        and not (inside and path.absolute().is_relative_to(output))
-    ]
-    places = [path.relative_to(_folder(source)) for path in found]
-    # Folders called train, val and test are splits where nothing but such folders lies beside them.
-    tops = {place.parts[0] for place in places if len(place.parts) > 1}
-    has_splits = bool(tops) and tops <= {"train", "training", "val", "valid", "validation", "test"}
+
+    def is_ours(path: Path) -> bool:
+        itself = path == source and source.is_dir()
+        return itself or (inside and path.absolute().is_relative_to(output))
+
+    top = _folder(source)
+    found = [path for path in scan.videos if not is_ours(path)]
+    left = {path: why for path, why in scan.passed_over.items() if not is_ours(path)}
+    try:
+        places = read_folders(
+            [path.relative_to(top) for path in found],
+            settings.folders,
+            group_is_folder=settings.group == "folder",
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
     items = []
     for path, place in zip(found, places, strict=True):
-        *folders, _ = place.parts
-        split = split_named(folders.pop(0)) if has_splits and folders else settings.split
-        label = folders[0] if folders else ""
-        items.append(Listed(str(path.absolute()), label, split or "train", origin=str(place)))
-    if all(item.label for item in items):
-        return items
-    return [replace(item, label="") for item in items]  # folders, but not one per class
+        if place.reason:
+            left[path] = place.reason
+            continue
+        origin, split = str(path.relative_to(top)), place.split or settings.split or "train"
+        items.append(Listed(str(path.absolute()), place.label, split, origin=origin))
+    for path, reason in scan.unreadable.items():
+        origin = str(path.relative_to(top))
+        items.append(Listed(str(path.absolute()), origin=origin, reason=reason))
+    return items, {str(path): why for path, why in left.items()}
 
 
 def list_shards(settings: PrepareSettings) -> list[Listed]:
@@ -303,7 +320,6 @@ def list_shards(settings: PrepareSettings) -> list[Listed]:
 
 
 _READERS: dict[str, Callable[[PrepareSettings], list[Listed]]] = {
-    "folder": list_folder,
     "shards": list_shards,
     "kinetics": list_kinetics,
     "ssv2": list_ssv2,

@@ -10,6 +10,7 @@ from videomae.data.lists import Listed
 from videomae.data.manifest import SPLITS, classes_of, printable
 from videomae.data.sources import Listing
 from videomae.settings import PrepareSettings
+from videomae.video.folder import counted
 
 # The clips of the published models have 16 frames; shorter videos repeat some of theirs.
 SHORT_FRAMES = 16
@@ -143,6 +144,7 @@ class Survey:
             ("unreadable", _number(self.unreadable)),
             ("missing", _number(self.missing)),
             ("too short", _number(self.too_short)),
+            ("passed over", counted(self.listing.passed_over)),
             ("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)),
             ("classes", _number(self.listing.classes)),
             ("groups", self._groups_per_split()),
@@ -179,6 +181,10 @@ class Survey:
                 {"path": printable(row.path), "split": row.split, "listed_in": row.origin}
                 for row in self.missing
             ],
+            "passed_over": [
+                {"path": printable(path), "reason": reason}
+                for path, reason in self.listing.passed_over.items()
+            ],
             "too_short": [_entry(row, num_frames=row.num_part_frames) for row in self.too_short],
             "short": [_entry(row, num_frames=row.num_part_frames) for row in self.short],
             "same_in_several_splits": [list(map(_entry, group)) for group in across],
@@ -199,6 +205,10 @@ class Survey:
             ("Too short, left out", [_frames(row) for row in self.too_short]),
             ("The same video in several splits", list(map(_group, across))),
             ("The same video several times in one split", list(map(_group, within))),
+            (
+                "Files that are no videos",
+                [f"{_code(path)} ({why})" for path, why in self.listing.passed_over.items()],
+            ),
             (f"Fewer than {SHORT_FRAMES} frames", [_frames(row) for row in self.short]),
             ("Addresses, not opened", [_code(row.path) for row in self.unchecked]),
         ):

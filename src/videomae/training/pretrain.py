@@ -36,7 +36,7 @@ def pretrain(settings: PretrainSettings) -> Path:
     `decoder_mask_ratio` adds the dual masking of VideoMAE V2.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
-    videos = load_videos(settings.data, settings.split)
+    videos = load_videos(settings.data, settings.split, labelled=False)
     open_output(settings, machine)
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()

@@ -1,9 +1,12 @@
-"""A folder of numbered images, read as a video."""
+"""A folder of numbered images, read as a video; folders searched for videos."""
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +66,13 @@ class FrameFolder:
         except OSError as error:
             raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
         if not self._files:
+            scan = scan_folder(path)
+            holds = f"holds {counted(scan.passed_over)}" if scan.passed_over else "is empty"
+            if scan.videos:
+                holds = f"holds videos, such as {scan.videos[0].name}, which are given one by one"
             raise VideoError(
-                f"{path}: the folder holds no images; expected one file per frame "
-                f"({' '.join(IMAGE_SUFFIXES)}), for example img_00001.jpg"
+                f"{path}: the folder {holds}; expected a video, or a folder with one image per "
+                f"frame ({' '.join(IMAGE_SUFFIXES)}), for example img_00001.jpg"
             )
         limits.check(path, max_frames=len(self._files))
         height, width = self._read(self._files[0]).shape[:2]
@@ -122,21 +129,84 @@ class FrameFolder:
             ) from error
 
 
+@dataclass(frozen=True)
+class FolderScan:
+    """The videos in a folder, and why each other file and folder in it was not taken.
+
+    unreadable: folders that cannot be opened, and why; what they hold is not known.
+    """
+
+    videos: list[Path] = field(default_factory=list)
+    passed_over: dict[Path, str] = field(default_factory=dict)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+def counted(passed_over: Mapping[Any, str]) -> str:
+    """How many were passed over, and for which reasons.
+
+    >>> counted({"a.txt": ".txt", "b.txt": ".txt", ".git": "hidden"})
+    '.txt 2, hidden 1'
+    """
+    found = Counter(passed_over.values()).most_common()
+    return ", ".join(f"{reason} {count:,}" for reason, count in found)
+
+
+def scan_folder(top: Path) -> FolderScan:
+    """Search a folder and all below it for videos: by suffix, and folders of images.
+
+    A folder that holds images and no videos is one video, frame by frame, unless there are as many
+    videos below it as images in it, which then are covers. Links to folders are followed.
+    """
+    return _scan(top, frozenset())
+
+
+def _scan(folder: Path, above: frozenset[tuple[int, int]]) -> FolderScan:
+    scan = FolderScan()
+    try:
+        status = folder.stat()
+        if (place := (status.st_dev, status.st_ino)) in above:
+            scan.passed_over[folder] = "link to a folder that it lies in"
+            return scan
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        scan.unreadable[folder] = f"{folder}: cannot be opened ({error.strerror})"
+        return scan
+    images, below = [], FolderScan()
+    for entry in entries:
+        path, suffix = folder / entry.name, Path(entry.name).suffix.lower()
+        if entry.name.startswith("."):
+            scan.passed_over[path] = "hidden"
+        elif entry.is_dir():
+            inside = _scan(path, above | {place})
+            below.videos.extend(inside.videos)
+            below.passed_over.update(inside.passed_over)
+            below.unreadable.update(inside.unreadable)
+        elif suffix in VIDEO_SUFFIXES:
+            scan.videos.append(path)
+        elif suffix in IMAGE_SUFFIXES:
+            images.append(path)
+        else:
+            scan.passed_over[path] = suffix or "no suffix"
+    if images and not scan.videos and len(below.videos) < len(images):
+        scan.videos.append(folder)
+        scan.passed_over.update(dict.fromkeys(below.videos, "below a folder of frames"))
+    else:
+        reason = f"picture {'beside' if scan.videos else 'above'} videos"
+        scan.passed_over.update(dict.fromkeys(images, reason))
+        scan.videos.extend(below.videos)
+    scan.passed_over.update(below.passed_over)
+    scan.unreadable.update(below.unreadable)
+    return scan
+
+
 def find_videos(path: Path) -> list[Path]:
     """The videos that a path stands for: itself, or those in it where it is a folder of videos.
 
-    A folder that directly holds images and no videos is one video, frame by frame. Hidden files and
-    folders are passed over. What is not there, or holds no video, is returned for its error's sake.
+    What is not there, holds no video or cannot be opened is returned for its error's sake. For the
+    rest see `scan_folder`.
     """
     if not path.is_dir():
         return [path]
-    found: list[Path] = []
-    for folder, subfolders, names in os.walk(path):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        suffixes = {name: Path(name).suffix.lower() for name in names if not name.startswith(".")}
-        videos = sorted(name for name in suffixes if suffixes[name] in VIDEO_SUFFIXES)
-        found += [Path(folder, name) for name in videos]
-        if not videos and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
-            found.append(Path(folder))
-            subfolders.clear()
-    return found or [path]
+    scan = scan_folder(path)
+    return [*scan.videos, *scan.unreadable] or [path]
