@@ -18,6 +18,7 @@ def test_grid_counts_tubelets() -> None:
 def test_defaults_are_those_of_transformers() -> None:
     ours, theirs = VideoMAEConfig(), transformers.VideoMAEConfig()
     own = {"drop_path_rate", "classifier_dropout_prob", "pooled_norm_eps", "frame_stride"}
+    assert ours.fps is None
     shared = set(ours.to_dict()) - own
     assert {name: ours.to_dict()[name] for name in shared} == {
         name: theirs.to_dict()[name] for name in shared
@@ -108,6 +109,7 @@ def test_sizes_are_one_number_or_height_and_width() -> None:
             {"frame_stride": 0},
             r"frame_stride=0 must be at least 1, or None to spread the frames over the whole video",
         ),
+        ({"fps": 0}, r"fps=0 must be above 0, or None for each video's own rate"),
         (
             {"attn_implementation": "flash"},
             r"attn_implementation='flash' is not one of auto, eager, sdpa, flash_attention_2",
@@ -197,6 +199,16 @@ def test_json_round_trip(tmp_path: Path) -> None:
     again = VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder")
     assert again == config.copy(attn_implementation="auto"), "how it runs is not what it is"
     assert json.loads(config.to_json_string()) == json.loads(again.to_json_string())
+
+
+def test_the_choice_of_frames_is_stored_and_may_be_named_as_flags_name_it(tmp_path: Path) -> None:
+    config = VideoMAEConfig(frame_stride="uniform", fps=7.5)  # type: ignore[arg-type]
+    config.save_pretrained(tmp_path)
+    again = VideoMAEConfig.from_pretrained(tmp_path)
+    assert (again.frame_stride, again.fps) == (None, 7.5)
+    assert again.copy(fps="own").fps is None
+    assert "fps" not in VideoMAEConfig().to_dict()
+    assert transformers.VideoMAEConfig.from_pretrained(tmp_path).fps == 7.5  # kept, not used
 
 
 def test_unknown_keys_of_a_file_are_kept() -> None:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.settings import FinetuneSettings, PretrainSettings
 
@@ -43,8 +44,12 @@ def test_a_short_run_shortens_the_warm_up_of_the_recipe() -> None:
     assert FinetuneSettings(epochs=75, warmup_epochs=0.0).num_warmup_epochs == 0
 
 
-@pytest.mark.parametrize(("stride", "expected"), [(None, {}), (2, 2), ("uniform", None)])
-def test_sizes_are_those_that_are_named(stride: object, expected: object) -> None:
-    settings = PretrainSettings(frame_stride=stride, num_frames=8)  # type: ignore[arg-type]
-    sizes = {"num_frames": 8} if stride is None else {"num_frames": 8, "frame_stride": expected}
-    assert settings.sizes == sizes
+def test_sizes_are_those_that_are_named() -> None:
+    assert PretrainSettings(num_frames=8).sizes == {"num_frames": 8}
+    settings = PretrainSettings(frame_stride="uniform", fps=8)
+    assert settings.sizes == {"frame_stride": "uniform", "fps": 8}
+    config = VideoMAEConfig.preset("tiny", fps=5, **PretrainSettings(frame_stride="uniform").sizes)
+    assert (config.frame_stride, config.fps) == (None, 5)
+    assert config.copy(**PretrainSettings(fps="own").sizes).fps is None
+    with pytest.raises(ConfigError, match=r"fps=0 must lie in 0\.01 to 1000"):
+        PretrainSettings(fps=0)

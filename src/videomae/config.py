@@ -62,7 +62,7 @@ class VideoMAEConfig:
 
     The defaults are ViT-B as published. `image_size` and `patch_size` are pixels, one number or
     (height, width). Fields that transformers does not have: `drop_path_rate`,
-    `classifier_dropout_prob`, `pooled_norm_eps`, `frame_stride` and `position_grid`.
+    `classifier_dropout_prob`, `pooled_norm_eps`, `frame_stride`, `fps` and `position_grid`.
 
     Raises ConfigError when sizes do not divide each other.
 
@@ -96,6 +96,7 @@ class VideoMAEConfig:
     classifier_dropout_prob: float = 0.0  # between the pooled features and the head
     pooled_norm_eps: float = 1e-5  # fc_norm and decoder.norm: 1e-5 in transformers, 1e-6 originally
     frame_stride: int | None = 4  # frames between two sampled ones; None: spread over the video
+    fps: float | None = None  # the rate that videos are taken to have; None: each its own
     position_grid: Grid | None = None  # the grid the weights were trained on, where not `grid`
 
     # Whichever is given names the classes, and none of them is None afterwards; two by default.
@@ -135,6 +136,8 @@ class VideoMAEConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep `num_labels`, `id2label` and `label2id` in agreement, whichever is set."""
+        if (name, value) in (("frame_stride", "uniform"), ("fps", "own")):  # words of flags
+            value = None
         object.__setattr__(self, name, value)
         if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
             return  # `extra` is the last field: the generated __init__ is still at work
@@ -180,6 +183,8 @@ class VideoMAEConfig:
                 f"frame_stride={self.frame_stride} must be at least 1, "
                 "or None to spread the frames over the whole video"
             )
+        if self.fps is not None and not self.fps > 0:
+            raise ConfigError(f"fps={self.fps} must be above 0, or None for each video's own rate")
         check_choice("attn_implementation", self.attn_implementation, ATTENTION_IMPLEMENTATIONS)
         if self.problem_type is not None:
             check_choice("problem_type", self.problem_type, PROBLEM_TYPES)

@@ -56,6 +56,7 @@ class Limits:
 
 Count = Annotated[int, Limits(1)]
 Share = Annotated[float, Limits(0, 1)]
+Rate = Annotated[float, Limits(0.01, 1000)]  # frames a second
 
 
 @dataclass(frozen=True)

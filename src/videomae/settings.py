@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from videomae.errors import ConfigError
-from videomae.recipe import Checked, Count, Limits, Share
+from videomae.recipe import Checked, Count, Limits, Rate, Share
 from videomae.recipe import load_recipe as load_recipe  # beside the settings that it loads
 
 Check = Literal["quick", "decode"]
@@ -64,6 +64,8 @@ class TrainSettings(DataSettings):
     """Frames of a clip; by default the preset's."""
     frame_stride: int | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the preset's."""
+    fps: Rate | Literal["own"] | None = None
+    """Take each video as if it had so many frames a second; own: as it is; None: as init has it."""
     num_repeats: Count = 1
     """Crops drawn from each clip that is decoded (repeated augmentation)."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
@@ -149,11 +151,8 @@ class TrainSettings(DataSettings):
     @property
     def sizes(self) -> dict[str, Any]:
         """The model's sizes that are named; the others stay the preset's or the checkpoint's."""
-        names = ("image_size", "num_frames", "frame_stride")
-        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if found.get("frame_stride") == "uniform":
-            found["frame_stride"] = None
-        return found
+        names = ("image_size", "num_frames", "frame_stride", "fps")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -272,6 +271,8 @@ class EvaluateSettings(DataSettings):
     """Crops across each clip; the paper tests with 3."""
     frame_stride: int | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the model's."""
+    fps: Rate | Literal["own"] | None = None
+    """Take each video as if it had so many frames a second; own: as it is; None: the model's."""
     batch_size: Count = 32
     """Views per forward."""
     output: Path | None = None
@@ -296,6 +297,8 @@ class LinearProbeSettings(DataSettings):
     """Nearest neighbours that vote on a video's class."""
     frame_stride: int | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the model's."""
+    fps: Rate | Literal["own"] | None = None
+    """Take each video as if it had so many frames a second; own: as it is; None: the model's."""
     batch_size: Count = 32
     """Clips per forward."""
     output: Path = Path("probe")

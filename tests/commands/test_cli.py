@@ -171,6 +171,17 @@ def test_the_frame_stride_can_be_told(run: Run, place: Path) -> None:
     assert scores[0] == scores[1] != scores[2]
 
 
+def test_the_rate_can_be_told(run: Run, place: Path) -> None:
+    call = ("classify", place / "videos/a/1.mp4", "--model", place / "classifier", "--json")
+    scores = [
+        lines(run(*call, "--fps", fps)[1])[0]["scores"] for fps in ("config", "own", "8", "3")
+    ]
+    assert scores[0] == scores[1] == scores[2] != scores[3]
+    code, _, err = run(*call, "--fps", "0")
+    assert code == 1
+    assert err.startswith("videomae: --fps=0.0; expected frames per second, above 0, or 'own'")
+
+
 def test_embed_shows_prints_or_writes_vectors(run: Run, place: Path, tmp_path: Path) -> None:
     call = ("embed", place / "videos", "--model", place / "pretrained", "--dtype", "float32")
     expected = videomae.embed(found(place), model=place / "pretrained", dtype="float32")

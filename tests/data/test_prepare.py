@@ -182,6 +182,20 @@ def test_short_and_double_videos_are_told(put: Callable[..., Path], tmp_path: Pa
     assert [row.num_part_frames for row in shorter.too_short] == [9]
 
 
+def test_unlike_rates_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number, fps in enumerate((24, 25, 25, 30)):
+        encode(tmp_path / "data" / f"{number}.mp4", scene(20 + number), fps=fps)
+    assert prepare(tmp_path / "data", tmp_path / "alike").survey.warnings() == []
+    encode(tmp_path / "data" / "fast.mp4", scene(20), fps=60)
+    (warning,) = prepare(tmp_path / "data", tmp_path / "unlike").survey.warnings()
+    assert warning == (
+        "rates differ: 24 to 60, median 25 frames a second; frame_stride counts frames, so that "
+        "clips of faster videos see less time. To train and test with all as if at one rate: "
+        "--fps 25"
+    )
+
+
 def test_kinetics_files_are_found_wherever_they_lie(
     put: Callable[..., Path], tmp_path: Path
 ) -> None:

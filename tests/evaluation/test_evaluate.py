@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import os
@@ -262,6 +263,19 @@ def test_frame_stride_takes_the_place_of_the_models(videos_dir: Path, tmp_path: 
     assert not torch.equal(scores[1], scores[2])
     run(model, tmp_path / "v", frame_stride="uniform", output=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "results.json").read_text())["frame_stride"] == "uniform"
+
+
+def test_fps_takes_the_place_of_the_models(videos_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(videos_dir, tmp_path / "v")  # at 8 frames a second
+    model = make_model()
+    slow = copy.deepcopy(model)
+    slow.config.fps = 2
+    own = run(model, tmp_path / "v").scores
+    assert torch.equal(own, run(model, tmp_path / "v", fps=8).scores)
+    assert torch.equal(own, run(slow, tmp_path / "v", fps="own").scores)
+    out = tmp_path / "out"
+    assert not torch.equal(own, run(slow, tmp_path / "v", output=out).scores)
+    assert json.loads((out / "results.json").read_text())["fps"] == 2
 
 
 def test_classes_the_model_does_not_know_are_errors(videos_dir: Path, tmp_path: Path) -> None:

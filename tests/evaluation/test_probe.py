@@ -106,6 +106,7 @@ def test_a_second_run_takes_the_features_from_the_folder_if_they_are_the_same(
     assert (first.reused, second.reused) == (False, True)
     assert torch.equal(first.linear.scores, second.linear.scores)
     assert not linear_probe(settings(data, frame_stride=1)).reused
+    assert not linear_probe(settings(data, fps=4)).reused
     assert not linear_probe(settings(data)).reused
     (data.parent / "out" / "features.npz").write_bytes(b"cut off")
     assert not linear_probe(settings(data)).reused

@@ -1,8 +1,10 @@
 """Which frames and which crops, worked out by hand."""
 
+import math
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from videomae.errors import ConfigError
@@ -11,9 +13,12 @@ from videomae.processing.sampling import (
     clip_span,
     crop_boxes,
     even_indices,
+    frames_at_rate,
     random_start,
     random_uniform_indices,
     spread_clips,
+    to_fps,
+    to_stride,
     uniform_indices,
 )
 
@@ -50,6 +55,80 @@ def test_clips_are_centred_and_end_in_the_last_frame(
     indices = clip_indices(num_video_frames, num_frames=4, frame_stride=3)
     assert indices == expected
     assert picture(indices, num_video_frames) == drawn
+
+
+@pytest.mark.parametrize(
+    ("num_video_frames", "video_fps", "fps", "expected"),
+    [
+        (12, 12, 6, [0, 2, 4, 6, 8, 10]),
+        (6, 6, 6, [0, 1, 2, 3, 4, 5]),
+        (3, 3, 6, [0, 1, 1, 2, 2]),
+        (11, 12, 6, [0, 2, 4, 6, 8, 10]),  # the last frame is shown at 10/12
+        (10, 30, 20, [0, 2, 3, 5, 6, 8, 9]),  # frames 0, 1.5, 3, 4.5, ...: the middle counts up
+        (5, 10, 1, [0]),
+        (1, 25, 5, [0]),
+    ],
+)
+def test_frames_at_another_rate(
+    num_video_frames: int, video_fps: float, fps: float, expected: list[int]
+) -> None:
+    assert frames_at_rate(num_video_frames, fps=fps, video_fps=video_fps) == expected
+    times = [k / video_fps for k in range(num_video_frames)]
+    late = [5 + round(time, 3) for time in times]  # a container of milliseconds that starts late
+    for known in (times, late):
+        found = frames_at_rate(num_video_frames, fps=fps, video_fps=video_fps, times=known)
+        assert len(found) == len(expected)
+        # what lies in the middle of two frames is as near to either
+        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("rate", [24, 30000 / 1001, 59.94, 7.3])
+def test_the_own_rate_of_a_video_changes_nothing(rate: float) -> None:
+    for count in (1, 2, 61, 10_000):
+        assert frames_at_rate(count, fps=rate, video_fps=rate) == list(range(count))
+
+
+def test_ticks_do_not_drift() -> None:
+    found = frames_at_rate(100_000, fps=30, video_fps=59.94)
+    assert len(found) == math.floor(99_999 / 59.94 * 30) + 1
+    for tick in (1, 1000, 50_000):
+        assert abs(found[tick] - tick * 59.94 / 30) <= 0.5 + 1e-3
+
+
+def test_a_variable_rate_goes_by_the_times_of_the_frames() -> None:
+    # Frame k is shown at k * k / 100 seconds: 1 s is frame 10, 2 s lies nearest to frame 14.
+    times = [k * k / 100 for k in range(60)]
+    found = frames_at_rate(60, fps=1, video_fps=59 / times[-1], times=times)
+    assert len(found) == 35
+    seconds = (0, 1, 2, 4, 9, 16, 25, 34)
+    assert [found[second] for second in seconds] == [0, 10, 14, 20, 30, 40, 50, 58]
+
+
+def test_clips_at_a_rate_see_the_same_time() -> None:
+    # 2 s at 60 and at 15 frames a second; frame 4 k of the first is shown with frame k of the other
+    fast, slow = (frames_at_rate(2 * n, fps=15, video_fps=n) for n in (60, 15))
+    clips = [
+        [shown[i] for i in clip_indices(len(shown), num_frames=4, frame_stride=3)]
+        for shown in (fast, slow)
+    ]
+    assert clips == [[40, 52, 64, 76], [10, 13, 16, 19]]
+
+
+@pytest.mark.parametrize(
+    ("fps", "video_fps", "message"),
+    [(0, 25, "fps=0 is too small"), (8, -1, "video_fps=-1 is too small; expected frames per sec")],
+)
+def test_a_rate_that_cannot_be_is_refused(fps: float, video_fps: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        frames_at_rate(9, fps=fps, video_fps=video_fps)
+
+
+def test_words_of_flags_are_understood() -> None:
+    assert to_stride("uniform") is to_stride(None) is to_fps("own") is to_fps(None) is None
+    assert (to_stride(np.int64(3)), to_fps(8), to_fps(np.float32(7.5))) == (3, 8, 7.5)
+    for wrong in (0, "8", True, "config", float("nan")):
+        with pytest.raises(ConfigError, match=f"fps={wrong!r}; expected frames per second, above"):
+            to_fps(wrong)
 
 
 def test_the_recipe_of_the_published_models() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from made_videos import encode, numbers, scene
 from videomae.config import IMAGENET_MEAN, VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
 from videomae.processing import views
@@ -39,6 +40,13 @@ class Plain:
             top, left = (pixels.shape[2] - 8) // 2, (pixels.shape[3] - 8) // 2
             pixels = pixels[:, :, top : top + 8, left : left + 8]
         return {"pixel_values": pixels[None]}
+
+
+class WholeFrames:
+    """A processor that leaves frames as they are."""
+
+    def __call__(self, frames: list[Any], **_: Any) -> dict[str, Any]:
+        return {"pixel_values": torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None]}
 
 
 def numbered(count: int, height: int = 8, width: int = 8) -> Frames:
@@ -85,6 +93,54 @@ def test_grey_arrays_are_read() -> None:
     for video in (grey, torch.from_numpy(grey), grey[..., None], grey[:, None]):
         assert torch.equal(make(video)[..., :1, :, :], make(video)[..., 2:, :, :])
         assert make(video)[0, :, 0, 0, 0].tolist() == [2, 4, 6, 8]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same 6 s, of which picture k is shown from k / 8 s on: at 8 and 32 frames a second, and
+    as a file of variable rate that holds each picture but the odd ones of its second half."""
+    folder, frames = tmp_path_factory.mktemp("rates"), scene(48)
+    kept = [k for k in range(48) if k < 24 or k % 2 == 0]
+    return {
+        "8 fps": encode(folder / "8.mkv", frames, codec="ffv1", fps=8),
+        "32 fps": encode(folder / "32.mkv", np.repeat(frames, 4, axis=0), codec="ffv1", fps=32),
+        "variable": encode(folder / "v.mp4", frames[kept], fps=8, times=kept),
+    }
+
+
+@pytest.mark.parametrize("name", ["8 fps", "32 fps", "variable"])
+def test_videos_of_any_rate_are_seen_as_if_at_one(recorded: dict[str, Path], name: str) -> None:
+    maker = ViewMaker(CONFIG, WholeFrames(), num_clips=3, frame_stride=4, fps=4)
+    clips = [numbers(view) for view in maker(recorded[name]).permute(0, 1, 3, 4, 2).numpy()]
+    # 24 ticks of pictures 0, 2, 4, ...; clips of span 13 start at ticks 0, 5 and 11
+    assert clips == [[0, 8, 16, 24], [10, 18, 26, 34], [22, 30, 38, 46]]
+    for source in (recorded[name].read_bytes(), recorded[name]):
+        assert torch.equal(maker(source), maker(recorded[name]))
+
+
+def test_the_rate_is_the_configs_unless_it_is_told(recorded: dict[str, Path]) -> None:
+    def seen(config: VideoMAEConfig, **options: Any) -> list[int]:
+        views = ViewMaker(config, WholeFrames(), **options)(recorded["8 fps"])
+        return numbers(views[0].permute(0, 2, 3, 1).numpy())
+
+    own = seen(CONFIG)
+    assert own == [20, 22, 24, 26]
+    assert seen(CONFIG, fps=4) == [16, 20, 24, 28]
+    assert seen(CONFIG, fps=4, frame_stride="uniform") == [6, 18, 30, 42]
+    trained = CONFIG.copy(fps=4)
+    assert seen(trained) == [16, 20, 24, 28]
+    assert seen(trained, fps=8) == seen(trained, fps="own") == seen(trained, fps=None) == own
+    for wrong in (0, "fast"):
+        with pytest.raises(ConfigError, match=f"fps={wrong!r}; expected frames per second"):
+            seen(CONFIG, fps=wrong)
+
+
+def test_what_has_no_rate_is_taken_to_be_at_it(tmp_path: Path) -> None:
+    for index, frame in enumerate(numbered(11)):
+        Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    for video in (numbered(11), tmp_path):
+        with pytest.warns(UserWarning, match="have no rate, and are taken to be at fps=4 already"):
+            assert make(video, fps=4)[0, :, 0, 0, 0].tolist() == [2, 4, 6, 8]
 
 
 def test_views_go_clip_by_clip_and_left_to_right() -> None:

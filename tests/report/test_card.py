@@ -74,6 +74,9 @@ def test_a_pretraining_card_tells_what_was_done() -> None:
     card = model_card(settings, autoencoder(**SIZES))
     assert "# VideoMAE pre-trained on many\\|clips\n" in card
     assert "| clip | 4 frames of 16 x 16 px, one of every 2 frames of the video |" in card
+    assert "of every 2 frames of the video, taken at 12.5 frames a second |" in model_card(
+        settings, autoencoder(**SIZES, fps=12.5)
+    )
     assert "| token | 2 frames of 8 x 8 px; 8 of a clip |" in card
     assert "| parameters | 1.4 M, 1.2 M of them in the encoder |" in card
     assert "| epochs | 800, 40 of them warm-up |" in card

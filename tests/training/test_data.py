@@ -1,4 +1,5 @@
 import io
+import random
 import shutil
 import tarfile
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from made_videos import encode
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos, open_video
 from videomae.errors import ConfigError, VideoError
@@ -234,6 +236,31 @@ def test_clips_come_from_their_part_alone(videos_dir: Path) -> None:
     expected = crop_and_resize(last, (0, 0, 24, 24), (16, 16))
     (clip,) = clips.train_clips(0, 0)
     assert torch.equal(clip, expected.expand(4, -1, -1, -1))
+
+
+def test_videos_are_taken_as_if_at_the_rate_of_the_config(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), np.uint8)
+    slow = encode(tmp_path / "slow.mkv", frames, codec="ffv1", fps=5)
+    fast = encode(tmp_path / "fast.mkv", frames.repeat(4, axis=0), codec="ffv1", fps=20)
+    part = {"start_seconds": 1.0, "end_seconds": 4.0}
+    rows = [Video(str(path), **place) for path in (slow, fast) for place in ({}, part)]
+    config = CONFIG.copy(fps=5)
+    drawn: dict[float, list[bytes]] = {}
+    for cache_gb in (0.0, 1.0):
+        clips = source_of(Videos(tuple(rows)), config, crop_scales=(1.0,), cache_gb=cache_gb)
+        found = [
+            clips._random_frames(row, random.Random(epoch)).tobytes()
+            for epoch in range(4)
+            for row in range(4)
+        ]
+        assert found[0::4] == found[2::4]
+        assert found[1::4] == found[3::4]
+        drawn[cache_gb] = found
+    assert drawn[0] == drawn[1]
+    # without a rate, the frames of the fast one lie nearer
+    plain = source_of(Videos(tuple(rows)), CONFIG, crop_scales=(1.0,))
+    both = [plain._random_frames(row, random.Random(0)).tobytes() for row in (0, 2)]
+    assert both[0] != both[1]
 
 
 def test_a_model_of_other_channels_trains_on_them(videos_dir: Path) -> None:

@@ -121,13 +121,14 @@ def test_the_encoder_comes_from_pre_training(
 ) -> None:
     folder = pretrain(
         PretrainSettings(
-            data=videos_dir, output=tmp_path / "pre", epochs=1, mask_ratio=0.5, **small
+            data=videos_dir, output=tmp_path / "pre", epochs=1, mask_ratio=0.5, fps=4, **small
         )
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fresh head is no news
         model = make_model(dataclasses.replace(settings, init=str(folder)), load_videos(videos_dir))
     assert model.config.drop_path_rate == 0.1
+    assert model.config.fps == 4
     assert model.fc_norm is not None
     assert model.num_labels == 2
     kept = make_model(

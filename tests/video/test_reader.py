@@ -53,6 +53,17 @@ def test_random_frames_equal_those_of_a_full_decode(kind: str, tmp_path: Path) -
         np.testing.assert_array_equal(read_frames(path, indices), expected[indices])
 
 
+def test_times_are_those_that_the_file_says(tmp_path: Path) -> None:
+    with VideoReader(make("vfr-mp4", tmp_path)) as reader:
+        assert reader.times() == [k * k / 100 for k in range(60)]
+    with VideoReader(make("late-start", tmp_path)) as reader:
+        times = reader.times()
+        assert times is not None
+        assert times == pytest.approx([k / 25 for k in range(60)])
+    with VideoReader(make("mpeg4-avi", tmp_path)) as reader:  # which has a rate alone
+        assert reader.times() is None
+
+
 def test_bytes_and_open_files_are_read_like_the_file(mp4: Path, whole: np.ndarray) -> None:
     data = mp4.read_bytes()
     at_its_end = io.BytesIO()

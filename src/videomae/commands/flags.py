@@ -63,6 +63,8 @@ class ModelCommand(VideoCommand):
     """Hub id, folder, weight file, or a model that comes with the package."""
     frame_stride: int | Literal["config", "uniform"] = "config"
     """Video frames between two sampled ones; uniform: spread out; config: as it was trained."""
+    fps: float | Literal["config", "own"] = "config"
+    """Take each video as if it had so many frames a second; own: as it is; config: as trained."""
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""
     engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"

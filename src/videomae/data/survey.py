@@ -94,6 +94,7 @@ class Survey:
         counts, groups = self.counts(), self.groups()
         unseen = [name for name, each in counts.items() if not each.get("train", 1)]
         unheld = [name for name, each in counts.items() if groups and not each.get("val", 1)]
+        rates = sorted(row.info.fps for row in self.usable if row.info and row.info.fps)
         leaking = [name for name, each in groups.items() if len(each) > 1]
         found: list[tuple[Sequence[Any], str]] = [
             (
@@ -109,6 +110,12 @@ class Survey:
                 unheld,
                 f"classes without videos in val: {len(unheld)}: {_some(unheld)}; a class of one "
                 "group cannot be split",
+            ),
+            (
+                rates if rates and rates[-1] > 1.25 * rates[0] else [],
+                f"rates differ: {_spread(rates)} frames a second; frame_stride counts frames, so "
+                "that clips of faster videos see less time. To train and test with all as if at "
+                f"one rate: --fps {median(rates or [0]):.4g}",
             ),
             (self.short, f"fewer than {SHORT_FRAMES} frames: {_videos(self.short)}"),
             (self.unchecked, f"addresses, not opened: {_videos(self.unchecked)}"),

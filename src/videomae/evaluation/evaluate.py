@@ -27,7 +27,7 @@ from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.plots import plot_confusion
-from videomae.settings import EvaluateSettings, Problem
+from videomae.settings import EvaluateSettings, LinearProbeSettings, Problem
 from videomae.weights.pretrained import load_trained
 
 _NUM_CONFUSED = 20
@@ -203,7 +203,7 @@ def evaluate(
         VideoMAEForVideoClassification,
         settings.model,
         dtype=torch.float32,  # products run in the machine's
-        **stride_of(settings.frame_stride),
+        **sampling_of(settings),
     ).to(machine.device)
     processor = find_processor(settings.model, model.config)
     views = {"num_clips": settings.num_clips, "num_crops": settings.num_crops}
@@ -223,6 +223,7 @@ def evaluate(
             data=str(settings.data),
             split=chosen_split(settings.data, settings.split),
             frame_stride=model.config.frame_stride or "uniform",
+            fps=model.config.fps or "own",
         )
     machine.wait()
     return evaluation
@@ -234,11 +235,10 @@ def problem_of(config: VideoMAEConfig) -> Problem:
     return cast(Problem, problem.removesuffix("_classification"))
 
 
-def stride_of(frame_stride: Any) -> dict[str, Any]:
-    """The setting as an override of a config: nothing, a number, or None for uniform."""
-    if frame_stride is None:
-        return {}
-    return {"frame_stride": None if frame_stride == "uniform" else frame_stride}
+def sampling_of(settings: EvaluateSettings | LinearProbeSettings) -> dict[str, Any]:
+    """What the settings say of the choice of frames, as fields of a config."""
+    chosen = {"frame_stride": settings.frame_stride, "fps": settings.fps}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def chosen_split(data: Path, split: str | None) -> str | None:

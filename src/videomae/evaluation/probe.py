@@ -26,7 +26,7 @@ from videomae.evaluation.classifiers import (
     fit_neighbours,
     new_linear,
 )
-from videomae.evaluation.evaluate import Evaluation, chosen_split, stride_of
+from videomae.evaluation.evaluate import Evaluation, chosen_split, sampling_of
 from videomae.evaluation.features import (
     FEATURES_NAME,
     Features,
@@ -154,7 +154,7 @@ def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
 def load_encoder(settings: LinearProbeSettings, machine: Machine) -> VideoMAEPreTrainedModel:
     """The encoder with its final norm, which fine-tuned checkpoints have behind the mean."""
     kind: type[VideoMAEPreTrainedModel] = VideoMAEModel
-    options = stride_of(settings.frame_stride)
+    options = sampling_of(settings)
     if has_pooled_norm(settings.model):
         kind, options["num_labels"] = VideoMAEForVideoClassification, 0
     with warnings.catch_warnings():

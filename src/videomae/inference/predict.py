@@ -32,6 +32,7 @@ from videomae.model.modeling import (
 )
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import (
+    Fps,
     FrameStride,
     OnError,
     ViewMaker,
@@ -161,6 +162,7 @@ def classify(
     num_clips: int = 1,
     num_crops: int = 1,
     frame_stride: FrameStride = "config",
+    fps: Fps = "config",
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
@@ -182,6 +184,8 @@ def classify(
             scores of all views are averaged; the paper tests Kinetics with 5 x 3.
         frame_stride: frames between two sampled ones; "config" is what the model was trained with,
             "uniform" (or None) spreads them over the whole video.
+        fps: a number takes each video as if it had so many frames a second, which `frame_stride`
+            then counts; "config" is what the model was trained with, "own" (or None) each video's.
         dtype, engine, device: see `engines.load`.
         tell: takes one line on what runs the model, and those of `engines.load`.
         batch_size: views that go through the model at once.
@@ -202,7 +206,7 @@ def classify(
     check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
-    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
     names, problem = ready.config.id2label or {}, ready.config.problem_type
 
     def answer(path: Path | None, logits: Tensor) -> Classification:
@@ -233,6 +237,7 @@ def embed(
     num_clips: int = 1,
     num_crops: int = 1,
     frame_stride: FrameStride = "config",
+    fps: Fps = "config",
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
@@ -269,7 +274,7 @@ def embed(
         )
     options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
     ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
-    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
 
     slices = ready.config.grid.frames if features == "per_time" else 1
     norm = getattr(ready.model, "fc_norm", None)
@@ -300,6 +305,7 @@ def reconstruct(
     seed: int = 0,
     rendering: Rendering = "plain",
     frame_stride: FrameStride = "config",
+    fps: Fps = "config",
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
@@ -352,7 +358,8 @@ def reconstruct(
             loss=float(F.mse_loss(predictions, target)),
         )
 
-    return _answers(prepared(videos, ViewMaker(config, processor, frame_stride), on_error), answer)
+    maker = ViewMaker(config, processor, frame_stride, fps=fps)
+    return _answers(prepared(videos, maker, on_error), answer)
 
 
 def _load(

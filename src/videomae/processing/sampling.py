@@ -4,8 +4,11 @@ The pictures show the frames of a video as a row: `f` is taken, `x` is passed ov
 more than once.
 """
 
+import operator
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 from videomae.errors import ConfigError
 
@@ -49,6 +52,43 @@ def clip_indices(
             f"{num_video_frames} frames"
         )
     return [min(start + k * frame_stride, last) for k in range(num_frames)]
+
+
+def frames_at_rate(
+    num_video_frames: int,
+    *,
+    fps: float,
+    video_fps: float,
+    times: Sequence[float] | None = None,
+) -> list[int]:
+    """Frame indices that show a video as if it had the rate `fps`: those nearest to its ticks.
+
+    A tick is every 1 / fps seconds from the first frame to the last. Ticks are counted, not added
+    up, so that nothing drifts. What the other functions call a video's frames can then be
+    these: `[shown[i] for i in clip_indices(len(shown), frame_stride=2)]`. One second, fps=6::
+
+        12 fps:  |fxfxfxfxfxfx|  [0, 2, 4, 6, 8, 10]      with stride 2: |fxxxfxxxfxxx|
+         6 fps:  |f f f f f f |  [0, 1, 2, 3, 4, 5]       with stride 2: |f x f x f x |
+         3 fps:  |f   F   F   |  [0, 1, 1, 2, 2]
+
+    `times`: seconds at which each frame is shown, ascending, for a variable rate; `video_fps` does
+    not matter then. Raises ConfigError where a number is not above 0.
+
+    >>> frames_at_rate(12, fps=6, video_fps=12)
+    [0, 2, 4, 6, 8, 10]
+    """
+    check_counts(num_video_frames=num_video_frames)
+    for name, rate in (("fps", fps), ("video_fps", video_fps)):
+        if not rate > 0:
+            raise ConfigError(f"{name}={rate} is too small; expected frames per second, above 0")
+    if times is None:
+        times = [index / video_fps for index in range(num_video_frames)]
+    shown = [time - times[0] for time in times]
+    middles = [(before + after) / 2 for before, after in pairwise(shown)]
+    # The last frame may be a little early, as many files count milliseconds.
+    num_ticks = int(shown[-1] * fps + 0.1) + 1
+    # The millionth: of two frames that are as near, the later one, however numbers are rounded.
+    return [bisect_right(middles, tick / fps + 1e-6) for tick in range(num_ticks)]
 
 
 def uniform_indices(
@@ -209,12 +249,29 @@ def to_stride(frame_stride: int | str | None) -> int | None:
     """
     if frame_stride is None or frame_stride == "uniform":
         return None
-    if isinstance(frame_stride, bool) or not isinstance(frame_stride, int) or frame_stride < 1:
+    try:
+        if not isinstance(frame_stride, bool) and operator.index(frame_stride) >= 1:  # type: ignore[arg-type]
+            return int(frame_stride)
+    except TypeError:
+        pass
+    raise ConfigError(
+        f"frame_stride={frame_stride!r}; expected a whole number of at least 1, or 'uniform' to "
+        "spread the frames over the whole video"
+    )
+
+
+def to_fps(fps: float | str | None) -> float | None:
+    """The rate as a number; "own", as flags have it, is None: each video's own rate.
+
+    Raises ConfigError for what is neither that nor a number above 0.
+    """
+    if fps is None or fps == "own":
+        return None
+    if isinstance(fps, str | bool) or not fps > 0:
         raise ConfigError(
-            f"frame_stride={frame_stride!r}; expected a whole number of at least 1, or 'uniform' "
-            "to spread the frames over the whole video"
+            f"fps={fps!r}; expected frames per second, above 0, or 'own' for each video's own rate"
         )
-    return frame_stride
+    return float(fps)
 
 
 def check_counts(**counts: int) -> None:

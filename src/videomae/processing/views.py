@@ -5,6 +5,7 @@ model looks at are decoded, the next videos while it works on this one. Letters:
 of a video; T, C, H, W as everywhere.
 """
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,13 +24,20 @@ from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike
 from videomae.processing.inputs import as_frames
 from videomae.processing.processors import VideoMAEImageProcessor
-from videomae.processing.sampling import crop_boxes, spread_clips, to_stride
+from videomae.processing.sampling import (
+    crop_boxes,
+    frames_at_rate,
+    spread_clips,
+    to_fps,
+    to_stride,
+)
 from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE
 from videomae.processing.transforms import statistics, to_channels
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, VideoReader, is_source, source_path
 
 FrameStride = int | Literal["config", "uniform"] | None
+Fps = float | Literal["config", "own"] | None
 OnError = Literal["raise", "skip"]
 Made = TypeVar("Made")
 Name = TypeVar("Name")
@@ -95,7 +103,9 @@ class ViewMaker:
     Takes what `VideoReader` opens, or a uint8 array or tensor (T, H, W, 3), (T, 3, H, W) or grey
     (T, H, W), RGB or with the channels of the model (see `to_channels`). Views go clip by clip:
     `num_clips` along time, `num_crops` across each (`spread_clips`, `crop_boxes`); a single one is
-    centred. `frame_stride` "config" is the config's, "uniform" or None spreads a clip.
+    centred. `frame_stride` "config" is the config's, "uniform" or None spreads a clip; `fps`
+    "config" is the config's, a number takes each video as if it had that rate (`frames_at_rate`),
+    "own" or None as it is.
     """
 
     config: VideoMAEConfig
@@ -103,21 +113,33 @@ class ViewMaker:
     frame_stride: FrameStride = "config"
     num_clips: int = 1
     num_crops: int = 1
+    fps: Fps = "config"
 
     def __call__(self, video: Any) -> Tensor:
         if is_source(video):
             with VideoReader(video) as reader:
-                return self.views(reader.info.num_frames, reader.read)
+                return self.read_views(reader)
         frames = as_frames(video, self.config.num_channels)
+        if self._fps:
+            _warn_of_no_rate(self._fps)
         return self.views(len(frames), lambda indices: frames[list(indices)])
 
+    def read_views(self, reader: VideoReader, part: range | None = None) -> Tensor:
+        """The views of an open video, or of a part of its frames."""
+        shown = shown_frames(reader, self._fps, part)
+        return self.views(len(shown), lambda indices: reader.read([shown[i] for i in indices]))
+
     def __post_init__(self) -> None:
-        _ = self._stride  # a wrong one raises before any video is opened
+        _ = self._stride, self._fps  # a wrong one raises before any video is opened
 
     @property
     def _stride(self) -> int | None:
         chosen = self.frame_stride
         return to_stride(self.config.frame_stride if chosen == "config" else chosen)
+
+    @property
+    def _fps(self) -> float | None:
+        return to_fps(self.config.fps if self.fps == "config" else self.fps)
 
     @property
     def num_views(self) -> int:
@@ -155,6 +177,37 @@ class ViewMaker:
         boxes = crop_boxes(*pixels.shape[2:], size=config.image_hw, num_crops=self.num_crops)
         crops = [pixels[..., y : y + high, x : x + wide][picked] for y, x, high, wide in boxes]
         return torch.stack(crops, dim=1).flatten(0, 1)  # clip by clip
+
+
+def shown_frames(
+    reader: VideoReader, fps: float | None, part: range | None = None
+) -> Sequence[int]:
+    """The numbers of a video's frames, or of a part of them, as if it had the rate `fps`.
+
+    Without `fps` they are as they are, and so they are, with a warning, for folders of images.
+    """
+    part = range(reader.info.num_frames) if part is None else part
+    if fps is None:
+        return part
+    if reader.info.fps is None:
+        _warn_of_no_rate(fps)
+        return part
+    times = reader.times()
+    shown = frames_at_rate(
+        len(part),
+        fps=fps,
+        video_fps=reader.info.fps,
+        times=times[part.start : part.stop] if times else None,
+    )
+    return [part[index] for index in shown]
+
+
+def _warn_of_no_rate(fps: float) -> None:
+    warnings.warn(
+        f"arrays and folders of images have no rate, and are taken to be at fps={fps:g} already; "
+        "fps='own' says that theirs is meant",
+        stacklevel=2,
+    )
 
 
 def read_ahead(

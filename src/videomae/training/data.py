@@ -21,7 +21,7 @@ from videomae.data.manifest import Videos, open_video, part_of
 from videomae.errors import ConfigError
 from videomae.processing.sampling import clip_indices, random_start, random_uniform_indices
 from videomae.processing.transforms import to_channels
-from videomae.processing.views import read_ahead, try_twice
+from videomae.processing.views import read_ahead, shown_frames, try_twice
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
 from videomae.video.decoder import Frames
@@ -215,10 +215,11 @@ class ClipSource:
             return cached[self._random_indices(len(cached), draw)]
         video = self.videos.items[index]
         with open_video(video) as reader:
-            info, part = reader.info, part_of(video, reader.info)
-            if not self._keeps(len(part) * info.width * info.height * 3):
-                return reader.read([part[i] for i in self._random_indices(len(part), draw)])
-            frames = reader.read(part)
+            info = reader.info
+            shown = shown_frames(reader, self.config.fps, part_of(video, info))
+            if not self._keeps(len(shown) * info.width * info.height * 3):
+                return reader.read([shown[i] for i in self._random_indices(len(shown), draw)])
+            frames = reader.read(shown)
         with self._lock:
             self._cache[index] = frames
         return frames[self._random_indices(len(frames), draw)]
