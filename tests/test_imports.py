@@ -255,6 +255,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_public_names_are_pinned() -> None:
     assert set(videomae.__all__) == {
+        "SaveConfigCallback",
         "VideoMAEConfig",
         "VideoMAEFeatureExtractor",
         "VideoMAEForPreTraining",

@@ -218,7 +218,7 @@ def test_a_choice_that_leaves_nothing_to_predict_is_refused() -> None:
 def test_chosen_tokens_move_together() -> None:
     mask = torch.tensor([[1, 0, 0, 1]]).bool()
     for chosen in (choose_tokens(mask, 4), choose_tokens(mask, 4, ~mask)):
-        moved = chosen.to(torch.device("meta"))
+        moved = chosen.to("meta")  # as accelerate calls it
         assert isinstance(moved, ChosenTokens)
         assert [x if x is None else x.is_meta for x in moved] == [
             x if x is None else True for x in chosen

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         VideoMAEImageProcessor,
         VideoMAEVideoProcessor,
     )
+    from videomae.weights.saving import SaveConfigCallback
 
 __all__ = [
+    "SaveConfigCallback",
     "VideoMAEConfig",
     "VideoMAEFeatureExtractor",
     "VideoMAEForPreTraining",
@@ -43,6 +45,7 @@ __all__ = [
 
 # The file where each public name lives; `errors` and `masking` are files themselves.
 _HOMES = {
+    "SaveConfigCallback": "weights.saving",
     "VideoMAEConfig": "config",
     "VideoMAEFeatureExtractor": "processing.processors",
     "VideoMAEForPreTraining": "model.modeling",

@@ -117,8 +117,9 @@ class ChosenTokens(NamedTuple):
     predicted: Tensor
     counted: Tensor | None = None
 
-    def to(self, device: torch.device) -> "ChosenTokens":
+    def to(self, device: torch.device | str | int) -> "ChosenTokens":
         """The same on a device; a CUDA device does not make the CPU wait."""
+        device = torch.device(device)
         move = partial(Tensor.to, device=device, non_blocking=device.type == "cuda")
         counted = None if self.counted is None else move(self.counted)
         return ChosenTokens(move(self.visible), move(self.predicted), counted)

@@ -240,6 +240,15 @@ def test_an_unknown_argument_is_refused(tmp_path: Path) -> None:
 # transformers' Trainer
 
 
+def test_weights_without_a_config_say_what_is_not_known(tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.warns(
+        UserWarning, match=r"there is no config\.json, .* classes have no names; pass"
+    ):
+        VideoMAEForVideoClassification.from_pretrained(tmp_path, num_attention_heads=3)
+
+
 def test_the_callback_leaves_other_processes_and_events_alone(tmp_path: Path) -> None:
     callback = SaveConfigCallback()
     arguments = SimpleNamespace(should_save=False, output_dir=str(tmp_path))

@@ -326,7 +326,13 @@ def describe(
     else:
         if stored is None:
             values = {**facts, **_known_heads(checkpoint, heads)}
-            if not checkpoint.scheme.startswith("transformers"):
+            if checkpoint.scheme == "transformers":
+                notes.append(
+                    "there is no config.json, so that sizes are those of the weights and classes "
+                    "have no names; pass config=. transformers' Trainer writes none for models "
+                    "that are not its own: pass it callbacks=[videomae.SaveConfigCallback()]"
+                )
+            elif not checkpoint.scheme.startswith("transformers"):
                 values |= {"layer_norm_eps": 1e-6, "pooled_norm_eps": 1e-6}
             resized = sorted({"image_size", "num_frames"} & set(given))
             if resized and "image_size" not in facts and not of_images:

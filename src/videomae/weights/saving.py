@@ -119,10 +119,11 @@ def save_weights(
 class SaveConfigCallback:
     """Write config.json beside the weights that transformers' Trainer saves.
 
-    Trainer calls `save_pretrained` for its own models alone, and saves no config for others. With
-    `Trainer(model, ..., callbacks=[SaveConfigCallback()])` each checkpoint, and `output_dir` once
-    training has ended, opens by `from_pretrained` here and in transformers. For another folder that
-    `trainer.save_model(folder)` writes, call `model.config.save_pretrained(folder)`.
+    Trainer calls `save_pretrained` of its own models alone, and writes no config for others. With
+    `Trainer(model, ..., callbacks=[videomae.SaveConfigCallback()])` each checkpoint, and
+    `output_dir` once training has ended, opens by `from_pretrained` here and in transformers. Into
+    another folder that `trainer.save_model(folder)` writes, `model.config.save_pretrained(folder)`
+    puts it.
     """
 
     def on_save(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
