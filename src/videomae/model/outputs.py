@@ -1,83 +1,103 @@
-"""Outputs of a forward: fields by name, by index, or unpacked; those that are None left out."""
+"""Outputs of a forward: ordered dicts of the fields that are not None, which torch knows."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
-class ModelOutput:
-    """Base of the outputs: `out.logits`, `out["logits"]`, `out[1]`, `loss, logits = out`, `**out`.
+class ModelOutput(OrderedDict[str, Any]):
+    """Base of the outputs: `out.logits`, `out["logits"]`, `out[1]`, `out[:2]`, `**out`.
 
-    Unpacking gives values, not names; for names there is `keys()`.
+    A field that is None reads as None and is no key. As of any dict, a loop or unpacking gives the
+    names: `loss, logits = out.to_tuple()` gives the values. A subclass is a `@dataclass(init=False,
+    eq=False)`, its fields without values.
+
+    An output is also made of its values in order, or, as torch and accelerate do it to move or to
+    gather one, of a mapping or of pairs.
     """
 
-    def items(self) -> list[tuple[str, Any]]:
-        """Name and value of the fields that are not None, in their order."""
-        return [(name, value) for name, value in vars(self).items() if value is not None]
+    def __init_subclass__(cls) -> None:
+        """Let torch look into it: torch.export, torch.func, DDP and FSDP, which go by pytrees."""
+        pytree.register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), list(output)),
+            lambda values, names: cls(**dict(zip(names, values, strict=True))),
+            flatten_with_keys_fn=lambda output: (
+                [(pytree.MappingKey(name), value) for name, value in output.items()],
+                list(output),
+            ),
+            serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        )
 
-    def keys(self) -> list[str]:
-        """The names of the fields that are not None."""
-        return [name for name, _ in self.items()]
-
-    def values(self) -> list[Any]:
-        """The values of the fields that are not None."""
-        return [value for _, value in self.items()]
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__()
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        if len(values) == 1 and values[0] is not None and not isinstance(values[0], Tensor):
+            named, values = dict(values[0]), ()
+        given = {**dict(zip(names, values, strict=False)), **named}
+        if len(values) > len(names) or not given.keys() <= set(names):
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(names)}, got {given}")
+        for name in names:
+            if given.get(name) is not None:
+                self[name] = given[name]
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """`values()` as a tuple."""
+        """The values that are not None, in order."""
         return tuple(self.values())
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """The field of that name, or `default` where it is absent."""
-        return dict(self.items()).get(name, default)
-
     def __getitem__(self, key: str | int | slice) -> Any:
-        if isinstance(key, str):
-            if key not in self.keys():
-                raise KeyError(f"{key}; this output has {', '.join(self.keys())}")
-            return getattr(self, key)
-        return self.to_tuple()[key]
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
+    def __missing__(self, name: str) -> NoReturn:
+        raise KeyError(f"{name}; this output has {', '.join(self)}")
 
-    def __len__(self) -> int:
-        return len(self.keys())
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dataclass_fields__:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}")
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.keys()
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is None:
+            self.pop(name, None)
+        else:
+            self[name] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
 
-@dataclass
+@dataclass(init=False, eq=False)
 class BaseModelOutput(ModelOutput):
     """The encoder's tokens (B, N, D), and on request what each layer saw and attended to."""
 
     last_hidden_state: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
-@dataclass(kw_only=True)
+@dataclass(init=False, eq=False)
 class VideoMAEForPreTrainingOutput(ModelOutput):
     """The mean squared error, and the predictions (B, M, t*p*q*C) of hidden tubelets."""
 
     loss: Tensor
     logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
-@dataclass(kw_only=True)
+@dataclass(init=False, eq=False)
 class ImageClassifierOutput(ModelOutput):
     """The loss where labels were given, and the classifier's logits (B, num_labels)."""
 
-    loss: Tensor | None = None
+    loss: Tensor | None
     logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
 Arguments = ParamSpec("Arguments")
@@ -100,10 +120,15 @@ class Forward(Protocol[Arguments, Output]):
 def can_return_tuple(
     forward: Callable[Concatenate[Any, Arguments], Output],
 ) -> Forward[Arguments, Output]:
-    """Let a model's forward take `return_dict`: False, here or in the config, gives a tuple."""
+    """Let a model's forward take `return_dict`: False, here or in the config, gives a tuple.
+
+    By position it comes sixth, after `output_hidden_states`, as in transformers 4.
+    """
 
     @wraps(forward)
     def answer(self: Any, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> Any:
+        if len(args) == 6:
+            *args, return_dict = args  # type: ignore[assignment]
         output = forward(self, *args, **kwargs)
         named = self.config.return_dict if return_dict is None else return_dict
         return output if named else output.to_tuple()
