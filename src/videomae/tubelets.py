@@ -61,7 +61,7 @@ def patchify(pixel_values: Tensor, grid: Grid) -> Tensor:
 
 def unpatchify(vectors: Tensor, grid: Grid, tubelet_size: int, patch_hw: tuple[int, int]) -> Tensor:
     """The inverse of `patchify`: (B, N, t*p*q*C) -> clips (B, T, C, H, W)."""
-    cells = vectors.reshape(len(vectors), *grid, tubelet_size, *patch_hw, -1)
+    cells = vectors.reshape(vectors.shape[0], *grid, tubelet_size, *patch_hw, -1)
     frames = cells.permute(0, 1, 4, 7, 2, 5, 3, 6)  # (B, f, t, C, h, p, w, q)
     return frames.flatten(6, 7).flatten(4, 5).flatten(1, 2)
 

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from videomae import tubelets
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import choose_tokens, running_cell_mask, tube_mask
 from videomae.model import modeling
 from videomae.model.modeling import (
-    Positions,
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
     VideoMAEModel,
@@ -92,7 +90,7 @@ def mask_for(config: VideoMAEConfig, batch_size: int = 2) -> Tensor:
 
 def assert_same(ours: Any, theirs: Any) -> None:
     """The same fields with the same numbers, to 1e-5."""
-    assert ours.keys() == list(theirs.keys())
+    assert list(ours) == list(theirs)
     for name, value in ours.items():
         if isinstance(value, tuple):
             assert len(value) == len(theirs[name])
@@ -341,7 +339,7 @@ def test_loss_counts_what_is_decoded_and_was_not_seen() -> None:
     undecoded = torch.ones(2, 32, dtype=torch.bool)
     undecoded[:, :20] = False
     with torch.no_grad():
-        output = model(pixels, mask, undecoded)
+        output = model(pixels, mask, decoder_bool_masked_pos=undecoded)
     assert output.logits.shape[:2] == (2, 20)
     target = pixel_targets(pixels, config.grid, normalize=True)[:, :20]
     error = (output.logits - target).square().mean(2)
@@ -358,9 +356,9 @@ def test_tokens_may_be_chosen_beforehand() -> None:
         model = make("VideoMAEForPreTraining", config)
         assert_same(model(pixels, choose_tokens(mask, 32)), model(pixels, mask))
         chosen = choose_tokens(mask, 32, undecoded)
-        assert_same(model(pixels, chosen), model(pixels, mask, undecoded))
+        assert_same(model(pixels, chosen), model(pixels, mask, decoder_bool_masked_pos=undecoded))
         with refused("bool_masked_pos is a ChosenTokens, which has its decoder mask in it, and"):
-            model(pixels, chosen, undecoded)
+            model(pixels, chosen, decoder_bool_masked_pos=undecoded)
 
 
 def test_a_decoder_mask_that_leaves_nothing_is_refused() -> None:
@@ -407,11 +405,9 @@ def test_asking_for_the_own_size_changes_nothing() -> None:
 def test_position_tables_are_built_once_and_not_saved() -> None:
     config = tiny()
     model = VideoMAEForPreTraining(config)
-    buffers = dict(model.named_buffers())
-    assert torch.equal(
-        buffers["videomae.embeddings.position_embeddings.table"], sincos_positions(32, 24)
-    )
-    assert torch.equal(buffers["position_embeddings.table"], sincos_positions(32, 16))
+    table = model.videomae.embeddings.position_embeddings
+    assert torch.equal(table, sincos_positions(32, 24)[None])
+    assert torch.equal(model.position_embeddings, sincos_positions(32, 16)[None])
     assert not any("position" in key for key in model.state_dict())
 
 
@@ -473,13 +469,13 @@ def test_states_and_attentions_come_when_asked_or_configured() -> None:
     config = tiny(attn_implementation="sdpa")
     model = make("VideoMAEForVideoClassification", config)
     pixels = clips(config)
-    assert model(pixels).keys() == ["logits"]
+    assert list(model(pixels)) == ["logits"]
     output = model(pixels, output_hidden_states=True, output_attentions=True)
     assert [tuple(state.shape) for state in output.hidden_states] == [(2, 32, 24)] * 3
     assert [tuple(weights.shape) for weights in output.attentions] == [(2, 3, 32, 32)] * 2
     model.config.output_hidden_states = model.config.output_attentions = True
     assert_same(model(pixels), output)
-    assert model(pixels, output_hidden_states=False, output_attentions=False).keys() == ["logits"]
+    assert list(model(pixels, output_hidden_states=False, output_attentions=False)) == ["logits"]
 
 
 @pytest.mark.parametrize(
@@ -615,6 +611,149 @@ def test_inductor_compiles_pretraining_in_one_piece() -> None:
         torch.testing.assert_close(loss, model(pixels, chosen).loss)
 
 
+# --- a client of transformers ---------------------------------------------------------------------
+
+
+def test_every_argument_may_be_given_by_position_as_in_transformers() -> None:
+    config = tiny()
+    pixels, mask, labels = clips(config), mask_for(config), torch.tensor([1, 2])
+    for name, second in (
+        ("VideoMAEModel", mask),
+        ("VideoMAEForPreTraining", mask),
+        ("VideoMAEForVideoClassification", labels),
+    ):
+        model = make(name, config)
+        with torch.no_grad():
+            named = model(pixels, second, output_attentions=True, output_hidden_states=False)
+            assert_same(model(pixels, second, None, True, False, True), named)
+            values = model(pixels, second, None, True, False, False)
+            assert isinstance(values, tuple)
+            assert len(values) == len(named)
+        with refused("the third argument by position is head_mask, which no model here and none"):
+            model(pixels, second, mask)
+
+
+class Doubled(nn.Module):
+    """Put around a module: twice its answer."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return 2 * self.inner(*args, **kwargs)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", CLASSES)
+def test_hooks_see_what_they_see_in_transformers(name: str, grad: bool) -> None:
+    """Each module that both have is called as often, with outputs of the same shape and numbers."""
+    ours, theirs = peers(name, tiny(use_mean_pooling=False))
+    inputs: dict[str, Any] = {"pixel_values": clips(ours.config)}
+    if name != "VideoMAEForVideoClassification":
+        inputs["bool_masked_pos"] = mask_for(ours.config)
+    seen: list[dict[str, list[Tensor]]] = []
+    for model in (ours, theirs):
+        names = {part: part_name for part_name, part in model.named_modules()}
+        calls: dict[str, list[Tensor]] = {}
+
+        def note(
+            part: nn.Module, _inputs: Any, output: Any, to: Any = calls, of: Any = names
+        ) -> None:
+            first = output if isinstance(output, Tensor) else output[0]
+            to.setdefault(of[part], []).append(first.detach())
+
+        for part in names:
+            part.register_forward_hook(note)
+        with torch.set_grad_enabled(grad):
+            model(**inputs)
+        seen.append(calls)
+    mine, expected = seen
+    assert expected.keys() <= mine.keys()
+    for key in expected:
+        assert len(mine[key]) == len(expected[key]), key
+        for one, other in zip(mine[key], expected[key], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0, msg=key)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_without_hooks_the_numbers_are_the_same(name: str) -> None:
+    model = make(name, tiny(use_mean_pooling=False))
+    inputs: list[Any] = [clips(model.config)]
+    if name != "VideoMAEForVideoClassification":
+        inputs.append(mask_for(model.config))
+    with torch.no_grad():
+        plain = model(*inputs)
+        for part in model.modules():
+            part.register_forward_hook(lambda *_: None)
+        assert_same(model(*inputs), plain)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "embeddings.patch_embeddings.projection",
+        "embeddings.patch_embeddings",
+        "encoder.layer.0.attention.attention.query",
+        "encoder.layer.0.attention.attention.value",
+        "encoder.layer.0.attention.output.dense",
+        "encoder.layer.1.intermediate.dense",
+        "encoder.layer.1.output.dense",
+        "encoder.layer.1",
+    ],
+)
+def test_what_is_put_in_the_place_of_a_module_has_effect(place: str, masked: bool) -> None:
+    ours, theirs = peers("VideoMAEModel", tiny())
+    inputs = [clips(ours.config)] + [mask_for(ours.config)] * masked
+    with torch.no_grad():
+        before = ours(*inputs)[0]
+        for model in (ours, theirs):
+            parent, _, child = place.rpartition(".")
+            owner = model.get_submodule(parent)
+            setattr(owner, child, Doubled(model.get_submodule(place)))
+        after = ours(*inputs)[0]
+        assert not torch.allclose(after, before)
+        torch.testing.assert_close(after, theirs(*inputs)[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["VideoMAEForPreTraining", "VideoMAEForVideoClassification"])
+def test_the_heads_call_the_encoder_as_a_module(name: str) -> None:
+    config = tiny()
+    model = make(name, config)
+    inputs: list[Any] = [clips(config)]
+    if name == "VideoMAEForPreTraining":
+        inputs.append(mask_for(config))
+
+    class Wrapper(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.inner(*args, **kwargs)
+
+    model.config.return_dict = False
+    with torch.no_grad():
+        expected = model(*inputs)
+        model.videomae = Wrapper(model.videomae)
+        for got, value in zip(model(*inputs), expected, strict=True):
+            assert torch.equal(got, value)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("name", ["VideoMAEModel", "VideoMAEForVideoClassification"])
+def test_exported_models_take_any_number_of_clips(name: str, strict: bool) -> None:
+    model = make(name, tiny())
+    shapes = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=64)}}
+    program = torch.export.export(
+        model, (clips(model.config),), dynamic_shapes=shapes, strict=strict
+    )
+    for batch_size in (1, 5):
+        pixels = clips(model.config, batch_size)
+        assert_same(program.module()(pixels), model(pixels))
+
+
 # --- what is not computed -------------------------------------------------------------------------
 
 
@@ -641,9 +780,9 @@ def test_pretraining_embeds_the_visible_and_cuts_targets_of_the_predicted_alone(
     model = make("VideoMAEForPreTraining", config).train()
     mask = mask_for(config)  # 8 of 32 visible
     undecoded = running_cell_mask(config.grid, 0.5, batch_size=2)  # 16 of 32 decoded
-    for masks, num_predicted in (((mask,), 24), ((mask, undecoded), 16)):
+    for decoder_mask, num_predicted in ((None, 24), (undecoded, 16)):
         with Ops() as ops:
-            model(clips(config), *masks)
+            model(clips(config), mask, decoder_bool_masked_pos=decoder_mask)
         products = ops.shapes("addmm", "mm", "bmm", "linear")
         width = 3 * 2 * 8 * 8
         assert (2 * 8, width) in products  # 2 clips of 8 visible tubelets
@@ -666,7 +805,7 @@ def test_a_forward_pass_makes_no_constants_and_builds_no_positions(
     inputs: list[Any] = [clips(config)]
     if name == "VideoMAEForPreTraining":
         inputs.append(choose_tokens(mask_for(config), 32))
-    monkeypatch.setattr(Positions, "build", lambda *_: pytest.fail("positions built anew"))
+    monkeypatch.setattr(modeling, "grid_positions", lambda *_: pytest.fail("positions built anew"))
     with Ops() as ops, torch.no_grad():
         model(*inputs)
     names = {name for name, _ in ops.seen}
@@ -674,28 +813,11 @@ def test_a_forward_pass_makes_no_constants_and_builds_no_positions(
     assert not names & {"lift_fresh", "_to_copy", "_local_scalar_dense", "item", "nonzero"}
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_clip_is_checked_and_counted_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny()
-    model, inputs = make(name, config), [clips(config)]
-    if name != "VideoMAEForVideoClassification":
-        inputs.append(mask_for(config))
-    counted = []
-
-    def grid_of(*arguments: Any) -> Grid:
-        counted.append(arguments)
-        return tubelets.grid_of(*arguments)
-
-    monkeypatch.setattr(modeling, "grid_of", grid_of)
-    model(*inputs)
-    assert len(counted) == 1
-
-
 def test_tokens_lie_in_memory_one_after_another() -> None:
     """Those of a convolution do not, and every later sum and norm would take twice as long."""
     config = tiny()
     model = make("VideoMAEModel", config)
-    assert model.embeddings(clips(config), config.grid).is_contiguous()
+    assert model.embeddings(clips(config)).is_contiguous()
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -703,7 +825,7 @@ def test_tokens_lie_in_memory_one_after_another() -> None:
 
 def test_drop_path_rises_with_depth() -> None:
     rates = [
-        layer.drop_path_rate
+        layer.drop_path.rate
         for layer in VideoMAEModel(tiny(num_hidden_layers=5, drop_path_rate=0.2)).encoder.layer
     ]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
@@ -711,7 +833,7 @@ def test_drop_path_rises_with_depth() -> None:
 
 def test_the_decoder_drops_nothing() -> None:
     model = VideoMAEForPreTraining(tiny(drop_path_rate=0.2)).train()
-    assert [layer.drop_path_rate for layer in model.decoder.decoder_layers] == [0, 0]
+    assert [layer.drop_path.rate for layer in model.decoder.decoder_layers] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -746,7 +868,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str) -> None:
 
     def run() -> tuple[dict[str, Tensor], int]:
         calls: list[int] = []
-        hook = model.videomae.encoder.layer[0].register_forward_pre_hook(lambda *_: calls.append(1))
+        part = model.videomae.encoder.layer[0].attention
+        hook = part.register_forward_pre_hook(lambda *_: calls.append(1))
         model.zero_grad()
         torch.manual_seed(3)
         model(pixels, second).loss.backward()

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from videomae import tubelets
+from videomae import positions, tubelets
 from videomae.compute import cpu
 from videomae.errors import ConfigError
 from videomae.inference import cache
@@ -40,7 +40,7 @@ NEEDS = {
     "int8": ("int8", ("openvino", "nncf")),
 }
 # Files that turn weights into answers: a change in any of them makes all converted models anew.
-_MODULES = (cpu, attention, layers, modeling, tubelets)
+_MODULES = (cpu, attention, layers, modeling, positions, tubelets)
 _CODE = (__file__, *(str(module.__file__) for module in _MODULES))
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
@@ -68,7 +68,7 @@ class Answer(nn.Module):
 
     def check(self, pixel_values: Tensor) -> None:
         """Raise ConfigError, in the model's own words, for clips that it cannot take."""
-        getattr(self.model, "videomae", self.model).embeddings.check(pixel_values, False)
+        modeling.check_clips(pixel_values, self.model.config)
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ transformers gives them, so that state dicts move over unchanged.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import ChosenTokens, choose_tokens
-from videomae.model.attention import check_implementation
-from videomae.model.layers import VideoMAELayer, run_layer
+from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.layers import VideoMAELayer, VideoMAEPatchEmbeddings, untouched
 from videomae.model.outputs import (
     BaseModelOutput,
     ImageClassifierOutput,
@@ -25,91 +25,102 @@ from videomae.model.outputs import (
 )
 from videomae.positions import grid_positions
 from videomae.tubelets import grid_of, pick_tubelets, pixel_targets
-from videomae.weights.pretrained import PretrainedModel
+
+__all__ = [
+    "VideoMAEForPreTraining",
+    "VideoMAEForVideoClassification",
+    "VideoMAEModel",
+    "VideoMAEPreTrainedModel",
+]
 
 
-class Positions(nn.Module):
-    """Fixed sin-cos positions of one width, for the config's grid or, on request, any other."""
+def check_clips(pixel_values: Tensor, config: VideoMAEConfig, *, interpolate: bool = False) -> Grid:
+    """The grid of clips, where a model of this config can take them; else a ConfigError."""
+    if not pixel_values.is_floating_point():
+        raise ConfigError(
+            f"pixel_values has dtype {pixel_values.dtype}, expected floats normalised as in "
+            "training; VideoMAEImageProcessor makes them"
+        )
+    shape = tuple(pixel_values.shape)
+    if len(shape) != 5:
+        raise ConfigError(
+            f"pixel_values has shape {shape}, expected 5 axes (batch, frames, channels, "
+            "height, width); add the batch axis with pixel_values[None]"
+        )
+    if shape[2] != config.num_channels:
+        fix = f"give those, or make the model with num_channels={shape[2]}"
+        if shape[1] == config.num_channels:
+            fix = "swap axes 1 and 2: this looks like (B, C, T, H, W)"
+        raise ConfigError(
+            f"pixel_values has shape {shape} (B, T, C, H, W) with {shape[2]} channels, "
+            f"expected {config.num_channels}; {fix}"
+        )
+    grid = grid_of(pixel_values, config.tubelet_size, config.patch_hw)
+    if grid != config.grid and not interpolate:
+        height, width = config.image_hw
+        raise ConfigError(
+            f"clips have {shape[1]} frames of {shape[3]}x{shape[4]} pixels, the model was made "
+            f"for {config.num_frames} frames of {height}x{width}; pass "
+            "interpolate_pos_encoding=True to resize its positions, or override num_frames "
+            "and image_size in from_pretrained"
+        )
+    return grid
 
-    table: Tensor
 
-    def __init__(self, config: VideoMAEConfig, dim: int) -> None:
-        super().__init__()
-        self.grid, self.trained_grid, self.dim = config.grid, config.position_grid, dim
-        self.register_buffer("table", self.build(self.grid), persistent=False)  # (N, D)
-
-    def build(self, grid: Grid) -> Tensor:
-        return grid_positions(grid, self.trained_grid or self.grid, self.dim)
-
-    def forward(self, grid: Grid, like: Tensor) -> Tensor:
-        table = self.table if grid == self.grid else self.build(grid)
-        return table.to(like.device, like.dtype)  # (N, D)
+def refuse_head_mask(head_mask: object) -> None:
+    """Raise ConfigError for anything but None, the place of which is kept from transformers 4."""
+    if head_mask is not None:
+        raise ConfigError(
+            "the third argument by position is head_mask, which no model here and none of "
+            "transformers 5 applies; leave it None, and give others by name"
+        )
 
 
-class VideoMAEPatchEmbeddings(nn.Module):
-    """One linear map from a tubelet's pixels to D features; the weight is that of a Conv3d."""
+def fixed_positions(config: VideoMAEConfig, dim: int, grid: Grid | None = None) -> Tensor:
+    """Sin-cos positions (1, N, dim) of the config's grid, or of another on request."""
+    return grid_positions(grid or config.grid, config.position_grid or config.grid, dim)[None]
 
-    def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__()
-        kernel = (config.tubelet_size, *config.patch_hw)
-        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel, stride=kernel)
 
-    def forward(
-        self, pixel_values: Tensor, grid: Grid | None = None, index: Tensor | None = None
-    ) -> Tensor:
-        # Kernel = stride, so that the convolution is a product per tubelet: hidden tubelets need
-        # never be touched, and even where all are seen it is the faster way (docs/log.md).
-        t, p, q = self.projection.kernel_size
-        grid = grid or grid_of(pixel_values, t, (p, q))
-        tubelets = pick_tubelets(pixel_values, grid, index)
-        weight = self.projection.weight.flatten(1)  # (D, C*t*p*q)
-        return F.linear(tubelets.flatten(2), weight, self.projection.bias)
+def positions_of(grid: Grid, config: VideoMAEConfig, table: Tensor, like: Tensor) -> Tensor:
+    """The positions (N, D) of a grid: a model's own table (1, N, D), or one for another grid."""
+    if grid != config.grid:
+        table = fixed_positions(config, table.shape[-1], grid)
+    return table[0].to(like.device, like.dtype)
 
 
 class VideoMAEEmbeddings(nn.Module):
+    """Visible tubelets and their fixed places, added."""
+
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.config = config
         self.patch_embeddings = VideoMAEPatchEmbeddings(config)
-        self.position_embeddings = Positions(config, config.hidden_size)
+        self.num_patches = self.patch_embeddings.num_patches
+        self.position_embeddings = fixed_positions(config, config.hidden_size)  # (1, N, D)
 
-    def check(self, pixel_values: Tensor, interpolate: bool) -> Grid:
-        """The grid of these clips, where the model can take them."""
-        config = self.config
-        if not pixel_values.is_floating_point():
-            raise ConfigError(
-                f"pixel_values has dtype {pixel_values.dtype}, expected floats normalised as in "
-                "training; VideoMAEImageProcessor makes them"
-            )
-        shape = tuple(pixel_values.shape)
-        if len(shape) != 5:
-            raise ConfigError(
-                f"pixel_values has shape {shape}, expected 5 axes (batch, frames, channels, "
-                "height, width); add the batch axis with pixel_values[None]"
-            )
-        if shape[2] != config.num_channels:
-            fix = f"give those, or make the model with num_channels={shape[2]}"
-            if shape[1] == config.num_channels:
-                fix = "swap axes 1 and 2: this looks like (B, C, T, H, W)"
-            raise ConfigError(
-                f"pixel_values has shape {shape} (B, T, C, H, W) with {shape[2]} channels, "
-                f"expected {config.num_channels}; {fix}"
-            )
-        grid = grid_of(pixel_values, config.tubelet_size, config.patch_hw)
-        if grid != config.grid and not interpolate:
-            height, width = config.image_hw
-            raise ConfigError(
-                f"clips have {shape[1]} frames of {shape[3]}x{shape[4]} pixels, the model was made "
-                f"for {config.num_frames} frames of {height}x{width}; pass "
-                "interpolate_pos_encoding=True to resize its positions, or override num_frames "
-                "and image_size in from_pretrained"
-            )
-        return grid
-
-    def forward(self, pixel_values: Tensor, grid: Grid, visible: Tensor | None = None) -> Tensor:
-        tokens: Tensor = self.patch_embeddings(pixel_values, grid, visible)
-        positions: Tensor = self.position_embeddings(grid, tokens)
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | ChosenTokens | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> Tensor:
+        grid = check_clips(pixel_values, self.config, interpolate=interpolate_pos_encoding)
+        visible = None
+        if bool_masked_pos is not None:
+            chosen = choose_tokens(bool_masked_pos, grid.num_tokens)
+            visible = chosen.to(pixel_values.device).visible
+        tokens = self.embed(pixel_values, grid, visible)
+        positions = positions_of(grid, self.config, self.position_embeddings, like=tokens)
         return tokens + (positions if visible is None else positions[visible])  # (B, V, D)
+
+    def embed(self, pixel_values: Tensor, grid: Grid, visible: Tensor | None) -> Tensor:
+        """The tokens (B, V, D) without their places; hidden pixels are not looked at."""
+        patches: Any = self.patch_embeddings
+        if visible is not None and untouched(patches) and untouched(patches.projection):
+            tokens: Tensor = patches.embed(pick_tubelets(pixel_values, grid, visible))
+            return tokens
+        tokens = patches(pixel_values)  # whoever touched it sees whole clips, as anywhere
+        return tokens if visible is None else tokens.take_along_dim(visible[..., None], 1)
 
 
 class VideoMAEEncoder(nn.Module):
@@ -118,25 +129,23 @@ class VideoMAEEncoder(nn.Module):
         rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu")
         sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)
         self.layer = nn.ModuleList(VideoMAELayer(config, *sizes, rate) for rate in rates.tolist())
-        self.gradient_checkpointing = False
 
     def forward(
-        self, x: Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+        self,
+        hidden_states: Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> BaseModelOutput:
-        states: list[Tensor] = [x]
-        attentions: list[Tensor] = []
+        x, states = hidden_states, [hidden_states]
+        attentions: list[Tensor] | None = [] if output_attentions else None
         for layer in self.layer:
-            x, weights = run_layer(
-                layer, x, output_attentions, save_memory=self.gradient_checkpointing
-            )
+            x = layer(x, attentions)
             if output_hidden_states:
                 states.append(x)
-            if weights is not None:
-                attentions.append(weights)
         return BaseModelOutput(
             last_hidden_state=x,
             hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
+            attentions=None if attentions is None else tuple(attentions),
         )
 
 
@@ -153,35 +162,12 @@ class VideoMAEDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=config.pooled_norm_eps)
         self.head = nn.Linear(dim, num_pixels * config.num_channels)
-        self.gradient_checkpointing = False
 
     def forward(self, x: Tensor, num_predicted: int) -> Tensor:
         for layer in self.decoder_layers:
-            x, _ = run_layer(layer, x, save_memory=self.gradient_checkpointing)
+            x = layer(x)
         prediction: Tensor = self.head(self.norm(x[:, -num_predicted:]))  # (B, M, t*p*q*C)
         return prediction
-
-
-class VideoMAEPreTrainedModel(PretrainedModel):
-    """Base of the three public models, each made of a config, ours or that of transformers."""
-
-    config_class = VideoMAEConfig
-    main_input_name = "pixel_values"
-
-    def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__()
-        self.config = VideoMAEConfig.convert(config)
-        check_implementation(self.config.attn_implementation)
-
-    def set_attn_implementation(self, implementation: str) -> None:
-        """Change how attention is computed: auto, eager, sdpa or flash_attention_2."""
-        check_implementation(implementation)
-        self.config.attn_implementation = implementation
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The module that turns tubelets of pixels into tokens."""
-        encoder: nn.Module = getattr(self, self.base_model_prefix, self)
-        return encoder.get_submodule("embeddings.patch_embeddings")
 
 
 class VideoMAEModel(VideoMAEPreTrainedModel):
@@ -199,21 +185,23 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         self.encoder = VideoMAEEncoder(config)
         norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layernorm = None if config.use_mean_pooling else norm
-        self.init_weights()
+        self.post_init()
 
     def init_weights(self) -> None:
         """Start as the published fine-tuning code does from scratch: normal draws."""
         std = self.config.initializer_range
         _init_linears(self, lambda weight: nn.init.trunc_normal_(weight, std=std))
+        super().init_weights()
 
     @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
         bool_masked_pos: Tensor | ChosenTokens | None = None,
-        *,
-        output_hidden_states: bool | None = None,
+        head_mask: None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        *,
         interpolate_pos_encoding: bool = False,
     ) -> BaseModelOutput:
         """Encode clips.
@@ -222,41 +210,27 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             pixel_values: (B, T, C, H, W), normalised as in training.
             bool_masked_pos: (B, N) bool, True = hidden, equally many in each clip; None shows all.
                 On the CPU, or split by `masking.choose_tokens`, it makes no GPU wait.
-            output_hidden_states: also return the embedding and each layer's tokens.
+            head_mask: None; its place in the arguments of transformers 4.
             output_attentions: also return each layer's weights (B, heads, V, V); uses `eager`.
+            output_hidden_states: also return the embedding and each layer's tokens.
             interpolate_pos_encoding: take other frame counts and sizes than the config's.
 
         Returns `last_hidden_state` (B, V, D), tokens in ascending order.
         """
-        grid = self.embeddings.check(pixel_values, interpolate_pos_encoding)
-        visible = None
-        if bool_masked_pos is not None:
-            chosen = choose_tokens(bool_masked_pos, grid.num_tokens)
-            visible = chosen.to(pixel_values.device).visible
-        return self.encode(pixel_values, grid, visible, output_hidden_states, output_attentions)
-
-    if TYPE_CHECKING:  # a call of a module returns anything, unless it says otherwise
-        __call__ = forward
-
-    def encode(
-        self,
-        pixel_values: Tensor,
-        grid: Grid,
-        visible: Tensor | None,
-        output_hidden_states: bool | None,
-        output_attentions: bool | None,
-    ) -> BaseModelOutput:
-        """As `forward`, with the grid of the clips, and the token numbers (B, V) to be seen."""
+        refuse_head_mask(head_mask)
         config = self.config
-        tokens = self.embeddings(pixel_values, grid, visible)
-        output: BaseModelOutput = self.encoder(
+        tokens = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        encoded: BaseModelOutput = self.encoder(
             tokens,
             config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             config.output_attentions if output_attentions is None else output_attentions,
         )
         if self.layernorm is not None:
-            output.last_hidden_state = self.layernorm(output.last_hidden_state)
-        return output
+            encoded.last_hidden_state = self.layernorm(encoded.last_hidden_state)
+        return encoded
+
+    if TYPE_CHECKING:  # a call of a module returns anything, unless it says otherwise
+        __call__ = forward
 
 
 class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
@@ -269,9 +243,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         dim = config.decoder_hidden_size
         self.encoder_to_decoder = nn.Linear(config.hidden_size, dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.position_embeddings = Positions(config, dim)
+        self.position_embeddings = fixed_positions(config, dim)  # (1, N, D)
         self.decoder = VideoMAEDecoder(config)
-        self.init_weights()
+        self.post_init()
 
     def init_weights(self) -> None:
         """Start as the published pre-training code does: Xavier in encoder and decoder layers.
@@ -281,16 +255,18 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         for part in (self.videomae, self.decoder):
             _init_linears(part, nn.init.xavier_uniform_)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        super().init_weights()
 
     @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
         bool_masked_pos: Tensor | ChosenTokens | None = None,
-        decoder_bool_masked_pos: Tensor | None = None,
-        *,
-        output_hidden_states: bool | None = None,
+        head_mask: None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        *,
+        decoder_bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
     ) -> VideoMAEForPreTrainingOutput:
         """Hide, predict, compare.
@@ -306,27 +282,33 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         tubelet in ascending order. Other arguments, hidden states and attentions are those of the
         encoder.
         """
+        refuse_head_mask(head_mask)
         if bool_masked_pos is None:
             raise ConfigError(
                 "VideoMAEForPreTraining needs bool_masked_pos (batch, tubelets), True = hidden; "
                 "make it with videomae.masking.tube_mask(model.config.grid, 0.9, batch_size=...)"
             )
-        grid = self.videomae.embeddings.check(pixel_values, interpolate_pos_encoding)
+        config = self.config
+        grid = check_clips(pixel_values, config, interpolate=interpolate_pos_encoding)
         chosen = choose_tokens(bool_masked_pos, grid.num_tokens, decoder_bool_masked_pos)
-        visible, predicted, counted = chosen.to(pixel_values.device)
+        visible, predicted, counted = chosen = chosen.to(pixel_values.device)
 
-        encoded = self.videomae.encode(
-            pixel_values, grid, visible, output_hidden_states, output_attentions
+        encoded = self.videomae(
+            pixel_values,
+            chosen,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
         )
         seen = self.encoder_to_decoder(encoded.last_hidden_state)  # (B, V, D)
-        positions = self.position_embeddings(grid, seen)
+        positions = positions_of(grid, config, self.position_embeddings, like=seen)
         hidden = self.mask_token.to(seen.dtype) + positions[predicted]  # (B, M, D)
         tokens = torch.cat([seen + positions[visible], hidden], dim=1)  # (B, V + M, D)
         logits = self.decoder(tokens, predicted.shape[1])
 
         with torch.no_grad():
-            normalize = self.config.norm_pix_loss
-            target = pixel_targets(pixel_values, grid, predicted, normalize=normalize)
+            target = pixel_targets(pixel_values, grid, predicted, normalize=config.norm_pix_loss)
         if counted is None:
             loss = F.mse_loss(logits, target.to(logits.dtype))
         else:
@@ -360,7 +342,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         self.fc_norm = norm if config.use_mean_pooling else None
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(dim, num_labels) if num_labels > 0 else nn.Identity()
-        self.init_weights()
+        self.post_init()
 
     def init_weights(self) -> None:
         """Start as the published code does: normal draws, and the head a thousandth of that."""
@@ -369,15 +351,17 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
             nn.init.trunc_normal_(self.classifier.weight, std=self.config.initializer_range)
             self.classifier.weight.data.mul_(0.001)
             nn.init.zeros_(self.classifier.bias)
+        super().init_weights()
 
     @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
-        *,
-        output_hidden_states: bool | None = None,
+        head_mask: None = None,
         output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        *,
         interpolate_pos_encoding: bool = False,
     ) -> ImageClassifierOutput:
         """Classify clips (B, T, C, H, W), and compare with `labels` where they are given.
@@ -386,9 +370,13 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         according to `config.problem_type`, which is worked out as in transformers if it is None.
         Returns `loss` and `logits` (B, num_labels). Other arguments: see VideoMAEModel.
         """
-        grid = self.videomae.embeddings.check(pixel_values, interpolate_pos_encoding)
-        encoded = self.videomae.encode(
-            pixel_values, grid, None, output_hidden_states, output_attentions
+        refuse_head_mask(head_mask)
+        encoded = self.videomae(
+            pixel_values,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
         )
         logits = self.classifier(self.dropout(self.pool(encoded.last_hidden_state)))
         return ImageClassifierOutput(

@@ -102,7 +102,7 @@ def model_card(
             FIGURE_NAMES[key]: f"{value:.1f} %" if key in PERCENT else f"{value:.4g}"
             for key, value in figures.items()
         },
-        millions=model.num_parameters() / 1e6,
+        millions=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         encoder_millions=sum(parameter.numel() for parameter in encoder) / 1e6,
         made_from=made_from,
         licence=licence,

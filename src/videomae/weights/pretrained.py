@@ -37,7 +37,7 @@ class PretrainedModel(nn.Module):
 
     config: VideoMAEConfig
     base_model_prefix = "videomae"
-    _no_split_modules: ClassVar = ["VideoMAELayer"]
+    _no_split_modules: ClassVar[list[str]]
 
     def init_weights(self) -> None:
         """Start all parameters anew."""
@@ -222,7 +222,10 @@ class PretrainedModel(nn.Module):
         for name in fresh:
             module: Any = self.get_submodule(name)
             module.to_empty(device="cpu", recurse=False)
-            if name:  # the model itself has the mask token, which init_weights starts
+            if not hasattr(module, "reset_parameters"):  # init_weights may know how these start
+                for parameter in module.parameters(recurse=False):
+                    nn.init.zeros_(parameter)
+            else:
                 module.reset_parameters()
         if fresh:
             self.init_weights()  # the rest is still without memory, so this reaches those alone
@@ -334,34 +337,6 @@ class PretrainedModel(nn.Module):
     def device(self) -> torch.device:
         """The device of the parameters."""
         return next(self.parameters()).device
-
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the parameters hold."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
-
-    def gradient_checkpointing_enable(
-        self,
-        gradient_checkpointing_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
-    ) -> None:
-        """In training, forget what happens inside layers and compute it again for gradients.
-
-        Saves memory for about a third more time. The argument is accepted for compatibility.
-        """
-        self._set_gradient_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Undo `gradient_checkpointing_enable`."""
-        self._set_gradient_checkpointing(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether any part of the model has gradient checkpointing on."""
-        return any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
-
-    def _set_gradient_checkpointing(self, value: bool) -> None:
-        for part in self.modules():
-            if hasattr(part, "gradient_checkpointing"):
-                part.gradient_checkpointing = value  # type: ignore[assignment]
 
 
 def _final_norm_kept(model: PretrainedModel, state: State, source: str) -> State:
