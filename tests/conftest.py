@@ -56,7 +56,7 @@ def videos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> dict[str, Any]:
     """Keyword arguments of settings for a tiny run."""
     return dict(SMALL)

@@ -374,3 +374,16 @@ def test_bad_json_is_explained(tmp_path: Path, content: bytes, message: str) -> 
 def test_missing_json_is_explained(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"x\.json does not exist"):
         hub.read_json(tmp_path / "x.json")
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.check_writable(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write to the output folder .*run: .* is a file"):
+        hub.check_writable(tmp_path / "file" / "run")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="cannot be written to; name another one"):
+        hub.check_writable(tmp_path)

@@ -13,6 +13,7 @@ from videomae.masking import (
     ChosenTokens,
     choose_tokens,
     frame_mask,
+    hidden_share,
     random_mask,
     running_cell_mask,
     split_mask,
@@ -223,3 +224,9 @@ def test_chosen_tokens_move_together() -> None:
         assert [x if x is None else x.is_meta for x in moved] == [
             x if x is None else True for x in chosen
         ]
+
+
+def test_the_hidden_share_is_that_of_whole_places() -> None:
+    assert hidden_share("tube", Grid(8, 14, 14), 0.9) == pytest.approx(176 / 196)
+    assert hidden_share("tube", Grid(8, 4, 4), 0.9) == 0.875
+    assert hidden_share("random", Grid(8, 4, 4), 0.9) == pytest.approx(115 / 128)

@@ -337,6 +337,20 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: PathLike) -> None:
+    """ConfigError where a folder is no folder, or where none can be made or written there.
+
+    For the start of long work, whose end would be lost; nothing is made.
+    """
+    folder = Path(folder)
+    nearest = next((each for each in (folder, *folder.parents) if each.exists()), Path())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if nearest.is_dir() else "is a file"
+        raise ConfigError(
+            f"cannot write to the output folder {folder}: {nearest} {reason}; name another one"
+        )
+
+
 def read_json(path: PathLike) -> dict[str, Any]:
     """The object in a JSON file; SourceError if it is missing, not JSON, or not an object."""
     try:

@@ -80,6 +80,15 @@ MASKS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def hidden_share(kind: str, grid: Grid, ratio: float) -> float:
+    """The share of the tubelets that a mask hides, its ratio being rounded to whole places.
+
+    >>> hidden_share("tube", Grid(8, 4, 4), 0.9)  # 14 of 16 cells
+    0.875
+    """
+    return float(MASKS[kind](grid, ratio, generator=Generator()).float().mean())
+
+
 def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     """The token numbers (B, V) that are visible and (B, M) that are hidden, each ascending.
 

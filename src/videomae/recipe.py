@@ -16,6 +16,7 @@ from videomae.errors import ConfigError, nearest
 from videomae.hub import atomic_path
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
+SETTINGS_NAME = "settings.toml"  # of a run, in its folder
 
 # What transformers' TrainingArguments and the original scripts call our settings.
 ELSEWHERE = {

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos
 from videomae.data.motion import render_clip
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae.recipe import write_recipe
 from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
@@ -358,6 +360,43 @@ def test_a_recipe_gives_defaults_that_flags_override(
     code, _, err = run("pretrain", *flag)
     assert code == 1
     assert "has no key 'epoch'; did you mean 'epochs'?" in err
+
+
+def test_resume_alone_reads_the_settings_of_the_folder(
+    run: Run, asked: list[Any], tmp_path: Path
+) -> None:
+    began = PretrainSettings(data=Path("d"), preset="tiny", epochs=7, output=Path("moved"))
+    # Earlier versions wrote how the run was started, too.
+    write_recipe(replace(began, resume=True), tmp_path / "settings.toml")
+    here = replace(began, output=tmp_path, resume=True)
+    assert run("pretrain", "--output", tmp_path, "--resume")[0] == 0
+    assert run("pretrain", f"output={tmp_path}", "resume=true", "num_workers=4")[0] == 0
+    recipe = ("--recipe", tmp_path / "settings.toml", "--resume")
+    assert run("pretrain", *recipe, "--output", tmp_path)[0] == 0
+    assert asked == [here, replace(here, num_workers=4), here]
+    # Without --resume the folder is not looked at, and a new folder has nothing to read.
+    assert run("pretrain", "--output", tmp_path)[0] == 0
+    assert run("pretrain", "--output", tmp_path / "new", "--resume")[0] == 0
+    assert asked[3:] == [
+        PretrainSettings(output=tmp_path),
+        PretrainSettings(output=tmp_path / "new", resume=True),
+    ]
+
+
+def test_a_dry_run_prints_what_the_run_takes(
+    run: Run, videos_dir: Path, tmp_path: Path, small: dict[str, Any]
+) -> None:
+    flags = [f"{name}={value}" for name, value in small.items()]
+    output = tmp_path / "run"
+    given = (f"data={videos_dir}", f"output={output}", "mask_ratio=0.5", *flags)
+    code, out, _ = run("pretrain", "--dry-run", *given)
+    assert code == 0
+    names = [re.split(r"  +", line)[0] for line in out.splitlines()]
+    assert names == [
+        "videos", "parameters", "clips a step", "steps", "a step", "waiting for videos",
+        "memory at its peak", "checkpoints", "to the end", "nothing was written",
+    ]  # fmt: skip
+    assert not output.exists()
 
 
 def test_settings_that_contradict_each_other_are_wrong_usage(run: Run, asked: list[Any]) -> None:

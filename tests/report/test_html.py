@@ -81,10 +81,10 @@ def test_scores_are_bars_with_their_numbers_beside(parts: dict[str, Part]) -> No
 
 
 def test_a_split_bar_has_a_share_and_a_figure_for_each_part(parts: dict[str, Part]) -> None:
-    text = parts["split_bar"]("A", {"<data>": 5.0, "unknown": None, "forward": 123.456}, "ms")
-    assert "<figcaption>A: 128 ms</figcaption>" in text
-    assert re.findall(r'<i style="flex: ([\d.]+)">', text) == ["5.0000", "123.4560"]
-    assert "<span>&lt;data&gt; <b>5 ms</b></span><span>forward <b>123 ms</b></span>" in text
+    text = parts["split_bar"]("A", {"<data>": 0.005, "unknown": None, "forward": 1.23456})
+    assert "<figcaption>A: 1.24 s</figcaption>" in text
+    assert re.findall(r'<i style="flex: ([\d.]+)">', text) == ["0.0050", "1.2346"]
+    assert "<span>&lt;data&gt; <b>5.00 ms</b></span><span>forward <b>1.23 s</b></span>" in text
 
 
 def test_facts_tables_and_lists_escape_what_they_are_given(parts: dict[str, Part]) -> None:

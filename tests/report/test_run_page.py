@@ -78,7 +78,7 @@ def test_a_finished_pretraining(tmp_path: Path) -> None:
         "time 2 min loss 1.02 clips per second 40.0",
         "steps left out 1",
         "Learning rate over steps",
-        "A step: 200 ms waiting for data 5 ms forward 60 ms backward 120 ms optimiser 15 ms",
+        "A step: 200 ms waiting for data 5.00 ms forward 60.0 ms backward 120 ms optimiser 15.0 ms",
         "preset small base",  # here, and by default
         "command videomae pretrain --data 'many clips'",
         f"videomae finetune --init {folder}/model --data LABELLED",
@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_says_how_far_it_is_and_how_to_resume_it(tmp_path: Pa
     make_run(tmp_path, PRETRAIN, num_epochs=1)
     words = words_of(write_page(tmp_path))
     assert "At step 10 of 40, epoch 1 of 4; about 1 min 30 s to go." in words
-    assert f"videomae pretrain --recipe {tmp_path}/settings.toml --resume" in words
+    assert f"videomae pretrain --output {tmp_path} --resume" in words
 
 
 def test_a_finetuning_with_evaluations(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_finetuning_with_evaluations(tmp_path: Path) -> None:
         "top-1: 60.0 at the end top-5: 90.0 at the end",
         "epoch top-1 top-5 mean class accuracy 1 25.0 % 90.0 % 20.0 %",
         "1,200 videos, 5 x 3 views of each; 1 unreadable.",
-        "Each of 2 classes, the worst first <jump> 40% run 80%",
+        "2 classes, the worst first <jump> 40% run 80%",
         "Videos of the evaluation that cannot be read: 1 a.mp4 is damaged",
         f"videomae classify VIDEO.mp4 --model {tmp_path}/model",
     ):
@@ -214,3 +214,39 @@ def test_names_of_any_bytes_reach_the_page(tmp_path: Path) -> None:
     make_run(tmp_path, PRETRAIN)
     (tmp_path / "bad_videos.json").write_text(json.dumps({"caf\udce9.mp4": "is <damaged>"}))
     assert r"caf\udce9.mp4 is <damaged>" in words_of(write_page(tmp_path))
+
+
+def add_facts(folder: Path, **facts: Any) -> None:
+    (folder / "run.json").write_text(json.dumps(facts))
+
+
+def test_what_needs_no_learning_is_a_line_in_the_charts(tmp_path: Path) -> None:
+    make_run(tmp_path / "p", PRETRAIN)
+    add_facts(tmp_path / "p", baseline_loss=0.998, hidden_share=0.897959, num_steps=80)
+    words = words_of(write_page(tmp_path / "p"))
+    assert "predicting nothing: 0.998" in words
+    assert "89.8 % hidden (tube mask)" in words  # 176 of 196 cells
+    assert "At step 40 of 80" in words
+    make_run(tmp_path / "f", FINETUNE)
+    add_facts(tmp_path / "f", baseline_loss=2.485, num_classes=12, num_held_out=50)
+    rows = [{"step": 10 * n, "epoch": n, "score": 90.0, "top1": 90.0} for n in (1, 2)]
+    add_rows(tmp_path / "f", rows)
+    words = words_of(write_page(tmp_path / "f"))
+    assert "guessing: 2.48" in words
+    assert "guessing: 8.33" in words
+
+
+def test_a_run_that_was_not_evaluated_says_why(tmp_path: Path) -> None:
+    make_run(tmp_path, FINETUNE)
+    add_facts(tmp_path, num_classes=2, not_evaluated="not evaluated: data has no val split")
+    assert "Evaluation Not evaluated: data has no val split." in words_of(write_page(tmp_path))
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    make_run(tmp_path, replace(FINETUNE, epochs=1), num_epochs=1)
+    results = {"problem": "single_label", "top1": 0.0, "num_videos": 1, "per_class": {"run": 0.0}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    words = words_of(write_page(tmp_path))
+    assert "Finished: 10 steps, 1 epoch." in words
+    assert "1 video, 1 view of each" in words
+    assert "1 class, the worst first" in words

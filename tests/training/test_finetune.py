@@ -141,6 +141,16 @@ def test_the_encoder_comes_from_pre_training(
     assert torch.equal(kept.fc_norm.bias, norm.bias)
 
 
+def test_without_videos_to_evaluate_on_it_says_so_at_both_ends(
+    settings: FinetuneSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(dataclasses.replace(settings, eval_data=None)) is None
+    said = capsys.readouterr().err
+    assert said.count(f"not evaluated: {settings.data} has no val or test split; ") == 2
+    page = (settings.output / "index.html").read_text()
+    assert "Not evaluated: " in page
+
+
 def test_one_class_is_not_enough(settings: FinetuneSettings, videos_dir: Path) -> None:
     with pytest.raises(ConfigError, match="has 0 classes, and fine-tuning needs at least 2"):
         finetune(dataclasses.replace(settings, data=videos_dir / "sway"))
@@ -169,6 +179,10 @@ def test_the_mean_of_the_weights_is_what_is_saved(
     assert all(torch.equal(again[name], model[name]) for name in model)
     scores = [row for row in read_log(averaged.output) if "score" in row]
     assert [row["score"] for row in scores] == [row["score"] for row in log]
+    # With nothing left to do, it stays as it is.
+    files = {path: path.read_bytes() for path in averaged.output.rglob("*") if path.is_file()}
+    assert finetune(dataclasses.replace(averaged, resume=True)) is None
+    assert all(path.read_bytes() == data for path, data in files.items())
 
 
 def test_all_augmentations_together_run_and_repeat(

@@ -13,7 +13,7 @@ from videomae.recipe import load_recipe
 from videomae.report.record import read_log
 from videomae.settings import PretrainSettings
 from videomae.training import log as report
-from videomae.training.log import RunLog, open_output
+from videomae.training.log import RunLog, check_output, open_output
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_unreadable_videos_are_listed_whole_and_told_in_part(
 def test_a_run_begins_with_what_it_is_made_of(settings: PretrainSettings, machine: Machine) -> None:
     settings.data.mkdir()
     (settings.data / "report.json").write_text('{"usable": 3}')
-    open_output(settings, machine)
+    open_output(dataclasses.replace(settings, resume=True), machine, {"num_videos": 3})
+    assert json.loads((settings.output / "run.json").read_text()) == {"num_videos": 3}
+    # As a recipe, it begins anew.
     assert load_recipe(settings.output / "settings.toml", PretrainSettings) == settings
     environment = json.loads((settings.output / "environment.json").read_text())
     assert {"videomae", "git", "command", "torch", "processes"} <= set(environment)
@@ -100,7 +102,7 @@ def test_the_git_revision_is_told_or_is_none(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machine) -> None:
     with_board = dataclasses.replace(settings, tracker="auto")
-    open_output(with_board, machine)
+    open_output(with_board, machine, {})
     with RunLog(with_board, machine, num_steps=2, title="x") as log:
         log.record(step=1, loss=0.5)
         log.record(step=2, loss=0.25)
@@ -109,8 +111,6 @@ def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machi
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_tracker_that_is_not_installed_is_named(
-    settings: PretrainSettings, machine: Machine
-) -> None:
+def test_a_tracker_that_is_not_installed_is_named(settings: PretrainSettings) -> None:
     with pytest.raises(ConfigError, match="tracker='wandb' is not installed: pip install wandb"):
-        open_output(dataclasses.replace(settings, tracker="wandb"), machine)
+        check_output(dataclasses.replace(settings, tracker="wandb"))

@@ -16,7 +16,7 @@ from videomae.report.record import read_log
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.data import Batch, ClipSource
-from videomae.training.loop import run_epochs
+from videomae.training.loop import Training
 
 CONFIG = VideoMAEConfig.preset(
     "tiny", image_size=16, num_frames=4, num_hidden_layers=2, use_mean_pooling=False
@@ -72,7 +72,7 @@ def one_step(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> Any:
         def batch_loss(network: nn.Module, part: Batch) -> Tensor:
             return loss(network, list(part.index))
 
-        (end,) = run_epochs(asked, model, source, machine, batch_loss, title="x")
+        (end,) = Training(asked, model, source, machine, batch_loss, title="x").epochs()
         assert (end.epoch, end.step, end.model) == (1, 1, model)
         return read_log(settings.output)[-1], model.state_dict()
 

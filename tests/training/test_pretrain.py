@@ -136,10 +136,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     with pytest.warns(UserWarning, match=r"step_00000006\.pt cannot be read.*; trying the one"):
         resumed = weights_of(pretrain(dataclasses.replace(settings, resume=True)))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    for path in checkpoint_paths(settings.output):
-        path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="trying"), pytest.raises(WeightsError, match="cannot be"):
-        pretrain(dataclasses.replace(settings, resume=True))
 
 
 def test_a_step_without_a_number_is_skipped_and_many_stop_the_run(
@@ -179,13 +175,88 @@ def test_unreadable_videos_are_listed_or_stop_the_run(
         pretrain(strict)
 
 
-def test_resuming_with_other_settings_is_refused(settings: PretrainSettings) -> None:
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, and all that is in them."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, videos_dir: Path, small: dict[str, Any]
+) -> PretrainSettings:
+    """The settings of a run that is finished; to be copied, not changed."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    settings = PretrainSettings(
+        data=videos_dir, output=output, epochs=3, mask_ratio=0.5, lr=0.1, **small
+    )
     pretrain(settings)
-    changed = dataclasses.replace(settings, resume=True, mask_ratio=0.9, batch_size=5)
-    with pytest.raises(
-        ConfigError, match=r"batch_size was 4, is 5; mask_ratio was 0\.5, is 0\.9; use the first"
-    ):
-        pretrain(changed)
+    return settings
+
+
+def resumed(finished: PretrainSettings, output: Path, **changes: Any) -> PretrainSettings:
+    """The settings to go on with a copy of the finished run."""
+    shutil.copytree(finished.output, output)
+    return dataclasses.replace(finished, **{"output": output, "resume": True, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resume": False}, "holds a run already; pass --resume"),
+        (
+            {"mask_ratio": 0.9, "batch_size": 5},
+            r"batch_size was 4, is 5; mask_ratio was 0\.5, is 0\.9; use the first",
+        ),
+        ({"accumulate": 3}, "batch_size=4 cannot be split evenly over 1 processes in 3 parts"),
+        ({"tracker": "wandb"}, "tracker='wandb' is not installed"),
+        ({"data": Path("nowhere")}, "data nowhere does not exist"),
+        ({"init": "./nowhere.pth"}, "nowhere.pth does not exist"),
+        ({"device": "cuda:99"}, "device='cuda:99' cannot be used"),
+    ],
+)
+def test_a_refusal_changes_nothing(
+    finished: PretrainSettings, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    asked = resumed(finished, tmp_path / "run", **changes)
+    before = bytes_of(tmp_path)
+    with pytest.raises((ConfigError, WeightsError), match=message):
+        pretrain(asked)
+    assert bytes_of(tmp_path) == before
+    if asked.resume:  # nor does a new run begin
+        with pytest.raises((ConfigError, WeightsError)):
+            pretrain(dataclasses.replace(asked, output=tmp_path / "new", mask_ratio=7.0))
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_run_without_a_whole_checkpoint_is_left_as_it_is(
+    finished: PretrainSettings, tmp_path: Path
+) -> None:
+    asked = resumed(finished, tmp_path / "run")
+    for path in checkpoint_paths(asked.output):
+        path.write_bytes(b"")
+    before = bytes_of(tmp_path)
+    with pytest.warns(UserWarning, match="trying"), pytest.raises(WeightsError, match="cannot be"):
+        pretrain(asked)
+    assert bytes_of(tmp_path) == before
+
+
+def test_a_finished_run_stays_as_it_is(
+    finished: PretrainSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = resumed(finished, tmp_path / "run")
+    before = bytes_of(tmp_path)
+    assert pretrain(asked) == asked.output / "model"
+    assert bytes_of(tmp_path) == before
+    assert f"{asked.output} is finished and stays as it is; to train on" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_before_its_model_was_saved_saves_it(
+    finished: PretrainSettings, tmp_path: Path
+) -> None:
+    asked = resumed(finished, tmp_path / "run")
+    shutil.rmtree(asked.output / "model")
+    again, first = weights_of(pretrain(asked)), weights_of(finished.output / "model")
+    assert all(torch.equal(again[name], first[name]) for name in first)
 
 
 def test_resuming_nothing_begins(
@@ -203,12 +274,7 @@ def test_a_disk_that_is_too_small_is_known_at_once(
     )
     with pytest.raises(ConfigError, match=r"this run need 0\.0 GB and .* has 0\.0 GB"):
         pretrain(settings)
-
-
-def test_a_finished_run_is_not_overwritten(settings: PretrainSettings) -> None:
-    pretrain(settings)
-    with pytest.raises(ConfigError, match="holds a run already; pass --resume"):
-        pretrain(settings)
+    assert not settings.output.exists()
 
 
 def test_an_output_that_cannot_be_written_fails_at_once(

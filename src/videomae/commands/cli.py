@@ -11,7 +11,8 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -19,7 +20,7 @@ from tyro import conf
 
 from videomae.commands import flags
 from videomae.errors import ConfigError, VideoMAEError, complain, nearest
-from videomae.recipe import load_recipe, nearest_setting
+from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
 from videomae.version import __version__
 
 
@@ -110,8 +111,16 @@ def parse(arguments: list[str]) -> Any:
         # The recipe must be known before the other flags have their defaults.
         finder = argparse.ArgumentParser(program, add_help=False, allow_abbrev=False)
         finder.add_argument("--recipe")
-        if recipe := finder.parse_known_args(rest)[0].recipe:
+        finder.add_argument("--output", type=Path, default=kind().settings.output)
+        finder.add_argument("--resume", action="store_true")
+        found = finder.parse_known_args(rest)[0]
+        recipe = found.recipe
+        if recipe is None and found.resume and (found.output / SETTINGS_NAME).is_file():
+            recipe = str(found.output / SETTINGS_NAME)  # goes on with what it began with
+        if recipe is not None:
             settings = load_recipe(recipe, type(kind().settings))
+            if found.resume:
+                settings = replace(settings, resume=False)  # where it is set, there is no such flag
             options["default"] = kind(recipe=recipe, settings=settings)
     command, unknown = tyro.cli(kind, prog=program, args=rest, return_unknown_args=True, **options)
     if unknown:

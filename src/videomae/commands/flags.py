@@ -228,14 +228,20 @@ class RecipeCommand:
 
 
 @dataclass(frozen=True)
-class Pretrain(RecipeCommand):
+class TrainCommand(RecipeCommand):
+    dry_run: bool = False
+    """Compute a few real steps and say what the run takes (time, memory, disk); write nothing."""
+
+
+@dataclass(frozen=True)
+class Pretrain(TrainCommand):
     """Pre-train a model on videos, by hiding most of them."""
 
     settings: conf.OmitArgPrefixes[PretrainSettings] = field(default_factory=PretrainSettings)
 
 
 @dataclass(frozen=True)
-class Finetune(RecipeCommand):
+class Finetune(TrainCommand):
     """Train a classifier on a folder of videos per class."""
 
     settings: conf.OmitArgPrefixes[FinetuneSettings] = field(default_factory=FinetuneSettings)

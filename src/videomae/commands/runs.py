@@ -1,8 +1,9 @@
 """The commands that train and measure models, and the recipes they go by."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Column, Table
@@ -12,29 +13,53 @@ from videomae.commands.terminal import Screen, aligned
 from videomae.errors import complain
 from videomae.recipe import find_recipe, read_recipe, recipe_names
 
+if TYPE_CHECKING:
+    from videomae.training.estimate import DryRun
+
 RECIPE_COLUMNS = ("recipe", "data", "model", "epochs", "batch", "hardware", "hours", "top-1")
 _NUMBERS = ("epochs", "batch", "hours", "top-1")
 
 
 def pretrain(command: Pretrain) -> int:
     """Pre-train a model, and say where it is."""
-    from videomae.training.pretrain import pretrain
+    _say_loading()
+    from videomae.training.pretrain import dry_run, pretrain
 
+    if command.dry_run:
+        return _print_dry_run(dry_run(command.settings))
     folder = pretrain(command.settings)
     if _is_first():
-        print(f"wrote {folder}")
+        print(f"model: {folder}")
     return 0
 
 
 def finetune(command: Finetune) -> int:
     """Train a classifier, and say where it is and what it reached."""
-    from videomae.training.finetune import finetune
+    _say_loading()
+    from videomae.training.finetune import dry_run, finetune
 
+    if command.dry_run:
+        return _print_dry_run(dry_run(command.settings))
     evaluation = finetune(command.settings)
     if _is_first():
-        print(f"wrote {command.settings.output / 'model'}")
+        print(f"model: {command.settings.output / 'model'}")
         if evaluation is not None:
             print(evaluation)
+    return 0
+
+
+def _say_loading() -> None:
+    """Say what the first seconds go to, where a person watches."""
+    if _is_first() and sys.stderr.isatty() and "torch" not in sys.modules:
+        print("loading PyTorch", file=sys.stderr)
+
+
+def _print_dry_run(made: "DryRun") -> int:
+    if _is_first():
+        out = Screen("dry run").out
+        out.print(aligned(made.rows()))
+        for line in filter(None, (made.advice(), "nothing was written")):
+            out.print(line, soft_wrap=True)
     return 0
 
 

@@ -1,5 +1,7 @@
 """Devices and precisions: by name, or the best that is there."""
 
+import sys
+
 import torch
 
 from videomae.compute.cpu import cpu_multiplies_bfloat16
@@ -59,3 +61,18 @@ def best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu" and cpu_multiplies_bfloat16():
         return torch.bfloat16
     return torch.float32
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that were taken so far: of a CUDA device, else of this process; None: unknown.
+
+    On other devices than CUDA ones and the CPU it is not known, nor is it on Windows.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if device.type != "cpu" or sys.platform == "win32":
+        return None
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # bytes there, KiB elsewhere

@@ -72,6 +72,16 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
+def counted(count: float, word: str) -> str:
+    """A whole number with what it counts: 1 video, 2,000 videos; words take an s, class an es.
+
+    >>> counted(1, "step"), counted(0, "class")
+    ('1 step', '0 classes')
+    """
+    plural = "" if count == 1 else "es" if word.endswith("s") else "s"
+    return f"{count:,.0f} {word}{plural}"
+
+
 def duration(seconds: float) -> str:
     """Two units of time at most: 7 s, 2 min 31 s, 1 d 1 h."""
     rest = round(seconds)
@@ -81,6 +91,13 @@ def duration(seconds: float) -> str:
         if count or shown:
             shown.append(f"{count} {unit}" if count else "")
     return " ".join(shown[:2]).strip() or "0 s"
+
+
+def short_time(seconds: float) -> str:
+    """The time of a step: 12.0 ms, 3.45 s, 2 min 5 s."""
+    if seconds < 1:
+        return f"{figure(1000 * seconds)} ms"
+    return f"{figure(seconds)} s" if seconds < 60 else duration(seconds)
 
 
 _TEMPLATES = Environment(
@@ -93,8 +110,10 @@ _TEMPLATES = Environment(
 )
 _TEMPLATES.filters |= {
     "clip": embed_clip,
+    "counted": counted,
     "curve_svg": curve_svg,
     "duration": duration,
     "figure": figure,
     "quote": shlex.quote,
+    "short_time": short_time,
 }

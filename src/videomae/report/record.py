@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from videomae.errors import ConfigError
+from videomae.recipe import SETTINGS_NAME
 from videomae.report.plots import Curve
 
 Kind = TypeVar("Kind")
@@ -26,6 +27,7 @@ _RECENT = 100
 class RunRecord:
     """What the files of a run say; empty where a file is missing or broken.
 
+    facts: what follows from settings, data and model; runs of earlier versions have none.
     reports: lines of the log with a loss or a learning rate. evaluations: those with a score. Their
     values, and those of results, are finite numbers or None. unreadable, bad: (path, reason) of
     videos of the evaluation and of the training. summary, warnings: of the data report.
@@ -33,6 +35,7 @@ class RunRecord:
 
     folder: Path
     settings: dict[str, Any]
+    facts: dict[str, Any]
     environment: dict[str, Any]
     reports: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
@@ -66,6 +69,8 @@ class RunRecord:
     @property
     def num_steps(self) -> int | None:
         """Steps of the whole run, or None where it is not known yet."""
+        if isinstance(known := self.facts.get("num_steps"), int):
+            return known
         epoch, epochs = self.last.get("epoch"), self.settings.get("epochs")
         if not epoch or not epochs:
             return None
@@ -80,6 +85,12 @@ class RunRecord:
     def seconds(self) -> float:
         rows = (*self.reports, *self.evaluations)
         return max((row.get("seconds") or 0.0 for row in rows), default=0.0)
+
+    @property
+    def loss(self) -> float | None:
+        """The median loss of the last tenth of the reports."""
+        known = [row["loss"] for row in self.reports if row.get("loss") is not None]
+        return median(known[-max(len(known) // 10, 1) :]) if known else None
 
     def recent(self, key: str) -> float | None:
         """The median of a figure over the last lines of the log."""
@@ -104,7 +115,8 @@ def read_run(folder: Path) -> RunRecord:
     unreadable = [row for row in _typed(list, results.get("unreadable")) if isinstance(row, dict)]
     return RunRecord(
         folder=folder,
-        settings=_read(folder / "settings.toml", tomllib.loads),
+        settings=_read(folder / SETTINGS_NAME, tomllib.loads),
+        facts=_read(folder / "run.json"),
         environment=_read(folder / "environment.json"),
         reports=[row for row in rows if "loss" in row or "lr" in row],
         evaluations=[row for row in rows if row.get("score") is not None],

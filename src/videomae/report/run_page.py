@@ -10,6 +10,7 @@ from typing import Any
 
 from videomae.hub import atomic_path
 from videomae.recipe import to_toml
+from videomae.report.advice import advice
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.html import Embedded, embed_picture, figure, render
 from videomae.report.plots import plot_curve
@@ -31,13 +32,22 @@ def write_page(output: Path) -> Path:
     run = read_run(Path(output))
     for key, name in (("loss", "loss"), ("lr", "learning rate")):
         if (curve := run.curve(key))[0]:
-            path = run.folder / f"{key}.png"
-            plot_curve({name: curve}, path, title=run.title, xlabel="step", ylabel=name)
+            plot_curve(
+                {name: curve},
+                run.folder / f"{key}.png",
+                title=run.title,
+                xlabel="step",
+                ylabel=name,
+                levels=_level(run.facts.get("baseline_loss"), run) if key == "loss" else {},
+            )
     log = run.folder / "log.jsonl"
     text = render(
         "run.html",
         title=run.title,
         run=run,
+        advice=advice(run),
+        step_seconds=_step_seconds(run),
+        loss_levels=_level(run.facts.get("baseline_loss"), run),
         **_evaluation(run),
         **_pictures(run.folder),
         **_settings(run),
@@ -50,6 +60,24 @@ def write_page(output: Path) -> Path:
     return path
 
 
+def _level(value: Any, run: RunRecord) -> dict[str, float]:
+    """The line in a chart that needs no learning: name -> y, or none where it is not known."""
+    name = "predicting nothing" if run.command == "pretrain" else "guessing"
+    return {name: value} if isinstance(value, int | float) else {}
+
+
+def _step_seconds(run: RunRecord) -> dict[str, float | None]:
+    """What a step spends its time on, as medians over the last lines of the log."""
+    keys = {
+        "waiting for data": "data_ms",
+        "forward": "forward_ms",
+        "backward": "backward_ms",
+        "optimiser": "optimizer_ms",
+    }
+    spent = {name: run.recent(key) for name, key in keys.items()}
+    return {name: None if ms is None else ms / 1000 for name, ms in spent.items()}
+
+
 def _evaluation(run: RunRecord) -> dict[str, Any]:
     """The figures by which the model was judged: the best, all of them, and their curves."""
     scored = run.evaluations or [run.results]
@@ -59,7 +87,10 @@ def _evaluation(run: RunRecord) -> dict[str, Any]:
     values = [row[main] for row in scored if row.get(main) is not None]
     best = min(values, default=None) if main == "mae" else max(values, default=None)
     drawn = [key for key in keys if key == main or (main, key) == ("top1", "top5")]
+    classes = run.facts.get("num_classes")
+    chance = 100 / classes if main == "top1" and isinstance(classes, int) else None
     return {
+        "score_levels": _level(chance, run),
         "measures": list(names.values()),
         "best": _score(main, best),
         "evaluations": [

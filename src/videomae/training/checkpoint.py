@@ -130,19 +130,37 @@ def _last_checkpoint(output: Path) -> Any:
     return None
 
 
+def checkpoint_bytes(model: nn.Module) -> int:
+    """The size of a checkpoint: weights, and two moments of AdamW."""
+    parameters: list[Tensor] = list(model.parameters())
+    return sum(4 * p.numel() * (3 if p.requires_grad else 1) for p in parameters)
+
+
 def check_room(settings: TrainSettings, model: nn.Module) -> None:
     """ConfigError where the disk cannot hold the checkpoints of a run, before hours are lost."""
-    parameters: list[Tensor] = list(model.parameters())
-    # weights, and two moments of AdamW; one more file while the new one is written
-    per_file = sum(4 * p.numel() * (3 if p.requires_grad else 1) for p in parameters)
-    needed = per_file * (settings.keep_checkpoints + 1)
-    free = shutil.disk_usage(settings.output).free
+    # one more file while the new one is written
+    needed = checkpoint_bytes(model) * (settings.keep_checkpoints + 1)
+    free = free_bytes(settings.output)
     if free < needed:
         raise ConfigError(
             f"the checkpoints of this run need {needed / 1e9:.1f} GB and {settings.output} has "
             f"{free / 1e9:.1f} GB free; make room, choose another output, or lower "
             f"keep_checkpoints={settings.keep_checkpoints}"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which need not be there yet."""
+    folder = Path(folder).absolute()
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+
+
+def is_finished(settings: TrainSettings, step: int, num_steps: int, *others: str) -> bool:
+    """Whether a run that goes on has nothing left to do: all steps, the model, and other files."""
+    output = Path(settings.output)
+    # The card of a model is written last.
+    files = ("model/*.safetensors", "model/README.md", *others)
+    return settings.resume and step == num_steps and all(any(output.glob(n)) for n in files)
 
 
 def _comparable(settings: TrainSettings) -> dict[str, Any]:

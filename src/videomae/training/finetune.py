@@ -3,6 +3,8 @@
 import math
 import random
 import warnings
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +16,23 @@ from videomae.data.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluate import Evaluation, evaluate_model
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, normalize
 from videomae.report.card import model_card
 from videomae.report.record import read_log
-from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings
 from videomae.training.augment import mix, smooth_one_hot
-from videomae.training.checkpoint import checkpoint_paths, run_processor, save_model
+from videomae.training.checkpoint import (
+    checkpoint_paths,
+    is_finished,
+    run_processor,
+    save_model,
+)
 from videomae.training.data import Batch, ClipSource
+from videomae.training.estimate import DryRun
 from videomae.training.head import fit_head
-from videomae.training.log import open_output
-from videomae.training.loop import EpochEnd, run_epochs
+from videomae.training.log import check_output, finish, keep, say, say_model
+from videomae.training.loop import EpochEnd, Training
 
 _PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -43,38 +51,26 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     centred clip, and an unreadable one counts as wrong.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
-    videos = load_videos(settings.data, settings.split)
-    if settings.problem != "regression" and len(videos.classes) < 2:
-        raise ConfigError(
-            f"{settings.data} has {len(videos.classes)} classes, and fine-tuning needs at "
-            "least 2: put the videos of each class into a folder of its name"
-        )
-    targets = make_targets(settings, videos)
-    held_out = held_out_videos(settings, videos)
-    open_output(settings, machine)
-    torch.manual_seed(settings.seed)
-    model = make_model(settings, videos).train()
-    processor = run_processor(settings, model.config)
-    source = ClipSource(videos, model.config, settings)
-    weights = class_weights(settings, targets).to(machine.device)
-
-    def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
-        pixels = normalize(batch.pixels, processor, machine.device)
-        wanted = targets[list(batch.index)].to(machine.device)
-        if settings.mixes:
-            draw = random.Random(f"{settings.seed} {batch.step} mix")  # the same in all parts
-            pixels, wanted = mix(pixels, wanted, batch.partner, settings, draw)
-        return problem_loss(settings, network(pixels).logits.float(), wanted, weights)
+    check_output(settings)
+    made = prepare(settings, machine)
+    model, processor, held_out = made.model, made.processor, made.held_out
+    # Earlier versions trained a head step by step, and left checkpoints to go on from.
+    if settings.train_only == "head" and not checkpoint_paths(settings.output):
+        ends = fit_head(settings, model, made.videos, processor, machine, made.facts)
+    else:
+        training = make_training(settings, made, machine)
+        results = ["results.json"] if held_out else []
+        if is_finished(settings, training.first_step, training.num_steps, *results):
+            keep(settings, machine)
+            return None
+        ends = training.epochs()
 
     def evaluate(trained: VideoMAEForVideoClassification) -> Evaluation | None:
         if held_out is None:
             return None
+        maker = ViewMaker(model.config, processor)
         return evaluate_model(
-            trained,
-            held_out,
-            ViewMaker(model.config, processor),
-            machine=machine,
-            num_workers=settings.num_workers,
+            trained, held_out, maker, machine=machine, num_workers=settings.num_workers
         )
 
     def save(end: EpochEnd, name: str, evaluation: Evaluation | None) -> None:
@@ -84,20 +80,6 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     rows = read_log(settings.output)
     best = max((row["score"] for row in rows if row.get("score") is not None), default=-math.inf)
     evaluation: Evaluation | None = None
-    # Earlier versions trained a head step by step, and left checkpoints to go on from.
-    if settings.train_only == "head" and not checkpoint_paths(settings.output):
-        ends = fit_head(settings, model, videos, processor, machine)
-    else:
-        ends = run_epochs(
-            settings,
-            model,
-            source,
-            machine,
-            batch_loss,
-            title="finetune",
-            layer_decay=settings.layer_decay,
-            ema_decay=settings.ema_decay,
-        )
     for end in ends:
         last, every = end.epoch == settings.epochs, settings.eval_every_epochs
         if not last and not (every and end.epoch % every == 0):
@@ -109,15 +91,98 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
             if every and evaluation.score > best:
                 save(end, "best", evaluation)
             best = max(best, evaluation.score)
-        if machine.is_main and not last:
-            write_page(settings.output)
+        if not last:
+            end.log.draw_page()
     save(end, "model", evaluation)
-    if machine.is_main:
-        if evaluation is not None:
-            evaluation.write(settings.output)
-        write_page(settings.output)
-    machine.wait()
+    if machine.is_main and evaluation is not None:
+        evaluation.write(settings.output)
+    finish(settings, machine)
     return evaluation
+
+
+def dry_run(settings: FinetuneSettings) -> DryRun:
+    """Read the data, make the model and compute a few real steps, writing nothing."""
+    if settings.train_only == "head":
+        raise ConfigError(
+            "train_only='head' has no steps to try: it looks at each video once; leave out dry_run"
+        )
+    machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
+    return make_training(settings, prepare(settings, machine), machine).dry_run()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What fine-tuning starts from: videos to learn from and to evaluate on, and the model."""
+
+    videos: Videos
+    held_out: Videos | None
+    model: VideoMAEForVideoClassification
+    processor: VideoMAEImageProcessor
+    facts: dict[str, Any]
+
+
+def prepare(settings: FinetuneSettings, machine: Machine) -> Prepared:
+    """Read the lists of videos and make the model; nothing is written."""
+    say(f"reading the list of videos in {settings.data}", machine)
+    videos = load_videos(settings.data, settings.split)
+    if settings.problem != "regression" and len(videos.classes) < 2:
+        raise ConfigError(
+            f"{settings.data} has {len(videos.classes)} classes, and fine-tuning needs at "
+            "least 2: put the videos of each class into a folder of its name"
+        )
+    make_targets(settings, videos)  # wrong labels raise before the model is read
+    held_out = held_out_videos(settings, videos)
+    facts = run_facts(settings, videos, held_out)
+    if "not_evaluated" in facts:
+        say(facts["not_evaluated"], machine)
+    say_model(settings, machine)
+    torch.manual_seed(settings.seed)
+    model = make_model(settings, videos).train()
+    return Prepared(videos, held_out, model, run_processor(settings, model.config), facts)
+
+
+def make_training(settings: FinetuneSettings, made: Prepared, machine: Machine) -> Training:
+    """The training of the model, ready to begin or to go on."""
+    targets = make_targets(settings, made.videos)
+    weights = class_weights(settings, targets).to(machine.device)
+
+    def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
+        pixels = normalize(batch.pixels, made.processor, machine.device)
+        wanted = targets[list(batch.index)].to(machine.device)
+        if settings.mixes:
+            draw = random.Random(f"{settings.seed} {batch.step} mix")  # the same in all parts
+            pixels, wanted = mix(pixels, wanted, batch.partner, settings, draw)
+        return problem_loss(settings, network(pixels).logits.float(), wanted, weights)
+
+    return Training(
+        settings,
+        made.model,
+        ClipSource(made.videos, made.model.config, settings),
+        machine,
+        batch_loss,
+        title="finetune",
+        layer_decay=settings.layer_decay,
+        ema_decay=settings.ema_decay,
+        facts=made.facts,
+    )
+
+
+def run_facts(
+    settings: FinetuneSettings, videos: Videos, held_out: Videos | None
+) -> dict[str, Any]:
+    """What the page of the run shows: classes, videos to evaluate on, and the loss of guessing."""
+    facts: dict[str, Any] = {"num_held_out": len(held_out or ())}
+    if held_out is None:
+        facts["not_evaluated"] = (
+            f"not evaluated: {settings.data} has no val or test split; "
+            "`videomae prepare --val-share 0.2` makes one, or name videos by --eval-data"
+        )
+    if settings.problem != "regression":
+        facts["num_classes"] = len(videos.classes)
+        # Of even shares: of the classes, or of yes and no for each.
+        choices = 2 if settings.problem == "multi_label" else len(videos.classes)
+        facts["baseline_loss"] = math.log(choices)
+    return facts
 
 
 def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None:

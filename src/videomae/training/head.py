@@ -3,7 +3,8 @@
 N videos, V clips of each, D features, K classes or values.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker
 from videomae.settings import FinetuneSettings
-from videomae.training.log import RunLog
+from videomae.training.log import RunLog, open_output
 from videomae.training.loop import EpochEnd
 
 # What has no meaning for features that are computed once.
@@ -42,6 +43,7 @@ def fit_head(
     videos: Videos,
     processor: VideoMAEImageProcessor,
     machine: Machine,
+    facts: Mapping[str, Any],
 ) -> Iterator[EpochEnd]:
     """Give `model` the linear head that suits the features of `videos` best: one end of an epoch.
 
@@ -51,6 +53,7 @@ def fit_head(
     probe finds its own: logistic regression, its penalty chosen on a fifth of the videos.
     """
     new_linear()  # a missing package raises before the work
+    open_output(settings, machine, {**facts, "num_steps": settings.epochs})
     model.classifier = nn.Identity()
     model.to(machine.device).eval()
     maker = ViewMaker(model.config, processor, num_clips=settings.num_repeats)

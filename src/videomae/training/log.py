@@ -1,14 +1,16 @@
 """The log of a run: figures, progress on the terminal, a line of JSON per report, trackers."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import platform
+import shlex
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,27 +24,47 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from videomae.compute.distributed import Machine, describe_devices, open_tracker, tracker_name
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError
-from videomae.hub import atomic_path, write_json
-from videomae.recipe import to_toml, write_recipe
-from videomae.report.record import read_log
+from videomae.hub import atomic_path, check_writable, write_json
+from videomae.recipe import SETTINGS_NAME, to_toml, write_recipe
+from videomae.report.advice import advice
+from videomae.report.html import duration
+from videomae.report.record import read_log, read_run
+from videomae.report.run_page import write_page
 from videomae.settings import TrainSettings
+from videomae.training.checkpoint import checkpoint_paths
+from videomae.training.estimate import Pace
 from videomae.version import __version__
 
 # Figures that log.jsonl has and a line on the screen does without.
 _QUIET = ("lr", "grad_norm", "data_ms", "forward_ms", "backward_ms", "optimizer_ms", "per_class")
 
 
+# The page is made anew so seldom that it takes less than a hundredth of the time.
+_PAGE_SECONDS, _PAGE_SHARE = 30.0, 0.01
+
+
+def say(text: str, machine: Machine) -> None:
+    """One line on stderr, of the main process."""
+    console = Console(stderr=True, quiet=not machine.is_main)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_model(settings: TrainSettings, machine: Machine) -> None:
+    """Say what is loaded or made: large models take a while, and those of a hub longer."""
+    start = f"loading {settings.init}" if settings.init else f"making a {settings.preset} model"
+    say(start, machine)
+
+
 class RunLog:
     """The log of one run, on disk and on the screen.
 
-    Appends to `log.jsonl` in the output folder, hands the same figures to the tracker, and draws a
-    progress bar on stderr. All of it in the main process only.
+    Appends to `log.jsonl` in the output folder, hands the same figures to the tracker, makes the
+    page of the run, and draws a progress bar on stderr. All of it in the main process only.
     """
 
     def __init__(
@@ -58,6 +80,8 @@ class RunLog:
                 self._forget_after(first_step)
             self.tracker = open_tracker(settings.tracker, self.output, to_toml(settings))
         self.started = time.perf_counter()
+        self.next_page = self.started
+        self.pace = Pace(first_step, num_steps)
         self.console = Console(stderr=True, quiet=not self.is_main)
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -66,12 +90,14 @@ class RunLog:
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self.console,
+            refresh_per_second=2,  # drawing it takes time from the steps
             disable=not (self.console.is_terminal and self.is_main),
         )
-        self.task = self.progress.add_task(title, total=num_steps, completed=first_step, state="")
+        self.task = self.progress.add_task(
+            title, total=num_steps, completed=first_step, state="reading the first clips", left=""
+        )
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -88,7 +114,14 @@ class RunLog:
 
     def show(self, done: int, total: int) -> None:
         """Move the bar of work that is not counted in steps."""
-        self.progress.update(self.task, completed=done, total=total)
+        self.progress.update(self.task, completed=done, total=total, state="")
+
+    def advance(self, done: int) -> None:
+        """Move the bar by a step."""
+        self.pace.step(done)
+        if not self.progress.disable:
+            left = f"{duration(self.pace.seconds_left)} left"
+            self.progress.update(self.task, completed=done, left=left)
 
     def record(self, **values: Any) -> None:
         """Append one line to log.jsonl, and print it where there is no terminal to draw on.
@@ -100,7 +133,7 @@ class RunLog:
         if "clips_per_second" in values:
             loss, speed = f"loss {values['loss']:.3f}", f"{values['clips_per_second']:.0f} clips/s"
             state = f"{loss}  {speed}  data {values['data_share']:.0%}"
-            self.progress.update(self.task, completed=values["step"], state=state)
+            self.progress.update(self.task, state=state)
         seconds = time.perf_counter() - self.started + self.seconds_before
         values["seconds"] = round(seconds, 1)
         values = {name: _as_json(value) for name, value in values.items()}
@@ -113,6 +146,23 @@ class RunLog:
             shown = {k: v for k, v in values.items() if k not in _QUIET and v != 0}
             line = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
             self.say(f"{self.title}: {line}")
+
+    def draw_page(self) -> None:
+        """Write the page of the run, if the last time is long ago; a failure never ends a run."""
+        began = time.perf_counter()
+        if not self.is_main or began < self.next_page:
+            return
+        draw_page(self.output, self.say)
+        ended = time.perf_counter()
+        self.next_page = ended + max(_PAGE_SECONDS, (ended - began) / _PAGE_SHARE)
+
+    def last_checkpoint(self) -> str:
+        """Where the run would go on, in words."""
+        paths = checkpoint_paths(self.output)
+        if not paths:
+            return "there is no checkpoint yet"
+        command = resume_command(self.title, self.output)
+        return f"the last checkpoint is {paths[-1]}; go on with {command}"
 
     def list_bad(self, videos: Videos, bad: Mapping[int, str]) -> None:
         """Write bad_videos.json and name the first of the videos that could not be read."""
@@ -201,26 +251,72 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def open_output(settings: TrainSettings, machine: Machine) -> None:
-    """Make the output folder and write what the run is made of, before any work is done.
+def draw_page(output: Path, say: Callable[[str], None]) -> None:
+    """Write the page of a run; where that fails, say so: what was learned is not to be lost."""
+    try:
+        write_page(output)
+    except Exception as error:  # of pictures, fonts and files, there are all kinds
+        say(f"the page {output / 'index.html'} could not be written: {error}")
 
-    `settings.toml` is a recipe that repeats the run, `environment.json` has versions, hardware,
-    command and git revision; what `videomae prepare` found out about the data is copied beside
-    them. Raises ConfigError where the folder cannot be written, or holds another run that this one
-    would overwrite.
+
+def finish(settings: TrainSettings, machine: Machine) -> None:
+    """Write the page of a finished run, and say what to change where it has learned nothing."""
+    if machine.is_main:
+        output = Path(settings.output)
+        draw_page(output, lambda text: say(text, machine))
+        run = read_run(output)
+        for text in (run.facts.get("not_evaluated"), advice(run)):
+            if text:
+                say(text, machine)
+    machine.wait()
+
+
+def keep(settings: TrainSettings, machine: Machine) -> None:
+    """Say that a run is finished and stays as it is."""
+    output = settings.output
+    say(
+        f"{output} is finished and stays as it is; to train on, begin in another folder with "
+        f"--init {shlex.quote(str(output / 'model'))}",
+        machine,
+    )
+
+
+def resume_command(title: str, output: Path) -> str:
+    """The command that goes on with a run."""
+    return f"videomae {title} --output {shlex.quote(str(output))} --resume"
+
+
+def check_output(settings: TrainSettings) -> None:
+    """ConfigError where a run cannot be written, before any work is done and anything is changed.
+
+    The tracker is not installed, the folder cannot be written, or it holds another run that this
+    one would overwrite.
     """
     output = Path(settings.output)
-    tracker_name(settings.tracker)  # which may not be installed
+    tracker_name(settings.tracker)
+    check_writable(output)
     if not settings.resume and (output / "log.jsonl").exists():
         raise ConfigError(
             f"{output} holds a run already; pass --resume to go on with it, "
             "or choose another --output"
         )
+
+
+def open_output(settings: TrainSettings, machine: Machine, facts: Mapping[str, Any]) -> None:
+    """Make the output folder and write what the run is made of.
+
+    `settings.toml` is a recipe that repeats the run, `run.json` has `facts`, which follow from
+    settings, data and model, `environment.json` versions, hardware, command and git revision; what
+    `videomae prepare` found out about the data is copied beside them. Raises ConfigError where the
+    folder cannot be written.
+    """
+    output = Path(settings.output)
     machine.wait()
     if machine.is_main:
         try:
             output.mkdir(parents=True, exist_ok=True)
-            write_recipe(settings, output / "settings.toml")
+            write_recipe(dataclasses.replace(settings, resume=False), output / SETTINGS_NAME)
+            write_json(output / "run.json", facts)
             write_json(output / "environment.json", _environment())
             data_report = Path(settings.data) / REPORT_NAME
             if data_report.is_file():

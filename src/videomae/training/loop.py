@@ -2,22 +2,31 @@
 
 import contextlib
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from videomae.compute.devices import peak_memory
 from videomae.compute.distributed import Machine, clip_gradients, step_seed
 from videomae.errors import ConfigError, VideoError
 from videomae.model.modeling import VideoMAEPreTrainedModel
+from videomae.report.html import counted
 from videomae.settings import TrainSettings
-from videomae.training.checkpoint import check_room, load_checkpoint, save_checkpoint
+from videomae.training.checkpoint import (
+    check_room,
+    checkpoint_bytes,
+    free_bytes,
+    load_checkpoint,
+    save_checkpoint,
+)
 from videomae.training.data import Batch, ClipSource, Sampler, train_batches
-from videomae.training.log import Meter, RunLog
+from videomae.training.estimate import DryRun, Pace, what_fits
+from videomae.training.log import Meter, RunLog, open_output, resume_command
 from videomae.training.optim import (
     learning_rate,
     make_ema,
@@ -25,6 +34,10 @@ from videomae.training.optim import (
     scale_gradients,
     set_lr,
 )
+from videomae.training.signals import stop_signals
+
+# Steps of a dry run: as many, or fewer where they take longer than so many seconds.
+_DRY_STEPS, _DRY_SECONDS = 10, 30.0
 
 # (network, batch) -> mean loss of the batch's clips
 BatchLoss = Callable[[nn.Module, Batch], Tensor]
@@ -44,128 +57,221 @@ class EpochEnd:
     model: Any
 
 
-def run_epochs(
-    settings: TrainSettings,
-    model: VideoMAEPreTrainedModel,
-    source: ClipSource,
-    machine: Machine,
-    batch_loss: BatchLoss,
-    *,
-    title: str,
-    layer_decay: float = 1.0,
-    ema_decay: float = 0.0,
-) -> Iterator[EpochEnd]:
-    """Train `model` in place, stopping at each end of an epoch to let the caller act.
+@dataclass(frozen=True)
+class StepEnd:
+    """What one step came to, over all processes; loss and norm are NaN where there is none."""
 
-    The gradient of a step is that of the mean over all clips of all parts and processes; what an
-    unreadable video leaves out is left out of the mean. A loss or a gradient that is no number
-    leaves the weights as they are.
+    loss: float
+    norm: float
+    num_clips: float
+    is_skipped: bool
+    is_last: bool  # somebody asked to stop
 
-    With `settings.resume` the run goes on from its last checkpoint, if there is one, first of all
-    with the end of an epoch if it stands at one. A checkpoint is saved every `save_every_steps` and
-    at the end. On SIGINT or SIGTERM, to any process, the step is finished, a checkpoint saved, and
-    KeyboardInterrupt raised.
+
+class Training:
+    """A run made ready: its model, its optimiser, the order of its videos, and where it begins.
+
+    All that can be refused is refused here, before anything is written: another run in the output
+    folder, other settings than those it began with, a batch that cannot be split, a full disk.
+    With `settings.resume` the run goes on from its last checkpoint, if there is one.
+
+    facts: what the page of the run shows beside the settings; see `open_output`.
     """
-    check_room(settings, model)
-    num_parameters = model.num_parameters()
-    if settings.activation_checkpointing:
-        model.gradient_checkpointing_enable()
-    if settings.compile:
-        model.compile()
-    network = machine.place(model)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(settings, model, layer_decay)
-    scaler = machine.grad_scaler()
-    ema = make_ema(model, ema_decay) if ema_decay else None
-    first = load_checkpoint(settings, network, optimizer, ema) if settings.resume else 0
 
-    sampler = make_sampler(settings, source, machine)
-    epoch_steps, num_steps = sampler.steps_per_epoch, sampler.steps_per_epoch * settings.epochs
-    clips_per_step = sampler.videos_per_step * settings.num_repeats
-    made = train_batches(
-        source,
-        sampler,
-        first_step=first,
-        num_steps=num_steps,
-        num_workers=settings.num_workers,
-        pin_memory=machine.device.type == "cuda",
-    )
-    watch, meter = _Watch(settings, source, machine), Meter()
-    with (
-        RunLog(settings, machine, num_steps=num_steps, title=title, first_step=first) as log,
-        contextlib.closing(made) as batches,
-        _stop_signals() as stop,
-    ):
-        if settings.resume and not first:
-            log.say(f"nothing to resume in {settings.output}: starting from the beginning")
-        if settings.workers == "processes":
-            log.say("workers=processes is a setting of earlier versions: threads decode")
-        log.say(
-            f"{title}: {len(source.videos)} videos, {num_parameters / 1e6:.1f} M parameters, "
-            f"{num_steps} steps of {clips_per_step} clips, peak lr {settings.peak_lr:.2e}, "
-            f"{machine}" + (f"; from step {first}" if first else "")
+    def __init__(
+        self,
+        settings: TrainSettings,
+        model: VideoMAEPreTrainedModel,
+        source: ClipSource,
+        machine: Machine,
+        batch_loss: BatchLoss,
+        *,
+        title: str,
+        layer_decay: float = 1.0,
+        ema_decay: float = 0.0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.machine, self.title = settings, machine, title
+        self.model: Any = model
+        self.source, self.batch_loss = source, batch_loss
+        self.sampler = make_sampler(settings, source, machine)
+        self.epoch_steps = self.sampler.steps_per_epoch
+        self.num_steps = self.epoch_steps * settings.epochs
+        self.clips_per_step = self.sampler.videos_per_step * settings.num_repeats
+        check_room(settings, model)
+        self.facts = {
+            "num_videos": len(source.videos),
+            "num_parameters": model.num_parameters(),
+            "num_steps": self.num_steps,
+            "clips_per_step": self.clips_per_step,
+            **(facts or {}),
+        }
+        if settings.activation_checkpointing:
+            model.gradient_checkpointing_enable()
+        if settings.compile:
+            model.compile()
+        self.network = machine.place(model)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(settings, model, layer_decay)
+        self.scaler = machine.grad_scaler()
+        self.ema = make_ema(model, ema_decay) if ema_decay else None
+        self.first_step = 0
+        if settings.resume:
+            self.first_step = load_checkpoint(settings, self.network, self.optimizer, self.ema)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.title}: {counted(self.facts['num_videos'], 'video')}, "
+            f"{self.facts['num_parameters'] / 1e6:.1f} M parameters, "
+            f"{counted(self.num_steps, 'step')} of {counted(self.clips_per_step, 'clip')}, "
+            f"peak lr {self.settings.peak_lr:.2e}, {self.machine}"
+            + (f"; from step {self.first_step}" if self.first_step else "")
         )
 
-        def epoch_end(step: int) -> EpochEnd:
-            return EpochEnd(step // epoch_steps, step, log, ema.module if ema else model)
+    def epochs(self) -> Iterator[EpochEnd]:
+        """Train the model in place, stopping at each end of an epoch to let the caller act.
 
-        if first and first % epoch_steps == 0:
-            yield epoch_end(first)
-        for step in range(first, num_steps):
-            lr = learning_rate(settings, step, epoch_steps)
-            set_lr(optimizer, lr)
-            torch.manual_seed(step_seed(settings.seed, step, machine.rank))
+        The gradient of a step is that of the mean over all clips of all parts and processes; what
+        an unreadable video leaves out is left out of the mean. A loss or a gradient that is no
+        number leaves the weights as they are.
 
-            own_loss, own_clips = torch.zeros((), device=machine.device), 0
-            for number in range(settings.accumulate):
-                with meter.timed("data"):
-                    batch = next(batches)
-                watch.look(batch)
-                # each process averages over its own clips, and gradients over the processes
-                share = batch.num_clips * machine.world / clips_per_step
-                with machine.sharing(network, number == settings.accumulate - 1):
-                    with meter.timed("forward"), machine.autocast():
-                        loss = batch_loss(network, batch) * share
-                    with meter.timed("backward"):
-                        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                own_loss += loss.detach() / machine.world
-                own_clips += batch.num_clips
-            with meter.timed("backward"):  # waits for the device, and for the other processes
-                total, num_clips, stops = machine.sum(float(own_loss), own_clips, stop.is_set())
+        A run that goes on begins with the end of an epoch if it stands at one. A checkpoint is
+        saved every `save_every_steps` and at the end. On SIGINT or SIGTERM, to any process, the
+        step is finished, a checkpoint saved, and KeyboardInterrupt raised; a second SIGINT raises
+        it at once.
+        """
+        settings, machine, first = self.settings, self.machine, self.first_step
+        open_output(settings, machine, self.facts)
+        watch, meter, told = _Watch(settings, self.source, machine), Meter(), False
+        with (
+            RunLog(
+                settings, machine, num_steps=self.num_steps, title=self.title, first_step=first
+            ) as log,
+            contextlib.closing(self._batches(first, self.num_steps)) as batches,
+            stop_signals(log) as stop,
+        ):
+            if settings.resume and not first:
+                log.say(f"nothing to resume in {settings.output}: starting from the beginning")
+            if settings.workers == "processes":
+                log.say("workers=processes is a setting of earlier versions: threads decode")
+            log.say(str(self))
+            if first and first % self.epoch_steps == 0:
+                yield self._epoch_end(first, log)
+            for step in range(first, self.num_steps):
+                end = self._step(step, batches, watch, meter, stop)
+                done = step + 1
+                last = done == self.num_steps
+                watch.end_step(done, end.is_skipped)
+                meter.add(end.num_clips, end.loss, end.norm)
+                log.advance(done)
+                if not told and log.pace.is_steady():
+                    told = True
+                    long = what_fits(settings, self.model.config, log.pace, machine.device)
+                    log.say("; ".join(filter(None, (str(log.pace), long))))
+                if done % settings.log_every_steps == 0 or last:
+                    epoch, lr = done / self.epoch_steps, self._lr(step)
+                    log.record(step=done, epoch=epoch, lr=lr, **meter.take(), **watch.counts())
+                    with meter.paused():
+                        log.draw_page()
+                if done % settings.save_every_steps == 0 or last or end.is_last:
+                    save_checkpoint(settings, machine, self.network, self.optimizer, self.ema, done)
+                if end.is_last:
+                    command = resume_command(self.title, settings.output)
+                    log.say(f"stopped after step {done}; go on with {command}")
+                    raise KeyboardInterrupt
+                if done % self.epoch_steps == 0:
+                    with meter.paused():
+                        yield self._epoch_end(done, log)
+            watch.counts()
+            log.list_bad(self.source.videos, watch.bad)
 
-            there = num_clips / clips_per_step  # less than 1 where videos cannot be read
-            mean_loss, norm = total / there if there else math.nan, math.nan
-            skipped = there > 0
-            if math.isfinite(mean_loss):
-                with meter.timed("optimizer"):
-                    scaler.unscale_(optimizer)
-                    scale_gradients(parameters, 1 / there)
-                    norm = clip_gradients(parameters, settings.clip_grad)
-                    if math.isfinite(norm) or scaler.is_enabled():  # skips overflow by itself
-                        scaler.step(optimizer)
-                        scaler.update()
-                        skipped = False
-                        if ema:
-                            ema.update_parameters(model)
-            optimizer.zero_grad()
+    def dry_run(self) -> DryRun:
+        """Compute a few real steps, and write nothing; the model is of no use afterwards."""
+        first, machine = self.first_step, self.machine
+        end = min(first + _DRY_STEPS, self.num_steps)
+        watch, meter = _Watch(self.settings, self.source, machine), Meter()
+        pace, enough = Pace(first, self.num_steps), Event()
+        with contextlib.closing(self._batches(first, end)) as batches:
+            for step in range(first, end):
+                done = self._step(step, batches, watch, meter, enough)
+                pace.step(step + 1)
+                meter.add(done.num_clips, done.loss, done.norm)
+                if step == first or step + 1 == end or done.is_last:
+                    data_share = meter.take()["data_share"]  # that of the first one is left behind
+                if done.is_last:  # as in a run, all processes stop together
+                    break
+                if pace.num_done > 1 and time.perf_counter() - pace.begun > _DRY_SECONDS:
+                    enough.set()
+        return DryRun(
+            facts=self.facts,
+            settings=self.settings,
+            config=self.model.config,
+            pace=pace,
+            data_share=data_share,
+            num_bad=watch.counts()["num_bad_videos"],
+            memory_bytes=peak_memory(machine.device),
+            checkpoint_bytes=checkpoint_bytes(self.model),
+            free_bytes=free_bytes(self.settings.output),
+            device=machine.device,
+        )
 
-            done = step + 1
-            last = done == num_steps
-            watch.end_step(done, skipped)
-            meter.add(num_clips, mean_loss, norm)
-            if done % settings.log_every_steps == 0 or last:
-                counts = watch.counts()
-                log.record(step=done, epoch=done / epoch_steps, lr=lr, **meter.take(), **counts)
-            if done % settings.save_every_steps == 0 or last or stops:
-                save_checkpoint(settings, machine, network, optimizer, ema, done)
-            if stops:
-                log.say(f"stopped after step {done}; go on with --resume")
-                raise KeyboardInterrupt
-            if done % epoch_steps == 0:
-                with meter.paused():
-                    yield epoch_end(done)
-        watch.counts()
-        log.list_bad(source.videos, watch.bad)
+    def _step(
+        self, step: int, batches: Iterator[Batch], watch: "_Watch", meter: Meter, stop: Event
+    ) -> StepEnd:
+        """Fetch, forward, backward, clip, step."""
+        settings, machine = self.settings, self.machine
+        set_lr(self.optimizer, self._lr(step))
+        torch.manual_seed(step_seed(settings.seed, step, machine.rank))
+        own_loss, own_clips = torch.zeros((), device=machine.device), 0
+        for number in range(settings.accumulate):
+            with meter.timed("data"):
+                batch = next(batches)
+            watch.look(batch)
+            # each process averages over its own clips, and gradients over the processes
+            share = batch.num_clips * machine.world / self.clips_per_step
+            with machine.sharing(self.network, number == settings.accumulate - 1):
+                with meter.timed("forward"), machine.autocast():
+                    loss = self.batch_loss(self.network, batch) * share
+                with meter.timed("backward"):
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            own_loss += loss.detach() / machine.world
+            own_clips += batch.num_clips
+        with meter.timed("backward"):  # waits for the device, and for the other processes
+            total, num_clips, stops = machine.sum(float(own_loss), own_clips, stop.is_set())
+
+        there = num_clips / self.clips_per_step  # less than 1 where videos cannot be read
+        mean_loss, norm = total / there if there else math.nan, math.nan
+        skipped = there > 0
+        if math.isfinite(mean_loss):
+            with meter.timed("optimizer"):
+                self.scaler.unscale_(self.optimizer)
+                scale_gradients(self.parameters, 1 / there)
+                norm = clip_gradients(self.parameters, settings.clip_grad)
+                if math.isfinite(norm) or self.scaler.is_enabled():  # skips overflow by itself
+                    self.scaler.step(self.optimizer)
+                    self.scaler.update()
+                    skipped = False
+                    if self.ema:
+                        self.ema.update_parameters(self.model)
+        self.optimizer.zero_grad()
+        return StepEnd(mean_loss, norm, num_clips, skipped, bool(stops))
+
+    def _lr(self, step: int) -> float:
+        return learning_rate(self.settings, step, self.epoch_steps)
+
+    def _batches(self, first: int, num_steps: int) -> Generator[Batch]:
+        return train_batches(
+            self.source,
+            self.sampler,
+            first_step=first,
+            num_steps=num_steps,
+            num_workers=self.settings.num_workers,
+            pin_memory=self.machine.device.type == "cuda",
+        )
+
+    def _epoch_end(self, step: int, log: RunLog) -> EpochEnd:
+        trained = self.ema.module if self.ema else self.model
+        return EpochEnd(step // self.epoch_steps, step, log, trained)
 
 
 def make_sampler(settings: TrainSettings, source: ClipSource, machine: Machine) -> Sampler:
@@ -228,20 +334,3 @@ class _Watch:
                 f"{len(self.bad)} of {count} videos cannot be read, more than max_bad_fraction="
                 f"{allowed} allows: {listed}"
             )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step in progress is finished first."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

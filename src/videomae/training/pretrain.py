@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +13,19 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos, load_videos
 from videomae.errors import VideoError
 from videomae.evaluation.sharding import evaluating, views_of
-from videomae.masking import MASKS, running_cell_mask
+from videomae.masking import MASKS, hidden_share, running_cell_mask
 from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, normalize, shown
 from videomae.report.card import model_card
 from videomae.report.pictures import film_strip, save_picture
 from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
-from videomae.report.run_page import write_page
 from videomae.settings import PretrainSettings
-from videomae.training.checkpoint import run_processor, save_model
+from videomae.training.checkpoint import is_finished, run_processor, save_model
 from videomae.training.data import Batch, ClipSource
-from videomae.training.log import open_output
-from videomae.training.loop import run_epochs
+from videomae.training.estimate import DryRun
+from videomae.training.log import check_output, finish, keep, say
+from videomae.training.loop import Training
 
 
 def pretrain(settings: PretrainSettings) -> Path:
@@ -34,27 +36,21 @@ def pretrain(settings: PretrainSettings) -> Path:
     `index.html` with curves and pictures of reconstructions, and what the run was made of (see
     `open_output`). The method and its defaults are those of the paper, section 3 and appendix;
     `decoder_mask_ratio` adds the dual masking of VideoMAE V2.
+
+    Raises ConfigError, with nothing written, where the run cannot begin; one that is finished
+    stays as it is.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
-    videos = load_videos(settings.data, settings.split, labelled=False)
-    open_output(settings, machine)
-    torch.manual_seed(settings.seed)
-    model = make_model(settings).train()
-    processor = run_processor(settings, model.config)
-    source = ClipSource(videos, model.config, settings)
-
-    def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
-        pixels = normalize(batch.pixels, processor, machine.device)
-        masks = draw_masks(settings, model.config, batch.clips_per_step, batch.step)
-        own = [mask if mask is None else mask[list(batch.rows)] for mask in masks]
-        loss: Tensor = network(pixels, *own).loss
-        return loss
-
-    for end in run_epochs(settings, model, source, machine, batch_loss, title="pretrain"):
+    check_output(settings)
+    training, processor = prepare(settings, machine)
+    model, videos = training.model, training.source.videos
+    if is_finished(settings, training.first_step, training.num_steps):
+        keep(settings, machine)
+        return settings.output / "model"
+    for end in training.epochs():
         if end.epoch % settings.draw_every_epochs == 0 or end.epoch == settings.epochs:
             draw(settings, model, ViewMaker(model.config, processor), videos, machine, end.epoch)
-            if machine.is_main and end.epoch < settings.epochs:
-                write_page(settings.output)
+            end.log.draw_page()
         if settings.keep_every_epochs and end.epoch % settings.keep_every_epochs == 0:
             warmup = min(settings.num_warmup_epochs, end.epoch)
             kept = dataclasses.replace(settings, epochs=end.epoch, warmup_epochs=warmup)
@@ -62,10 +58,47 @@ def pretrain(settings: PretrainSettings) -> Path:
             save_model(model, processor, machine, settings.output / f"epoch_{end.epoch:04d}", card)
     card = model_card(settings, model)
     folder = save_model(model, processor, machine, settings.output / "model", card)
-    if machine.is_main:
-        write_page(settings.output)
-    machine.wait()
+    finish(settings, machine)
     return folder
+
+
+def dry_run(settings: PretrainSettings) -> DryRun:
+    """Read the data, make the model and compute a few real steps, writing nothing."""
+    machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
+    return prepare(settings, machine)[0].dry_run()
+
+
+def prepare(
+    settings: PretrainSettings, machine: Machine
+) -> tuple[Training, VideoMAEImageProcessor]:
+    """The run made ready, with nothing written, and the processor of its model."""
+    say(f"reading the list of videos in {settings.data}", machine)
+    videos = load_videos(settings.data, settings.split)
+    say(
+        f"loading {settings.init}" if settings.init else f"making a {settings.preset} model",
+        machine,
+    )
+    torch.manual_seed(settings.seed)
+    model = make_model(settings).train()
+    config, processor = model.config, run_processor(settings, model.config)
+    source = ClipSource(videos, config, settings)
+
+    def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
+        pixels = normalize(batch.pixels, processor, machine.device)
+        masks = draw_masks(settings, config, batch.clips_per_step, batch.step)
+        own = [mask if mask is None else mask[list(batch.rows)] for mask in masks]
+        loss: Tensor = network(pixels, *own).loss
+        return loss
+
+    facts: dict[str, Any] = {
+        "hidden_share": hidden_share(settings.mask, config.grid, settings.mask_ratio)
+    }
+    if settings.norm_pix_loss:
+        # Of an even grey: the mean square of numbers whose mean is 0 and unbiased variance 1.
+        height, width = config.patch_hw
+        facts["baseline_loss"] = 1 - 1 / (config.tubelet_size * height * width)
+    training = Training(settings, model, source, machine, batch_loss, title="pretrain", facts=facts)
+    return training, processor
 
 
 def make_model(settings: PretrainSettings) -> VideoMAEForPreTraining:
@@ -131,10 +164,11 @@ def draw(
         return
     clip = shown(pixels[0], maker.processor)  # (T, C, H, W)
     reconstructed = paste_reconstruction(clip, mask[0], predictions, model.config)
+    hidden = f"{100 * float(mask.float().mean()):.3g} % hidden"
     strip = film_strip(
         {
             "original": to_frames(clip),
-            f"{settings.mask_ratio:.0%} hidden": to_frames(hide(clip, mask[0], model.config)),
+            hidden: to_frames(hide(clip, mask[0], model.config)),
             f"reconstructed, epoch {epoch}": to_frames(reconstructed),
         }
     )

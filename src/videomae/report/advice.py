@@ -1,0 +1,74 @@
+"""What to change about a run that has learned nothing: for its page, and for its last words."""
+
+import math
+from typing import Any
+
+from videomae.report.html import counted, figure
+from videomae.report.record import RunRecord
+
+# So near to the loss of predicting nothing, a model has learned nothing but the even grey.
+_PLATEAU = 0.97
+# Fewer steps than these teach even a small model little.
+_FEW_STEPS = 2000
+
+
+def advice(run: RunRecord) -> str:
+    """What was reached, beside what needs no learning, and what to change; "" where all is well.
+
+    Silent in the first half of a run, which may well begin on a plateau.
+    """
+    if not run.num_steps or run.step < run.num_steps / 2:
+        return ""
+    return _of_pretraining(run) if run.command == "pretrain" else _of_finetuning(run)
+
+
+def _of_pretraining(run: RunRecord) -> str:
+    loss, baseline = run.loss, run.facts.get("baseline_loss")
+    if loss is None or baseline is None or loss < _PLATEAU * baseline:
+        return ""
+    lowest = min(row["loss"] for row in run.reports if row.get("loss") is not None)
+    said = f"The loss is {figure(loss)}, and that of predicting nothing {figure(baseline)}: "
+    if lowest < _PLATEAU * baseline:
+        return f"{said}it has risen again from {figure(lowest)}. {_lower_lr(run)}"
+    return f"{said}the model has learned nothing yet. {_more(run)}"
+
+
+def _of_finetuning(run: RunRecord) -> str:
+    last = run.evaluations[-1] if run.evaluations else run.results
+    top1, count = last.get("top1"), run.facts.get("num_held_out")
+    classes = run.facts.get("num_classes")
+    if top1 is None or not classes or not count:
+        return ""
+    chance = 1 / classes
+    # What guessing reaches by luck: two standard deviations above chance, in 39 of 40 cases.
+    by_luck = chance + 2 * math.sqrt(chance * (1 - chance) / count)
+    if top1 / 100 > by_luck:
+        return ""
+    said = (
+        f"Top-1 is {top1:.1f} % on {counted(count, 'video')}, and guessing one of {classes} "
+        f"classes reaches {100 * chance:.1f} %: "
+    )
+    loss, baseline = run.loss, run.facts.get("baseline_loss")
+    if loss is not None and baseline is not None and loss < 0.5 * baseline:
+        return (
+            f"{said}the model knows the videos it was trained on (loss {figure(loss)}), and no "
+            "others. Train on more videos of each class, with fewer --epochs, or start from a "
+            "pre-trained model with --init."
+        )
+    init = "" if run.settings.get("init") else " Or start from a pre-trained model with --init."
+    return f"{said}the model has learned nothing yet. {_more(run)}{init}"
+
+
+def _more(run: RunRecord) -> str:
+    more = "more --epochs, or a smaller --batch-size with the same peak"
+    few = f"Make more steps than {run.num_steps:,}: {more}. " if run.step < _FEW_STEPS else ""
+    return f"{few}Raise --lr{_peak(run)}."
+
+
+def _lower_lr(run: RunRecord) -> str:
+    return f"Lower --lr{_peak(run)}, or pass --clip-grad 1."
+
+
+def _peak(run: RunRecord) -> str:
+    rates: list[Any] = [row["lr"] for row in run.reports if row.get("lr") is not None]
+    return f" (its peak was {max(rates):.1e})" if rates else ""
