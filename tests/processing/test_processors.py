@@ -551,6 +551,8 @@ def test_transformers_opens_our_files_with_the_same_pixels(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = image(frames, return_tensors="pt")
+        opened = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+        assert opened.to_dict() == image.to_dict()
         for opener in openers:
             opened = opener.from_pretrained(tmp_path)
             assert_same(expected, opened(frames, return_tensors="pt"))
@@ -558,6 +560,7 @@ def test_transformers_opens_our_files_with_the_same_pixels(
         for opener in (transformers.VideoMAEVideoProcessor, transformers.AutoVideoProcessor):
             opened = opener.from_pretrained(tmp_path)
             assert isinstance(opened, transformers.VideoMAEVideoProcessor)
+            assert opened.to_dict() == video.to_dict()
             assert_same(expected, opened(frames, return_tensors="pt"))
 
 

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from made_videos import KINDS, encode, full_decode, make, num_packets, numbers, scene
 from videomae.errors import ConfigError, VideoError
@@ -55,12 +56,19 @@ def test_random_frames_equal_those_of_a_full_decode(kind: str, tmp_path: Path) -
 
 def test_times_are_those_that_the_file_says(tmp_path: Path) -> None:
     with VideoReader(make("vfr-mp4", tmp_path)) as reader:
-        assert reader.times() == [k * k / 100 for k in range(60)]
+        assert reader.times() == pytest.approx([k * k / 100 for k in range(60)])
     with VideoReader(make("late-start", tmp_path)) as reader:
         times = reader.times()
         assert times is not None
         assert times == pytest.approx([k / 25 for k in range(60)])
-    with VideoReader(make("mpeg4-avi", tmp_path)) as reader:  # which has a rate alone
+    images = [Image.fromarray(frame) for frame in scene(4)]
+    delays = [100, 300, 100, 500]
+    images[0].save(tmp_path / "x.gif", save_all=True, append_images=images[1:], duration=delays)
+    with VideoReader(tmp_path / "x.gif") as reader:
+        assert reader.times() == pytest.approx([0, 0.1, 0.4, 0.5])
+    (tmp_path / "frames").mkdir()
+    images[0].save(tmp_path / "frames" / "0.png")
+    with VideoReader(tmp_path / "frames") as reader:
         assert reader.times() is None
 
 

@@ -146,14 +146,13 @@ class StoredSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as the stored file holds them, named as in transformers."""
-        stored: dict[str, Any] = dict.fromkeys(self._type_keys, type(self).__name__)
+        stored: dict[str, Any] = {self._type_keys[0]: type(self).__name__}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if entry.name in _CALL_KEYS:
                 continue
             if value is not None or entry.default is not None:  # a None chosen means "off"
-                value = dict(value) if isinstance(value, SizeDict) else value
-                stored[entry.name] = list(value) if isinstance(value, tuple) else value
+                stored[entry.name] = dict(value) if isinstance(value, SizeDict) else value
         return stored
 
     @classmethod
@@ -212,7 +211,8 @@ class StoredSettings:
         folder's name (see `push_to_hub`).
         """
         path = Path(save_directory) / self._files[0]
-        hub.write_json(path, self.to_dict())
+        names = dict.fromkeys(self._type_keys, type(self).__name__)
+        hub.write_json(path, names | self.to_dict())
         if push_to_hub:
             self.push_to_hub(repo_id or Path(save_directory).resolve().name, **push)
         return [str(path)]

@@ -118,6 +118,11 @@ class VideoFile:
             return None
         return [self._times[index] - self._times[first] for index in wanted], unit
 
+    def seconds(self) -> list[float] | None:
+        """Seconds from the first frame to each; None where the file does not say."""
+        unit = float(self._stream.time_base or 0)
+        return [(time - self._rising_times[0]) * unit for time in self._rising_times] or None
+
     # Opening
 
     def _start_at_beginning(self) -> None:
@@ -218,6 +223,7 @@ class VideoFile:
         rate = next(filter(None, rates if timed else reversed(rates)), None)
         fps = float(rate) if rate else None
         rising = timed == list(times) and all(a < b for a, b in pairwise(timed))
+        self._rising_times = timed if rising else []
         if rising and num_frames > 1 and not self._num_gaps:
             first_to_last = float((timed[-1] - timed[0]) * (self._stream.time_base or 0))
             mean_fps = (num_frames - 1) / first_to_last

@@ -147,10 +147,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
     def times(self) -> list[float] | None:
         """Seconds from the first frame to each, where the file says when they are shown."""
-        if not isinstance(self._source, VideoFile):
-            return None
-        found = self._source.times(range(self.info.num_frames))
-        return [float(time * found[1]) for time in found[0]] if found else None
+        return self._source.seconds() if isinstance(self._source, VideoFile) else None
 
     def close(self) -> None:
         """Close the file; the info stays."""
