@@ -288,7 +288,7 @@ def test_actions_renders_a_data_set(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "set" / "test").rglob("*.mp4"))) == 2
     code, _, err = run("actions", tmp_path / "set", "--clips", 4, *shape)
     assert code == 1
-    assert "holds a data set made with clips=3, test_clips=2" in err
+    assert "holds a data set made with --clips=3, --test-clips=2" in err
 
 
 def test_motion_renders_a_data_set(run: Run, tmp_path: Path) -> None:

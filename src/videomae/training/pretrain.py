@@ -73,7 +73,7 @@ def prepare(
 ) -> tuple[Training, VideoMAEImageProcessor]:
     """The run made ready, with nothing written, and the processor of its model."""
     say(f"reading the list of videos in {settings.data}", machine)
-    videos = load_videos(settings.data, settings.split)
+    videos = load_videos(settings.data, settings.split, labelled=False)
     say(
         f"loading {settings.init}" if settings.init else f"making a {settings.preset} model",
         machine,
