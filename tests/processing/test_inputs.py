@@ -82,11 +82,17 @@ def test_a_grey_array_is_a_video_of_grey_frames() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_a_few_grey_frames_could_be_one_frame_which_a_warning_says(count: int) -> None:
-    message = rf"shape \({count}, 20, 30\) is taken as one frame of {count} channels; pass a grey"
-    with pytest.warns(UserWarning, match=message):
-        assert len(as_videos(image(count, 20, 30))[0]) == 1
-    assert len(as_videos(image(count, 20, 30)[..., None])[0]) == count
+def test_a_few_grey_frames_could_be_one_frame_which_is_asked(count: int) -> None:
+    doubtful = image(count, 20, 30)
+    assert len(as_videos(doubtful)[0]) == 1
+    message = rf"shape \({count}, 20, 30\) may be one frame of {count} channels or {count} grey fr"
+    with pytest.raises(ConfigError, match=message):
+        as_videos(doubtful, image=False)
+    for clear, frames in ((doubtful[..., None], count), (doubtful[None], 1)):
+        assert len(as_videos(clear, image=False)[0]) == frames
+    for lone in (image(20, 30, 3), Image.new("RGB", (30, 20))):
+        assert len(as_videos(lone, image=False)[0]) == 1
+    assert len(as_videos(doubtful, image=False, layout="channels_first")[0]) == 1
 
 
 def test_sources_are_videos_themselves() -> None:

@@ -139,7 +139,7 @@ def test_what_has_no_rate_is_taken_to_be_at_it(tmp_path: Path) -> None:
     for index, frame in enumerate(numbered(11)):
         Image.fromarray(frame).save(tmp_path / f"{index}.png")
     for video in (numbered(11), tmp_path):
-        with pytest.warns(UserWarning, match="have no rate, and are taken to be at fps=4 already"):
+        with pytest.warns(UserWarning, match="have no rate; their frames are taken to be at fps=4"):
             assert make(video, fps=4)[0, :, 0, 0, 0].tolist() == [2, 4, 6, 8]
 
 

@@ -4,7 +4,6 @@ T frames, H height, W width, C channels. A frame is a PIL image, or an array or 
 (C, H, W) or (H, W); a source is what `VideoReader` opens.
 """
 
-import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -22,12 +21,16 @@ Video = Any  # a list of frames, or a source
 _CHANNELS = (1, 3, 4)
 
 
-def as_videos(videos: Any, *, layout: str | None = None, num_channels: int = 3) -> list[Video]:
+def as_videos(
+    videos: Any, *, layout: str | None = None, num_channels: int = 3, image: bool = True
+) -> list[Video]:
     """One video or several, nested in any usual way, to a list of videos.
 
     A video is a list of frames, an array or tensor with the frames in front (also grey, without an
     axis of channels), a source, or a single image. Several are a list of those, or an array with
-    one more axis in front. Channels are those of `as_tensor`. Raises ConfigError for anything else.
+    one more axis in front. For `layout` and `num_channels` see `as_tensor`. An array of three axes
+    that could be one frame, channels first, or a few grey ones is the frame with `image`, and else
+    refused. Raises ConfigError for anything else.
 
     >>> [len(video) for video in as_videos(np.zeros((2, 16, 240, 320, 3)))]
     [16, 16]
@@ -40,7 +43,11 @@ def as_videos(videos: Any, *, layout: str | None = None, num_channels: int = 3) 
     if is_source(videos):
         return [videos]
     if _is_frame(videos):
-        return [list(videos)] if is_grey(videos) else [[_lone_frame(videos)]]
+        if is_grey(videos):
+            return [list(videos)]
+        if channels and not image:
+            _refuse_doubtful(videos)
+        return [[videos]]
     if isinstance(videos, np.ndarray | Tensor) and (
         videos.ndim == 5 or (videos.ndim == 4 and is_grey(videos[0]))
     ):
@@ -85,16 +92,14 @@ def _is_grey_video(item: Any, channels: Collection[int]) -> bool:
     return is_array and item.shape[0] not in channels and item.shape[-1] not in channels
 
 
-def _lone_frame(frame: Frame) -> Frame:
-    """The frame, with a warning where three or four grey frames would look the same."""
+def _refuse_doubtful(frame: Frame) -> None:
+    """ConfigError for one frame whose channels could as well be three or four grey frames."""
     shape = () if isinstance(frame, Image.Image) else tuple(frame.shape)
     if len(shape) == 3 and shape[0] in (3, 4) and shape[-1] not in _CHANNELS:
-        warnings.warn(
-            f"an array of shape {shape} is taken as one frame of {shape[0]} channels; pass "
-            f"a grey video of {shape[0]} frames as video[..., None]",
-            stacklevel=2,
+        raise ConfigError(
+            f"an array of shape {shape} may be one frame of {shape[0]} channels or {shape[0]} grey "
+            "frames; pass frame[None], or video[..., None]"
         )
-    return frame
 
 
 def as_frames(video: Any, num_channels: int) -> NDArray[np.uint8]:

@@ -46,7 +46,7 @@ class NamedDict(dict[str, Any]):
         return self.get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self._names:
+        if self._names and name not in self._names:
             raise AttributeError(f"no {name!r} here; there is {', '.join(self._names)}")
         self[name] = value
 
@@ -101,7 +101,6 @@ class StoredSettings:
     disable_grouping: bool | None = None
     image_seq_length: int | None = None
 
-    model_input_names: ClassVar[list[str]] = ["pixel_values"]
     _files: ClassVar[tuple[str, str]]  # the one this class writes, and the other it can read
     _type_keys: ClassVar[tuple[str, ...]]  # by which transformers finds its class for the file
 
@@ -283,34 +282,36 @@ def _size(value: Any, forms: Collection[set[str]] = _SIZES) -> SizeDict:
     return size
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    return {word: word for word in words}.__getitem__
+
+
+_BOX = (
+    lambda value: _size(value, [{"height", "width"}]),
+    "an int, (height, width), or a dict of height and width, in px",
+)
 _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "size": (
         _size,
         "an int, (height, width), or a dict of shortest_edge (and longest_edge), of height and "
         "width, or of max_height and max_width, in px",
     ),
-    "crop_size": (
-        lambda value: _size(value, [{"height", "width"}]),
-        "an int, (height, width), or a dict of height and width, in px",
-    ),
+    "crop_size": _BOX,
+    "pad_size": _BOX,
     "resample": (_filter, "'bilinear', 'bicubic', 'nearest', 'lanczos', or Pillow's 0 to 3"),
     "rescale_factor": (lambda value: float(_numbers(value, above=0)), "a number above 0"),
     "image_mean": (_numbers, "a number, or one per channel"),
     "image_std": (lambda value: _numbers(value, above=0), "a number above 0, or one per channel"),
     "input_data_format": (
-        {"channels_first": "channels_first", "channels_last": "channels_last"}.__getitem__,
+        _one_of("channels_first", "channels_last"),
         "'channels_first' or 'channels_last'",
     ),
     "data_format": (
-        {"channels_first": "channels_first"}.__getitem__,
+        _one_of("channels_first"),
         "'channels_first', as pixels always are: turn them by pixel_values.movedim(2, -1)",
     ),
-    "return_tensors": ({"pt": "pt", "np": "np"}.__getitem__, "'pt', 'np', or None for a list"),
+    "return_tensors": (_one_of("pt", "np"), "'pt', 'np', or None for a list"),
     "device": (torch.device, "a device of PyTorch, such as 'cuda'"),
-    "pad_size": (
-        lambda value: _size(value, [{"height", "width"}]),
-        "an int, (height, width), or a dict of height and width, in px",
-    ),
     "image_seq_length": (_count, "a whole number above 0"),
     "video_metadata": (lambda value: value, ""),
     "num_frames": (_count, "a whole number above 0"),

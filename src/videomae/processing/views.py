@@ -115,6 +115,9 @@ class ViewMaker:
     num_crops: int = 1
     fps: Fps = "config"
 
+    def __post_init__(self) -> None:
+        _ = self._stride, self._fps  # a wrong one raises before any video is opened
+
     def __call__(self, video: Any) -> Tensor:
         if is_source(video):
             with VideoReader(video) as reader:
@@ -126,11 +129,8 @@ class ViewMaker:
 
     def read_views(self, reader: VideoReader, part: range | None = None) -> Tensor:
         """The views of an open video, or of a part of its frames."""
-        shown = shown_frames(reader, self._fps, part)
-        return self.views(len(shown), lambda indices: reader.read([shown[i] for i in indices]))
-
-    def __post_init__(self) -> None:
-        _ = self._stride, self._fps  # a wrong one raises before any video is opened
+        numbers = shown_frames(reader, self._fps, part)
+        return self.views(len(numbers), lambda indices: reader.read([numbers[i] for i in indices]))
 
     @property
     def _stride(self) -> int | None:
@@ -193,19 +193,19 @@ def shown_frames(
         _warn_of_no_rate(fps)
         return part
     times = reader.times()
-    shown = frames_at_rate(
+    indices = frames_at_rate(
         len(part),
         fps=fps,
         video_fps=reader.info.fps,
         times=times[part.start : part.stop] if times else None,
     )
-    return [part[index] for index in shown]
+    return [part[index] for index in indices]
 
 
 def _warn_of_no_rate(fps: float) -> None:
     warnings.warn(
-        f"arrays and folders of images have no rate, and are taken to be at fps={fps:g} already; "
-        "fps='own' says that theirs is meant",
+        f"arrays and folders of images have no rate; their frames are taken to be at fps={fps:g} "
+        "already, which fps='own' says without this warning",
         stacklevel=2,
     )
 
