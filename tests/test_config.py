@@ -1,4 +1,6 @@
+import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,73 @@ def test_unknown_keys_of_a_file_are_kept() -> None:
     assert config.extra == {"colour": "red"}
     assert config.to_dict()["colour"] == "red"
     assert config.copy(hidden_size=48).to_dict()["colour"] == "red"
+
+
+def test_a_config_is_made_of_all_that_a_file_holds(tmp_path: Path) -> None:
+    theirs = transformers.VideoMAEConfig(hidden_size=96, id2label=WALK, colour="red")
+    ours = VideoMAEConfig(**theirs.to_dict())
+    assert (ours.hidden_size, ours.id2label, ours.colour) == (96, WALK, "red")  # type: ignore[attr-defined]
+    assert ours == VideoMAEConfig.from_dict(theirs.to_dict())
+    ours.to_json_file(tmp_path / "any.json")
+    again = VideoMAEConfig(**json.loads((tmp_path / "any.json").read_text()))
+    assert again == ours == VideoMAEConfig.from_json_file(tmp_path / "any.json")
+
+
+def test_what_is_set_is_kept_and_saved(tmp_path: Path) -> None:
+    config: Any = VideoMAEConfig()
+    config.mask_ratio = 0.75
+    config.update({"hidden_size": 96, "mask_type": "tube", "torch_dtype": "float16"})
+    config.save_pretrained(tmp_path)
+    for again in (VideoMAEConfig.from_pretrained(tmp_path), copy.deepcopy(config), config.copy()):
+        read: Any = again
+        assert (read.mask_ratio, read.mask_type, read.hidden_size) == (0.75, "tube", 96)
+        assert read.dtype == read.torch_dtype == "float16"
+    theirs = transformers.VideoMAEConfig.from_pretrained(tmp_path)
+    assert (theirs.mask_ratio, theirs.mask_type) == (0.75, "tube")
+    config.is_encoder_decoder = True
+    assert config.is_encoder_decoder is True
+    with pytest.raises(ConfigError, match="hidden_size=97 cannot be split"):
+        config.update({"hidden_size": 97})
+
+
+def test_a_name_that_is_nearly_a_field_is_kept_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="keeps 'hiden_size', .* did you mean 'hidden_size'"):
+        config = VideoMAEConfig(hiden_size=96)  # type: ignore[call-arg]
+    assert config.hidden_size == 768
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VideoMAEConfig(num_beams=1, colour="red")  # type: ignore[call-arg]
+        VideoMAEConfig.from_dict({"hiden_size": 96})
+
+
+def test_fields_are_read_as_items_too() -> None:
+    config = VideoMAEConfig.from_dict({"colour": "red"})
+    assert (config["hidden_size"], config["colour"], config["num_labels"]) == (768, "red", 2)
+    assert {name: config[name] for name in config} == config.to_dict()
+    assert "hidden_size" in config
+    with pytest.raises(KeyError, match="no field 'hiden_size'"):
+        config["hiden_size"]
+
+
+def test_a_wrong_attribute_names_the_nearest() -> None:
+    with pytest.raises(AttributeError, match="no field 'hiden_size'; did you mean 'hidden_size'"):
+        VideoMAEConfig().hiden_size  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_names_of_transformers_are_there_unset() -> None:
+    ours, theirs = VideoMAEConfig(), transformers.VideoMAEConfig()
+    for name in ("is_encoder_decoder", "chunk_size_feed_forward", "name_or_path", "sub_configs"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert VideoMAEConfig(name_or_path="mine") == ours
+    assert VideoMAEConfig(_name_or_path="mine").name_or_path == "mine"  # type: ignore[call-arg]
+
+
+def test_the_difference_from_the_defaults() -> None:
+    config = VideoMAEConfig(hidden_size=96, frame_stride=None, colour="red")  # type: ignore[call-arg]
+    changed = {"hidden_size": 96, "frame_stride": None, "colour": "red"}
+    assert config.to_diff_dict() == {"model_type": "videomae", **changed}
+    assert json.loads(config.to_json_string(use_diff=True)) == config.to_diff_dict()
+    assert VideoMAEConfig(**config.to_diff_dict()) == config
 
 
 def test_from_dict_leaves_its_argument_alone() -> None:

@@ -1,11 +1,14 @@
 """The sizes, rates and labels of a VideoMAE, read from and written to `config.json`."""
 
 import dataclasses
+import difflib
+import functools
 import json
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from videomae import hub
 from videomae.errors import ConfigError, nearest
@@ -19,8 +22,17 @@ ATTENTION_IMPLEMENTATIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 # Not in config.json: how a model runs is not what it is, and id2label implies num_labels.
-_NOT_STORED = ("attn_implementation", "extra", "num_labels")
+_NOT_STORED = ("attn_implementation", "extra", "name_or_path", "num_labels")
 _LABEL_FIELDS = ("id2label", "label2id", "num_labels")
+# Names that older files and other callers use.
+_RENAMED = {
+    "torch_dtype": "dtype",
+    "qkv_bias": "qv_bias",
+    "_attn_implementation": "attn_implementation",
+    "_name_or_path": "name_or_path",
+}
+# What a config of transformers has besides, where nobody has set it.
+_UNSET = {"is_encoder_decoder": False, "chunk_size_feed_forward": 0, "transformers_version": None}
 # How the names of fields end that must be at least 1, and of shares below 1.
 _SIZES = ("_size", "num_channels", "num_frames", "num_attention_heads")
 _SHARES = ("_prob", "drop_path_rate")
@@ -56,6 +68,35 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
         )
 
 
+Config = TypeVar("Config")
+
+
+def _keeps_unknown(config_class: type[Config]) -> type[Config]:
+    """Let a config be made of all that a config.json holds: what is no field goes to `extra`."""
+    generated: Any = config_class.__init__
+    known = [f.name for f in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+
+    @functools.wraps(generated)
+    def init(self: Config, *args: Any, **values: Any) -> None:
+        values = _renamed(values)
+        extra = {**values.pop("extra", {}), **{k: v for k, v in values.items() if k not in known}}
+        for word in extra.keys() & values.keys():
+            close = difflib.get_close_matches(word, known, n=1, cutoff=0.9)
+            if close:
+                warnings.warn(
+                    f"VideoMAEConfig keeps {word!r}, which it does not know; did you mean "
+                    f"{close[0]!r}?",
+                    stacklevel=2,
+                )
+            del values[word]
+        extra.pop("model_type", None)
+        generated(self, *args, **values, extra=extra)
+
+    config_class.__init__ = init  # type: ignore[assignment,method-assign]
+    return config_class
+
+
+@_keeps_unknown
 @dataclass
 class VideoMAEConfig:
     """Sizes and rates of a VideoMAE, with the field names and defaults of transformers.
@@ -63,6 +104,8 @@ class VideoMAEConfig:
     The defaults are ViT-B as published. `image_size` and `patch_size` are pixels, one number or
     (height, width). Fields that transformers does not have: `drop_path_rate`,
     `classifier_dropout_prob`, `pooled_norm_eps`, `frame_stride`, `fps` and `position_grid`.
+
+    Any other key or attribute is kept as it is, in `extra`, and saved. Fields can be read as items.
 
     Raises ConfigError when sizes do not divide each other.
 
@@ -110,9 +153,11 @@ class VideoMAEConfig:
     dtype: str | None = None
     architectures: list[str] | None = None
     attn_implementation: str = "auto"
-    extra: dict[str, Any] = field(default_factory=dict)  # unknown keys of a file, kept for saving
+    name_or_path: str = field(default="", compare=False)  # where it was read from
+    extra: dict[str, Any] = field(default_factory=dict)  # unknown keys, kept for saving
 
     model_type = "videomae"
+    sub_configs: ClassVar[dict[str, type]] = {}
 
     def __post_init__(self) -> None:
         if self.id2label is not None and self.num_labels not in (None, len(self.id2label)):
@@ -135,9 +180,17 @@ class VideoMAEConfig:
         self.check()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep `num_labels`, `id2label` and `label2id` in agreement, whichever is set."""
+        """Keep labels in agreement, whichever is set, and what is no field in `extra`."""
+        name = _RENAMED.get(name, name)
+        if name == "dtype" and value is not None:
+            value = str(value).removeprefix("torch.")
+        if name == "attn_implementation" and value is None:
+            value = "auto"
         if (name, value) in (("frame_stride", "uniform"), ("fps", "own")):  # words of flags
             value = None
+        if "extra" in self.__dict__ and not name.startswith("_") and not hasattr(type(self), name):
+            self.extra[name] = value
+            return
         object.__setattr__(self, name, value)
         if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
             return  # `extra` is the last field: the generated __init__ is still at work
@@ -151,6 +204,33 @@ class VideoMAEConfig:
             return
         named = {label: index for index, label in labels}
         self.__dict__.update(id2label=dict(labels), label2id=named, num_labels=len(labels))
+
+    if not TYPE_CHECKING:  # a checker shall go on to find wrong names
+
+        def __getattr__(self, name: str) -> Any:
+            """What is no field: a name of older days, what `extra` holds, or what is unset."""
+            if name in _RENAMED:
+                return getattr(self, _RENAMED[name])
+            known = {**_UNSET, **self.__dict__.get("extra", {})}
+            if name not in known:
+                near = nearest(name, [*known, *self.__dict__])
+                raise AttributeError(f"VideoMAEConfig has no field {name!r}{near}")
+            return known[name]
+
+    def __getitem__(self, name: str) -> Any:
+        if not hasattr(self, name):
+            raise KeyError(f"VideoMAEConfig has no field {name!r}")
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what `to_dict` holds."""
+        return iter(self.to_dict())
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Set fields and others, and check them together."""
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.check()
 
     def check(self) -> None:
         """Raise ConfigError where values are out of range or contradict each other."""
@@ -210,15 +290,6 @@ class VideoMAEConfig:
         """The name transformers uses for `return_dict`."""
         return self.return_dict
 
-    @property
-    def _attn_implementation(self) -> str:
-        """The name transformers uses for `attn_implementation`."""
-        return self.attn_implementation
-
-    @_attn_implementation.setter
-    def _attn_implementation(self, value: str | None) -> None:
-        self.attn_implementation = value or "auto"
-
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
         """A published size: small, base, large, huge or giant; or tiny and micro, for CPUs.
@@ -254,11 +325,9 @@ class VideoMAEConfig:
             for name in _LABEL_FIELDS:  # the caller's labels replace those of the file altogether
                 values.pop(name, None)
         values.update(overrides)
-        values.pop("model_type", None)
-        values["attn_implementation"] = values.get("attn_implementation") or "auto"
         extra = values.pop("extra", {})
         others = {key: values.pop(key) for key in list(values) if key not in known}
-        return cls(**values, extra={**extra, **others})
+        return cls(**values, extra={**extra, **others})  # without a word on names of the file
 
     @classmethod
     def convert(cls, config: Any) -> Self:
@@ -288,9 +357,26 @@ class VideoMAEConfig:
         }
         return {**self.extra, "model_type": self.model_type, **values}
 
-    def to_json_string(self) -> str:
-        """`to_dict` as indented JSON with sorted keys."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The part of `to_dict` that differs from the defaults, and `model_type`."""
+        default = type(self)().to_dict()
+        values = self.to_dict().items()
+        return {k: v for k, v in values if k == "model_type" or v != default.get(k)}
+
+    def to_json_string(self, use_diff: bool = False) -> str:
+        """`to_dict`, or `to_diff_dict`, as indented JSON with sorted keys."""
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def to_json_file(self, json_file_path: hub.PathLike, use_diff: bool = False) -> None:
+        """Write what `to_json_string` gives into a file."""
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        hub.write_json(Path(json_file_path), values)
+
+    @classmethod
+    def from_json_file(cls, json_file: hub.PathLike) -> Self:
+        """Read a file that `to_json_file` wrote, or any config.json."""
+        return cls.from_dict(hub.read_json(Path(json_file)))
 
     @classmethod
     def from_pretrained(cls, id_or_path: hub.PathLike, **kwargs: Any) -> Self:
@@ -304,7 +390,7 @@ class VideoMAEConfig:
         path = Path(id_or_path)
         if not path.is_file():
             path = hub.fetch(id_or_path, "config.json", **where)
-        return cls.from_dict(hub.read_json(path), **kwargs)
+        return cls.from_dict({**hub.read_json(path), "name_or_path": str(id_or_path)}, **kwargs)
 
     def save_pretrained(self, save_directory: hub.PathLike) -> None:
         """Write config.json into a folder, which is made if it is not there."""
@@ -317,13 +403,8 @@ class VideoMAEConfig:
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the names that older files and other callers use put right."""
-    renamed = {
-        "torch_dtype": "dtype",
-        "qkv_bias": "qv_bias",
-        "_attn_implementation": "attn_implementation",
-    }
-    old = {renamed[key]: value for key, value in values.items() if key in renamed}
-    return old | {key: value for key, value in values.items() if key not in renamed}
+    old = {_RENAMED[key]: value for key, value in values.items() if key in _RENAMED}
+    return old | {key: value for key, value in values.items() if key not in _RENAMED}
 
 
 def _sizes(

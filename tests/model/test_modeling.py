@@ -488,6 +488,7 @@ def test_states_and_attentions_come_when_asked_or_configured() -> None:
         ("regression", 1, torch.tensor([[1], [3]]), F.mse_loss),
         ("regression", 5, torch.rand(2, 5), F.mse_loss),
         ("single_label_classification", 5, torch.tensor([0, 2]), F.cross_entropy),
+        (None, 5, torch.tensor([[3], [2]]), F.cross_entropy),
         ("single_label_classification", 5, torch.rand(2, 5).softmax(1), F.cross_entropy),
         ("multi_label_classification", 5, torch.eye(5)[:2], F.binary_cross_entropy_with_logits),
     ],
@@ -501,6 +502,7 @@ def test_losses_of_the_classifier(
     output = ours(pixels, labels=labels)
     floats = formula is not F.cross_entropy
     shaped = labels.to(torch.float32).view(output.logits.shape) if floats else labels
+    shaped = shaped.flatten() if shaped.dtype == torch.int64 else shaped
     torch.testing.assert_close(output.loss, formula(output.logits, shaped))
     assert ours.config.problem_type == problem_type, "a call changes no config"
     if labels.is_floating_point() == floats:

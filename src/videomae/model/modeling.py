@@ -404,7 +404,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         shares = labels.is_floating_point() or labels.dtype == torch.bool
         if problem == "multi_label_classification" or (problem is None and shares):
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels if shares else labels.flatten())  # (B, 1) too
 
 
 def _init_linears(part: nn.Module, init_weight: Callable[[Tensor], Tensor]) -> None:
