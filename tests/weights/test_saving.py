@@ -249,10 +249,12 @@ def test_weights_without_a_config_say_what_is_not_known(tmp_path: Path) -> None:
         VideoMAEForVideoClassification.from_pretrained(tmp_path, num_attention_heads=3)
 
 
-def test_the_callback_leaves_other_processes_and_events_alone(tmp_path: Path) -> None:
+def test_the_callback_leaves_other_processes_adapters_and_events_alone(tmp_path: Path) -> None:
     callback = SaveConfigCallback()
     arguments = SimpleNamespace(should_save=False, output_dir=str(tmp_path))
     callback.on_train_end(arguments, None, None, model=model())
+    arguments.should_save = True
+    callback.on_train_end(arguments, None, None, model=SimpleNamespace(peft_config={}))
     callback.on_step_begin(arguments, None, None)
     assert files(tmp_path) == []
     with pytest.raises(AttributeError, match="state"):

@@ -135,8 +135,8 @@ class SaveConfigCallback:
         self._save(args, Path(args.output_dir), objects)
 
     def _save(self, args: Any, folder: Path, objects: dict[str, Any]) -> None:
-        if args.should_save:
-            model = objects["model"]
+        model = objects["model"]
+        if args.should_save and not hasattr(model, "peft_config"):  # peft saves its own
             save_config(model, folder, dtype=model.dtype)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
