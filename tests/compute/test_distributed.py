@@ -1,5 +1,8 @@
+import copy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from videomae.compute.distributed import (
     Machine,
     clip_gradients,
     open_tracker,
+    spread,
     step_seed,
     tracker_name,
 )
@@ -82,3 +86,22 @@ def test_a_tracker_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
     assert tracker_name("auto") == "tensorboard"
     assert tracker_name("none") is None
     assert open_tracker("none", tmp_path, "") is None
+
+
+@pytest.mark.parametrize("device_map", ["auto", {"0": "cpu", "1": "disk", "2": "disk"}])
+def test_a_model_is_spread_by_accelerate(
+    device_map: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = (torch.nn.Linear(3, 4), torch.nn.Linear(4, 2), torch.nn.Linear(2, 2))
+    model = torch.nn.Sequential(*layers)
+    model._no_split_modules = ["Linear"]
+    clip = torch.randn(2, 3)
+    expected = model(clip)
+    with pytest.raises(ConfigError, match="does not fit this model: "):
+        spread(copy.deepcopy(model), "auto", max_memory={"cpu": 70, "disk": 10**6})
+    spread(model, device_map, max_memory={"cpu": 120, "disk": 10**6}, offload_dir=tmp_path)
+    assert model[2].weight.is_meta
+    torch.testing.assert_close(model(clip), expected)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ConfigError, match=r'device_map needs more packages: pip install "videomae'):
+        spread(model, device_map)

@@ -465,6 +465,16 @@ def test_outputs_come_as_tuples_when_asked() -> None:
     assert isinstance(make("VideoMAEModel", config)(pixels, return_dict=False), tuple)
 
 
+def test_inputs_of_text_models_may_be_passed_as_none() -> None:
+    """As peft does for each of its task types."""
+    config = tiny()
+    pixels, model = clips(config), make("VideoMAEForVideoClassification", config)
+    logits = model(pixel_values=pixels, input_ids=None, attention_mask=None, task_ids=None).logits
+    assert torch.equal(logits, model(pixels).logits)
+    with pytest.raises(TypeError, match="input_ids"):
+        model(pixel_values=pixels, input_ids=pixels)
+
+
 def test_states_and_attentions_come_when_asked_or_configured() -> None:
     config = tiny(attn_implementation="sdpa")
     model = make("VideoMAEForVideoClassification", config)

@@ -240,6 +240,33 @@ def test_an_unknown_argument_is_refused(tmp_path: Path) -> None:
 # transformers' Trainer
 
 
+def test_trainers_checkpoints_get_a_config(tmp_path: Path) -> None:
+    """Trainer writes weights alone for models that are not its own."""
+    small = model(id2label={0: "a", 1: "b", 2: "c"}, position_grid=(1, 2, 2))
+    arguments = transformers.TrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        save_steps=1,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        per_device_train_batch_size=2,
+    )
+    clip = {"pixel_values": torch.randn(2, 3, 16, 16), "labels": 1}
+    trainer = transformers.Trainer(
+        small, arguments, train_dataset=[clip] * 4, callbacks=[SaveConfigCallback()]
+    )
+    trainer.train()
+    trainer.save_model()
+    for folder in (tmp_path, tmp_path / "checkpoint-2"):
+        again = reopened(folder)
+        assert again.config.id2label == {0: "a", 1: "b", 2: "c"}
+        assert_same(again, small)
+        theirs = transformers.VideoMAEForVideoClassification.from_pretrained(folder)
+        assert_same(small, theirs)
+    assert reopened(tmp_path / "checkpoint-1").config.architectures == [type(small).__name__]
+
+
 def test_weights_without_a_config_say_what_is_not_known(tmp_path: Path) -> None:
     model().save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()

@@ -147,7 +147,7 @@ def spread(
     """Put the modules of a model on several devices, the CPU or the disk, as accelerate does.
 
     `device_map` has a device for each module, or is one of SPREADS and then fills the GPUs first;
-    `max_memory` has the bytes of each device. Raises ConfigError where modules have no device.
+    `max_memory` has the bytes of each device. Raises ConfigError where the model does not fit.
     """
     accelerate = _accelerate("device_map")
     if isinstance(device_map, str):
@@ -163,7 +163,7 @@ def spread(
         accelerate.dispatch_model(
             model, device_map, offload_dir=offload_dir, offload_buffers=offload_buffers
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ConfigError(f"device_map={device_map!r} does not fit this model: {error}") from error
 
 

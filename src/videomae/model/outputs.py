@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
+from inspect import signature
 from typing import Any, Concatenate, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from torch import Tensor
@@ -122,13 +123,18 @@ def can_return_tuple(
 ) -> Forward[Arguments, Output]:
     """Let a model's forward take `return_dict`: False, here or in the config, gives a tuple.
 
-    By position it comes sixth, after `output_hidden_states`, as in transformers 4.
+    By position it comes sixth, after `output_hidden_states`, as in transformers 4. Arguments that
+    it does not know are left out where they are None: peft and others pass those of text models.
     """
+    known = signature(forward).parameters
 
     @wraps(forward)
     def answer(self: Any, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> Any:
         if len(args) == 6:
             *args, return_dict = args  # type: ignore[assignment]
+        kwargs = {
+            name: kwargs[name] for name in kwargs if name in known or kwargs[name] is not None
+        }
         output = forward(self, *args, **kwargs)
         named = self.config.return_dict if return_dict is None else return_dict
         return output if named else output.to_tuple()
