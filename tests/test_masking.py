@@ -167,6 +167,16 @@ def test_split_gives_token_numbers_in_order() -> None:
     assert hidden.tolist() == [[0, 3, 4], [1, 2, 4]]
 
 
+def test_split_is_part_of_a_graph() -> None:
+    mask = torch.tensor([[1, 0, 0, 1, 1], [0, 1, 1, 0, 1]], dtype=torch.bool)
+    compiled = torch.compile(split_mask, fullgraph=True, backend="eager")
+    for each in (mask, ~mask):
+        for ours, expected in zip(compiled(each, 5), split_mask(each, 5), strict=True):
+            assert torch.equal(ours, expected)
+    with pytest.raises(RuntimeError, match="must hide equally many tubelets"):
+        compiled(torch.tensor([[True, False], [True, True]]), 2)
+
+
 def test_split_keeps_the_order_over_many_tokens() -> None:
     mask = random_mask(GRID, 0.9, batch_size=3, generator=seeded())
     visible, hidden = split_mask(mask, 1568)

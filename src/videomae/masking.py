@@ -7,7 +7,7 @@ picture of the clip.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -93,7 +93,8 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     """The token numbers (B, V) that are visible and (B, M) that are hidden, each ascending.
 
     Raises ConfigError when the mask is not (B, num_tokens), hides all or nothing, or hides a
-    different number in different clips. A mask on the CPU costs the device no waiting.
+    different number in different clips; RuntimeError within a graph of torch.compile or
+    torch.export. A mask on the CPU costs the device no waiting.
     """
     if mask.ndim != 2 or mask.shape[1] != num_tokens:
         raise ConfigError(
@@ -102,6 +103,17 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
         )
     if mask.dtype != torch.bool:
         raise ConfigError(f"mask has dtype {mask.dtype}, expected torch.bool (True = hidden)")
+    order = mask.to(torch.uint8).sort(dim=1, stable=True).indices  # stable: ascending in each part
+    if torch.compiler.is_compiling():  # a graph cannot word the errors below, which need the counts
+        in_clips = mask.sum(1)
+        num_hidden: Any = in_clips[0].item()  # int() would ask for its value
+        torch._assert_async(
+            (in_clips == in_clips[0]).all(), "every clip of a batch must hide equally many tubelets"
+        )
+        torch._check(num_hidden > 0)
+        torch._check(num_hidden < num_tokens)
+        num_visible = num_tokens - num_hidden
+        return order.narrow(1, 0, num_visible), order.narrow(1, num_visible, num_hidden)
     counts = mask.sum(1).tolist()
     if len(set(counts)) > 1:
         raise ConfigError(
@@ -111,7 +123,6 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     if counts[0] in (0, num_tokens):
         state = "nothing" if counts[0] == 0 else "everything"
         raise ConfigError(f"mask hides {state} ({counts[0]} of {num_tokens} tubelets per clip)")
-    order = mask.to(torch.uint8).sort(dim=1, stable=True).indices  # stable: ascending in each part
     return order[:, : num_tokens - counts[0]], order[:, num_tokens - counts[0] :]
 
 
@@ -145,7 +156,7 @@ def choose_tokens(
     chosen tokens meet another decoder mask.
 
     Models take masks or this. How many tokens a mask shows is known only by looking, so that a
-    compiled model (`fullgraph=True`), or one in a CUDA graph, wants this, made beforehand:
+    model in a CUDA graph wants this, made beforehand, and a compiled one is faster with it:
 
     ```python
     chosen = choose_tokens(mask, model.config.grid.num_tokens).to(model.device)
