@@ -35,7 +35,7 @@ def test_the_about_table_is_for_people(tmp_path: Path) -> None:
         ('epochs = "3"', "epochs='3' should be int"),
         ("epochs = true", "epochs=True should be int"),
         ("epochs = ", "is not valid TOML"),
-        ("epochs = 0", "epochs=0 must be at least 1"),
+        ("epochs = -1", "epochs=-1 must be at least 0"),
         ('preset = "bsae"', "preset='bsae' is not one of .*did you mean 'base'?"),
         ('mask = "tubes"', "mask='tubes' is not one of tube, random, .*did you mean 'tube'?"),
         ('frame_stride = "unifrom"', "frame_stride='unifrom' is not one of uniform"),

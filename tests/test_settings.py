@@ -34,7 +34,7 @@ def test_fine_tuning_that_makes_no_sense_is_refused(values: dict[str, Any], mess
 
 def test_peak_lr_is_linear_in_the_batch() -> None:
     # Kinetics-400, ViT-B: 1.5e-4 * 2048 / 256
-    assert PretrainSettings(batch_size=2048).peak_lr == pytest.approx(1.2e-3)
+    assert PretrainSettings(batch_size=2048, lr=1.5e-4).peak_lr == pytest.approx(1.2e-3)
 
 
 def test_a_short_run_shortens_the_warm_up_of_the_recipe() -> None:

@@ -73,14 +73,15 @@ class TrainSettings(DataSettings):
     flip: bool = False
     """Mirror half of the clips. Not where left and right are told apart, as in SSv2."""
 
-    epochs: Count = 100
-    """Times that every video is seen."""
-    batch_size: Count = 64
-    """Videos per step, over all processes; each gives num_repeats clips."""
+    epochs: Annotated[int, Limits(0)] = 0
+    """Times that every video is seen; 0: so many that a small data set gets enough steps."""
+    batch_size: Annotated[int, Limits(0)] = 0
+    """Videos per step, over all processes; each gives num_repeats clips. 0: by the data's size."""
     accumulate: Count = 1
     """Parts that a step is computed in, one after the other, to save memory."""
-    lr: float = 1e-3
-    """Base learning rate; the peak is lr * batch_size / 256, as in the published recipes."""
+    lr: Annotated[float, Limits(0)] = 0.0
+    """Base learning rate; the peak is lr * batch_size / 256, as in the published recipes. 0: by the
+    model's width and the batch (docs/training.md has the rule)."""
     min_lr: float = 1e-6
     """Learning rate at the end of the cosine, scaled like lr."""
     warmup_epochs: float | None = None
@@ -126,7 +127,7 @@ class TrainSettings(DataSettings):
                 f"crop_scales={self.crop_scales} must be one or more shares above 0 and up to 1; "
                 "use (1.0,) for the largest crop that fits"
             )
-        if self.num_warmup_epochs > self.epochs:
+        if self.epochs and self.num_warmup_epochs > self.epochs:
             raise ConfigError(
                 f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}; lower it"
             )
@@ -157,19 +158,17 @@ class TrainSettings(DataSettings):
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainSettings):
-    """Masked pre-training; the defaults are those of the published Kinetics-400 recipe."""
+    """Masked pre-training; the defaults are near those of the published recipes."""
 
     published_warmup_epochs: ClassVar[float] = 40.0
 
-    epochs: Count = 800
-    batch_size: Count = 64
-    lr: float = 1.5e-4
     min_lr: float = 1e-5
     beta2: float = 0.95
-    mask: Mask = "tube"
-    """Way of hiding tubelets: tube, random, frame or running_cell."""
-    mask_ratio: float = 0.9
-    """Share of the clip that is hidden."""
+    mask: Mask | Literal["auto"] = "auto"
+    """Way of hiding tubelets: tube, random, frame or running_cell. auto: tube, or random where a
+    slice has fewer than 100 cells."""
+    mask_ratio: float = 0.0
+    """Share of the clip that is hidden; 0: 0.9, or 0.75 where a slice has fewer than 100 cells."""
     decoder_mask_ratio: float | None = None
     """Share that is not decoded either, in running cells (VideoMAE V2: 0.5); None decodes all."""
     decoder_depth: int | None = None
@@ -196,8 +195,6 @@ class FinetuneSettings(TrainSettings):
     """One class each; several (labels such as a|b; mAP); or a number to predict."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: classes with few videos count for more, so that all count alike."""
-    epochs: Count = 75
-    batch_size: Count = 32
     train_only: Literal["all", "head"] = "all"
     """head keeps the backbone as it is, computes its features once and fits the classifier to
     them, in seconds; lr, epochs and augmentation have no part in it."""

@@ -69,7 +69,14 @@ def save_with_processors(model: Any, folder: Path) -> None:
 
 def test_a_pretraining_card_tells_what_was_done() -> None:
     settings = PretrainSettings(
-        data=Path("/home/somebody/secret/many|clips"), preset="tiny", decoder_mask_ratio=0.5
+        data=Path("/home/somebody/secret/many|clips"),
+        preset="tiny",
+        epochs=800,
+        batch_size=64,
+        lr=1.5e-4,
+        mask="tube",
+        mask_ratio=0.9,
+        decoder_mask_ratio=0.5,
     )
     card = model_card(settings, autoencoder(**SIZES))
     assert "# VideoMAE pre-trained on many\\|clips\n" in card

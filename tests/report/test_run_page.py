@@ -16,7 +16,9 @@ from videomae.report.pictures import save_picture
 from videomae.report.run_page import write_page
 from videomae.settings import FinetuneSettings, PretrainSettings, TrainSettings
 
-PRETRAIN = PretrainSettings(data=Path("/videos/many clips"), preset="small", epochs=4)
+PRETRAIN = PretrainSettings(
+    data=Path("/videos/many clips"), preset="small", epochs=4, mask="tube", mask_ratio=0.9
+)
 FINETUNE = FinetuneSettings(init="MCG-NJU/videomae-base", epochs=4)
 
 

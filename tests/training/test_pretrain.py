@@ -20,6 +20,7 @@ from videomae.recipe import load_recipe
 from videomae.report.record import read_log
 from videomae.settings import PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
+from videomae.training.defaults import decide
 from videomae.training.pretrain import draw_masks, make_model, pretrain
 
 
@@ -295,6 +296,7 @@ def test_a_run_can_start_from_other_weights(settings: PretrainSettings) -> None:
 
 def test_masks_follow_from_seed_and_step(settings: PretrainSettings) -> None:
     config = VideoMAEConfig.preset("tiny")
+    settings = decide(settings, 10, config)
     one, nothing = draw_masks(settings, config, 4, step=7)
     assert nothing is None
     assert torch.equal(one, draw_masks(settings, config, 4, step=7)[0])
@@ -304,8 +306,9 @@ def test_masks_follow_from_seed_and_step(settings: PretrainSettings) -> None:
 
 
 def test_dual_masking_hides_half_of_the_decoder_too(settings: PretrainSettings) -> None:
-    dual = dataclasses.replace(settings, decoder_mask_ratio=0.5)
     config = VideoMAEConfig.preset("tiny")
+    settings = decide(settings, 10, config)
+    dual = dataclasses.replace(settings, decoder_mask_ratio=0.5)
     hidden, undecoded = draw_masks(dual, config, 4, step=7)
     assert undecoded is not None
     assert undecoded.float().mean() == 0.5

@@ -29,6 +29,7 @@ from videomae.training.checkpoint import (
     save_model,
 )
 from videomae.training.data import Batch, ClipSource
+from videomae.training.defaults import decide
 from videomae.training.estimate import DryRun
 from videomae.training.head import fit_head
 from videomae.training.log import check_output, finish, keep, say, say_model
@@ -53,6 +54,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
     check_output(settings)
     made = prepare(settings, machine)
+    settings = made.settings
     model, processor, held_out = made.model, made.processor, made.held_out
     # Earlier versions trained a head step by step, and left checkpoints to go on from.
     if settings.train_only == "head" and not checkpoint_paths(settings.output):
@@ -107,13 +109,18 @@ def dry_run(settings: FinetuneSettings) -> DryRun:
             "train_only='head' has no steps to try: it looks at each video once; leave out dry_run"
         )
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
-    return make_training(settings, prepare(settings, machine), machine).dry_run()
+    made = prepare(settings, machine)
+    return make_training(made.settings, made, machine).dry_run()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What fine-tuning starts from: videos to learn from and to evaluate on, and the model."""
+    """What fine-tuning starts from: videos to learn from and to evaluate on, and the model.
 
+    settings: all decided.
+    """
+
+    settings: FinetuneSettings
     videos: Videos
     held_out: Videos | None
     model: VideoMAEForVideoClassification
@@ -138,7 +145,9 @@ def prepare(settings: FinetuneSettings, machine: Machine) -> Prepared:
     say_model(settings, machine)
     torch.manual_seed(settings.seed)
     model = make_model(settings, videos).train()
-    return Prepared(videos, held_out, model, run_processor(settings, model.config), facts)
+    settings = decide(settings, len(videos), model.config)
+    processor = run_processor(settings, model.config)
+    return Prepared(settings, videos, held_out, model, processor, facts)
 
 
 def make_training(settings: FinetuneSettings, made: Prepared, machine: Machine) -> Training:

@@ -59,7 +59,7 @@ def fit_head(
     maker = ViewMaker(model.config, processor, num_clips=settings.num_repeats)
     path, key = settings.output / FEATURES_NAME, features_key(model, maker, machine, videos)
     with RunLog(settings, machine, num_steps=len(videos), title="head") as log:
-        defaults = FinetuneSettings()
+        defaults = FinetuneSettings(epochs=1)
         unused = [n for n in _UNUSED if getattr(settings, n) != getattr(defaults, n)]
         if unused:
             log.say(

@@ -23,6 +23,7 @@ from videomae.report.reconstruction import hide, paste_reconstruction, to_frames
 from videomae.settings import PretrainSettings
 from videomae.training.checkpoint import is_finished, run_processor, save_model
 from videomae.training.data import Batch, ClipSource
+from videomae.training.defaults import decide
 from videomae.training.estimate import DryRun
 from videomae.training.log import check_output, finish, keep, say
 from videomae.training.loop import Training
@@ -43,6 +44,8 @@ def pretrain(settings: PretrainSettings) -> Path:
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
     check_output(settings)
     training, processor = prepare(settings, machine)
+    assert isinstance(training.settings, PretrainSettings)
+    settings = training.settings  # all decided
     model, videos = training.model, training.source.videos
     if is_finished(settings, training.first_step, training.num_steps):
         keep(settings, machine)
@@ -80,6 +83,7 @@ def prepare(
     )
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
+    settings = decide(settings, len(videos), model.config)
     config, processor = model.config, run_processor(settings, model.config)
     source = ClipSource(videos, config, settings)
 
