@@ -90,8 +90,8 @@ def prepare(
     def batch_loss(network: nn.Module, batch: Batch) -> Tensor:
         pixels = normalize(batch.pixels, processor, machine.device)
         masks = draw_masks(settings, config, batch.clips_per_step, batch.step)
-        own = [mask if mask is None else mask[list(batch.rows)] for mask in masks]
-        loss: Tensor = network(pixels, *own).loss
+        hidden, undecoded = (m if m is None else m[list(batch.rows)] for m in masks)
+        loss: Tensor = network(pixels, hidden, decoder_bool_masked_pos=undecoded).loss
         return loss
 
     facts: dict[str, Any] = {
