@@ -88,7 +88,9 @@ def test_a_tracker_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
     assert open_tracker("none", tmp_path, "") is None
 
 
-@pytest.mark.parametrize("device_map", ["auto", {"0": "cpu", "1": "disk", "2": "disk"}])
+@pytest.mark.parametrize(
+    "device_map", ["auto", "sequential", {"0": "cpu", "1": "disk", "2": "disk"}]
+)
 def test_a_model_is_spread_by_accelerate(
     device_map: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,8 +100,8 @@ def test_a_model_is_spread_by_accelerate(
     clip = torch.randn(2, 3)
     expected = model(clip)
     with pytest.raises(ConfigError, match="does not fit this model: "):
-        spread(copy.deepcopy(model), "auto", max_memory={"cpu": 70, "disk": 10**6})
-    spread(model, device_map, max_memory={"cpu": 120, "disk": 10**6}, offload_dir=tmp_path)
+        spread(copy.deepcopy(model), "auto", max_memory={"cpu": 70})
+    spread(model, device_map, max_memory={"cpu": 120}, offload_dir=tmp_path)
     assert model[2].weight.is_meta
     torch.testing.assert_close(model(clip), expected)
     monkeypatch.setitem(sys.modules, "accelerate", None)

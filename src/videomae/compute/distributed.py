@@ -150,18 +150,19 @@ def spread(
     `max_memory` has the bytes of each device. Raises ConfigError where the model does not fit.
     """
     accelerate = _accelerate("device_map")
-    if isinstance(device_map, str):
-        limits = {"max_memory": max_memory, "no_split_module_classes": model._no_split_modules}
-        if device_map != "sequential":
-            limits["max_memory"] = accelerate.utils.get_balanced_memory(
-                model, low_zero=device_map == "balanced_low_0", **limits
-            )
-        device_map = accelerate.infer_auto_device_map(
-            model, offload_buffers=offload_buffers, **limits
-        )
+    parts = device_map
     try:
+        if isinstance(parts, str):
+            limits = {"max_memory": max_memory, "no_split_module_classes": model._no_split_modules}
+            if parts != "sequential":
+                limits["max_memory"] = accelerate.utils.get_balanced_memory(
+                    model, low_zero=parts == "balanced_low_0", **limits
+                )
+            parts = accelerate.infer_auto_device_map(
+                model, offload_buffers=offload_buffers, **limits
+            )
         accelerate.dispatch_model(
-            model, device_map, offload_dir=offload_dir, offload_buffers=offload_buffers
+            model, parts, offload_dir=offload_dir, offload_buffers=offload_buffers
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"device_map={device_map!r} does not fit this model: {error}") from error
