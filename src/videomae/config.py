@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from videomae import hub
-from videomae.errors import ConfigError, nearest
+from videomae.errors import ConfigError, nearest, to_json
 
 # ImageNet statistics of RGB in 0..1. All published models were trained with them, and the loss
 # undoes them to reach pixels; the processors and the loss both read them here.
@@ -366,7 +365,7 @@ class VideoMAEConfig:
     def to_json_string(self, use_diff: bool = False) -> str:
         """`to_dict`, or `to_diff_dict`, as indented JSON with sorted keys."""
         values = self.to_diff_dict() if use_diff else self.to_dict()
-        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return to_json(values, indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, json_file_path: hub.PathLike, use_diff: bool = False) -> None:
         """Write what `to_json_string` gives into a file."""

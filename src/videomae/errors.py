@@ -1,9 +1,24 @@
-"""The errors that a user can fix; messages say what was got, what was expected, what to do."""
+r"""The errors that a user can fix, and the text of paths and names in all that is written.
+
+Messages say what was got, what was expected, what to do. The name of a file may hold any bytes;
+Python has those that are no UTF-8 as single surrogates, which no UTF-8 file can hold. They are
+written as \xNN. A manifest alone keeps the bytes themselves, as its paths are to be opened again.
+"""
 
 import contextlib
 import difflib
+import json
+import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
+
+_SURROGATES = "\ud800-\udfff"
+_NO_UTF8 = re.compile(f"[{_SURROGATES}]")
+# Control characters, line ends of Unicode, and those that turn the direction of writing: a name
+# must not move the cursor of a terminal, or look like another.
+_NO_LINE = re.compile(f"[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069{_SURROGATES}]")
 
 
 class VideoMAEError(Exception):
@@ -45,7 +60,52 @@ def needing(what: str, *, extra: str = "train") -> Iterator[None]:
         raise ConfigError(f'{what} needs more packages: pip install "videomae[{extra}]"') from None
 
 
+@contextlib.contextmanager
+def going_on(what: str) -> Iterator[None]:
+    """Make a warning of whatever error keeps a report from being written: it must not end a run."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{what} could not be written ({reason}); all else goes on", stacklevel=3)
+
+
 def complain(text: str, *, code: int = 1) -> int:
     """Print an error or a warning to stderr, in one line; returns the exit code to end with."""
-    print("videomae:", " ".join(text.split()), file=sys.stderr)
+    print("videomae:", one_line(" ".join(text.split())), file=sys.stderr)
     return code
+
+
+def as_text(value: object) -> str:
+    r"""A path or text as any file can hold it: bytes of a name that are no UTF-8 as \xNN.
+
+    >>> as_text("caf\udce9")
+    'caf\\xe9'
+    """
+    return _NO_UTF8.sub(_escaped, str(value))
+
+
+def one_line(value: object) -> str:
+    r"""A path or name as a terminal can show it, in one line: control characters escaped, too.
+
+    >>> one_line("a\nb\x1b[2J\udce9")
+    'a\\nb\\x1b[2J\\xe9'
+    """
+    return _NO_LINE.sub(_escaped, str(value))
+
+
+def to_json(value: Any, **options: Any) -> str:
+    r"""JSON that any program can read; for the options see `json.dumps`.
+
+    >>> to_json({"path": "caf\udce9"})
+    '{"path": "caf\\\\xe9"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return _NO_UTF8.sub(lambda found: "\\" + _escaped(found), text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte from 0x80 on
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
 
-from videomae.errors import ConfigError, SourceError, WeightsError, nearest
+from videomae.errors import ConfigError, SourceError, WeightsError, nearest, to_json
 
 PathLike = str | os.PathLike[str]
 
@@ -366,6 +366,6 @@ def read_json(path: PathLike) -> dict[str, Any]:
 
 def write_json(path: PathLike, value: Mapping[str, Any]) -> None:
     """Write an object as indented JSON, atomically, keeping the order of its keys."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)  # before the file: may itself fail
+    text = to_json(value, indent=2)  # before the file: may itself fail
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 
 from videomae.config import check_choice
-from videomae.errors import ConfigError, nearest
+from videomae.errors import ConfigError, as_text, nearest
 from videomae.hub import atomic_path
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
@@ -178,7 +178,7 @@ def to_toml(settings: Checked) -> str:
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     text: str = tomli_w.dumps(
         {
-            name: str(value) if isinstance(value, Path) else value
+            name: as_text(value) if isinstance(value, str | Path) else value
             for name, value in values.items()
             if value is not None
         }

@@ -22,7 +22,7 @@ from videomae.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import write_json
 from videomae.video.limits import VideoInfo
 
@@ -45,7 +45,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_and_class_reads_back(tmp_path: Path, name: str) -> None:
-    label = name.replace("\n", " ")
+    label = as_text(name.replace("\n", " "))
     inside = Video(str(tmp_path / "videos" / name), label, "val")
     outside = Video(f"/elsewhere/{name}", label, "train")
     videos = Videos((inside, outside), (label,))

@@ -253,4 +253,4 @@ def test_names_of_any_letters_make_a_card_that_can_be_written_and_read() -> None
     card = model_card(settings, classifier(), Evaluated({"top1": 1.0}))
     card.encode("utf-8")
     (result,) = front_of(card)["model-index"][0]["results"]
-    assert result["dataset"]["name"] == 'caf? "é" : ? #1'
+    assert result["dataset"]["name"] == 'caf\\xe9 "é" : \\x07 #1'

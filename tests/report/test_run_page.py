@@ -215,7 +215,7 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
 def test_names_of_any_bytes_reach_the_page(tmp_path: Path) -> None:
     make_run(tmp_path, PRETRAIN)
     (tmp_path / "bad_videos.json").write_text(json.dumps({"caf\udce9.mp4": "is <damaged>"}))
-    assert r"caf\udce9.mp4 is <damaged>" in words_of(write_page(tmp_path))
+    assert r"caf\xe9.mp4 is <damaged>" in words_of(write_page(tmp_path))
 
 
 def add_facts(folder: Path, **facts: Any) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError
+from videomae.evaluation import evaluate
 from videomae.inference.predict import classify, reconstruct
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
@@ -55,6 +57,25 @@ def test_a_run_leaves_a_model_that_knows_its_classes(settings: FinetuneSettings)
     assert (settings.output / "confusion.png").is_file()
     assert (settings.output / "index.html").is_file()
     assert not (settings.output / "best").exists()  # nothing to choose from
+
+
+def test_a_run_ends_well_whatever_its_files_are_called_and_its_reports_do(
+    settings: FinetuneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(settings.data, data)
+    video = next(data.glob("sway/*.mp4"))
+    video.rename(video.with_name(os.fsdecode(b"caf\xe9.mp4")))
+    (data / "zoom_in").rename(data / os.fsdecode(b"caf\xe9"))
+    settings = dataclasses.replace(settings, data=data, eval_data=data, epochs=1)
+    monkeypatch.setattr(evaluate, "plot_confusion", lambda *_, **__: 1 / 0)
+    with pytest.warns(UserWarning, match=r"confusion\.png could not be written \(ZeroDivision"):
+        assert finetune(settings) is not None
+    model = VideoMAEForVideoClassification.from_pretrained(settings.output / "model")
+    assert sorted(model.config.id2label.values()) == [r"caf\xe9", "sway"]
+    paths = pq.read_table(settings.output / "predictions.parquet")["path"].to_pylist()
+    assert [path for path in paths if path.endswith(r"caf\xe9.mp4")]
+    assert r"caf\xe9" in (settings.output / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("num_channels", [1, 4])

@@ -4,7 +4,6 @@ Letters: B clips, T frames, C channels, H, W pixels.
 """
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from videomae.commands.timing import about_machine, stopwatch, take_turns
 from videomae.compute import devices
 from videomae.config import PRESETS, VideoMAEConfig
 from videomae.data.motion import render_clip, render_dataset
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, to_json
 from videomae.hub import write_json
 from videomae.inference import engines
 from videomae.inference.predict import classify
@@ -269,5 +268,5 @@ def bench(
         }
     if asked.output is not None:
         write_json(asked.output / "bench.json", record)
-    print(json.dumps(record, ensure_ascii=False), flush=True)
+    print(to_json(record), flush=True)
     return record

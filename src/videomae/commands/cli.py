@@ -6,6 +6,7 @@ that `videomae --help` answers at once.
 
 import argparse
 import gc
+import io
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ from videomae.version import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 all went well, 1 something failed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that it cannot show must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments in (["--version"], ["-V"]):
         print(f"videomae {__version__}")
         return 0

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from videomae.commands.flags import Demo
 from videomae.commands.terminal import Screen, aligned
 from videomae.data.motion import MOTIONS, render_dataset
-from videomae.errors import ConfigError, WeightsError
+from videomae.errors import ConfigError, WeightsError, as_text
 from videomae.evaluation.evaluate import Evaluation
 from videomae.hub import atomic_path, find, read_json, write_json
 from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
@@ -134,7 +134,7 @@ def demo(
     )
     page = folder / "index.html"
     with atomic_path(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(as_text(text), encoding="utf-8")
     facts = {f"{name}: clips named right": f"{n:.3g} of {count}" for name, n in num_right.items()}
     for each in reconstructed:
         facts[f"{autoencoder}: loss, {each.ratio:.0%} hidden"] = f"{each.loss:.3f}"

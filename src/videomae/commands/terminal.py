@@ -1,6 +1,5 @@
 """The output of commands: results on stdout, complaints on stderr, a bar while more is to come."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from videomae.errors import complain
+from videomae.errors import complain, one_line, to_json
 
 if TYPE_CHECKING:
     from videomae.video.reader import BadVideo
@@ -71,7 +70,7 @@ class Screen:
     def complain(self, text: str) -> None:
         """Print one line to stderr; above the bar where that is in the same terminal."""
         if self.live.is_terminal and self.error.is_terminal:
-            line = Text.assemble(("videomae:", "red"), " ", " ".join(text.split()))
+            line = Text.assemble(("videomae:", "red"), " ", one_line(" ".join(text.split())))
             self.live.print(line, soft_wrap=True)
         else:
             complain(text)
@@ -106,8 +105,7 @@ def report(
             if as_json:
                 # The only values that are not of JSON are arrays.
                 line = {"path": str(path), **record}
-                text = json.dumps(line, ensure_ascii=False, default=lambda array: array.tolist())
-                print(text, flush=True)
+                print(to_json(line, default=lambda array: array.tolist()), flush=True)
             elif rows:
                 screen.out.print(_table(path, rows, files, widths))
             screen.advance(done, len(files))
@@ -121,12 +119,13 @@ def _table(
 ) -> Table:
     """Rows about one file, which line up with those about the others."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    longest = max(len(str(each)) for each in files)
+    longest = max(len(one_line(each)) for each in files)
     table.add_column(width=min(longest, 60) if sys.stdout.isatty() else longest, overflow="fold")
     for _, width in zip_longest(rows[0], widths):
         table.add_column(min_width=width, no_wrap=True)
     for number, row in enumerate(rows):
-        table.add_row("" if number else str(path), *row)
+        cells = (one_line(cell) if isinstance(cell, str) else cell for cell in row)
+        table.add_row("" if number else one_line(path), *cells)
     return table
 
 
@@ -136,7 +135,7 @@ def aligned(
     """Names, and beside them their values."""
     table = Table.grid("", Column(justify=justify), padding=(0, 3, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(one_line, row))
     return table
 
 

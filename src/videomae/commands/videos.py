@@ -6,7 +6,7 @@ from typing import Any
 
 from videomae.commands.flags import Actions, Motion, Prepare, Probe
 from videomae.commands.terminal import Screen, Shown, aligned, report
-from videomae.errors import VideoError, complain
+from videomae.errors import VideoError, complain, one_line
 
 
 def probe(command: Probe) -> int:
@@ -42,7 +42,8 @@ def prepare(command: Prepare) -> int:
         screen.out.print(aligned(result.survey.summary()))
     for text in [*result.survey.left_out(), *result.survey.warnings()]:
         complain(text)
-    print(f"wrote {', '.join(str(path) for path in (result.manifest, result.report) if path)}")
+    written = (result.manifest, result.report)
+    print(f"wrote {', '.join(one_line(path) for path in written if path)}")
     return 0 if result.manifest else complain("no video is usable")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, as_text
 
 _SPLITS = {
     "train": {"train", "training", "trainlist", "pretrain"},
@@ -83,7 +83,7 @@ def _read(folders: Folders, pattern: str) -> Place:
         return Place(reason="above the folders of splits")
     if "class" in levels and not classes:
         return Place(reason="above the folders of classes")
-    return Place(split, "/".join(classes))
+    return Place(split, as_text("/".join(classes)))
 
 
 def _guess(places: Sequence[PurePath], group_is_folder: bool, labelled: bool) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 
 from videomae.data.manifest import LABEL_SEPARATOR, Video
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, as_text
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
 # Class numbers make a list of names with a place for each, so that one slip must not make millions.
@@ -262,6 +262,7 @@ def named(
     >>> named([Listed("x", "2")])[1], named([Listed("x", "1")], ["no", "yes"])[0][0].label
     (('0', '1', '2'), 'yes')
     """
+    items = [replace(item, label=as_text(item.label)) for item in items]
     labels = {item.label: item.label.split(LABEL_SEPARATOR) for item in items if item.label}
     parts = {part for each in labels.values() for part in each}
     if by_number and parts and all(re.fullmatch("0|[1-9][0-9]*", part) for part in parts):

@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 
 from videomae.data.folders import Place, read_folders
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import atomic_path, read_json
 from videomae.video.folder import counted, scan_folder
 from videomae.video.limits import VideoInfo
@@ -148,15 +148,6 @@ def is_address(path: str) -> bool:
     return re.match(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
 
 
-def printable(text: str) -> str:
-    r"""Text that any file can hold: bytes of a name that are no UTF-8 as \xNN.
-
-    >>> printable("caf\udce9")
-    'caf\\xe9'
-    """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def load_videos(
     data: Path | str,
     split: str | None = "train",
@@ -278,7 +269,7 @@ def read_manifest(path: Path | str, *, group: str = "group") -> Videos:
     labels_path = path.with_name(LABELS_NAME)
     if labels_path.is_file():
         # Not splitlines(), which takes more signs for line ends than names do without.
-        text = labels_path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = as_text(labels_path.read_bytes().decode("utf-8-sig", "surrogateescape"))
         classes = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
         classes = [] if classes == [""] else classes
     else:
@@ -295,6 +286,7 @@ def _row(row: dict[str, Any], path: Path, line: int, group: str) -> Video:
             f"got {list(row.values())[:4]}"
         )
     values: dict[str, Any] = {name: row[name] for name in _TEXTS if row.get(name)}
+    values["label"] = as_text(row.get("label") or "")
     for name, kind in _NUMBERS.items():
         if text := row.get(name):
             try:
@@ -342,8 +334,7 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
                 place = str(full.relative_to(top) if full.is_relative_to(top) else full)
             writer.writerow(vars(item) | {"path": place})
     with atomic_path(folder / LABELS_NAME) as temporary:
-        text = "".join(f"{name}\n" for name in names)
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        temporary.write_text("".join(f"{as_text(name)}\n" for name in names), encoding="utf-8")
     return folder / MANIFEST_NAME
 
 

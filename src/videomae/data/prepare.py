@@ -31,14 +31,13 @@ from videomae.data.manifest import (
     REPORT_NAME,
     Video,
     Videos,
-    printable,
     read_bytes,
     write_manifest,
 )
 from videomae.data.shards import pack
 from videomae.data.sources import read_source
 from videomae.data.survey import Survey
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import atomic_path, read_json, write_json
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VideoInfo
@@ -111,7 +110,7 @@ def _claim(source: Path, output: Path) -> None:
     made_of = None
     if (output / JOURNAL_NAME).is_file() and (output / REPORT_NAME).is_file():
         made_of = read_json(output / REPORT_NAME).get("source")
-    if made_of != printable(str(source)):
+    if made_of != as_text(source):
         raise ConfigError(
             f"{output} holds a manifest of {made_of or 'another source'}, not of {source}; name "
             "another folder, or remove this one"

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from videomae.data.checking import Work, common_folder, digest, stamp_of
 from videomae.data.lists import Listed
-from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, printable
-from videomae.errors import ConfigError
+from videomae.data.manifest import LABEL_SEPARATOR, SPLITS
+from videomae.errors import ConfigError, as_text
 from videomae.hub import atomic_path
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VIDEO_SUFFIXES
@@ -130,7 +130,7 @@ def _texts(row: Listed, numbers: dict[str, int], top: Path) -> tuple[str, str]:
     """The texts beside a video: all that is known as JSON, and its class number if it has one."""
     about: dict[str, Any] = {
         "label": row.label,
-        "path": printable(os.path.relpath(row.path, top)),
+        "path": as_text(os.path.relpath(row.path, top)),
         "num_frames": row.num_part_frames,
     }
     for name in ("start_seconds", "end_seconds", "first_frame"):

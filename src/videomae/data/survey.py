@@ -7,8 +7,9 @@ from statistics import median
 from typing import Any
 
 from videomae.data.lists import Listed
-from videomae.data.manifest import SPLITS, classes_of, printable
+from videomae.data.manifest import SPLITS, classes_of
 from videomae.data.sources import Listing
+from videomae.errors import as_text
 from videomae.settings import PrepareSettings
 from videomae.video.folder import counted
 
@@ -35,7 +36,7 @@ class Survey:
     @property
     def source(self) -> str:
         """The path that was asked for, as text that any file can hold."""
-        return printable(str(self.settings.source))
+        return as_text(self.settings.source)
 
     @property
     def num_listed(self) -> int:
@@ -136,7 +137,7 @@ class Survey:
             )
         if self.too_short:
             lines.append(f"too short: {_videos(self.too_short)}")
-        return list(map(printable, lines))
+        return list(map(as_text, lines))
 
     def summary(self) -> list[tuple[str, str]]:
         """The figures, as pairs of a name and a text."""
@@ -174,22 +175,22 @@ class Survey:
             "source": self.source,
             "layout": self.listing.layout,
             "settings": {
-                "root": printable(str(self.listing.root)),
+                "root": as_text(self.listing.root),
                 "resize_short": str(self.settings.resize_short),
             },
             "num_listed": self.num_listed,
             "num_usable": len(self.usable),
-            "summary": {name: printable(text) for name, text in self.summary()},
-            "warnings": list(map(printable, self.warnings())),
-            "classes": {printable(name): each for name, each in self.counts().items()},
-            "groups": {printable(name): each for name, each in self.groups().items()},
-            "unreadable": [_entry(row, reason=printable(row.reason)) for row in self.unreadable],
+            "summary": {name: as_text(text) for name, text in self.summary()},
+            "warnings": list(map(as_text, self.warnings())),
+            "classes": {as_text(name): each for name, each in self.counts().items()},
+            "groups": {as_text(name): each for name, each in self.groups().items()},
+            "unreadable": [_entry(row, reason=as_text(row.reason)) for row in self.unreadable],
             "missing": [
-                {"path": printable(row.path), "split": row.split, "listed_in": row.origin}
+                {"path": as_text(row.path), "split": row.split, "listed_in": row.origin}
                 for row in self.missing
             ],
             "passed_over": [
-                {"path": printable(path), "reason": reason}
+                {"path": as_text(path), "reason": reason}
                 for path, reason in self.listing.passed_over.items()
             ],
             "too_short": [_entry(row, num_frames=row.num_part_frames) for row in self.too_short],
@@ -240,15 +241,15 @@ class Survey:
                 _table(["group", *self.splits], rows),
             ]
             parts += [f"and {more:,} more, see report.json"] * (more > 0)
-        return printable("\n\n".join(parts)) + "\n"
+        return as_text("\n\n".join(parts)) + "\n"
 
 
 def _entry(row: Listed, **more: str | int) -> dict[str, Any]:
     return {
-        "path": printable(str(row)),
-        "label": printable(row.label),
+        "path": as_text(row),
+        "label": as_text(row.label),
         "split": row.split,
-        "listed_in": printable(row.origin),
+        "listed_in": as_text(row.origin),
         **more,
     }
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, going_on
 from videomae.evaluation import metrics
 from videomae.evaluation.sharding import Progress, compute_videos
 from videomae.hub import write_json
@@ -140,21 +140,27 @@ class Evaluation:
     def write(self, output: Path, **about: Any) -> None:
         """Write results.json, predictions.parquet and, for classes, confusion.png into a folder.
 
-        `about` (model, data, ...) goes into results.json as it is.
+        `about` (model, data, ...) goes into results.json as it is. A file that cannot be written is
+        warned of, and the others are.
         """
         output = Path(output)
-        write_json(output / "results.json", {**about, **self._summary()})
+        results = output / "results.json"
+        with going_on(str(results)):
+            write_json(results, {**about, **self._summary()})
         predictions = output / "predictions.parquet"
-        metrics.write_predictions(
-            predictions, self.problem, self.videos, self.labels, self.scores, self.bad
-        )
-        if self.problem == "single_label":
-            plot_confusion(
-                self.confusion.numpy(),
-                self.videos.classes,
-                output / "confusion.png",
-                title=f"top-1 {self.top1:.1f} % of {self.num_videos} videos",
+        with going_on(str(predictions)):
+            metrics.write_predictions(
+                predictions, self.problem, self.videos, self.labels, self.scores, self.bad
             )
+        if self.problem == "single_label":
+            picture = output / "confusion.png"
+            with going_on(str(picture)):
+                plot_confusion(
+                    self.confusion.numpy(),
+                    self.videos.classes,
+                    picture,
+                    title=f"top-1 {self.top1:.1f} % of {self.num_videos} videos",
+                )
 
     def _summary(self) -> dict[str, Any]:
         figures = {k: None if math.isnan(v) else round(v, 4) for k, v in self.figures().items()}

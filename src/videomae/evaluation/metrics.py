@@ -4,7 +4,6 @@ Scores are (N, K): N videos, K classes. Of equal scores the class with the small
 first, whatever a sort does on some device. A row of NaN is a video that could not be read.
 """
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from videomae.data.manifest import LABEL_SEPARATOR, Videos
-from videomae.errors import needing
+from videomae.errors import as_text, needing, to_json
 from videomae.hub import atomic_path
 from videomae.settings import Problem
 
@@ -104,8 +103,9 @@ def write_predictions(
         )
 
     parts = [str(video)[len(video.path) :].strip(" ()") or None for video in videos.items]
+    reasons = {row: as_text(reason) for row, reason in bad.items()}
     columns: dict[str, Any] = {
-        "path": arrow.array([video.path for video in videos.items], text),
+        "path": arrow.array([as_text(video.path) for video in videos.items], text),
         "part": arrow.array(parts, text),
     }
     if problem == "regression":
@@ -129,8 +129,8 @@ def write_predictions(
             present = (scores >= _THRESHOLD).numpy()
             columns["predicted"] = said((LABEL_SEPARATOR.join(names[row]) for row in present), text)
         columns["scores"] = said(scores.numpy(), arrow.list_(number))
-    columns["error"] = arrow.array([bad.get(row) for row in range(len(videos))], text)
-    named = {"classes": json.dumps(videos.classes, ensure_ascii=False)}
+    columns["error"] = arrow.array([reasons.get(row) for row in range(len(videos))], text)
+    named = {"classes": to_json(videos.classes)}
     with atomic_path(path) as temporary:
         arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(named), temporary)
 

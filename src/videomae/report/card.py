@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Protocol
 
+from videomae.errors import one_line
 from videomae.hub import resolve_shipped
 from videomae.report.html import render
 from videomae.settings import FinetuneSettings, TrainSettings
@@ -125,7 +126,7 @@ def _origin(init: str | None) -> tuple[str, str | None, str | None]:
     parts = [part for part in Path(init).parts if part not in ("/", "..", "~")]
     # Every run calls its models so; the name of the run says more.
     keep = 2 if parts[-1:] in (["model"], ["best"]) else 1
-    name = _printable("/".join(parts[-keep:]))
+    name = one_line("/".join(parts[-keep:]))
     try:  # a model may be the grandchild of published ones
         front = (path / "README.md").read_text(encoding="utf-8").split("\n---", 1)[0]
     except (OSError, ValueError):
@@ -135,16 +136,11 @@ def _origin(init: str | None) -> tuple[str, str | None, str | None]:
 
 
 def _name(path: Path) -> str:
-    return _printable(path.absolute().name)
-
-
-def _printable(text: str) -> str:
-    """What UTF-8 and YAML can hold: names of files may have any bytes."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return one_line(path.absolute().name)
 
 
 def _text(text: str) -> str:
     """Text that Markdown shows as it is."""
     # Within a word _ means nothing.
     special = r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))"
-    return re.sub(special, r"\\\1", escape(_printable(text), quote=False))
+    return re.sub(special, r"\\\1", escape(one_line(text), quote=False))

@@ -8,6 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from videomae.errors import as_text
 from videomae.hub import atomic_path
 from videomae.recipe import to_toml
 from videomae.report.advice import advice
@@ -56,7 +57,7 @@ def write_page(output: Path) -> Path:
     )
     path = run.folder / "index.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(as_text(text), encoding="utf-8")
     return path
 
 

@@ -28,7 +28,7 @@ from rich.progress import (
 
 from videomae.compute.distributed import Machine, describe_devices, open_tracker, tracker_name
 from videomae.data.manifest import REPORT_NAME, Videos
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, one_line
 from videomae.hub import atomic_path, check_writable, write_json
 from videomae.recipe import SETTINGS_NAME, to_toml, write_recipe
 from videomae.report.advice import advice
@@ -51,7 +51,7 @@ _PAGE_SECONDS, _PAGE_SHARE = 30.0, 0.01
 def say(text: str, machine: Machine) -> None:
     """One line on stderr, of the main process."""
     console = Console(stderr=True, quiet=not machine.is_main)
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(one_line(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def say_model(settings: TrainSettings, machine: Machine) -> None:
@@ -110,7 +110,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """One line above the progress bar."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=True)
 
     def show(self, done: int, total: int) -> None:
         """Move the bar of work that is not counted in steps."""

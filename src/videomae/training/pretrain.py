@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos, load_videos
-from videomae.errors import VideoError
+from videomae.errors import VideoError, going_on
 from videomae.evaluation.sharding import evaluating, views_of
 from videomae.masking import MASKS, hidden_share, running_cell_mask
 from videomae.model.modeling import VideoMAEForPreTraining
@@ -176,6 +176,6 @@ def draw(
             f"reconstructed, epoch {epoch}": to_frames(reconstructed),
         }
     )
-    folder = settings.output / "reconstructions"
-    folder.mkdir(exist_ok=True)
-    save_picture(folder / f"epoch_{epoch:04d}.png", strip)
+    picture = settings.output / "reconstructions" / f"epoch_{epoch:04d}.png"
+    with going_on(str(picture)):
+        save_picture(picture, strip)

@@ -1,0 +1,92 @@
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from made_videos import encode, scene
+from videomae.commands import cli
+from videomae.data.manifest import load_videos
+from videomae.data.prepare import prepare
+from videomae.errors import as_text, complain, going_on, one_line, to_json
+from videomae.hub import read_json, write_json
+from videomae.recipe import read_recipe, write_recipe
+from videomae.settings import FinetuneSettings, PrepareSettings
+
+LATIN_1 = os.fsdecode(b"caf\xe9")  # as Python has the name of a file that is no UTF-8
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        (LATIN_1, r"caf\xe9", r"caf\xe9"),
+        ("é 网球 😀", "é 网球 😀", "é 网球 😀"),
+        ("a\nb\tc", "a\nb\tc", r"a\nb\tc"),
+        ("\x1b[2J\x9b1m\x07", "\x1b[2J\x9b1m\x07", r"\x1b[2J\x9b1m\x07"),
+        ("gpj.\u202e4pm", "gpj.\u202e4pm", r"gpj.\u202e4pm"),
+        ("\ud83d alone", r"\ud83d alone", r"\ud83d alone"),
+    ],
+)
+def test_names_become_text_that_can_be_written_and_shown(name: str, text: str, line: str) -> None:
+    assert (as_text(name), one_line(name)) == (text, line)
+    assert as_text(name).encode()
+    assert one_line(name).encode()
+    assert json.loads(to_json({name: [name]}).encode()) == {text: [text]}
+
+
+def test_files_of_settings_and_results_hold_any_name(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"path": LATIN_1})
+    assert read_json(tmp_path / "x.json") == {"path": r"caf\xe9"}
+    write_recipe(FinetuneSettings(data=Path(LATIN_1)), tmp_path / "settings.toml")
+    assert read_recipe(tmp_path / "settings.toml")["data"] == r"caf\xe9"
+
+
+def test_a_name_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    names = ["a\x1b[2J.mp4", "b\nc.mp4", f"{LATIN_1}.mp4"]
+    for name in names:
+        encode(tmp_path / "x.mp4", scene(4)).rename(tmp_path / name)
+    assert cli.main(["probe", *(str(tmp_path / name) for name in [*names, "\x1b[3Jgone"])]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split("  ")[0].rpartition("/")[2] for line in out.splitlines()] == [
+        r"a\x1b[2J.mp4", r"b\nc.mp4", r"caf\xe9.mp4",
+    ]  # fmt: skip
+    assert r"\x1b[3Jgone: there is no such file" in err
+    cli.main(["probe", "--json", *(str(tmp_path / name) for name in names)])
+    paths = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
+    assert paths == [str(tmp_path / name) for name in names[:2]] + [f"{tmp_path}/caf\\xe9.mp4"]
+
+
+def test_an_output_without_the_letters_is_no_reason_to_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = encode(tmp_path / "x.mp4", scene(4)).rename(tmp_path / "网球.mp4")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["probe", str(path)]) == 0
+    out.seek(0)
+    assert r"\u7f51\u7403" in out.read()
+
+
+def test_a_class_of_any_name_goes_all_the_way(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in (LATIN_1, "网球"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            encode(tmp_path / "data" / split / name / "x.mp4", scene(4))
+    prepared = prepare(PrepareSettings(tmp_path / "data", tmp_path / "out"))
+    assert prepared.manifest
+    expected = (r"caf\xe9", "网球")
+    for data in (prepared.manifest, tmp_path / "data"):
+        videos = load_videos(data, None)
+        assert videos.classes == expected
+        assert sorted({video.label for video in videos.items}) == list(expected)
+        assert all(Path(video.path).is_file() for video in videos.items)
+
+
+def test_a_report_that_cannot_be_written_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    why = r"x.png could not be written \(OSError: full\); all else goes on"
+    with pytest.warns(UserWarning, match=why), going_on("x.png"):
+        raise OSError("full")
+    complain("a\x1b[2Jb\n  c")
+    assert capsys.readouterr().err == "videomae: a\\x1b[2Jb c\n"
