@@ -328,6 +328,18 @@ def test_from_pretrained_takes_overrides(tmp_path: Path) -> None:
     assert (config.num_frames, config.num_labels) == (8, 3)
 
 
+def test_keywords_that_are_no_field_can_come_back(tmp_path: Path) -> None:
+    VideoMAEConfig(image_size=32).save_pretrained(tmp_path / "deep")
+    config, unused = VideoMAEConfig.from_pretrained(  # type: ignore[misc]
+        pretrained_model_name_or_path=tmp_path,
+        subfolder="deep",
+        num_frames=8,
+        foo=1,
+        return_unused_kwargs=True,
+    )
+    assert (config.image_size, config.num_frames, unused) == (32, 8, {"foo": 1})
+
+
 def test_a_folder_without_a_config_says_so(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no config\.json"):
         VideoMAEConfig.from_pretrained(tmp_path)

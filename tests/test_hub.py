@@ -291,6 +291,28 @@ def test_pushing_makes_repository_and_branch(folder: Path, monkeypatch: pytest.M
     ]
 
 
+def test_what_is_saved_is_pushed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
+    held: list[str] = []
+    upload = FakeApi.upload_folder
+
+    def look(self: FakeApi, **options: Any) -> Any:
+        held.extend(path.name for path in Path(options["folder_path"]).iterdir())
+        return upload(self, **options)
+
+    monkeypatch.setattr(FakeApi, "upload_folder", look)
+    write = lambda where: hub.write_json(Path(where) / "a.json", {})  # noqa: E731
+    assert hub.push_saved(write, "me/model", private=True) == "https://commit"
+    assert held == ["a.json"]
+
+
+def test_keywords_of_a_push_are_checked_before_anything_is_saved() -> None:
+    with pytest.raises(ConfigError, match=r"tags=.* is not supported; write them into the README"):
+        hub.push_saved(pytest.fail, "me/model", tags=["x"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'privat'"):
+        hub.push_saved(pytest.fail, "me/model", privat=True)
+
+
 def test_a_refused_push_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(FakeApi):
         def create_repo(self, *_: Any, **__: Any) -> None:

@@ -378,18 +378,27 @@ class VideoMAEConfig:
         return cls.from_dict(hub.read_json(Path(json_file)))
 
     @classmethod
-    def from_pretrained(cls, id_or_path: hub.PathLike, **kwargs: Any) -> Self:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: hub.PathLike,
+        *,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
+    ) -> Self:
         """Read config.json of a hub id, a folder or a shipped model, or one JSON file.
 
-        `revision`, `token`, `cache_dir` and `local_files_only` go to the hub; any other keyword
-        overrides a field.
+        `subfolder`, `revision`, `token` and other arguments of `hub.fetch` say where; any other
+        keyword overrides a field. With `return_unused_kwargs` those that are no field come back:
+        (config, unused).
         """
-        where = hub.take_arguments(kwargs)
-        hub.refuse_unsupported(kwargs, {"return_unused_kwargs": "every keyword is a field"})
-        path = Path(id_or_path)
-        if not path.is_file():
-            path = hub.fetch(id_or_path, "config.json", **where)
-        return cls.from_dict({**hub.read_json(path), "name_or_path": str(id_or_path)}, **kwargs)
+        name, where = pretrained_model_name_or_path, hub.take_arguments(kwargs)
+        fields = {field.name for field in dataclasses.fields(cls)} | set(_RENAMED)
+        unused = {}
+        if return_unused_kwargs:
+            unused = {key: kwargs.pop(key) for key in set(kwargs) - fields}
+        path = Path(name) if Path(name).is_file() else hub.fetch(name, "config.json", **where)
+        config = cls.from_dict({**hub.read_json(path), "name_or_path": str(name)}, **kwargs)
+        return (config, unused) if return_unused_kwargs else config  # type: ignore[return-value]
 
     def save_pretrained(self, save_directory: hub.PathLike) -> None:
         """Write config.json into a folder, which is made if it is not there."""

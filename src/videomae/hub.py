@@ -7,8 +7,10 @@ downloads is ever executed.
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
 
@@ -291,6 +293,21 @@ def push_folder(
             f"token= with the right to write ({error})"
         ) from error
     return str(commit.commit_url)
+
+
+def check_push(arguments: dict[str, Any]) -> None:
+    """Raise an error for keywords that `push_folder` does not take, before anything is saved."""
+    unsupported = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
+    refuse_unsupported(arguments, unsupported)
+    signature(push_folder).bind("", "", **arguments)
+
+
+def push_saved(save: Callable[[str], Any], repo_id: str, **push: Any) -> str:
+    """Upload what `save(folder)` writes, and nothing else; `push` is for `push_folder`."""
+    check_push(push)
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder)
+        return push_folder(folder, repo_id, **push)
 
 
 def plan_shards(

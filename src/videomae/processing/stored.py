@@ -4,7 +4,6 @@ import dataclasses
 import json
 import operator
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -209,6 +208,7 @@ class StoredSettings:
         `push_to_hub=True` uploads the file as well, into `repo_id` or the repository of the
         folder's name (see `push_to_hub`).
         """
+        hub.check_push(push)
         path = Path(save_directory) / self._files[0]
         names = dict.fromkeys(self._type_keys, type(self).__name__)
         hub.write_json(path, names | self.to_dict())
@@ -221,9 +221,7 @@ class StoredSettings:
 
         `push` are `private`, `token`, `commit_message` and `revision`: see `hub.push_folder`.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return hub.push_folder(folder, repo_id, **push)
+        return hub.push_saved(self.save_pretrained, repo_id, **push)
 
 
 def _standard(name: str, value: Any) -> Any:

@@ -1,6 +1,5 @@
 """The arguments of `from_pretrained` and `save_pretrained`: what they ask for, or why not."""
 
-from inspect import signature
 from typing import Any
 
 import torch
@@ -36,8 +35,6 @@ _UNSUPPORTED = {
     **dict.fromkeys(("fusion_config", "generation_config"), "leave it out"),
 }
 
-_UNSUPPORTED_PUSH = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
-
 
 def drop_neutral(arguments: dict[str, Any]) -> None:
     """Take out what callers of transformers pass and asks for nothing; ConfigError if it does."""
@@ -45,12 +42,6 @@ def drop_neutral(arguments: dict[str, Any]) -> None:
     hub.refuse_unsupported(arguments, _UNSUPPORTED)
     for name in _WITHOUT_EFFECT:
         arguments.pop(name, None)
-
-
-def check_push(arguments: dict[str, Any]) -> None:
-    """Raise an error for what `hub.push_folder` does not take."""
-    hub.refuse_unsupported(arguments, _UNSUPPORTED_PUSH)
-    signature(hub.push_folder).bind("", "", **arguments)
 
 
 def as_dtype(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -16,7 +15,7 @@ from videomae import hub
 from videomae.compute.distributed import spread
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
-from videomae.weights.arguments import as_dtype, check_push, drop_neutral, whole_device
+from videomae.weights.arguments import as_dtype, drop_neutral, whole_device
 from videomae.weights.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -297,7 +296,7 @@ class PretrainedModel(nn.Module):
                 "distributed_checkpoint=True is not supported; write pieces with "
                 "torch.distributed.checkpoint.save, or pass state_dict=, which is written whole"
             )
-        check_push(push)
+        hub.check_push(push)
         if not is_main_process:
             return
         save = partial(
@@ -308,12 +307,10 @@ class PretrainedModel(nn.Module):
             max_shard_size=max_shard_size,
             names_of_4=save_original_format,
         )
-        save(folder=save_directory)
+        save(save_directory)
         if push_to_hub:
             name = repo_id or Path(save_directory).resolve().name
-            with tempfile.TemporaryDirectory() as folder:  # the given one may hold other files
-                save(folder=folder)
-                hub.push_folder(folder, name, **push)
+            hub.push_saved(save, name, **push)
 
     def push_to_hub(
         self, repo_id: str, *, max_shard_size: int | str | None = None, **push: Any
@@ -323,10 +320,8 @@ class PretrainedModel(nn.Module):
         `push` are `private`, `token`, `commit_message`, `commit_description`, `revision` and
         `create_pr`: see `hub.push_folder`.
         """
-        check_push(push)
-        with tempfile.TemporaryDirectory() as folder:
-            save_folder(self, folder, max_shard_size=max_shard_size)
-            return hub.push_folder(folder, repo_id, **push)
+        save = partial(save_folder, self, max_shard_size=max_shard_size)
+        return hub.push_saved(save, repo_id, **push)
 
     @property
     def dtype(self) -> torch.dtype:
