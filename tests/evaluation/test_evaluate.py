@@ -193,6 +193,9 @@ def test_unreadable_videos_count_as_wrong_and_equal_names_stay_apart(
     assert [evaluation.videos.items[row].label for row in evaluation.bad] == list(CLASSES)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "confusion.png",
+        "index.html",
+        "mistakes",
+        "mistakes.json",
         "predictions.parquet",
         "results.json",
     ]
@@ -205,6 +208,31 @@ def test_unreadable_videos_count_as_wrong_and_equal_names_stay_apart(
     assert sum(row["correct"] for row in rows) == round(0.14 * evaluation.top1)
     with Image.open(tmp_path / "out" / "confusion.png") as picture:
         assert picture.width > 300
+
+
+def test_wrong_answers_are_shown_the_surest_first(videos_dir: Path, tmp_path: Path) -> None:
+    model = make_model()
+    evaluation = run(model, videos_dir, output=tmp_path)
+    found = json.loads((tmp_path / "mistakes.json").read_text())
+    wrong = {
+        str(video): float(evaluation.scores[row].max())
+        for row, video in enumerate(evaluation.videos.items)
+        if evaluation.ranks[row] > 0
+    }
+    assert 0 < found["num_wrong"] == len(wrong)
+    shown = found["shown"]
+    assert {each["path"]: each["score"] for each in shown} == pytest.approx(wrong, abs=1e-4)
+    scores = [each["score"] for each in shown]
+    assert scores == sorted(scores, reverse=True)
+    with Image.open(tmp_path / shown[0]["picture"]) as picture:
+        assert picture.size == (4 * 98 - 2, 96)  # four frames side by side
+    page = (tmp_path / "index.html").read_text()
+    assert f"<b>{shown[0]['label']}</b>, taken for <b>{shown[0]['predicted']}</b>" in page
+
+    # The next evaluation leaves none of it behind.
+    by_hand([[1.0, 0.0]], ["a"], ("a", "b")).write(tmp_path, maker=maker_of(model))
+    assert json.loads((tmp_path / "mistakes.json").read_text()) == {"num_wrong": 0, "shown": []}
+    assert not (tmp_path / "mistakes").exists()
 
 
 def test_all_unreadable_is_an_evaluation_too(tmp_path: Path) -> None:

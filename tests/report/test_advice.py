@@ -13,10 +13,11 @@ def record(losses: list[float], settings: dict[str, Any], **values: Any) -> RunR
         {"step": 100 * n, "loss": loss, "lr": 1e-4} for n, loss in enumerate(losses, start=1)
     ]
     facts = {"num_steps": 100 * len(losses), **values.pop("facts", {})}
-    empty: dict[str, Any] = {"environment": {}, "results": {}, "per_class": {}, "summary": {}}
-    lists: dict[str, Any] = {"evaluations": [], "unreadable": [], "bad": [], "warnings": []}
+    maps = ("environment", "results", "about", "per_class", "summary")
+    lists = ("evaluations", "mistakes", "unreadable", "bad", "warnings")
+    empty: dict[str, Any] = {**{name: {} for name in maps}, **{name: [] for name in lists}}
     return RunRecord(
-        Path("run"), settings=settings, reports=reports, facts=facts, **(empty | lists | values)
+        Path("run"), settings=settings, reports=reports, facts=facts, **(empty | values)
     )
 
 

@@ -158,7 +158,7 @@ def test_a_single_evaluation_is_a_table_without_curves(tmp_path: Path) -> None:
     make_run(tmp_path, replace(FINETUNE, problem="regression"))
     add_rows(tmp_path, [{"step": 40, "epoch": 4, "score": -2.5, "mae": 2.5, "r2": None}])
     words = words_of(write_page(tmp_path))
-    assert "best mean absolute error 2.50" in words
+    assert "mean absolute error 2.50" in words
     assert "epoch mean absolute error R2 4 2.50" in words
     assert "over epochs" not in words
 
@@ -252,3 +252,26 @@ def test_one_is_no_plural(tmp_path: Path) -> None:
     assert "Finished: 10 steps, 1 epoch." in words
     assert "1 video, 1 view of each" in words
     assert "1 class, the worst first" in words
+
+
+def test_wrong_answers_are_shown_where_they_are_known(tmp_path: Path) -> None:
+    make_run(tmp_path, FINETUNE)
+    shown = [
+        {"path": "<a>.mp4", "label": "run", "predicted": "sit", "score": 0.93},
+        {"path": "b.mp4", "label": "sit", "predicted": "run", "score": "x", "picture": "../01.jpg"},
+        "broken",
+        {},
+    ]
+    (tmp_path / "mistakes.json").write_text(json.dumps({"num_wrong": 2, "shown": shown}))
+    words = words_of(write_page(tmp_path))
+    assert "the surest first run, taken for sit 93% <a>.mp4 sit, taken for run b.mp4" in words
+    assert words.count("taken for") == 2
+
+
+def test_an_evaluation_by_itself_has_a_page(tmp_path: Path) -> None:
+    results = {"model": "runs/f/model", "data": "data/birds", "split": "test", "top1": 50.0}
+    (tmp_path / "results.json").write_text(json.dumps(results | {"num_videos": 4}))
+    words = words_of(write_page(tmp_path))
+    assert words.startswith("Evaluation of runs/f/model on birds runs/f/model on data/birds, split")
+    assert "top-1 50.0 %" in words
+    assert "Nothing reported" not in words

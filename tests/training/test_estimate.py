@@ -52,7 +52,7 @@ def slow(hours: float) -> Pace:
 
 
 def test_what_else_fits_is_said_where_a_run_is_long() -> None:
-    settings = PretrainSettings(preset="small", epochs=800)
+    settings = PretrainSettings(preset="small", epochs=800, mask_ratio=0.9)
     config = VideoMAEConfig.preset("small")
     assert what_fits(settings, config, slow(11), CPU) == ""
     assert what_fits(settings, config, slow(100), torch.device("cuda")) == ""

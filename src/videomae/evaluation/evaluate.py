@@ -21,12 +21,14 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
 from videomae.errors import ConfigError, going_on
 from videomae.evaluation import metrics
+from videomae.evaluation.mistakes import write_mistakes
 from videomae.evaluation.sharding import Progress, compute_videos
-from videomae.hub import write_json
+from videomae.hub import check_writable, write_json
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.plots import plot_confusion
+from videomae.report.run_page import write_page
 from videomae.settings import EvaluateSettings, LinearProbeSettings, Problem
 from videomae.weights.pretrained import load_trained
 
@@ -137,9 +139,10 @@ class Evaluation:
         text += f"{'s' if self.num_views > 1 else ''} each"
         return text + (f"; {len(self.bad)} unreadable" if self.bad else "")
 
-    def write(self, output: Path, **about: Any) -> None:
+    def write(self, output: Path, *, maker: ViewMaker | None = None, **about: Any) -> None:
         """Write results.json, predictions.parquet and, for classes, confusion.png into a folder.
 
+        With the `maker` of its views, also the worst mistakes as pictures: see `write_mistakes`.
         `about` (model, data, ...) goes into results.json as it is. A file that cannot be written is
         warned of, and the others are.
         """
@@ -152,6 +155,9 @@ class Evaluation:
             metrics.write_predictions(
                 predictions, self.problem, self.videos, self.labels, self.scores, self.bad
             )
+        if self.problem == "single_label" and maker is not None:
+            with going_on(str(output / "mistakes")):
+                write_mistakes(output, self.videos, self.scores, self.labels, maker)
         if self.problem == "single_label":
             picture = output / "confusion.png"
             with going_on(str(picture)):
@@ -203,8 +209,9 @@ def evaluate(
     checkpoint without trained head raises WeightsError.
     """
     machine = machine or Machine.start(settings.device, settings.dtype)
-    if settings.output is not None:
-        metrics.import_pyarrow()  # before the work, not after it
+    if settings.output is not None:  # before the work, not after it
+        check_writable(settings.output)
+        metrics.import_pyarrow()
     model = load_trained(
         VideoMAEForVideoClassification,
         settings.model,
@@ -213,10 +220,11 @@ def evaluate(
     ).to(machine.device)
     processor = find_processor(settings.model, model.config)
     views = {"num_clips": settings.num_clips, "num_crops": settings.num_crops}
+    maker = ViewMaker(model.config, processor, **views)
     evaluation = evaluate_model(
         model,
         load_labelled(settings, model),
-        ViewMaker(model.config, processor, **views),
+        maker,
         machine=machine,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
@@ -225,12 +233,15 @@ def evaluate(
     if settings.output is not None and machine.is_main:
         evaluation.write(
             settings.output,
+            maker=maker,
             model=settings.model,
             data=str(settings.data),
             split=chosen_split(settings.data, settings.split),
             frame_stride=model.config.frame_stride or "uniform",
             fps=model.config.fps or "own",
         )
+        with going_on(str(settings.output / "index.html")):
+            write_page(settings.output)
     machine.wait()
     return evaluation
 

@@ -36,7 +36,7 @@ from videomae.evaluation.features import (
     write_features,
 )
 from videomae.evaluation.sharding import list_unreadable
-from videomae.hub import write_json
+from videomae.hub import check_writable, write_json
 from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEModel,
@@ -94,6 +94,7 @@ def linear_probe(
     from, and count as wrong in what is tested on. Raises ConfigError where there are fewer than
     five videos or two classes to learn from, or nothing to test on.
     """
+    check_writable(settings.output)  # before the work
     new_linear()  # a missing package raises before the work
     machine = machine or Machine.start(settings.device, settings.dtype)
     train_videos, test_videos = load_both(settings)

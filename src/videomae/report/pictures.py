@@ -42,6 +42,16 @@ def film_strip(rows: Mapping[str, Frames]) -> Picture:
     return _padded(np.concatenate(level), 2 * gap, 3 * gap, 3 * gap, 3 * gap)
 
 
+def frame_row(frames: Frames, *, count: int = 4, height_px: int = 96) -> Picture:
+    """Frames of a clip in a row, spread over it, as high as a thumbnail: (H, W, 3) uint8."""
+    _check_clips({"": frames})
+    count = min(count, len(frames))
+    chosen = frames[[int((place + 0.5) * len(frames) / count) for place in range(count)]]
+    row = np.concatenate(list(_padded(_enlarge(chosen, height_px), right=2)), axis=1)[:, :-2]
+    size = max(round(row.shape[1] * height_px / row.shape[0]), 1), height_px
+    return np.asarray(Image.fromarray(row).resize(size, Image.Resampling.BOX))
+
+
 def side_by_side(clips: Mapping[str, Frames]) -> Frames:
     """Clips of equal length beside each other as one clip with captions, for GIF and mp4."""
     _check_clips(clips)

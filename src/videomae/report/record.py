@@ -29,7 +29,8 @@ class RunRecord:
 
     facts: what follows from settings, data and model; runs of earlier versions have none.
     reports: lines of the log with a loss or a learning rate. evaluations: those with a score. Their
-    values, and those of results, are finite numbers or None. unreadable, bad: (path, reason) of
+    values, and those of results, are finite numbers or None. about: what results say in words, as
+    which model on which data. mistakes: rows of mistakes.json. unreadable, bad: (path, reason) of
     videos of the evaluation and of the training. summary, warnings: of the data report.
     """
 
@@ -40,7 +41,9 @@ class RunRecord:
     reports: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     results: dict[str, Any]
+    about: dict[str, Any]
     per_class: dict[str, float]
+    mistakes: list[dict[str, Any]]
     unreadable: list[tuple[Any, Any]]
     bad: list[tuple[Any, Any]]
     summary: dict[str, Any]
@@ -55,7 +58,9 @@ class RunRecord:
     @property
     def title(self) -> str:
         kinds = {"pretrain": "Pre-training", "finetune": "Fine-tuning", None: "Run"}
-        data = Path(str(self.settings.get("data", ""))).name
+        if not self.settings and self.about:
+            kinds[None] = f"Evaluation of {self.about.get('model', 'a model')}"
+        data = Path(str(self.settings.get("data", self.about.get("data", "")))).name
         return f"{kinds[self.command]}{data and f' on {data}'}"
 
     @property
@@ -110,7 +115,7 @@ def read_run(folder: Path) -> RunRecord:
         raise ConfigError(f"{folder} is no folder; give the output folder of a run")
     rows = [numbers(row) for row in read_log(folder)]
     results = _read(folder / "results.json")
-    data = _read(folder / "data_report.json")
+    data, wrong = _read(folder / "data_report.json"), _read(folder / "mistakes.json")
     classes = numbers(_typed(dict, results.get("per_class"))).items()
     unreadable = [row for row in _typed(list, results.get("unreadable")) if isinstance(row, dict)]
     return RunRecord(
@@ -121,7 +126,9 @@ def read_run(folder: Path) -> RunRecord:
         reports=[row for row in rows if "loss" in row or "lr" in row],
         evaluations=[row for row in rows if row.get("score") is not None],
         results=numbers(results),
+        about={key: value for key, value in results.items() if isinstance(value, str)},
         per_class={name: value for name, value in classes if value is not None},
+        mistakes=[row for row in _typed(list, wrong.get("shown")) if isinstance(row, dict)],
         unreadable=[(row.get("path"), row.get("reason")) for row in unreadable],
         bad=list(_read(folder / "bad_videos.json").items()),
         summary=_typed(dict, data.get("summary")),

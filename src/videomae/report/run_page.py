@@ -15,7 +15,7 @@ from videomae.report.advice import advice
 from videomae.report.card import FIGURE_NAMES, PERCENT
 from videomae.report.html import Embedded, embed_picture, figure, render
 from videomae.report.plots import plot_curve
-from videomae.report.record import RunRecord, read_run
+from videomae.report.record import RunRecord, numbers, read_run
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.version import __version__
 
@@ -51,6 +51,7 @@ def write_page(output: Path) -> Path:
         loss_levels=_level(run.facts.get("baseline_loss"), run),
         **_evaluation(run),
         **_pictures(run.folder),
+        mistakes=_mistakes(run),
         **_settings(run),
         version=__version__,
         last_line=datetime.fromtimestamp(log.stat().st_mtime, UTC) if log.is_file() else None,
@@ -121,6 +122,20 @@ def _pictures(folder: Path) -> dict[str, Any]:
         "reconstructions": {epoch: _embedded(found[epoch]) for epoch in shown},
         "confusion": _embedded(folder / "confusion.png"),
     }
+
+
+def _mistakes(run: RunRecord) -> list[tuple[str, str, str, str, Embedded | None]]:
+    """Wrong answers: class, answer, its score, path, and a picture where there is one."""
+    rows = []
+    for row in run.mistakes:
+        name = Path(str(row.get("picture", ""))).name  # none that leads out of the folder
+        made = _embedded(run.folder / "mistakes" / name) if name else None
+        label, predicted, path = (str(row.get(key, "")) for key in ("label", "predicted", "path"))
+        score = numbers(row).get("score")
+        shown = "" if score is None else f"{score:.0%}"
+        if label:
+            rows.append((label, predicted, shown, path, made[1] if made else None))
+    return rows
 
 
 def _embedded(path: Path) -> tuple[str, Embedded | None] | None:

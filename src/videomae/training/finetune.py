@@ -67,10 +67,11 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
             return None
         ends = training.epochs()
 
+    maker = ViewMaker(model.config, processor)
+
     def evaluate(trained: VideoMAEForVideoClassification) -> Evaluation | None:
         if held_out is None:
             return None
-        maker = ViewMaker(model.config, processor)
         return evaluate_model(
             trained, held_out, maker, machine=machine, num_workers=settings.num_workers
         )
@@ -97,7 +98,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
             end.log.draw_page()
     save(end, "model", evaluation)
     if machine.is_main and evaluation is not None:
-        evaluation.write(settings.output)
+        evaluation.write(settings.output, maker=maker)
     finish(settings, machine)
     return evaluation
 

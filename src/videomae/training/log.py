@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ from rich.progress import (
 
 from videomae.compute.distributed import Machine, describe_devices, open_tracker, tracker_name
 from videomae.data.manifest import REPORT_NAME, Videos
-from videomae.errors import ConfigError, one_line
+from videomae.errors import ConfigError, going_on, one_line
 from videomae.hub import atomic_path, check_writable, write_json
 from videomae.recipe import SETTINGS_NAME, to_toml, write_recipe
 from videomae.report.advice import advice
@@ -96,7 +96,7 @@ class RunLog:
             disable=not (self.console.is_terminal and self.is_main),
         )
         self.task = self.progress.add_task(
-            title, total=num_steps, completed=first_step, state="reading the first clips", left=""
+            title, total=num_steps, completed=first_step, state="in the first step", left=""
         )
 
     def __enter__(self) -> Self:
@@ -152,7 +152,8 @@ class RunLog:
         began = time.perf_counter()
         if not self.is_main or began < self.next_page:
             return
-        draw_page(self.output, self.say)
+        with going_on(str(self.output / "index.html")):
+            write_page(self.output)
         ended = time.perf_counter()
         self.next_page = ended + max(_PAGE_SECONDS, (ended - began) / _PAGE_SHARE)
 
@@ -251,19 +252,12 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def draw_page(output: Path, say: Callable[[str], None]) -> None:
-    """Write the page of a run; where that fails, say so: what was learned is not to be lost."""
-    try:
-        write_page(output)
-    except Exception as error:  # of pictures, fonts and files, there are all kinds
-        say(f"the page {output / 'index.html'} could not be written: {error}")
-
-
 def finish(settings: TrainSettings, machine: Machine) -> None:
     """Write the page of a finished run, and say what to change where it has learned nothing."""
     if machine.is_main:
         output = Path(settings.output)
-        draw_page(output, lambda text: say(text, machine))
+        with going_on(str(output / "index.html")):
+            write_page(output)
         run = read_run(output)
         for text in (run.facts.get("not_evaluated"), advice(run)):
             if text:
