@@ -21,6 +21,7 @@ FORMS = ROOT / ".github" / "ISSUE_TEMPLATE"
         ("github-issue-forms", [path for path in FORMS.glob("*.yml") if path.stem != "config"]),
         ("github-issue-config", [FORMS / "config.yml"]),
         ("citation-file-format", [ROOT / "CITATION.cff"]),
+        ("compose-spec", [ROOT / "deploy" / "compose.yaml"]),
     ],
 )
 def test_files_keep_to_their_schemas(schema: str, files: list[Path]) -> None:

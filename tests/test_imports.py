@@ -19,7 +19,7 @@ SOURCE = Path(videomae.__file__).parent
 # before it. The files directly in the package are the ground.
 ROOMS = [
     *(".", "compute", "video", "processing", "weights", "model", "data", "report"),
-    *("inference", "evaluation", "training", "commands"),
+    *("inference", "serving", "evaluation", "training", "commands"),
 ]
 GROUND = {
     "version",
@@ -41,7 +41,7 @@ DOORS = {
     "PIL": ["*"],
     "av": ["video.decoder", "video.writer"],
     "safetensors": ["weights.checkpoint"],
-    "huggingface_hub": ["hub", "report.card"],
+    "huggingface_hub": ["hub", "report.card", "commands.space"],
     "platformdirs": ["inference.cache"],
     "matplotlib": ["report.plots"],
     "jinja2": ["report.html"],
@@ -58,6 +58,12 @@ DOORS = {
     "openvino": ["inference.exported"],
     "nncf": ["inference.exported"],
     "onnxruntime": ["inference.exported"],
+    "fastapi": ["serving.*"],
+    "starlette": ["serving.*"],
+    "pydantic": ["serving.facts", "serving.problems"],
+    "prometheus_client": ["serving.app", "serving.service"],
+    "pebble": ["serving.decoding"],
+    "uvicorn": ["commands.serve"],
 }
 
 # These are read by the command line before a command is chosen, so they do without the heavy ones.

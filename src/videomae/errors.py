@@ -33,6 +33,10 @@ class VideoError(VideoMAEError, ValueError):
     """A video file cannot be read, is damaged, is of a refused kind, or exceeds a limit."""
 
 
+class NoVideoError(VideoError):
+    """A file is of none of the kinds that are read, or too damaged at its start to tell."""
+
+
 class WeightsError(VideoMAEError, ValueError):
     """A checkpoint cannot be found or read, or does not fit the model it is loaded into."""
 

@@ -184,6 +184,14 @@ def run(command: Any) -> int:
             from videomae.commands.demo import demo
 
             demo(command)
+        case flags.Serve():
+            from videomae.commands.serve import serve
+
+            return serve(command)
+        case flags.Space():
+            from videomae.commands.space import write_space
+
+            print(f"wrote {write_space(command)}; its README.md says how to push it")
         case flags.Bench():
             from videomae.commands.bench import bench
 

@@ -8,6 +8,7 @@ from tyro import conf
 from tyro.constructors import PrimitiveConstructorSpec
 
 from videomae.errors import complain
+from videomae.serving.settings import ServeSettings
 from videomae.settings import (
     ActionsSettings,
     Dtype,
@@ -190,6 +191,27 @@ class Demo:
 
 
 @dataclass(frozen=True)
+class Serve(ServeSettings):
+    """Answer in a browser and over HTTP, about uploaded videos."""
+
+    model: conf.Positional[str] = ServeSettings.model
+
+
+@dataclass(frozen=True)
+class Space:
+    """Write a folder to push as a Hugging Face Space: the page of `serve`."""
+
+    model: Annotated[conf.Positional[str], conf.arg(metavar="MODEL")]
+    """Hub id, folder or shipped name; a folder is copied, a hub id is loaded there."""
+    output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
+    """The folder to write."""
+    examples: Path | None = None
+    """Folder of short videos to offer on the page."""
+    title: str = "VideoMAE"
+    """Name of the Space."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure how fast this machine is: models, training, decoding, whole files."""
 
@@ -271,7 +293,12 @@ class Recipes:
 
 # The commands as `videomae --help` groups them.
 GROUPS: dict[str, dict[str, type]] = {
-    "use a model": {"classify": Classify, "embed": Embed, "reconstruct": Reconstruct},
+    "use a model": {
+        "classify": Classify,
+        "embed": Embed,
+        "reconstruct": Reconstruct,
+        "serve": Serve,
+    },
     "videos and data": {
         "probe": Probe,
         "prepare": Prepare,
@@ -285,6 +312,6 @@ GROUPS: dict[str, dict[str, type]] = {
         "linear-probe": LinearProbe,
         "recipes": Recipes,
     },
-    "more": {"demo": Demo, "convert": Convert, "bench": Bench},
+    "more": {"demo": Demo, "convert": Convert, "space": Space, "bench": Bench},
 }
 COMMANDS = {name: kind for group in GROUPS.values() for name, kind in group.items()}

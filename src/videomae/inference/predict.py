@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.config import check_choice
+from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
 from videomae.inference import engines
@@ -207,24 +207,31 @@ def classify(
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
-    names, problem = ready.config.id2label or {}, ready.config.problem_type
 
     def answer(path: Path | None, logits: Tensor) -> Classification:
-        scores = logits  # (V, K)
-        if problem != "regression":
-            multi_label = problem == "multi_label_classification"
-            scores = logits.sigmoid() if multi_label else logits.softmax(-1)
-        scores = scores.mean(0)  # (K,)
-        best = scores.topk(min(top_k, len(scores)))
-        return Classification(
-            path,
-            tuple(names.get(index, str(index)) for index in best.indices.tolist()),
-            tuple(best.values.tolist()),
-            logits.numpy(),
-            are_shares=problem != "regression",
-        )
+        return classification(logits, ready.config, top_k=top_k, path=path)
 
     return _answers(run_views(prepared(videos, maker, on_error), ready, batch_size), answer)
+
+
+def classification(
+    logits: Tensor, config: VideoMAEConfig, *, top_k: int, path: Path | None = None
+) -> Classification:
+    """The labels that the logits (V, K) of one video's views stand for, averaged over views."""
+    scores, problem = logits, config.problem_type
+    if problem != "regression":
+        multi_label = problem == "multi_label_classification"
+        scores = logits.sigmoid() if multi_label else logits.softmax(-1)
+    scores = scores.mean(0)  # (K,)
+    best = scores.topk(min(top_k, len(scores)))
+    names = config.id2label or {}
+    return Classification(
+        path,
+        tuple(names.get(index, str(index)) for index in best.indices.tolist()),
+        tuple(best.values.tolist()),
+        logits.numpy(),
+        are_shares=problem != "regression",
+    )
 
 
 @over_videos
@@ -266,16 +273,33 @@ def embed(
     ```
     """
     check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    check_features(features, num_clips, num_crops)
+    options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
+    ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
+
+    def answer(path: Path | None, found: Tensor) -> Embedding:
+        return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
+
+    run = functools.partial(ready.run, describing(ready, features))
+    return _answers(run_views(prepared(videos, maker, on_error), run, batch_size), answer)
+
+
+def check_features(features: str, num_clips: int, num_crops: int) -> None:
+    """Raise ConfigError for unknown features, and for places of several views."""
     check_choice("features", features, get_args(Features))
     if features != "pooled" and num_clips * num_crops > 1:
         raise ConfigError(
             f"features={features!r} of {num_clips} clips x {num_crops} crops cannot be averaged; "
             "use features='pooled', or num_clips=1, num_crops=1"
         )
-    options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
-    ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
-    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
 
+
+def describing(ready: engines.Engine, features: Features) -> Callable[[Tensor], Tensor]:
+    """The function from clips (V, T, C, H, W) to features (V, D), (V, f, D) or (V, N, D).
+
+    `ready` is an engine that answers with tokens.
+    """
     slices = ready.config.grid.frames if features == "per_time" else 1
     norm = getattr(ready.model, "fc_norm", None)
 
@@ -287,11 +311,7 @@ def embed(
         means = means if norm is None else norm(means)
         return means if features == "per_time" else means[:, 0]
 
-    def answer(path: Path | None, found: Tensor) -> Embedding:
-        return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
-
-    run = functools.partial(ready.run, compute)
-    return _answers(run_views(prepared(videos, maker, on_error), run, batch_size), answer)
+    return compute
 
 
 @over_videos
@@ -333,33 +353,49 @@ def reconstruct(
     check_choice("mask", mask, MASKS)
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForPreTraining, tell, **options)
-    config = ready.config
-    generator = torch.Generator().manual_seed(seed)
-    hidden = MASKS[mask](config.grid, mask_ratio, generator=generator)  # (1, N)
-    hidden_tokens = split_mask(hidden, config.grid.num_tokens)[1]  # (1, M)
+    hidden = hide_clip(ready.config, mask, mask_ratio, seed)
 
     def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
-        predictions = ready.run(
-            lambda pixels: ready.model(pixels, hidden, return_dict=True).logits, pixel_values
-        )  # (1, M, t*p*q*C)
-        target = pixel_targets(
-            pixel_values, config.grid, hidden_tokens, normalize=config.norm_pix_loss
-        )
-        pixels = shown(pixel_values[0], processor)
-        pasted = reconstruction.paste_reconstruction(
-            pixels, hidden[0], predictions[0], config, rendering=rendering
-        )
-        return Reconstruction(
-            path=path,
-            original=reconstruction.to_frames(pixels),
-            masked=reconstruction.to_frames(reconstruction.hide(pixels, hidden[0], config)),
-            reconstructed=reconstruction.to_frames(pasted),
-            mask=hidden[0].view(tuple(config.grid)).numpy(),
-            loss=float(F.mse_loss(predictions, target)),
-        )
+        return reconstruct_clip(pixel_values, hidden, ready, processor, rendering, path=path)
 
-    maker = ViewMaker(config, processor, frame_stride, fps=fps)
+    maker = ViewMaker(ready.config, processor, frame_stride, fps=fps)
     return _answers(prepared(videos, maker, on_error), answer)
+
+
+def hide_clip(config: VideoMAEConfig, mask: str, mask_ratio: float, seed: int) -> Tensor:
+    """The mask (1, N) of one clip, True = hidden."""
+    generator = torch.Generator().manual_seed(seed)
+    return MASKS[mask](config.grid, mask_ratio, generator=generator)
+
+
+def reconstruct_clip(
+    pixel_values: Tensor,
+    hidden: Tensor,
+    ready: engines.Engine,
+    processor: Any,
+    rendering: Rendering = "plain",
+    *,
+    path: Path | None = None,
+) -> Reconstruction:
+    """Reconstruct the tubelets of one clip (1, T, C, H, W) that `hidden` (1, N) marks."""
+    config = ready.config
+    hidden_tokens = split_mask(hidden, config.grid.num_tokens)[1]  # (1, M)
+    predictions = ready.run(
+        lambda pixels: ready.model(pixels, hidden, return_dict=True).logits, pixel_values
+    )  # (1, M, t*p*q*C)
+    target = pixel_targets(pixel_values, config.grid, hidden_tokens, normalize=config.norm_pix_loss)
+    pixels = shown(pixel_values[0], processor)
+    pasted = reconstruction.paste_reconstruction(
+        pixels, hidden[0], predictions[0], config, rendering=rendering
+    )
+    return Reconstruction(
+        path=path,
+        original=reconstruction.to_frames(pixels),
+        masked=reconstruction.to_frames(reconstruction.hide(pixels, hidden[0], config)),
+        reconstructed=reconstruction.to_frames(pasted),
+        mask=hidden[0].view(tuple(config.grid)).numpy(),
+        loss=float(F.mse_loss(predictions, target)),
+    )
 
 
 def _load(

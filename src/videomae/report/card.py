@@ -65,7 +65,7 @@ def model_card(
     found = {} if evaluation is None else evaluation.figures()
     figures = {key: found[key] for key in FIGURE_NAMES if math.isfinite(found.get(key, math.nan))}
     data, eval_name = _name(settings.data), _name(eval_data or settings.data)
-    made_from, licence, base_model = _origin(settings.init)
+    made_from, licence, base_model = origin(settings.init)
     about: dict[str, Any] = {"tags": ["videomae", "video"]}
     if problem is None:
         about["tags"].append("masked-autoencoder")
@@ -112,7 +112,7 @@ def model_card(
     )
 
 
-def _origin(init: str | None) -> tuple[str, str | None, str | None]:
+def origin(init: str | None) -> tuple[str, str | None, str | None]:
     """What a model started from: its name, the licence it imposes if known, its id on the hub."""
     if init is None:
         return "", None, None

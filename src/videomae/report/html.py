@@ -63,6 +63,13 @@ def embed_clip(frames: Frames, fps: float) -> Embedded:
     return Embedded(_address(gif, "gif"), width, height, still=_address(png, "png"))
 
 
+def embed_frame(frame: Frames) -> str:
+    """The address that holds one frame (H, W, 3), as a lossy picture."""
+    packed = BytesIO()
+    Image.fromarray(frame).save(packed, "WEBP", quality=80)
+    return _address(packed.getvalue(), "webp")
+
+
 def _address(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 

@@ -20,7 +20,7 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from videomae.errors import VideoError
+from videomae.errors import NoVideoError, VideoError
 from videomae.video.container import VideoBytes
 from videomae.video.limits import CONTAINERS, DecodeClock, OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
@@ -145,7 +145,9 @@ class VideoFile:
                 io_open=self._refuse_to_open,
             )
         except av.FFmpegError as error:
-            raise VideoError(f"{self._path}: {self._file.why_no_video(error.strerror)}") from error
+            raise NoVideoError(
+                f"{self._path}: {self._file.why_no_video(error.strerror)}"
+            ) from error
         pictures = self._container.streams.video
         videos = [
             stream

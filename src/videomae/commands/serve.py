@@ -1,0 +1,73 @@
+"""`videomae serve`: a model behind a page and an HTTP service, in one process."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from videomae.errors import ConfigError, complain, needing
+from videomae.serving.settings import ServeSettings
+
+with needing("serve", extra="serve"):
+    import uvicorn
+
+_LAST_SECONDS = 30  # for the answers to what was accepted, once the service is to end
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve until SIGTERM or Ctrl-C; then answer what was accepted, and return 0."""
+    with needing("serve", extra="serve"):
+        from videomae.serving.app import make_app
+        from videomae.serving.service import Service
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    complain(f"loading {settings.model}")
+    service = Service(settings)
+    config = uvicorn.Config(
+        make_app(service),
+        root_path=settings.root_path,
+        log_level="warning",
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        h11_max_incomplete_event_size=2**16,
+        server_header=False,
+    )
+    where = f"http://{host}:{port}{settings.root_path}"
+    page = "" if settings.tokens or not settings.page else f"page {where}/, "
+    complain(f"{service.encoder.engine.describe()}; {page}HTTP {where}/v1/, stop with Ctrl-C")
+    _Server(config, service.stop).run(sockets=[listener])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, before any model is loaded in vain."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"port={port} of host={host} cannot be listened at ({error.strerror}); choose another "
+            "port, or 0 for a free one"
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    """A server whose end by a signal is a good one: uvicorn would raise the signal once more."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {each: signal.signal(each, self._stop) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        self.handle_exit(number, frame)

@@ -1,0 +1,207 @@
+"""The service by its addresses, on the models that come with the package."""
+
+import io
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import videomae
+from videomae.errors import ConfigError
+from videomae.serving.app import make_app
+from videomae.serving.service import Service
+from videomae.serving.settings import ServeSettings
+
+OPTIONS: dict[str, Any] = {"decoders": 1, "device": "cpu", "dtype": "float32", "engine": "torch"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    """A client of a running service with small limits."""
+    settings = ServeSettings(max_upload_mb=0.2, max_views=4, max_frames=100, **OPTIONS)
+    with TestClient(make_app(Service(settings))) as client:
+        yield client
+
+
+@pytest.fixture
+def video(videos_dir: Path) -> Path:
+    return videos_dir / "zoom_in" / "1.mp4"
+
+
+def post(client: TestClient, job: str, content: bytes, name: str = "a.mp4", **fields: Any) -> Any:
+    return client.post(f"/v1/{job}", files={"file": (name, content)}, data=fields)
+
+
+def test_classify_gives_the_labels_of_the_function(client: TestClient, video: Path) -> None:
+    answer = post(client, "classify", video.read_bytes(), top_k=3, num_clips=2)
+    assert answer.status_code == 200
+    found = answer.json()
+    expected = videomae.classify(video, top_k=3, num_clips=2, dtype="float32", engine="torch")
+    assert [each["label"] for each in found["predictions"]] == list(expected.labels)
+    scores = [each["score"] for each in found["predictions"]]
+    assert scores == pytest.approx(expected.scores, abs=1e-5)
+    assert found["video"]["num_frames"] == 8
+    assert (found["video"]["width"], found["model"], found["frames"]) == (24, "motion-tiny", None)
+
+
+def test_the_frames_that_were_looked_at_come_along_if_asked(
+    client: TestClient, video: Path
+) -> None:
+    frames = post(client, "classify", video.read_bytes(), frames=True).json()["frames"]
+    assert len(frames) == 16
+    assert all(each.startswith("data:image/webp;base64,") for each in frames)
+
+
+@pytest.mark.parametrize("features", ["pooled", "per_time", "tokens"])
+def test_embed_gives_the_features_of_the_function(
+    features: Any, client: TestClient, video: Path
+) -> None:
+    found = post(client, "embed", video.read_bytes(), features=features).json()
+    expected = videomae.embed(video, features=features, dtype="float32", engine="torch").features
+    assert found["shape"] == list(expected.shape)
+    np.testing.assert_allclose(np.array(found["features"]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "frames"), [("png", 1), ("gif", 16)])
+def test_reconstruct_gives_the_clip_of_the_function(
+    kind: str, frames: int, client: TestClient, video: Path, tmp_path: Path
+) -> None:
+    answer = post(client, "reconstruct", video.read_bytes(), mask_ratio=0.75, seed=3, format=kind)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}")
+    expected = videomae.reconstruct(
+        video, mask_ratio=0.75, seed=3, dtype="float32", engine="torch", device="cpu"
+    )
+    assert float(answer.headers["x-loss"]) == pytest.approx(expected.loss, abs=1e-5)
+    image = Image.open(io.BytesIO(answer.content))
+    assert getattr(image, "n_frames", 1) == frames
+    assert image.size == Image.open(expected.save(tmp_path / f"x.{kind}")).size
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "status", "words"),
+    [
+        (b"", {}, 422, "the upload is empty; send a video as the form field `file`"),
+        (b"no video", {}, 415, "x.txt: cannot be opened as a video"),
+        (b"#EXTM3U\n/etc/passwd\n", {}, 415, "is a playlist"),
+        (bytes(300_000), {}, 413, "too large"),
+        (None, {"top_k": 0}, 422, "top_k: Input should be greater than or equal to 1, got '0'"),
+        (None, {"top_k": "many"}, 422, "top_k: Input should be a valid integer"),
+        (None, {"num_clips": 5}, 422, "num_clips x num_crops is 5; at most 4 views"),
+    ],
+)
+def test_what_cannot_be_answered_is_a_problem_that_says_why(
+    content: bytes | None, fields: dict[str, Any], status: int, words: str,
+    client: TestClient, video: Path,
+) -> None:  # fmt: skip
+    answer = post(client, "classify", content or b"", "../../x.txt", **fields)
+    if content is None:
+        answer = post(client, "classify", video.read_bytes(), **fields)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert re.search(re.escape(words), problem["detail"], re.IGNORECASE)
+    assert tempfile.gettempdir() not in problem["detail"]
+
+
+def test_a_request_without_a_file_is_a_problem(client: TestClient) -> None:
+    answer = client.post("/v1/embed", data={"features": "pooled"})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "file: Field required")
+    assert client.get("/v1/classify").status_code == 405
+    assert client.get("/nothing").json()["status"] == 404
+
+
+def test_places_of_several_views_are_refused(client: TestClient, video: Path) -> None:
+    answer = post(client, "embed", video.read_bytes(), features="tokens", num_clips=2)
+    assert answer.status_code == 422
+    assert "cannot be averaged" in answer.json()["detail"]
+
+
+def test_no_upload_stays_on_the_disk(
+    client: TestClient, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert post(client, "classify", video.read_bytes()).status_code == 200
+    assert post(client, "reconstruct", video.read_bytes()).status_code == 200
+    assert post(client, "classify", b"no video").status_code == 415
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_and_the_state_are_told(client: TestClient, video: Path) -> None:
+    facts = client.get("/v1/model").json()
+    assert facts["model"] == "motion-tiny"
+    assert len(facts["labels"]) == 12
+    assert facts["licence"] == "apache-2.0"
+    assert facts["limits"]["max_upload_mb"] == 0.2
+    assert facts["image_size"] == [32, 32]
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    before = counted(client, 'requests_total{job="classify",outcome="200"}')
+    batches = counted(client, "batch_views_count")
+    post(client, "classify", video.read_bytes())
+    assert counted(client, 'requests_total{job="classify",outcome="200"}') == before + 1
+    assert counted(client, "batch_views_count") == batches + 1
+    assert counted(client, "queue_length") == 0
+    assert counted(client, "decode_seconds_count") > 0
+
+
+def counted(client: TestClient, name: str) -> float:
+    """A figure of /metrics, 0 where it is not there yet."""
+    lines = client.get("/metrics").text.splitlines()
+    return next((float(x.split()[-1]) for x in lines if x.startswith(f"videomae_{name} ")), 0)
+
+
+def test_openapi_has_examples_and_problems(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/classify", "/v1/embed", "/v1/reconstruct", "/v1/model"}
+    for path, methods in paths.items():
+        if "post" in methods:
+            answers = methods["post"]["responses"]
+            assert {"200", "408", "413", "415", "422", "429"} <= set(answers), path
+            assert "application/problem+json" in answers["415"]["content"]
+
+
+def test_the_page_is_whole_and_asks_nobody_else(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert not re.findall(r"(?:src|href)=\"(?!data:)[a-z]+:", page.text)
+    for part in re.findall(r'(?:src|data-address)="([\w/.]+)"', page.text):
+        assert client.get(f"/{part}").status_code == 200, part
+    assert client.get("/examples/9").status_code == 404
+    clip = client.get("/examples/0").content
+    found = post(client, "classify", clip).json()["predictions"][0]["label"]
+    assert found == "zoom_in"
+
+
+def test_tokens_guard_the_service_and_close_the_page(video: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("\n")
+    with pytest.raises(ConfigError, match=r"tokens=.* holds none; write one per line"):
+        ServeSettings(tokens=tokens)
+    tokens.write_text("secret\n")
+    settings = ServeSettings(tokens=tokens, model="motion-tiny-pretrain", **OPTIONS)
+    with TestClient(make_app(Service(settings))) as client:
+        assert client.get("/").status_code == 404
+        assert post(client, "embed", b"").status_code == 401
+        client.headers["authorization"] = "Bearer secret"
+        assert post(client, "embed", video.read_bytes()).status_code == 200
+        # A pre-trained model has no classes, and says so.
+        answer = post(client, "classify", video.read_bytes())
+        assert answer.status_code == 404
+        assert "has no classes; ask /v1/embed or /v1/reconstruct" in answer.json()["detail"]
+        assert post(client, "reconstruct", video.read_bytes()).status_code == 200
+
+
+def test_other_sites_may_ask_where_they_are_allowed(client: TestClient) -> None:
+    headers = {"Origin": "https://else.where", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in client.options("/v1/embed", headers=headers).headers
+    settings = ServeSettings(allow_origins=("https://else.where",), **OPTIONS)
+    with TestClient(make_app(Service(settings))) as open_client:
+        found = open_client.options("/v1/embed", headers=headers).headers
+    assert found["access-control-allow-origin"] == "https://else.where"
