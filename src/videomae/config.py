@@ -24,7 +24,7 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 _NOT_STORED = ("attn_implementation", "extra", "name_or_path", "num_labels")
 _LABEL_FIELDS = ("id2label", "label2id", "num_labels")
 # Names that older files and other callers use.
-_RENAMED = {
+RENAMED = {
     "torch_dtype": "dtype",
     "qkv_bias": "qv_bias",
     "_attn_implementation": "attn_implementation",
@@ -180,7 +180,7 @@ class VideoMAEConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep labels in agreement, whichever is set, and what is no field in `extra`."""
-        name = _RENAMED.get(name, name)
+        name = RENAMED.get(name, name)
         if name == "dtype" and value is not None:
             value = str(value).removeprefix("torch.")
         if name == "attn_implementation" and value is None:
@@ -208,8 +208,8 @@ class VideoMAEConfig:
 
         def __getattr__(self, name: str) -> Any:
             """What is no field: a name of older days, what `extra` holds, or what is unset."""
-            if name in _RENAMED:
-                return getattr(self, _RENAMED[name])
+            if name in RENAMED:
+                return getattr(self, RENAMED[name])
             known = {**_UNSET, **self.__dict__.get("extra", {})}
             if name not in known:
                 near = nearest(name, [*known, *self.__dict__])
@@ -392,7 +392,7 @@ class VideoMAEConfig:
         (config, unused).
         """
         name, where = pretrained_model_name_or_path, hub.take_arguments(kwargs)
-        fields = {field.name for field in dataclasses.fields(cls)} | set(_RENAMED)
+        fields = {field.name for field in dataclasses.fields(cls)} | set(RENAMED)
         unused = {}
         if return_unused_kwargs:
             unused = {key: kwargs.pop(key) for key in set(kwargs) - fields}
@@ -411,8 +411,8 @@ class VideoMAEConfig:
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the names that older files and other callers use put right."""
-    old = {_RENAMED[key]: value for key, value in values.items() if key in _RENAMED}
-    return old | {key: value for key, value in values.items() if key not in _RENAMED}
+    old = {RENAMED[key]: value for key, value in values.items() if key in RENAMED}
+    return old | {key: value for key, value in values.items() if key not in RENAMED}
 
 
 def _sizes(

@@ -625,8 +625,11 @@ def test_a_model_is_spread_over_devices(classifier_dir: Path, tmp_path: Path) ->
 
 
 def test_maps_that_mean_nothing(classifier_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="device_map='nowhere' is no device and no map; expected"):
-        VideoMAEModel.from_pretrained(classifier_dir, device_map="nowhere")
+    for device_map in ("nowhere", "cuda:99", 99, ["cpu"]):
+        with pytest.raises(
+            ConfigError, match=r"device_map=.* cannot be used \(.*; expected a device"
+        ):
+            VideoMAEModel.from_pretrained(classifier_dir, device_map=device_map)
     with (
         pytest.warns(UserWarning, match="do not match any submodules"),  # accelerate's
         pytest.raises(ConfigError, match=r"device_map={'classifier': 'cpu'} does not fit this"),
@@ -639,8 +642,16 @@ def test_overrides_change_the_config_and_unknown_ones_fail(classifier_dir: Path)
         classifier_dir, drop_path_rate=0.2, hidden_dropout_prob=0.1
     )
     assert model.config.drop_path_rate == 0.2
-    with pytest.raises(ConfigError, match="no field 'drop_path'; did you mean 'drop_path_rate'"):
-        VideoMAEModel.from_pretrained(classifier_dir, drop_path=0.2)
+    for wrong, right in (
+        ("drop_path", "drop_path_rate"),
+        ("ignore_mismatched_size", "ignore_mismatched_sizes"),
+        ("offload_dir", "offload_folder"),
+    ):
+        message = (
+            f"no field '{wrong}', and from_pretrained no such argument; did you mean '{right}'"
+        )
+        with pytest.raises(ConfigError, match=message):
+            VideoMAEModel.from_pretrained(classifier_dir, **{wrong: 0.2})
     with pytest.raises(ConfigError, match="attn_implementation='fast' is not one of"):
         VideoMAEModel.from_pretrained(classifier_dir, attn_implementation="fast")
 

@@ -227,6 +227,12 @@ def test_biases_can_have_the_names_of_the_model(tmp_path: Path) -> None:
     assert_same(loaded, small)
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(ConfigError, match="is a file, and a model is saved as a folder; name one"):
+        model().save_pretrained(tmp_path / "x")
+
+
 def test_pieces_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"write pieces with torch\.distributed\.checkpoint"):
         model().save_pretrained(tmp_path, distributed_checkpoint=True)

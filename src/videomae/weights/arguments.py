@@ -1,13 +1,15 @@
 """The arguments of `from_pretrained` and `save_pretrained`: what they ask for, or why not."""
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from videomae import hub
 from videomae.compute.distributed import SPREADS
-from videomae.config import VideoMAEConfig
-from videomae.errors import ConfigError
+from videomae.config import RENAMED, VideoMAEConfig
+from videomae.errors import ConfigError, nearest
 from videomae.weights.checkpoint import Checkpoint
 
 # What transformers takes and has no meaning here: nothing of it changes which model comes out.
@@ -44,6 +46,17 @@ def drop_neutral(arguments: dict[str, Any]) -> None:
         arguments.pop(name, None)
 
 
+def check_names(overrides: Iterable[str], arguments: Iterable[str]) -> None:
+    """Raise ConfigError for a keyword that is no config field, naming the nearest, or argument."""
+    known = {*(field.name for field in dataclasses.fields(VideoMAEConfig)), *RENAMED}
+    for name in overrides:
+        if name not in known:
+            raise ConfigError(
+                f"VideoMAEConfig has no field {name!r}, and from_pretrained no such argument"
+                f"{nearest(name, {*known, *arguments})}"
+            )
+
+
 def as_dtype(
     asked: torch.dtype | str | None, config: VideoMAEConfig, checkpoint: Checkpoint
 ) -> torch.dtype:
@@ -70,9 +83,12 @@ def whole_device(device_map: Any) -> torch.device | None:
     if isinstance(device_map, dict) or device_map in SPREADS:
         return None
     try:
-        return torch.device("cpu" if device_map is None else device_map)
-    except (RuntimeError, TypeError) as error:
+        device = torch.device("cpu" if device_map is None else device_map)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # torch without CUDA asserts
         raise ConfigError(
-            f"device_map={device_map!r} is no device and no map; expected a device such as 'cpu', "
-            f"one of {', '.join(SPREADS)}, or a device for each module"
+            f"device_map={device_map!r} cannot be used ({str(error).splitlines()[0]}); expected a "
+            f"device that is there, such as 'cpu', one of {', '.join(SPREADS)}, or a device for "
+            "each module"
         ) from error
+    return device

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -15,7 +16,7 @@ from videomae import hub
 from videomae.compute.distributed import spread
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
-from videomae.weights.arguments import as_dtype, drop_neutral, whole_device
+from videomae.weights.arguments import as_dtype, check_names, drop_neutral, whole_device
 from videomae.weights.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -125,6 +126,7 @@ class PretrainedModel(nn.Module):
             force_download=force_download,
         )
         drop_neutral(overrides)
+        check_names(overrides, signature(PretrainedModel.from_pretrained).parameters)
         device = whole_device(device_map)
         if isinstance(config, str | os.PathLike):
             config = VideoMAEConfig.from_pretrained(config, **where)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from videomae import hub
-from videomae.errors import ShapeError, WeightsError
+from videomae.errors import ConfigError, ShapeError, WeightsError
 from videomae.weights.checkpoint import SAFETENSORS_NAME, of_variant, save_safetensors
 from videomae.weights.keys import State, some, to_hf_file_keys
 
@@ -26,6 +26,8 @@ def save_folder(
 
     names_of_4: name the biases as transformers 4 and 5 read them; else as the model does.
     """
+    if Path(folder).is_file():
+        raise ConfigError(f"{folder} is a file, and a model is saved as a folder; name one")
     state = _checked(model, state)
     names = to_hf_file_keys(state) if names_of_4 else state
     save_weights(Path(folder), names, variant=variant, max_shard_size=max_shard_size)
