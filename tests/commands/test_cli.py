@@ -1,6 +1,8 @@
+import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -209,9 +211,44 @@ def test_embed_shows_prints_or_writes_vectors(run: Run, place: Path, tmp_path: P
     assert written == ["a/1.npy", "b/1.npy", "b/2.npy", "c.npy"]
     assert np.load(tmp_path / "each" / "c.npy").shape == (2, 16)
 
-    code, _, err = run(*call, "--output", tmp_path / "all.csv")
+    code, _, err = run(*call, "--output", tmp_path / "all.txt")
     assert code == 1
-    assert "all.csv: name a file that ends in .npz, or a folder" in err
+    assert "all.txt: name a file .npz or .csv, or a folder" in err
+    code, _, err = run(*call, "--output", tmp_path / "all.csv", "--features", "tokens")
+    assert code == 1
+    assert "a row of a table has one vector; use --features pooled, or .npz" in err
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_have_a_row_per_video_bad_ones_too(run: Run, place: Path, tmp_path: Path) -> None:
+    source = Path(found(place)[0])
+    odd = tmp_path / 'a, "b"' / source.name  # as quoting is there for
+    odd.parent.mkdir()
+    shutil.copy(source, odd)
+    call = (odd, place / "bad.mp4", "--model", place / "classifier")
+    code, _, _ = run("classify", *call, "--output", tmp_path / "p.csv", "--top-k", "2")
+    assert code == 1
+    good, bad = table(tmp_path / "p.csv")
+    assert list(good) == ["path", "label_1", "score_1", "label_2", "score_2", "error"]
+    (answer,) = videomae.classify([odd], model=place / "classifier", top_k=2)
+    assert (good["path"], good["label_1"], good["error"]) == (str(odd), answer.labels[0], "")
+    assert float(good["score_2"]) == pytest.approx(answer.scores[1], rel=1e-4)
+    assert bad["path"] == str(place / "bad.mp4")
+    assert bad["label_1"] == ""
+    assert "bad.mp4" in bad["error"]
+
+    run("embed", *call, "--output", tmp_path / "f.csv")
+    (features,) = videomae.embed([odd], model=place / "classifier")
+    stored = [float(table(tmp_path / "f.csv")[0][f"feature_{k}"]) for k in range(16)]
+    np.testing.assert_allclose(stored, features.features, atol=1e-4)
+
+    code, _, err = run("classify", *call, "--output", tmp_path / "p.json")
+    assert code == 1
+    assert "p.json: name a file that ends in .csv" in err
 
 
 def test_embed_leaves_bad_videos_out_of_the_file(run: Run, place: Path, tmp_path: Path) -> None:

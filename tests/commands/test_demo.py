@@ -94,7 +94,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         video=root / HOSTILE,
         clips=12,
         train_clips=12,
-        pretrain_epochs=2,
         finetune_epochs=1,
         workers=1,
     )
@@ -111,13 +110,17 @@ def test_the_page_tells_of_clips_reconstructions_training_and_what_is_next(made:
         "Your video",
         "What to try next",
     ]
-    assert "too short to learn much" in made.page.text
+    assert "from 12 labelled clips. With the encoder as it is, a linear head" in made.page.text
+    assert "Guessing gets 8% of 12 motions right" in made.page.text
+    table = made.page.text.split("What each names right")[1]
+    for name in ("all its layers", "its head alone", "guessing"):
+        assert name in table
     assert "leaks the answer" in made.page.text
     assert all(f"{share} hidden" in made.page.text for share in ("50%", "75%", "90%"))
-    assert len(made.page.all("svg")) == 2
-    assert [part.get("role") for part in made.page.all("div")].count("img") == 2
-    # 12 clips, 3 shares of 4 pictures, 4 of the live model, 4 of the video
-    assert len(made.page.all("img")) == 12 + 12 + 4 + 4
+    assert len(made.page.all("svg")) == 1
+    assert [part.get("role") for part in made.page.all("div")].count("img") == 1
+    # 12 clips, 3 shares of 4 pictures, 4 of the video
+    assert len(made.page.all("img")) == 12 + 12 + 4
 
 
 def test_every_picture_has_words(made: Made) -> None:
@@ -187,7 +190,7 @@ def test_a_video_that_cannot_be_read_stops_it_before_any_work(tmp_path: Path) ->
 def test_the_commands_that_it_proposes_parse(made: Made) -> None:
     (code,) = re.findall("<pre><code>(.*?)</code></pre>", made.html, flags=re.DOTALL)
     commands = [line for line in unescape(code).splitlines() if line.startswith("videomae")]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for line in commands:
         cli.parse(shlex.split(line)[1:])
     assert shlex.split(commands[0])[2] == str(made.folder / "clips")

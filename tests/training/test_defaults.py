@@ -40,7 +40,7 @@ def test_three_hundred_clips_by_hand() -> None:
 
 
 def test_few_videos_get_small_batches_and_enough_steps_and_many_no_more_than_published() -> None:
-    for num_videos, batch, epochs in ((2, 4, 600), (12, 4, 200), (60, 4, 75), (100, 8, 75)):
+    for num_videos, batch, epochs in ((2, 4, 600), (12, 4, 200), (60, 8, 86), (100, 16, 100)):
         found = decided(FinetuneSettings, "base", num_videos)
         assert (found["batch_size"], found["epochs"]) == (batch, epochs)
     assert decided(FinetuneSettings, "base", 240_000)["epochs"] == 75

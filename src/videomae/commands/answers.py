@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,40 @@ def classify(command: Classify) -> int:
         scores = [round(score, 6) for score in result.scores]
         return {"labels": result.labels, "scores": scores}, rows
 
+    def cells(result: Classification) -> dict[str, Any]:
+        pairs = enumerate(zip(result.labels, result.scores, strict=True), start=1)
+        names = (((f"label_{k}", label), (f"score_{k}", f"{s:.6g}")) for k, (label, s) in pairs)
+        return dict(chain.from_iterable(names))
+
+    output = command.output
+    if output is not None and (output.suffix.lower() != ".csv" or output.is_dir()):
+        raise ConfigError(f"--output {output}: name a file that ends in .csv")
     _warn_if_unlike_rendered(command.model, files[0])
     results = predict.classify(iter(files), **_options(command))
-    return report(results, files, "classifying", show, widths=(14, 6), as_json=command.json)
+    return report(
+        results,
+        files,
+        "classifying",
+        show,
+        widths=(14, 6),
+        as_json=command.json,
+        csv_path=output,
+        cells=cells,
+    )
 
 
 def embed(command: Embed) -> int:
     """Show the features of each video, or write them to one file or one per video."""
     files, output = command.videos(), command.output
-    if output is not None and output.suffix not in ("", ".npz"):
-        raise ConfigError(f"--output {output}: name a file that ends in .npz, or a folder")
-    one_file = output is not None and output.suffix == ".npz"
-    places = mirrored(files, output, ".npy") if output is not None and not one_file else {}
+    suffix = output.suffix if output is not None else None
+    if suffix not in (None, "", ".npz", ".csv"):
+        raise ConfigError(f"--output {output}: name a file .npz or .csv, or a folder")
+    if suffix == ".csv" and command.features != "pooled":
+        raise ConfigError(
+            f"--output {output}: a row of a table has one vector; use --features pooled, or .npz"
+        )
+    one_file = suffix == ".npz"
+    places = mirrored(files, output, ".npy") if output is not None and not suffix else {}
     kept: list[Embedding] = []
 
     def show(result: Embedding) -> Shown:
@@ -60,8 +83,20 @@ def embed(command: Embed) -> int:
         record = {"features": found} if output is None else {"shape": found.shape}
         return record, [(" x ".join(map(str, found.shape)), f"{few} ...")]
 
+    def cells(result: Embedding) -> dict[str, Any]:
+        return {f"feature_{k}": f"{value:.6g}" for k, value in enumerate(result.features)}
+
     results = predict.embed(iter(files), **_options(command))
-    code = report(results, files, "embedding", show, widths=(10,), as_json=command.json)
+    code = report(
+        results,
+        files,
+        "embedding",
+        show,
+        widths=(10,),
+        as_json=command.json,
+        csv_path=output if suffix == ".csv" else None,
+        cells=cells,
+    )
     if kept:
         assert output is not None
         paths = np.array([str(each.path) for each in kept])

@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -19,15 +18,13 @@ from videomae.commands.flags import Demo
 from videomae.commands.terminal import Screen, aligned
 from videomae.data.motion import MOTIONS, render_dataset
 from videomae.errors import ConfigError, WeightsError, as_text
-from videomae.evaluation.evaluate import Evaluation
 from videomae.hub import atomic_path, find, read_json, write_json
 from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
 from videomae.report.html import duration, render
 from videomae.report.plots import Curve
 from videomae.report.record import read_run
-from videomae.settings import FinetuneSettings, MotionSettings, PretrainSettings, TrainSettings
+from videomae.settings import FinetuneSettings, MotionSettings
 from videomae.training.finetune import finetune
-from videomae.training.pretrain import pretrain
 from videomae.video.decoder import Frames
 from videomae.video.reader import probe, read_frames
 
@@ -67,11 +64,11 @@ def demo(
     """Show what the models do and how they come about: the path of a page to open in a browser.
 
     Renders `clips` videos that no training has seen, classifies them, reconstructs hidden parts,
-    trains for about a minute on `train_clips` others, and does the first two to `video` as well,
-    if one is given. The page, `index.html`, needs no other file and no network. Clips and trained
-    models stay in `output` to be played with; another call there does everything but the
-    rendering anew. Raises ConfigError for a folder that holds something else, VideoError for a
-    video that cannot be read, before any work is done.
+    trains classifiers on `train_clips` labelled others for about a minute, and does the first two
+    to `video` as well, if one is given. The page, `index.html`, needs no other file and no network.
+    Clips and trained models stay in `output` to be played with; another call there does everything
+    but the rendering anew. Raises ConfigError for a folder that holds something else, VideoError
+    for a video that cannot be read, before any work is done.
     """
     started = time.perf_counter()
     folder, video, count = command.output, command.video, command.clips
@@ -95,18 +92,17 @@ def demo(
         best = classify(video, model=classifier, top_k=3)
         yours = best, _reconstruct(video, [video], model=autoencoder, ratio=TRAINED_RATIO)
     log("4/4 training for about a minute")
-    pretrained, finetuned = _train_all(command, autoencoder)
+    trained = _train_all(command, autoencoder)
 
     num_right = {  # clips named right, by whom; the best known first
         classifier: num_right_moving,
         **{
-            f"fine-tuned just now from {name}": round(run.share_right * count)
-            for name, run in reversed(finetuned.items())
+            f"trained just now, {name}": round(run.share_right * count)
+            for name, run in reversed(trained.items())
         },
         f"{classifier}, clips still": num_right_still,
         "guessing": count / len(MOTIONS),
     }
-    live = str(folder / "runs" / "pretrain" / "model")
     text = render(
         "demo.html",
         fps=_FPS,
@@ -122,10 +118,7 @@ def demo(
         reconstructed=reconstructed,
         loss_of_nothing=_NOTHING,
         train_clips=command.train_clips,
-        pretrained=pretrained,
-        finetuning_curves={f"from {name}": run.curve for name, run in finetuned.items()},
-        training_seconds=sum(run.seconds for run in (pretrained, *finetuned.values())),
-        live=_reconstruct(shown, some, model=live, ratio=TRAINED_RATIO),
+        trained=trained,
         loss_of_guessing=math.log(len(MOTIONS)),
         yours=yours,
         folder=folder,
@@ -191,56 +184,36 @@ def _reconstruct(shown: Path, some: list[Path], *, model: str, ratio: float) -> 
     return _Reconstructed(ratio, loss, plain, paper[0])
 
 
-def _train_all(command: Demo, autoencoder: str) -> tuple[_Trained, dict[str, _Trained]]:
-    """Run the shipped recipes with fewer clips, epochs and clips per step.
-
-    Pre-trains, and fine-tunes from there and from the autoencoder, by name.
-    """
-    runs = command.output / "runs"
-    shared: Any = {"data": command.output / "training", "crop_scales": (1.0, 0.875, 0.75)}
-    pretrained = _train(
-        pretrain,
-        PretrainSettings(
-            output=runs / "pretrain",
-            preset="tiny",
-            mask=MASK,
-            mask_ratio=TRAINED_RATIO,
-            epochs=command.pretrain_epochs,
-            batch_size=32,
-            lr=1.2e-2,  # at its peak 1.5e-3, as in the recipe
-            log_every_steps=4,
-            **shared,
-        ),
-    )
+def _train_all(command: Demo, autoencoder: str) -> dict[str, _Trained]:
+    """Train classifiers from the autoencoder on few labels: its head alone, and all its layers."""
     settings = FinetuneSettings(
+        data=command.output / "training",
         eval_data=command.output / "clips",
-        epochs=command.finetune_epochs,
-        batch_size=16,
-        lr=1.6e-2,  # at its peak 1e-3, as in the recipe
-        warmup_epochs=min(1, command.finetune_epochs),
-        layer_decay=0.85,
-        log_every_steps=5,
-        **shared,
+        output=command.output / "runs" / "head",
+        init=autoencoder,
+        train_only="head",
     )
-    starts = {"the live pre-training": str(runs / "pretrain" / "model"), autoencoder: autoencoder}
-    finetuned = {
-        name: _train(finetune, replace(settings, init=init, output=runs / f"finetune_{number}"))
-        for number, (name, init) in enumerate(starts.items(), start=1)
-    }
-    return pretrained, finetuned
+    whole = replace(
+        settings,
+        output=command.output / "runs" / "finetune",
+        train_only="all",
+        epochs=command.finetune_epochs,
+        log_every_steps=5,
+    )
+    return {"its head alone": _train(settings), "all its layers": _train(whole)}
 
 
-def _train(train: Callable[[Any], Any], settings: TrainSettings) -> _Trained:
+def _train(settings: FinetuneSettings) -> _Trained:
     """Train in place of the run of an earlier demo."""
     shutil.rmtree(settings.output, ignore_errors=True)
     started = time.perf_counter()
     with warnings.catch_warnings():
         # To give a pre-training checkpoint a new head is what is meant here.
         warnings.filterwarnings("ignore", ".*a pre-training checkpoint")
-        result = train(settings)
-    share_right = result.top1 / 100 if isinstance(result, Evaluation) else 0.0
+        evaluation = finetune(settings)
+    assert evaluation is not None
     curve = read_run(settings.output).curve("loss")
-    return _Trained(time.perf_counter() - started, curve, share_right)
+    return _Trained(time.perf_counter() - started, curve, evaluation.top1 / 100)
 
 
 def _published(classifier: str) -> dict[str, Any]:

@@ -90,6 +90,8 @@ class Classify(ViewsCommand):
 
     top_k: int = 5
     """Labels per video."""
+    output: Path | None = None
+    """predictions.csv: a table with a row per video."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Embed(ViewsCommand):
     features: Literal["pooled", "per_time", "tokens"] = "pooled"
     """One vector per video, per time slice, or per tubelet."""
     output: Path | None = None
-    """features.npz for one file with `paths` and `features`, or a folder for one .npy per video."""
+    """features.npz for one file with `paths` and `features`, features.csv for a table with a row
+    per video, or a folder for one .npy each."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +182,8 @@ class Demo:
     clips: int = 48
     """Videos to classify."""
     train_clips: int = 240
-    """Videos to learn from."""
-    pretrain_epochs: int = 10
-    """Times that pre-training sees each of those."""
-    finetune_epochs: int = 6
+    """Labelled videos to learn from."""
+    finetune_epochs: int = 16
     """Times that fine-tuning sees each of those."""
     seed: int = 11
     """Other seeds give other scenes."""

@@ -1,7 +1,9 @@
 """The output of commands: results on stdout, complaints on stderr, a bar while more is to come."""
 
+import csv
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -12,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from videomae.errors import complain, one_line, to_json
+from videomae.errors import as_text, complain, one_line, to_json
+from videomae.hub import atomic_path
 
 if TYPE_CHECKING:
     from videomae.video.reader import BadVideo
@@ -84,23 +87,32 @@ def report(
     *,
     widths: Sequence[int] = (),
     as_json: bool,
+    csv_path: Path | None = None,
+    cells: Callable[[Result], dict[str, Any]] | None = None,
 ) -> int:
     """Print each result as soon as it is there; 1 if any video could not be read.
 
     `show` gives the fields of its line of JSON, and its rows of a table, whose columns after the
-    path are at least `widths` wide.
+    path are at least `widths` wide. `cells` gives its columns in the table at `csv_path`, which is
+    written at the end, or with what is there where the work is broken off.
     """
     from videomae.video.reader import BadVideo
 
     failed = 0
-    with Screen(what, len(files), as_json=as_json) as screen:
+    with (
+        Screen(what, len(files), as_json=as_json) as screen,
+        _csv_rows(csv_path) as rows_of_csv,
+    ):
         for done, (path, result) in enumerate(zip(files, results, strict=True), start=1):
             if isinstance(result, BadVideo):
                 failed += 1
                 shown: Shown = ({"error": result.reason}, ())
+                rows_of_csv.append({"path": as_text(path), "error": result.reason})
                 screen.complain(result.reason)
             else:
                 shown = show(result)
+                if csv_path is not None and cells is not None:
+                    rows_of_csv.append({"path": as_text(path), **cells(result)})
             record, rows = shown
             if as_json:
                 # The only values that are not of JSON are arrays.
@@ -112,6 +124,24 @@ def report(
     if failed and len(files) > 1:
         complain(f"{failed} of {len(files)} videos could not be read")
     return 1 if failed else 0
+
+
+@contextmanager
+def _csv_rows(path: Path | None) -> Iterator[list[dict[str, Any]]]:
+    """Rows to be filled, which are written as CSV in the end; columns in the order they came."""
+    rows: list[dict[str, Any]] = []
+    try:
+        yield rows
+    finally:
+        if path is not None and rows:
+            columns = dict.fromkeys(name for row in rows for name in row if name != "error")
+            with (
+                atomic_path(path) as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.DictWriter(file, [*columns, "error"], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
 
 
 def _table(

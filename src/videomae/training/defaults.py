@@ -48,7 +48,7 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
         usual_epochs, least_steps = 75, _FINETUNE_STEPS
 
     # a power of two, as it may be shared by processes
-    fitting = 2 ** int(math.log2(max(num_videos / share, 4)))
+    fitting = 2 ** round(math.log2(max(num_videos / share, 4)))
     batch_size = found["batch_size"] = known("batch_size", min(usual_batch, fitting))
     epochs = math.ceil(least_steps / max(num_videos // batch_size, 1))
     if config.hidden_size > _SMALL_WIDTH:
