@@ -21,6 +21,7 @@ from videomae.commands import answers, cli, flags, videos
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos
 from videomae.data.motion import render_clip
+from videomae.errors import as_text
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.recipe import write_recipe
 from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -226,7 +227,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_tables_have_a_row_per_video_bad_ones_too(run: Run, place: Path, tmp_path: Path) -> None:
     source = Path(found(place)[0])
-    odd = tmp_path / 'a, "b"' / source.name  # as quoting is there for
+    odd = tmp_path / 'a, "b" \udce9' / source.name  # as quoting is there for
     odd.parent.mkdir()
     shutil.copy(source, odd)
     call = (odd, place / "bad.mp4", "--model", place / "classifier")
@@ -235,7 +236,7 @@ def test_tables_have_a_row_per_video_bad_ones_too(run: Run, place: Path, tmp_pat
     good, bad = table(tmp_path / "p.csv")
     assert list(good) == ["path", "label_1", "score_1", "label_2", "score_2", "error"]
     (answer,) = videomae.classify([odd], model=place / "classifier", top_k=2)
-    assert (good["path"], good["label_1"], good["error"]) == (str(odd), answer.labels[0], "")
+    assert (good["path"], good["label_1"], good["error"]) == (as_text(odd), answer.labels[0], "")
     assert float(good["score_2"]) == pytest.approx(answer.scores[1], rel=1e-4)
     assert bad["path"] == str(place / "bad.mp4")
     assert bad["label_1"] == ""

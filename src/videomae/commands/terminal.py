@@ -107,12 +107,12 @@ def report(
             if isinstance(result, BadVideo):
                 failed += 1
                 shown: Shown = ({"error": result.reason}, ())
-                rows_of_csv.append({"path": as_text(path), "error": result.reason})
+                rows_of_csv.append({"path": path, "error": result.reason})
                 screen.complain(result.reason)
             else:
                 shown = show(result)
                 if csv_path is not None and cells is not None:
-                    rows_of_csv.append({"path": as_text(path), **cells(result)})
+                    rows_of_csv.append({"path": path, **cells(result)})
             record, rows = shown
             if as_json:
                 # The only values that are not of JSON are arrays.
@@ -141,7 +141,7 @@ def _csv_rows(path: Path | None) -> Iterator[list[dict[str, Any]]]:
             ):
                 writer = csv.DictWriter(file, [*columns, "error"], lineterminator="\n")
                 writer.writeheader()
-                writer.writerows(rows)
+                writer.writerows({k: as_text(value) for k, value in row.items()} for row in rows)
 
 
 def _table(
