@@ -40,7 +40,7 @@ def classify(command: Classify) -> int:
         names = (((f"label_{k}", label), (f"score_{k}", f"{s:.6g}")) for k, (label, s) in pairs)
         return dict(chain.from_iterable(names))
 
-    output = command.output
+    output = None if command.output == Path("-") else command.output
     if output is not None and (output.suffix.lower() != ".csv" or output.is_dir()):
         raise ConfigError(f"--output {output}: name a file that ends in .csv")
     _warn_if_unlike_rendered(command.model, files[0])
