@@ -719,7 +719,7 @@ def test_weights_come_from_one_place(classifier_dir: Path) -> None:
     for arguments in ({}, {"config": config}, {"state_dict": {}}):
         with pytest.raises(ConfigError, match="without a name or path needs config= and state_d"):
             VideoMAEModel.from_pretrained(None, **arguments)
-    with pytest.raises(ConfigError, match=r"both .* and state_dict= hold weights; pass None"):
+    with pytest.raises(ConfigError, match="name or path and state_dict= were given; pass"):
         VideoMAEModel.from_pretrained(classifier_dir, state_dict={})
 
 

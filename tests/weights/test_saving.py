@@ -143,8 +143,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     small = model()
     own = small.state_dict()
     wrapped = {f"module.{key}": value for key, value in own.items()}
-    for state, problem in ((wrapped, r"module\.fc_norm|module\.videomae"), ({}, "an empty one")):
-        with pytest.raises(WeightsError, match=f"the model does not know {problem}"):
+    for state, problem in ((wrapped, r"has tensors .* know: module\."), ({}, "is empty")):
+        with pytest.raises(WeightsError, match=f"state_dict {problem}.*; pass accelerator"):
             small.save_pretrained(tmp_path, state_dict=state)
     longer = {**own, "classifier.bias": torch.zeros(5)}
     with pytest.raises(ShapeError, match=r"classifier\.bias as \(5,\), expected \(2,\)"):

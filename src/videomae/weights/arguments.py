@@ -31,10 +31,12 @@ _UNSUPPORTED = {
     "return_unused_kwargs": "every keyword is used, or is an error",
     "key_mapping": "rename the tensors, and pass them as state_dict= with config=",
     **dict.fromkeys(
-        ("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation"),
+        (
+            *("use_kernels", "kernel_config", "allow_all_kernels", "experts_implementation"),
+            *("fusion_config", "generation_config"),
+        ),
         "leave it out",
     ),
-    **dict.fromkeys(("fusion_config", "generation_config"), "leave it out"),
 }
 
 
@@ -47,7 +49,7 @@ def drop_neutral(arguments: dict[str, Any]) -> None:
 
 
 def check_names(overrides: Iterable[str], arguments: Iterable[str]) -> None:
-    """Raise ConfigError for a keyword that is no config field, naming the nearest, or argument."""
+    """Raise ConfigError for a keyword that is no config field; the nearest may be an argument."""
     known = {*(field.name for field in dataclasses.fields(VideoMAEConfig)), *RENAMED}
     for name in overrides:
         if name not in known:

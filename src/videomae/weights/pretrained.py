@@ -138,8 +138,8 @@ class PretrainedModel(nn.Module):
             checkpoint = checkpoint_of(state_dict, source="the state_dict")
         elif state_dict is not None:
             raise ConfigError(
-                f"both {checkpoint} and state_dict= hold weights; pass None for the one, "
-                "or leave out the other"
+                "both a name or path and state_dict= were given; pass None for the first, or leave "
+                "out the second"
             )
         elif not isinstance(checkpoint, Checkpoint):
             checkpoint = read_checkpoint(
@@ -244,7 +244,7 @@ class PretrainedModel(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As torch's; the names that `save_pretrained` writes do as well."""
+        """As torch's; takes the names of biases in the files of `save_pretrained`, too."""
         if any(key.endswith((".q_bias", ".v_bias")) for key in state_dict):
             state_dict = from_hf_file_keys(state_dict)
         return super().load_state_dict(state_dict, strict, assign)

@@ -14,7 +14,7 @@ from videomae.weights.keys import State, some, to_hf_file_keys
 
 
 def save_folder(
-    model: nn.Module,
+    model: Any,
     folder: hub.PathLike,
     state: Mapping[str, Tensor] | None = None,
     *,
@@ -31,7 +31,8 @@ def save_folder(
     state = _checked(model, state)
     names = to_hf_file_keys(state) if names_of_4 else state
     save_weights(Path(folder), names, variant=variant, max_shard_size=max_shard_size)
-    save_config(model, folder, dtype=next(iter(state.values())).dtype)
+    dtypes = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    save_config(model, folder, dtype=next(dtypes, model.dtype))
 
 
 def save_config(model: Any, folder: hub.PathLike, *, dtype: Any) -> None:
@@ -56,10 +57,10 @@ def _checked(model: nn.Module, state: Mapping[str, Tensor] | None) -> State:
     state = dict(own if state is None else state)
     unknown = [name for name in state if name not in own]
     if unknown or not state:
+        what = f"has tensors that the model does not know: {some(unknown)}" if state else "is empty"
         raise WeightsError(
-            f"state_dict has {len(state)} tensors; the model does not know "
-            f"{some(unknown) or 'an empty one'}; pass accelerator.get_state_dict(model), and "
-            "is_main_process=False on all processes but one"
+            f"state_dict {what}; pass accelerator.get_state_dict(model), and is_main_process=False "
+            "on all processes but one"
         )
     in_pieces = [name for name, tensor in state.items() if hasattr(tensor, "full_tensor")]
     absent = [name for name, tensor in state.items() if tensor.is_meta]
