@@ -167,10 +167,11 @@ def render_clip(
 class Take:
     """All that a clip shows, before anything is drawn; S steps of time, in order of the movement.
 
-    joints: by name, and the prop: (S, 3) in body heights. view: to picture widths, from the upper
-    left corner. floor: where the wall ends or the horizon is, in picture heights. shake: (S, 2), of
-    the camera, in picture widths. other: somebody who only stands there, with (1, 3) joints.
-    furniture: a box in front, left, top, right, bottom in picture widths, and its colour.
+    person, ground, light: numbers of what is drawn. joints by name, and the prop: (S, 3) in body
+    heights. view: to picture widths, from the upper left corner. floor: where the wall ends or the
+    horizon is, in picture heights. shake: (S, 2), of the camera, in picture widths. other: somebody
+    who only stands there, with (1, 3) joints. furniture: a box in front, left, top, right, bottom
+    in picture widths, and its colour.
     """
 
     action: Action
