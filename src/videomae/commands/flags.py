@@ -183,7 +183,7 @@ class Demo:
     """Videos to classify."""
     train_clips: int = 240
     """Labelled videos to learn from."""
-    finetune_epochs: int = 16
+    finetune_epochs: int = 24
     """Times that fine-tuning sees each of those."""
     seed: int = 11
     """Other seeds give other scenes."""

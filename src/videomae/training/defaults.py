@@ -44,7 +44,7 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
         usual_batch, share, lr_times_width = 64, 4, 0.2
         usual_epochs, least_steps = 800, _PRETRAIN_STEPS
     else:
-        usual_batch, share, lr_times_width = 32, 8, 0.1
+        usual_batch, share, lr_times_width = 32, 8, 0.13
         usual_epochs, least_steps = 75, _FINETUNE_STEPS
 
     # a power of two, as it may be shared by processes
