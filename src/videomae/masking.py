@@ -175,11 +175,14 @@ def choose_tokens(
         return ChosenTokens(visible, hidden)
     predicted, _ = split_mask(decoder_mask, num_tokens)
     counted = mask.gather(1, predicted.to(mask.device))  # (B, M)
-    if not counted.any():
-        raise ConfigError(
-            "decoder_bool_masked_pos leaves out every tubelet that bool_masked_pos hides, so "
-            "that nothing is left to predict; True there means not decoded"
-        )
+    nothing = (
+        "decoder_bool_masked_pos leaves out every tubelet that bool_masked_pos hides, so "
+        "that nothing is left to predict; True there means not decoded"
+    )
+    if torch.compiler.is_compiling():
+        torch._assert_async(counted.any(), nothing)
+    elif not counted.any():
+        raise ConfigError(nothing)
     return ChosenTokens(visible, predicted, counted)
 
 

@@ -612,6 +612,31 @@ def test_masked_models_compile_in_one_piece_with_their_backward(name: str, dual:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("dual", [False, True])
+@pytest.mark.parametrize("way", ["compile", "export", "strict export"])
+@pytest.mark.parametrize("name", ["VideoMAEModel", "VideoMAEForPreTraining"])
+def test_masks_of_any_count_go_through_one_graph(name: str, way: str, dual: bool) -> None:
+    config = tiny()
+    model = make(name, config)
+    pixels, mask = clips(config), mask_for(config)
+    options: dict[str, Any] = {}
+    if dual and name == "VideoMAEForPreTraining":
+        options["decoder_bool_masked_pos"] = running_cell_mask(config.grid, 0.5, batch_size=2)
+    torch._dynamo.reset()
+    if way == "compile":
+        graph: Any = torch.compile(model, fullgraph=True, backend="aot_eager")
+    else:
+        program = torch.export.export(model, (pixels, mask), options, strict=way[0] == "s")
+        graph = program.module()
+    other = tube_mask(config.grid, 0.5, batch_size=2)
+    with torch.no_grad():
+        for each in (mask, other):
+            assert_same(graph(pixels, each, **options), model(pixels, each, **options))
+        unequal = torch.stack([mask[0], other[1]])
+        with pytest.raises(RuntimeError, match="must hide equally many"):
+            graph(pixels, unequal, **options)
+
+
 @pytest.mark.slow
 def test_inductor_compiles_pretraining_in_one_piece() -> None:
     config = tiny(num_hidden_layers=1, decoder_num_hidden_layers=1)
