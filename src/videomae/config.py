@@ -225,6 +225,10 @@ class VideoMAEConfig:
         """The names of what `to_dict` holds."""
         return iter(self.to_dict())
 
+    def get_text_config(self, *_: Any, **__: Any) -> Self:
+        """The config itself: there are no configs of parts."""
+        return self
+
     def update(self, values: Mapping[str, Any]) -> None:
         """Set fields and others, and check them together."""
         for name, value in values.items():

@@ -1,5 +1,6 @@
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from videomae.model.modeling import (
 )
 from videomae.positions import sincos_positions
 
+ATTENTION = "encoder.layer.0.attention.attention"
 CLASSES = (VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification)
 SIZES: dict[str, Any] = {
     "image_size": 32,
@@ -99,8 +101,45 @@ def test_tags_are_noted_once() -> None:
 
 
 def test_adapters_are_told_where_they_belong() -> None:
-    with pytest.raises(ConfigError, match=re.escape("peft.get_peft_model(model, peft_config)")):
-        VideoMAEModel(small()).add_adapter("lora")
+    model = VideoMAEModel(small())
+    for put in (model.add_adapter, model.load_adapter, model.set_adapter):
+        with pytest.raises(ConfigError, match=re.escape("peft.get_peft_model(model, peft_config)")):
+            put("lora")
+
+
+def test_sizes_are_told_how_to_change() -> None:
+    model = VideoMAEModel(small())
+    for ask in (model.resize_token_embeddings, model.resize_position_embeddings):
+        with pytest.raises(ConfigError, match="no table of tokens to resize; for other frame"):
+            ask(7)
+
+
+def test_made_of_a_config_as_the_auto_classes_do() -> None:
+    config = transformers.VideoMAEConfig(**SIZES)
+    model = VideoMAEModel._from_config(config, dtype=torch.bfloat16, attn_implementation="eager")
+    assert (model.dtype, model.config.attn_implementation) == (torch.bfloat16, "eager")
+    assert model.name_or_path == ""
+    model.tie_weights()
+    assert model.config.get_text_config() is model.config
+
+
+def test_an_older_config_asks_for_checkpointing_once() -> None:
+    config = small(gradient_checkpointing=True)
+    model = VideoMAEForPreTraining(config)
+    layers = [*model.videomae.encoder.layer, *model.decoder.decoder_layers]
+    assert all(layer.gradient_checkpointing for layer in layers)
+    assert "gradient_checkpointing" not in model.config.to_dict()
+
+
+@pytest.mark.parametrize("name", ["embeddings", "embeddings.patch_embeddings", ATTENTION])
+def test_parts_have_the_sizes_that_they_have_in_transformers(name: str) -> None:
+    ours = VideoMAEModel(small()).get_submodule(name)
+    theirs = transformers.VideoMAEModel(transformers.VideoMAEConfig(**SIZES)).get_submodule(name)
+    numbers = {key for key, value in vars(theirs).items() if type(value) in (int, tuple)}
+    assert numbers
+    for key in numbers & vars(ours).keys():
+        assert getattr(ours, key) == getattr(theirs, key), key
+    assert not numbers - vars(ours).keys() - {"dropout_prob"}
 
 
 # --- memory and gradients -------------------------------------------------------------------------
@@ -250,3 +289,25 @@ def test_what_a_subclass_adds_starts_beside_what_it_inherits() -> None:
     model = WithExtra(small())
     assert model.extra.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.classifier.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.3)
+
+
+@pytest.mark.parametrize("model_class", [WithExtra, Regressor])
+@pytest.mark.parametrize("kind", [VideoMAEForVideoClassification, VideoMAEForPreTraining])
+def test_what_is_added_starts_fresh_and_is_saved_and_read(
+    model_class: type[Any], kind: type[Any], tmp_path: Path
+) -> None:
+    published = kind(small(use_mean_pooling=kind is VideoMAEForVideoClassification))
+    published.save_pretrained(tmp_path / "published")
+    with pytest.warns(UserWarning, match="newly initialised, to be trained: .*"):
+        model = model_class.from_pretrained(tmp_path / "published")
+    added = model.extra if model_class is WithExtra else model.head
+    assert added.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    if model_class is Regressor:
+        assert model.scale.factor == 3
+    nn.init.normal_(added.weight)
+    model.save_pretrained(tmp_path / "mine")
+    again, report = model_class.from_pretrained(tmp_path / "mine", output_loading_info=True)
+    assert not report.newly_initialised
+    assert not report.unexpected
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key

@@ -32,7 +32,11 @@ class VideoMAEPreTrainedModel(PretrainedModel):
     input_modalities = "video"
     supports_gradient_checkpointing = True
     model_tags: list[str] | None = None
-    # Accelerate puts each of these whole on one device; FSDP of the Trainer wraps them.
+    # Accelerate, peft and the Trainer read these. Each of the parts that are not split is put whole
+    # on one device, and wrapped by FSDP.
+    _supports_sdpa = _supports_flash_attn = _can_compile_fullgraph = True
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = frozenset[str]()
+    _keys_to_ignore_on_load_missing = _keys_to_ignore_on_load_unexpected = None
     _no_split_modules: ClassVar[list[str]] = ["VideoMAEEmbeddings", "VideoMAELayer"]
     _keys_to_ignore_on_save: ClassVar = None
     _tied_weights_keys: ClassVar = None
@@ -43,7 +47,24 @@ class VideoMAEPreTrainedModel(PretrainedModel):
         self.config = VideoMAEConfig.convert(config)
         check_implementation(self.config.attn_implementation)
 
+    @classmethod
+    def _from_config(
+        cls,
+        config: VideoMAEConfig,
+        dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None,
+    ) -> Self:
+        """A fresh model, as the Auto classes of transformers make one."""
+        if attn_implementation is not None:
+            config._attn_implementation = attn_implementation
+        return cls(config).to(dtype=dtype)
+
     # --- parts by name ----------------------------------------------------------------------------
+
+    @property
+    def name_or_path(self) -> str:
+        """Where the model was loaded from; empty for a fresh one."""
+        return self.config.name_or_path
 
     @property
     def base_model(self) -> nn.Module:
@@ -62,6 +83,9 @@ class VideoMAEPreTrainedModel(PretrainedModel):
 
     def get_output_embeddings(self) -> None:
         """None: there are no words to be put out."""
+
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """Nothing: no two parts share weights."""
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:  # noqa: ARG002
         """The layers of the encoder."""
@@ -102,6 +126,14 @@ class VideoMAEPreTrainedModel(PretrainedModel):
         """False: no text comes out."""
         return False
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return False
+
     def add_model_tags(self, tags: list[str] | str) -> None:
         """Note tags for the model's page on a hub, each once."""
         new = [tags] if isinstance(tags, str) else tags
@@ -133,7 +165,7 @@ class VideoMAEPreTrainedModel(PretrainedModel):
         layers = [module for module in self.modules() if isinstance(module, VideoMAELayer)]
         for number, layer in enumerate(layers):
             layer.gradient_checkpointing = number % every_n_layers == 0
-            layer.checkpoint = partial(_offloaded, run) if offload else run
+            layer._gradient_checkpointing_func = partial(_offloaded, run) if offload else run
 
     def activation_checkpointing_disable(self) -> None:
         """Undo `activation_checkpointing_enable`."""
@@ -178,9 +210,20 @@ class VideoMAEPreTrainedModel(PretrainedModel):
     def add_adapter(self, *_: Any, **__: Any) -> NoReturn:
         """Not here: adapters are put around a model by peft itself."""
         raise ConfigError(
-            "add_adapter is not supported; wrap the model instead: "
-            "peft.get_peft_model(model, peft_config)"
+            "a model takes no adapters in; put them around it: "
+            "peft.get_peft_model(model, peft_config), or peft.PeftModel.from_pretrained"
         )
+
+    load_adapter = set_adapter = add_adapter
+
+    def resize_token_embeddings(self, *_: Any, **__: Any) -> NoReturn:
+        """Not here: there are no words."""
+        raise ConfigError(
+            "VideoMAE has no table of tokens to resize; for other frame counts and sizes pass "
+            "num_frames= and image_size= to from_pretrained, or interpolate_pos_encoding=True"
+        )
+
+    resize_position_embeddings = get_position_embeddings = resize_token_embeddings
 
     # --- the start --------------------------------------------------------------------------------
 
@@ -197,6 +240,10 @@ class VideoMAEPreTrainedModel(PretrainedModel):
                 self._init_weights(module)
         if not added:
             self.init_weights()
+        # Older configs may ask for it; the first model of several in each other hears it.
+        asked = self.config.extra.pop("gradient_checkpointing", False)
+        if asked or self.is_activation_checkpointing:
+            self.activation_checkpointing_enable()
 
     def init_weights(self) -> None:
         """Start anew: here what a subclass has added, in the public models everything."""

@@ -42,6 +42,8 @@ class VideoMAEPatchEmbeddings(nn.Module):
         super().__init__()
         kernel = (config.tubelet_size, *config.patch_hw)
         self.num_patches = config.grid.num_tokens
+        self.image_size, self.patch_size = config.image_hw, config.patch_hw
+        self.tubelet_size, self.num_channels = config.tubelet_size, config.num_channels
         self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel, stride=kernel)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -67,6 +69,7 @@ class VideoMAESelfAttention(nn.Module):
         super().__init__()
         self.config = config
         self.num_attention_heads, self.attention_head_size = num_heads, dim // num_heads
+        self.all_head_size = dim
         self.query = nn.Linear(dim, dim, bias=config.qv_bias)
         self.key = nn.Linear(dim, dim, bias=False)  # a key bias would cancel in the softmax
         self.value = nn.Linear(dim, dim, bias=config.qv_bias)
@@ -153,11 +156,13 @@ class VideoMAELayer(nn.Module):
     """One pre-norm transformer layer. In training its two branches are dropped per clip.
 
     With `gradient_checkpointing`, training forgets what happens inside and computes it again
-    backwards, by `checkpoint`; hooks on the layer itself run once.
+    backwards; hooks on the layer itself run once.
     """
 
     gradient_checkpointing = False
-    checkpoint: Callable[..., Any] = staticmethod(partial(checkpoint, use_reentrant=False))
+    _gradient_checkpointing_func: Callable[..., Any] = staticmethod(
+        partial(checkpoint, use_reentrant=False)
+    )
 
     def __init__(
         self,
@@ -179,7 +184,7 @@ class VideoMAELayer(nn.Module):
     def forward(self, hidden_states: Tensor, attentions: list[Tensor] | None = None) -> Tensor:
         """Tokens (B, N, D) -> the same; adds the weights of its attention to a list, if given."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            x: Tensor = self.checkpoint(self.compute, hidden_states, attentions)
+            x: Tensor = self._gradient_checkpointing_func(self.compute, hidden_states, attentions)
             return x
         return self.compute(hidden_states, attentions)
 

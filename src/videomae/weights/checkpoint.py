@@ -9,7 +9,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -59,6 +59,7 @@ class Checkpoint:
     notes: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     of_images: bool = False
+    others: State = field(default_factory=dict, repr=False)  # tensors by other names than ours
 
     @property
     def has_decoder(self) -> bool:
@@ -123,6 +124,7 @@ def checkpoint_of(
         notes=notes,
         left_out=left_out,
         of_images=of_images(raw),
+        others={key: value for key, value in kept.items() if key not in state},
     )
 
 

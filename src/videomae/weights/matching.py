@@ -4,7 +4,7 @@ A model must come out as it was trained, or say what in it is new.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,13 +80,15 @@ def match(
     config: VideoMAEConfig,
     ignore_mismatched_sizes: bool = False,
     may_lose_norm: bool = False,
+    added: Collection[str] = (),
     notes: Sequence[str] = (),
 ) -> LoadReport:
     """Pair the tensors of a checkpoint with those a model wants, by name (ours) and shape.
 
     Raises WeightsError for everything that would leave the model other than it was trained, a
     ShapeError for other shapes.
-    `may_lose_norm` permits to drop the final norm.
+    `may_lose_norm` permits to drop the final norm; `added` are tensors of the caller's own class,
+    which start fresh where the checkpoint has none.
     """
     source, state = checkpoint.source, checkpoint.state
     missing = [key for key in wanted if key not in state]
@@ -100,7 +102,9 @@ def match(
     ) -> None:
         """Raise an error if there are any such keys, with what explains them."""
         if keys:
-            each = (f"{key} {wanted.get(key) or tuple(state[key].shape)}" for key in keys)
+            each = (
+                f"{key} {tuple(state[key].shape) if key in state else wanted[key]}" for key in keys
+            )
             differ = _differences(checkpoint.facts, config, with_decoder=has_decoder)
             raise error("; ".join([f"{source} {problem}: {some(each)}", *differ, fix]))
 
@@ -125,7 +129,7 @@ def match(
     # after images.
     fresh = [] if checkpoint.has_classifier else _matching(_HEAD, missing)
     fresh += _matching(_DECODER, missing) if checkpoint.of_images else []
-    lacking = [key for key in missing if key not in fresh]
+    lacking = [key for key in missing if key not in fresh and key not in added]
 
     with_pooling = f"with use_mean_pooling={config.use_mean_pooling}"
     fix = f"pass use_mean_pooling={not config.use_mean_pooling}"

@@ -169,14 +169,18 @@ class PretrainedModel(nn.Module):
             model = cls._blank(wanted)
         if keep_final_norm:
             state = _final_norm_kept(model, state, checkpoint.source)
-        prefix = model.checkpoint_prefix
+        prefix, added = model.checkpoint_prefix, model.added_tensors()
+        others = {key: checkpoint.others[key] for key in added if key in checkpoint.others}
+        state = {**state, **{prefix + key: value for key, value in others.items()}}
+        unexpected = tuple(key for key in checkpoint.unexpected if key not in others)
         report = match(
             {prefix + key: tuple(value.shape) for key, value in model.state_dict().items()},
-            dataclasses.replace(checkpoint, state=state),
+            dataclasses.replace(checkpoint, state=state, unexpected=unexpected),
             model_name=cls.__name__,
             config=wanted,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             may_lose_norm="use_mean_pooling" in overrides,
+            added=[prefix + key for key in added],
             notes=[*checkpoint.notes, *notes],
         )
         if report.newly_initialised:
@@ -208,6 +212,11 @@ class PretrainedModel(nn.Module):
         """The start of these names in checkpoints, where only the encoder alone bears no prefix."""
         return "" if hasattr(self, self.base_model_prefix) else f"{self.base_model_prefix}."
 
+    def added_tensors(self) -> list[str]:
+        """Names of the tensors that a class of one's own adds to the model it is made of."""
+        added = {name for name, part in self.named_modules() if vars(part).get("_added")}
+        return [key for key in self.state_dict() if key.rpartition(".")[0] in added]
+
     @classmethod
     def _blank(cls, config: VideoMAEConfig) -> Self:
         """The model without memory for its parameters: cheap, for names and shapes."""
@@ -233,7 +242,10 @@ class PretrainedModel(nn.Module):
         # Copied out of the mapped file: it may be replaced while the model lives on.
         tensors = {
             name.removeprefix(prefix): torch.empty_like(
-                state[name], dtype=dtype, device=device, memory_format=torch.contiguous_format
+                state[name],
+                dtype=dtype if state[name].is_floating_point() else None,
+                device=device,
+                memory_format=torch.contiguous_format,
             ).copy_(state[name])
             for name in report.loaded
         }
