@@ -98,6 +98,16 @@ def one_line(value: object) -> str:
     return _NO_LINE.sub(_escaped, str(value))
 
 
+def counted(count: float, word: str) -> str:
+    """A whole number with what it counts: 1 video, 2,000 videos; words take an s, class an es.
+
+    >>> counted(1, "step"), counted(0, "class")
+    ('1 step', '0 classes')
+    """
+    plural = "" if count == 1 else "es" if word.endswith("s") else "s"
+    return f"{count:,.0f} {word}{plural}"
+
+
 def to_json(value: Any, **options: Any) -> str:
     r"""JSON that any program can read; for the options see `json.dumps`.
 

@@ -114,3 +114,58 @@ def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machi
 def test_a_tracker_that_is_not_installed_is_named(settings: PretrainSettings) -> None:
     with pytest.raises(ConfigError, match="tracker='wandb' is not installed: pip install wandb"):
         check_output(dataclasses.replace(settings, tracker="wandb"))
+
+
+def test_long_numbers_are_written_out(
+    settings: PretrainSettings, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.output.mkdir()
+    with RunLog(settings, machine, num_steps=2, title="pretrain") as log:
+        log.record(step=1, loss=1.23456, clips_per_second=12345.6, data_share=0.0)
+    assert "loss 1.235  clips_per_second 12,346" in capsys.readouterr().err
+
+
+def test_the_page_is_there_from_the_first_report_on_and_made_again_seldom(
+    settings: PretrainSettings, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_output(settings, machine, {})
+    page, now = settings.output / "index.html", [100.0]
+    monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])
+    with RunLog(settings, machine, num_steps=9, title="x") as log:
+        log.record(step=1, loss=0.5)
+        log.draw_page()
+        assert "At step 1" in page.read_text()
+        page.unlink()
+        now[0] += 29
+        log.draw_page()
+        assert not page.exists()
+        now[0] += 2
+        log.draw_page()
+        assert page.exists()
+
+
+def test_a_page_that_cannot_be_written_ends_no_run(
+    settings: PretrainSettings, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.output.mkdir()
+    monkeypatch.setattr(report, "write_page", None)
+    with (
+        RunLog(settings, machine, num_steps=9, title="x") as log,
+        pytest.warns(UserWarning, match=r"index\.html could not be written"),
+    ):
+        log.draw_page()
+
+
+def test_the_bar_moves_each_step_and_says_what_is_left(
+    settings: PretrainSettings, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.output.mkdir()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich believe in a terminal
+    with RunLog(settings, machine, num_steps=100, title="x") as log:
+        log.pace.begun -= 60
+        log.advance(1)
+        (task,) = log.progress.tasks
+        assert (task.completed, task.fields["left"]) == (1, "1 h 39 min left")
+        log.pace.warm -= 2
+        log.advance(2)
+        assert (task.completed, task.fields["left"]) == (2, "3 min 16 s left")

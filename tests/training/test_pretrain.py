@@ -17,7 +17,7 @@ from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.views import normalize
 from videomae.recipe import load_recipe
-from videomae.report.record import read_log
+from videomae.report.record import read_log, read_run
 from videomae.settings import PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.defaults import decide
@@ -335,3 +335,11 @@ def test_saving_memory_and_compiling_change_no_number(
     )
     pretrain(thrifty)
     assert [row["loss"] for row in read_log(thrifty.output)] == pytest.approx(losses, abs=1e-5)
+
+
+def test_videos_to_learn_from_need_no_classes(settings: PretrainSettings, tmp_path: Path) -> None:
+    # beside each other and in a folder: no answer to what the classes are
+    shutil.copytree(settings.data / "sway", tmp_path / "v")
+    shutil.copytree(settings.data / "zoom_in", tmp_path / "v" / "more")
+    pretrain(dataclasses.replace(settings, data=tmp_path / "v", epochs=1))
+    assert read_run(settings.output).facts["num_videos"] == 10

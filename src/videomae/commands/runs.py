@@ -70,6 +70,7 @@ def _is_first() -> bool:
 
 def evaluate(command: Evaluate) -> int:
     """Measure a classifier; 1 if a video could not be read."""
+    _say_loading()
     from videomae.compute.distributed import Machine
     from videomae.data.manifest import left_out
     from videomae.evaluation.evaluate import chosen_split, evaluate
@@ -96,6 +97,7 @@ def evaluate(command: Evaluate) -> int:
 
 def linear_probe(command: LinearProbe) -> int:
     """Measure a pre-trained encoder; 1 if a video could not be read."""
+    _say_loading()
     from videomae.compute.distributed import Machine
     from videomae.evaluation.features import FEATURES_NAME
     from videomae.evaluation.probe import linear_probe

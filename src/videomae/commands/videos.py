@@ -6,7 +6,7 @@ from typing import Any
 
 from videomae.commands.flags import Actions, Motion, Prepare, Probe
 from videomae.commands.terminal import Screen, Shown, aligned, report
-from videomae.errors import VideoError, complain, one_line
+from videomae.errors import VideoError, complain, counted, one_line
 
 
 def probe(command: Probe) -> int:
@@ -53,7 +53,7 @@ def actions(command: Actions) -> int:
 
     with Screen("rendering", command.clips + command.test_clips) as screen:
         paths = render_dataset(command, on_progress=screen.advance)
-    print(f"wrote {len(paths)} videos into {command.output}")
+    print(f"wrote {counted(len(paths), 'video')} into {command.output}")
     return 0
 
 
@@ -63,7 +63,7 @@ def motion(command: Motion) -> int:
 
     with Screen("rendering", command.clips) as screen:
         paths = render_dataset(command, on_progress=screen.advance)
-    print(f"wrote {len(paths)} videos into {command.output}")
+    print(f"wrote {counted(len(paths), 'video')} into {command.output}")
     return 0
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
-from videomae.errors import ConfigError, going_on
+from videomae.errors import ConfigError, counted, going_on
 from videomae.evaluation import metrics
 from videomae.evaluation.mistakes import write_mistakes
 from videomae.evaluation.sharding import Progress, compute_videos
@@ -135,8 +135,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value}" for name, value in self.rows()[: len(self.figures())])
-        text = f"{figures} on {self.num_videos} videos, {self.num_views} view"
-        text += f"{'s' if self.num_views > 1 else ''} each"
+        videos, views = counted(self.num_videos, "video"), counted(self.num_views, "view")
+        text = f"{figures} on {videos}, {views} each"
         return text + (f"; {len(self.bad)} unreadable" if self.bad else "")
 
     def write(self, output: Path, *, maker: ViewMaker | None = None, **about: Any) -> None:
@@ -165,7 +165,7 @@ class Evaluation:
                     self.confusion.numpy(),
                     self.videos.classes,
                     picture,
-                    title=f"top-1 {self.top1:.1f} % of {self.num_videos} videos",
+                    title=f"top-1 {self.top1:.1f} % of {counted(self.num_videos, 'video')}",
                 )
 
     def _summary(self) -> dict[str, Any]:

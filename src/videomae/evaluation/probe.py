@@ -17,7 +17,7 @@ from torch import nn
 
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos, load_videos
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, counted
 from videomae.evaluation.classifiers import (
     HELD_OUT,
     choose_l2,
@@ -75,8 +75,8 @@ class ProbeResult:
             ("linear probe top-1", f"{self.linear.top1:.2f} %"),
             ("linear probe top-5", f"{self.linear.figures()['top5']:.2f} %"),
             ("L2 penalty", f"{self.l2:g}"),
-            ("learned from", f"{self.num_train:,} videos"),
-            ("tested on", f"{self.knn.num_videos:,} videos"),
+            ("learned from", counted(self.num_train, "video")),
+            ("tested on", counted(self.knn.num_videos, "video")),
             ("unreadable", f"{len(self.unreadable):,}"),
         ]
 

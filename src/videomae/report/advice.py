@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from videomae.report.html import counted, figure
+from videomae.errors import counted
+from videomae.report.html import figure
 from videomae.report.record import RunRecord
 
 # So near to the loss of predicting nothing, a model has learned nothing but the even grey.

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from videomae.errors import one_line
 from videomae.hub import resolve_shipped
+from videomae.masking import MASKS, hidden_share
 from videomae.report.html import render
-from videomae.settings import FinetuneSettings, TrainSettings
+from videomae.settings import FinetuneSettings, PretrainSettings, TrainSettings
 from videomae.version import __version__
 from videomae.weights.pretrained import PretrainedModel
 
@@ -95,6 +96,7 @@ def model_card(
         card_data=card_data.to_yaml(),
         config=model.config,
         settings=settings,
+        hidden_share=_hidden_share(settings, model),
         problem=problem,
         data=data,
         eval_data=eval_name,
@@ -110,6 +112,15 @@ def model_card(
         version=__version__,
         text=_text,
     )
+
+
+def _hidden_share(settings: TrainSettings, model: PretrainedModel) -> float:
+    """The share of a clip that was hidden in pre-training, of whole cells or tubelets; 0: none."""
+    if not isinstance(settings, PretrainSettings):
+        return 0.0
+    if settings.mask not in MASKS or not settings.mask_ratio:  # not decided
+        return settings.mask_ratio
+    return hidden_share(settings.mask, model.config.grid, settings.mask_ratio)
 
 
 def origin(init: str | None) -> tuple[str, str | None, str | None]:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
+from videomae.errors import counted
 from videomae.report.pictures import save_gif, save_picture
 from videomae.report.plots import curve_svg
 from videomae.video.decoder import Frames
@@ -77,16 +78,6 @@ def _address(data: bytes, kind: str) -> str:
 def figure(value: float) -> str:
     """Three digits that count, or the whole number where it has more: 0.600, 1.50e-07, 12,346."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
-
-
-def counted(count: float, word: str) -> str:
-    """A whole number with what it counts: 1 video, 2,000 videos; words take an s, class an es.
-
-    >>> counted(1, "step"), counted(0, "class")
-    ('1 step', '0 classes')
-    """
-    plural = "" if count == 1 else "es" if word.endswith("s") else "s"
-    return f"{count:,.0f} {word}{plural}"
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from videomae.config import PRESETS, VideoMAEConfig
-from videomae.report.html import counted, duration, short_time
+from videomae.errors import counted
+from videomae.report.html import duration, short_time
 from videomae.settings import FinetuneSettings, PretrainSettings, TrainSettings
 
 # On a CPU, a run over a night is long.

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from videomae.compute.devices import peak_memory
 from videomae.compute.distributed import Machine, clip_gradients, step_seed
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError, VideoError, counted
 from videomae.model.modeling import VideoMAEPreTrainedModel
-from videomae.report.html import counted
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import (
     check_room,

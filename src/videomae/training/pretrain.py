@@ -25,7 +25,7 @@ from videomae.training.checkpoint import is_finished, run_processor, save_model
 from videomae.training.data import Batch, ClipSource
 from videomae.training.defaults import decide
 from videomae.training.estimate import DryRun
-from videomae.training.log import check_output, finish, keep, say
+from videomae.training.log import check_output, finish, keep, say, say_model
 from videomae.training.loop import Training
 
 
@@ -77,10 +77,7 @@ def prepare(
     """The run made ready, with nothing written, and the processor of its model."""
     say(f"reading the list of videos in {settings.data}", machine)
     videos = load_videos(settings.data, settings.split, labelled=False)
-    say(
-        f"loading {settings.init}" if settings.init else f"making a {settings.preset} model",
-        machine,
-    )
+    say_model(settings, machine)
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
     settings = decide(settings, len(videos), model.config)
