@@ -1,5 +1,6 @@
 """Small videos of known content for the tests: every picture carries its own number."""
 
+import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -74,6 +75,17 @@ def join(folder: Path, *parts: np.ndarray) -> Path:
         for k, part in enumerate(parts)
     ]
     path.write_bytes(b"".join(file.read_bytes() for file in files))
+    return path
+
+
+def damage(path: Path, number: int) -> Path:
+    """Fill one packet of a file, but for its first bytes, with noise."""
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    position, size = packets[number]
+    data[position + 8 : position + size] = random.Random(0).randbytes(size - 8)
+    path.write_bytes(data)
     return path
 
 

@@ -43,7 +43,7 @@ DOORS = {
     "safetensors": ["weights.checkpoint"],
     "huggingface_hub": ["hub", "report.card", "commands.space"],
     "platformdirs": ["inference.cache"],
-    "matplotlib": ["report.plots"],
+    "matplotlib": ["report.fonts", "report.plots"],
     "jinja2": ["report.html"],
     "tomli_w": ["recipe"],
     "tyro": ["commands.*"],

@@ -22,6 +22,9 @@ Layout = Literal[
 ]  # fmt: skip
 Mask = Literal["tube", "random", "frame", "running_cell"]
 RenderedSplit = Literal["train", "test"]
+# refuse: a file that cannot be decoded whole is an error. use_readable: the frames that can be
+# decoded are its frames; after a damaged place, they go on with the next key frame.
+OnDamage = Literal["refuse", "use_readable"]
 Preset = Literal["micro", "tiny", "small", "base", "large", "huge", "giant"]
 Problem = Literal["single_label", "multi_label", "regression"]
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio", "mlflow"]
@@ -39,6 +42,8 @@ class DataSettings(Checked):
     """Precision of the products: bfloat16 where the device has it, else float32."""
     num_workers: Count = 2
     """Threads that decode and crop, in each process."""
+    on_damage: OnDamage = "refuse"
+    """use_readable: take the frames that can be decoded of damaged videos, and count these."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +332,8 @@ class PrepareSettings(Checked):
     """Between the parts of a line; by default tabs, ::, commas or spaces, as all lines have."""
     check: Check = "quick"
     """quick: count the frames and read the first, middle and last; decode: read them all."""
+    on_damage: OnDamage = "refuse"
+    """use_readable: keep damaged videos, as far as their frames can be decoded, and list them."""
     min_frames: Count = 1
     """Leave out shorter videos."""
     val_share: float = 0.0

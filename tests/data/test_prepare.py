@@ -118,11 +118,11 @@ def test_interrupted_checking_goes_on_where_it_stopped(
     looked_at: list[str] = []
     look = checking._probe
 
-    def counted(video: Any, how: Any) -> Any:
+    def counted(video: Any, *how: Any) -> Any:
         looked_at.append(Path(video.path).name)
         if len(looked_at) == 3:
             raise KeyboardInterrupt
-        return look(video, how)
+        return look(video, *how)
 
     monkeypatch.setattr(checking, "_probe", counted)
     with pytest.raises(KeyboardInterrupt):

@@ -120,9 +120,9 @@ def test_workers_cache_and_resume_do_not_change_a_batch(videos_dir: Path) -> Non
 def test_repeats_are_other_crops_of_one_decoding(videos_dir: Path, monkeypatch: Any) -> None:
     opened: list[str] = []
 
-    def counting(video: Video) -> Any:
+    def counting(video: Video, *how: Any) -> Any:
         opened.append(video.path)
-        return open_video(video)
+        return open_video(video, *how)
 
     monkeypatch.setattr("videomae.training.data.open_video", counting)
     clips = source(videos_dir, num_repeats=3, cache_gb=0)
@@ -183,11 +183,11 @@ def test_a_step_without_any_readable_video_is_still_a_step(tmp_path: Path) -> No
 def test_a_stumble_is_forgiven_once(videos_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: Counter[str] = Counter()
 
-    def stumbling(video: Video) -> Any:
+    def stumbling(video: Video, *how: Any) -> Any:
         tries[video.path] += 1
         if tries[video.path] == 1:
             raise VideoError(f"{video}: the disk was asleep")
-        return open_video(video)
+        return open_video(video, *how)
 
     monkeypatch.setattr("videomae.training.data.open_video", stumbling)
     (batch,) = batches(source(videos_dir), Sampler(10, 10))

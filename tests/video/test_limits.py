@@ -2,11 +2,14 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import av
 import pytest
 
+from videomae import settings
 from videomae.errors import ConfigError, VideoError
+from videomae.video import limits
 from videomae.video.limits import CONTAINERS, VIDEO_SUFFIXES, DecodeClock, VideoLimits
 
 PATH = Path("x.mp4")
@@ -70,3 +73,7 @@ def test_suffixes_are_those_that_ffmpeg_names_for_what_is_read() -> None:
             known |= av.ContainerFormat(container, "w").extensions
         names = {suffix[1:] for suffix in CONTAINERS[container].split()}
         assert not known - names - not_pictures - not_videos - rare, container
+
+
+def test_what_is_done_about_damage_has_one_set_of_names() -> None:
+    assert get_args(limits.OnDamage) == get_args(settings.OnDamage)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from made_videos import encode, full_decode, make, numbers, scene
+from made_videos import damage, encode, full_decode, make, numbers, scene
 from videomae.errors import ConfigError, VideoError
 from videomae.video.reader import VideoReader, probe, read_frames
 from videomae.video.writer import resize_video
@@ -46,13 +46,7 @@ def glitch(tmp_path: Path) -> tuple[Path, np.ndarray]:
     """A file of 60 frames, a key frame every 12, the 31st damaged; and what is left of them."""
     path = encode(tmp_path / "x.mp4", scene(60), codec_options={"g": "12", "bf": "0"})
     expected = full_decode(path)[LEFT]
-    with av.open(str(path)) as container:
-        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    data = bytearray(path.read_bytes())
-    position, size = packets[30]
-    data[position + 8 : position + size] = random.Random(0).randbytes(size - 8)
-    path.write_bytes(data)
-    return path, expected
+    return damage(path, 30), expected
 
 
 def test_what_is_left_of_a_damaged_file_is_read_where_that_is_asked_for(

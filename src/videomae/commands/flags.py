@@ -17,6 +17,7 @@ from videomae.settings import (
     LinearProbeSettings,
     Mask,
     MotionSettings,
+    OnDamage,
     PrepareSettings,
     PretrainSettings,
 )
@@ -44,6 +45,8 @@ class VideoCommand:
     """Videos, GIFs, folders of frames; any other folder stands for all videos in it."""
     json: bool = False
     """Print one line of JSON per video and nothing else."""
+    on_damage: OnDamage = "refuse"
+    """use_readable: take the frames that can be decoded of damaged videos."""
 
     def videos(self) -> list[Path]:
         """All videos that the paths stand for."""

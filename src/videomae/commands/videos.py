@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from fractions import Fraction
 from typing import Any
 
 from videomae.commands.flags import Actions, Motion, Prepare, Probe
@@ -20,7 +21,7 @@ def probe(command: Probe) -> int:
     def results() -> Iterator[VideoInfo | BadVideo]:
         for path in files:
             try:
-                yield reader.probe(path)
+                yield reader.probe(path, on_damage=command.on_damage)
             except VideoError as error:
                 yield BadVideo(path, str(error))
 
@@ -28,7 +29,14 @@ def probe(command: Probe) -> int:
         rate = f"{info.fps:.4g} fps" if info.fps else ""
         size = f"{info.width} x {info.height} px"
         record = {**asdict(info), "path": str(info.path)}
-        return record, [(f"{info.num_frames} frames", rate, size, info.codec)]
+        aspect = Fraction(info.pixel_aspect).limit_denominator(100)
+        notes = [
+            f"pixels {aspect.numerator}:{aspect.denominator}" if aspect != 1 else "",
+            f"HDR ({info.hdr})" if info.hdr else "",
+            f"damaged places: {info.num_gaps}" if info.num_gaps else "",
+        ]
+        told = ", ".join(filter(None, notes))
+        return record, [(f"{info.num_frames} frames", rate, size, info.codec, told)]
 
     return report(results(), files, "probing", show, widths=(10, 8, 12), as_json=command.json)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from videomae.data.lists import Listed
 from videomae.data.manifest import Video, open_video, part_of
 from videomae.errors import VideoMAEError
-from videomae.settings import Check
+from videomae.settings import Check, OnDamage
 from videomae.video.folder import image_files, image_numbers
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
@@ -157,16 +157,20 @@ def _from_frame_0(row: Listed) -> Listed:
     return replace(row, first_frame=first)
 
 
-def check(rows: Sequence[Listed], work: Work, how: Check) -> list[Listed]:
+def check(
+    rows: Sequence[Listed], work: Work, how: Check, on_damage: OnDamage = "refuse"
+) -> list[Listed]:
     """Open every video once and read its first, middle and last frame, or with "decode" all.
 
     Rows that cannot be read get a reason; addresses are passed over.
     """
 
+    asked = [] if on_damage == "refuse" else [on_damage]
+
     def probe(file: Video) -> VideoInfo | str:
         try:
-            key, stamp = f"probe {file.path} {file.offset}", [how, *stamp_of(file)]
-            known = work.once(key, stamp, lambda: _probe(file, how))
+            key, stamp = f"probe {file.path} {file.offset}", [how, *stamp_of(file), *asked]
+            known = work.once(key, stamp, lambda: _probe(file, how, on_damage))
             return VideoInfo(path=Path(file.path), **known)
         except (VideoMAEError, OSError) as error:
             return str(error)
@@ -189,14 +193,14 @@ def _checked(row: Listed, info: VideoInfo | str | None) -> Listed:
         return replace(row, reason=str(error))
 
 
-def _probe(video: Video, how: Check) -> dict[str, Any]:
+def _probe(video: Video, how: Check, on_damage: OnDamage) -> dict[str, Any]:
     """The VideoInfo of a file, but for its path, once its frames were read."""
     if video.offset is None and (mixed := _mixed_names(Path(video.path))):
         raise VideoMAEError(
             f"{video.path}: the folder holds images of several kinds ({mixed}); a folder of frames "
             "holds those of one video alone"
         )
-    with open_video(video) as reader:
+    with open_video(video, on_damage) as reader:
         info = reader.info
         if how == "decode":
             size = max(_CHECKED_BYTES // (info.height * info.width * 3), 1)

@@ -21,6 +21,7 @@ import fsspec
 from videomae.data.folders import Place, read_folders
 from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import atomic_path, read_json
+from videomae.settings import OnDamage
 from videomae.video.folder import counted, scan_folder
 from videomae.video.limits import VideoInfo
 from videomae.video.reader import VideoReader
@@ -338,15 +339,16 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
     return folder / MANIFEST_NAME
 
 
-def open_video(video: Video) -> VideoReader:
+def open_video(video: Video, on_damage: OnDamage = "refuse") -> VideoReader:
     """Open what a row of a manifest stands for: a file, frames, an address, a piece of a shard.
 
     Addresses are opened by fsspec: these rows are the user's own, unlike what is inside of files.
-    Raises VideoError where it cannot be read, ConfigError where fsspec lacks a package for it.
+    For `on_damage` see `VideoReader`. Raises VideoError where it cannot be read, ConfigError where
+    fsspec lacks a package for it.
     """
     if video.offset is None and not video.is_remote:
-        return VideoReader(video.path)
-    return VideoReader(str(video), data=read_bytes(video))
+        return VideoReader(video.path, on_damage=on_damage)
+    return VideoReader(str(video), data=read_bytes(video), on_damage=on_damage)
 
 
 def read_bytes(video: Video) -> bytes:

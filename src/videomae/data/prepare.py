@@ -77,7 +77,7 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
     rows, missing = find_files(listing.items, listing.root)
     workers = settings.workers or os.cpu_count() or 1
     work = Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)
-    rows = check(rows, work, settings.check)
+    rows = check(rows, work, settings.check, settings.on_damage)
     too_short = [row for row in rows if row.info and row.num_part_frames < settings.min_frames]
     rows = [row for row in rows if not row.info or row.num_part_frames >= settings.min_frames]
     rows = compare(rows, work)
@@ -139,11 +139,13 @@ def _resized(
                 crf=crf,
                 part=range(*part) if part else None,
                 data=None if source.offset is None else read_bytes(source),
+                on_damage=settings.on_damage,
             )
             return as_json(info)
 
         key = f"resize {source.path} {source.offset} {part}"
         stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
+        stamp += [] if settings.on_damage == "refuse" else [settings.on_damage]
         try:
             return VideoInfo(path=target, **work.once(key, stamp, act, target))
         except VideoError as error:

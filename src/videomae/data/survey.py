@@ -53,6 +53,17 @@ class Survey:
         """Usable, with fewer frames than a clip."""
         return [row for row in self.usable if row.info and row.num_part_frames < SHORT_FRAMES]
 
+    def known(self, fact: str) -> list[Listed]:
+        """Usable, with a fact in what is known of the video that is not as usual."""
+        usual = {"pixel_aspect": 1.0}
+        found = ((row, getattr(row.info, fact)) for row in self.usable if row.info)
+        return [row for row, value in found if value and value != usual.get(fact)]
+
+    @property
+    def damaged(self) -> list[Listed]:
+        """Usable in part, as was asked for."""
+        return self.known("num_gaps")
+
     @property
     def splits(self) -> list[str]:
         """The splits of the usable videos: train, val, test, then others."""
@@ -97,6 +108,9 @@ class Survey:
         unheld = [name for name, each in counts.items() if groups and not each.get("val", 1)]
         rates = sorted(row.info.fps for row in self.usable if row.info and row.info.fps)
         leaking = [name for name, each in groups.items() if len(each) > 1]
+        use = "the small videos are whole"
+        if self.settings.resize_short is None:
+            use = "train with --on-damage use_readable, or make small, whole ones: --resize-short"
         found: list[tuple[Sequence[Any], str]] = [
             (
                 across,
@@ -119,6 +133,18 @@ class Survey:
                 f"one rate: --fps {median(rates or [0]):.4g}",
             ),
             (self.short, f"fewer than {SHORT_FRAMES} frames: {_videos(self.short)}"),
+            (self.damaged, f"damaged, used in part: {_videos(self.damaged)}; {use}"),
+            (
+                odd := self.known("pixel_aspect"),
+                f"pixels that are not square: {_videos(odd)}; frames are taken as they are stored, "
+                "narrower or wider than players show them",
+            ),
+            (
+                hdr := self.known("hdr"),
+                f"high dynamic range (PQ or HLG): {_videos(hdr)}; their tones are not mapped, so "
+                "that frames look pale; convert them where other videos are not so: ffmpeg -i IN "
+                "-vf zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709 OUT.mp4",
+            ),
             (self.unchecked, f"addresses, not opened: {_videos(self.unchecked)}"),
         ]
         return [text for what, text in found if what]
@@ -152,6 +178,7 @@ class Survey:
             ("unreadable", _number(self.unreadable)),
             ("missing", _number(self.missing)),
             ("too short", _number(self.too_short)),
+            ("used in part", _number(self.damaged)),
             ("passed over", counted(self.listing.passed_over)),
             ("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)),
             ("classes", _number(self.listing.classes)),
@@ -189,6 +216,9 @@ class Survey:
                 {"path": as_text(row.path), "split": row.split, "listed_in": row.origin}
                 for row in self.missing
             ],
+            "used_in_part": [
+                _entry(row, damaged_places=row.info.num_gaps) for row in self.damaged if row.info
+            ],
             "passed_over": [
                 {"path": as_text(path), "reason": reason}
                 for path, reason in self.listing.passed_over.items()
@@ -213,6 +243,7 @@ class Survey:
             ("Too short, left out", [_frames(row) for row in self.too_short]),
             ("The same video in several splits", list(map(_group, across))),
             ("The same video several times in one split", list(map(_group, within))),
+            ("Damaged, used in part", [_frames(row) for row in self.damaged]),
             (
                 "Files that are no videos",
                 [f"{_code(path)} ({why})" for path, why in self.listing.passed_over.items()],

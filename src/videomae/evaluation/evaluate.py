@@ -8,7 +8,7 @@ classes.
 import dataclasses
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +41,8 @@ class Evaluation:
 
     scores: (N, K) float32, averaged over the views: shares of the classes, or values; NaN where a
     video could not be read. bad: the reason for each of those, by its row. They count as wrong; a
-    regression has nothing to count them with, and leaves them out.
+    regression has nothing to count them with, and leaves them out. damaged: videos that were used
+    in part, as was asked for, and in how many places they are damaged.
     """
 
     problem: Problem
@@ -50,6 +51,7 @@ class Evaluation:
     num_crops: int
     scores: Tensor
     bad: dict[int, str]
+    damaged: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_videos(self) -> int:
@@ -131,6 +133,7 @@ class Evaluation:
             ("videos", f"{self.num_videos:,}"),
             ("views of each", f"{self.num_views} ({self.num_clips} x {self.num_crops})"),
             ("unreadable", f"{len(self.bad):,}"),
+            *([("damaged, used in part", f"{len(self.damaged):,}")] if self.damaged else []),
         ]
 
     def __str__(self) -> str:
@@ -178,6 +181,10 @@ class Evaluation:
             "num_crops": self.num_crops,
             "num_unreadable": len(self.bad),
         }
+        if self.damaged:
+            summary["used_in_part"] = [
+                {"path": path, "damaged_places": places} for path, places in self.damaged.items()
+            ]
         if self.problem != "regression":
             summary["per_class"] = {name: round(v, 4) for name, v in self.per_class.items()}
         if self.problem == "single_label":
@@ -219,7 +226,11 @@ def evaluate(
         **sampling_of(settings),
     ).to(machine.device)
     processor = find_processor(settings.model, model.config)
-    views = {"num_clips": settings.num_clips, "num_crops": settings.num_crops}
+    views: dict[str, Any] = {
+        "num_clips": settings.num_clips,
+        "num_crops": settings.num_crops,
+        "on_damage": settings.on_damage,
+    }
     maker = ViewMaker(model.config, processor, **views)
     evaluation = evaluate_model(
         model,
@@ -349,7 +360,8 @@ def evaluate_model(
         num_workers=num_workers,
         on_progress=on_progress,
     )
-    return Evaluation(problem, videos, maker.num_clips, maker.num_crops, scores, bad)
+    damaged = dict(machine.gather(maker.damaged.items()))
+    return Evaluation(problem, videos, maker.num_clips, maker.num_crops, scores, bad, damaged)
 
 
 def true_labels(videos: Videos, problem: Problem) -> Tensor:

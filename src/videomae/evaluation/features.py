@@ -75,6 +75,7 @@ def features_key(
         "processor": maker.processor.to_dict(),
         "dtype": str(machine.dtype),
         "num_clips": maker.num_clips,
+        **({} if maker.on_damage == "refuse" else {"on_damage": maker.on_damage}),
         "videos": [[str(video) for video in videos.items] for videos in lists],
     }
     digest.update(json.dumps(described, default=str).encode())

@@ -100,7 +100,10 @@ def linear_probe(
     train_videos, test_videos = load_both(settings)
     model = load_encoder(settings, machine)
     processor = find_processor(settings.model, model.config)
-    makers = [ViewMaker(model.config, processor, num_clips=n) for n in (settings.num_clips, 1)]
+    makers = [
+        ViewMaker(model.config, processor, num_clips=n, on_damage=settings.on_damage)
+        for n in (settings.num_clips, 1)
+    ]
     lists = (train_videos, test_videos)
     key = features_key(model, makers[0], machine, *lists)
     found = read_features(settings.output / FEATURES_NAME, key, *lists)

@@ -43,6 +43,7 @@ from videomae.processing.views import (
 )
 from videomae.report import pictures, reconstruction
 from videomae.report.reconstruction import Rendering
+from videomae.settings import OnDamage
 from videomae.tubelets import pixel_targets
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, VideoSource, is_source
@@ -163,6 +164,7 @@ def classify(
     num_crops: int = 1,
     frame_stride: FrameStride = "config",
     fps: Fps = "config",
+    on_damage: OnDamage = "refuse",
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
@@ -189,6 +191,8 @@ def classify(
         dtype, engine, device: see `engines.load`.
         tell: takes one line on what runs the model, and those of `engines.load`.
         batch_size: views that go through the model at once.
+        on_damage: "use_readable" takes what can be decoded of a damaged file, with a warning; see
+            `VideoReader`.
         on_error: "raise" stops at the first video that cannot be read; "skip" gives a `BadVideo`
             (path, reason) in its place and goes on.
 
@@ -206,7 +210,7 @@ def classify(
     check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
-    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
 
     def answer(path: Path | None, logits: Tensor) -> Classification:
         return classification(logits, ready.config, top_k=top_k, path=path)
@@ -245,6 +249,7 @@ def embed(
     num_crops: int = 1,
     frame_stride: FrameStride = "config",
     fps: Fps = "config",
+    on_damage: OnDamage = "refuse",
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
@@ -276,7 +281,7 @@ def embed(
     check_features(features, num_clips, num_crops)
     options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
     ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
-    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps)
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
 
     def answer(path: Path | None, found: Tensor) -> Embedding:
         return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
@@ -326,6 +331,7 @@ def reconstruct(
     rendering: Rendering = "plain",
     frame_stride: FrameStride = "config",
     fps: Fps = "config",
+    on_damage: OnDamage = "refuse",
     dtype: str | torch.dtype = "auto",
     engine: str = "auto",
     device: str | torch.device | None = None,
@@ -358,7 +364,7 @@ def reconstruct(
     def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
         return reconstruct_clip(pixel_values, hidden, ready, processor, rendering, path=path)
 
-    maker = ViewMaker(ready.config, processor, frame_stride, fps=fps)
+    maker = ViewMaker(ready.config, processor, frame_stride, fps=fps, on_damage=on_damage)
     return _answers(prepared(videos, maker, on_error), answer)
 
 

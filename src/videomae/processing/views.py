@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -33,8 +33,9 @@ from videomae.processing.sampling import (
 )
 from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE
 from videomae.processing.transforms import statistics, to_channels
+from videomae.settings import OnDamage
 from videomae.video.decoder import Frames
-from videomae.video.reader import BadVideo, VideoReader, is_source, source_path
+from videomae.video.reader import BadVideo, VideoReader, is_source, source_path, warn_of_gaps
 
 FrameStride = int | Literal["config", "uniform"] | None
 Fps = float | Literal["config", "own"] | None
@@ -114,13 +115,16 @@ class ViewMaker:
     num_clips: int = 1
     num_crops: int = 1
     fps: Fps = "config"
+    on_damage: OnDamage = "refuse"
+    # videos that were used in part (see `VideoReader`), by name, and in how many places damaged
+    damaged: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _ = self._stride, self._fps  # a wrong one raises before any video is opened
 
     def __call__(self, video: Any) -> Tensor:
         if is_source(video):
-            with VideoReader(video) as reader:
+            with VideoReader(video, on_damage=self.on_damage) as reader:
                 return self.read_views(reader)
         frames = as_frames(video, self.config.num_channels)
         if self._fps:
@@ -129,6 +133,9 @@ class ViewMaker:
 
     def read_views(self, reader: VideoReader, part: range | None = None) -> Tensor:
         """The views of an open video, or of a part of its frames."""
+        if reader.info.num_gaps:
+            self.damaged[str(reader.info.path)] = reader.info.num_gaps
+            warn_of_gaps(reader.info)
         numbers = shown_frames(reader, self._fps, part)
         return self.views(len(numbers), lambda indices: reader.read([numbers[i] for i in indices]))
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, one_line
 from videomae.hub import PathLike, atomic_path
+from videomae.report.fonts import fonts_for, letters_of
 from videomae.video.decoder import Frames
 from videomae.video.writer import write_video
 
@@ -95,7 +96,12 @@ def _enlarge(frames: Frames, min_frame_px: int) -> Frames:
 
 def _captioned(picture: Picture, caption: str) -> Picture:
     """The picture with a line of small text above it."""
+    caption = one_line(caption)
     font = ImageFont.load_default(size=_CAPTION_PX)
+    if not caption.isascii():  # that font knows no others
+        files = fonts_for(caption)
+        file = max(files, key=lambda each: len(letters_of(each).intersection(caption)))
+        font = ImageFont.truetype(file, _CAPTION_PX)
     line = Image.new("RGB", (picture.shape[1], 2 * _CAPTION_PX), _PAPER)
     # Anchored at the baseline, so that letters with and without tails stand level.
     ImageDraw.Draw(line).text((0, 1.35 * _CAPTION_PX), caption, _INK, font, anchor="ls")

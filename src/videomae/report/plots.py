@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, one_line
 from videomae.hub import PathLike, atomic_path
+from videomae.report.fonts import families_for
 from videomae.report.pictures import check_suffix
 
 Curve = tuple[Sequence[float], Sequence[float]]  # xs, ys
@@ -52,7 +53,7 @@ def plot_curve(
     """
     axes = _new_chart(_HEIGHT)
     ends = _draw_curves(axes, series, spreads or {}, levels or {})
-    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    _title(axes, title, fontsize=10)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if log_x:
         axes.set_xscale("log")
@@ -69,7 +70,8 @@ def plot_curve(
         lowest = -0.05
         for height, (name, colour, *_) in sorted(zip(heights, ends, strict=True)):
             lowest = max(height, lowest + 0.065)
-            look = {"color": colour, "va": "center", "parse_math": False}
+            name = one_line(name)
+            look = {"color": colour, "va": "center", "parse_math": False, **_font(name)}
             axes.text(1.02, lowest, name, transform=axes.transAxes, **look)
     return _save(axes, path)
 
@@ -140,9 +142,10 @@ def plot_bars(
         axes.annotate(
             f"{mean:.1f}", place, (6, 0), textcoords="offset points", va="center", color=_INK
         )
-    axes.set_yticks(range(len(bars)), list(bars), parse_math=False)
+    names = list(map(one_line, bars))
+    axes.set_yticks(range(len(bars)), names, parse_math=False, **_font(*names))
     axes.invert_yaxis()
-    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    _title(axes, title, fontsize=10)
     axes.set_xlabel(xlabel)
     axes.grid(False, axis="y")
     axes.margins(x=0.1)
@@ -167,7 +170,8 @@ def plot_confusion(
     named, written = count <= 100, count <= 20
     # Inches: room for three digits, for a small name, or four points of the screen.
     cell = 0.42 if written else 0.16 if named else 0.04
-    names = [name if len(name) <= 32 else f"{name[:31]}…" for name in classes]
+    names = [one_line(name) for name in classes]
+    names = [name if len(name) <= 32 else f"{name[:31]}…" for name in names]
     margin = 1.0 + (0.075 * max(map(len, names)) if named else 0.3)
     side = max(cell * count, 2.0) + margin
     size, dpi = 8 if written else 6.5, 160 if named else 100
@@ -175,8 +179,8 @@ def plot_confusion(
     # By the root of the share, or a mistake in 1 of 50 could not be seen.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     if named:
-        axes.set_xticks(range(count), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(count), names, parse_math=False)
+        axes.set_xticks(range(count), names, rotation=90, parse_math=False, **_font(*names))
+        axes.set_yticks(range(count), names, parse_math=False, **_font(*names))
     axes.tick_params(width=0.6, length=0 if written else 2)
     axes.grid(False)
     axes.spines[:].set_visible(True)
@@ -189,7 +193,7 @@ def plot_confusion(
     axes.set_xlabel(f"answer{number}", fontsize=9)
     axes.set_ylabel(f"class{number}", fontsize=9)
     title = f"{title}\nin % of the class" if written else title
-    axes.set_title(title, loc="left", fontsize=9, parse_math=False)
+    _title(axes, title, fontsize=9)
     return _save(axes, path)
 
 
@@ -212,3 +216,14 @@ def _save(axes: Any, path: PathLike) -> Path:
     with rc_context(fname=_STYLE), atomic_path(path) as temporary:
         axes.figure.savefig(temporary, metadata=metadata)
     return Path(path)
+
+
+def _title(axes: Any, title: str, *, fontsize: int) -> None:
+    title = "\n".join(map(one_line, title.split("\n")))
+    axes.set_title(title, loc="left", fontsize=fontsize, parse_math=False, **_font(title))
+
+
+def _font(*texts: str) -> dict[str, Any]:
+    """The argument that gives texts fonts which have their letters, where the usual one may not."""
+    joined = "".join(texts)
+    return {} if joined.isascii() else {"fontfamily": families_for(joined)}

@@ -25,6 +25,7 @@ from videomae.processing.views import read_ahead, shown_frames, try_twice
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
 from videomae.video.decoder import Frames
+from videomae.video.reader import warn_of_gaps
 
 # A video is kept decoded only up to this size, so that one long file cannot fill the cache.
 _CACHED_VIDEO_BYTES = 16 << 20
@@ -163,6 +164,9 @@ class ClipSource:
         self.videos, self.config = videos, config
         self.augmentation = Augmentation.of(settings)
         self.seed, self.num_repeats = settings.seed, settings.num_repeats
+        self._on_damage = settings.on_damage
+        # videos that were used in part, by their numbers, and in how many places they are damaged
+        self.damaged: dict[int, int] = {}
         self._cache: dict[int, Frames] = {}
         self._cache_left = int(settings.cache_gb * 2**30)
         self._lock = threading.Lock()
@@ -214,8 +218,11 @@ class ClipSource:
         if cached is not None:
             return cached[self._random_indices(len(cached), draw)]
         video = self.videos.items[index]
-        with open_video(video) as reader:
+        with open_video(video, self._on_damage) as reader:
             info = reader.info
+            if info.num_gaps:
+                self.damaged[index] = info.num_gaps
+                warn_of_gaps(info)
             shown = shown_frames(reader, self.config.fps, part_of(video, info))
             if not self._keeps(len(shown) * info.width * info.height * 3):
                 return reader.read([shown[i] for i in self._random_indices(len(shown), draw)])

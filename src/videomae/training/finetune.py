@@ -67,7 +67,7 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
             return None
         ends = training.epochs()
 
-    maker = ViewMaker(model.config, processor)
+    maker = ViewMaker(model.config, processor, on_damage=settings.on_damage)
 
     def evaluate(trained: VideoMAEForVideoClassification) -> Evaluation | None:
         if held_out is None:

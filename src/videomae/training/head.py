@@ -56,7 +56,9 @@ def fit_head(
     open_output(settings, machine, {**facts, "num_steps": settings.epochs})
     model.classifier = nn.Identity()
     model.to(machine.device).eval()
-    maker = ViewMaker(model.config, processor, num_clips=settings.num_repeats)
+    maker = ViewMaker(
+        model.config, processor, num_clips=settings.num_repeats, on_damage=settings.on_damage
+    )
     path, key = settings.output / FEATURES_NAME, features_key(model, maker, machine, videos)
     with RunLog(settings, machine, num_steps=len(videos), title="head") as log:
         defaults = FinetuneSettings(epochs=1)

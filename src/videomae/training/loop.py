@@ -183,6 +183,8 @@ class Training:
                         yield self._epoch_end(done, log)
             watch.counts()
             log.list_bad(self.source.videos, watch.bad)
+            if watch.damaged:
+                log.say(f"damaged videos that were used in part: {len(watch.damaged)}")
 
     def dry_run(self) -> DryRun:
         """Compute a few real steps, and write nothing; the model is of no use afterwards."""
@@ -294,6 +296,7 @@ class _Watch:
 
     def __init__(self, settings: TrainSettings, source: ClipSource, machine: Machine) -> None:
         self.settings, self.videos, self.machine = settings, source.videos, machine
+        self.damaged = source.damaged  # used in part, as was asked for
         self.bad: dict[int, str] = {}
         self._index: list[int] = []
         self.num_skipped = self._in_a_row = 0
@@ -323,7 +326,10 @@ class _Watch:
         for found in self.machine.gather([self.bad]):
             self.bad |= found
         self._check_bad()
-        return {"num_bad_videos": len(self.bad), "num_skipped_steps": self.num_skipped}
+        counts = {"num_bad_videos": len(self.bad), "num_skipped_steps": self.num_skipped}
+        for damaged in self.machine.gather([self.damaged]):
+            self.damaged |= damaged
+        return counts | ({"num_damaged_videos": len(self.damaged)} if self.damaged else {})
 
     def _check_bad(self) -> None:
         allowed, count = self.settings.max_bad_fraction, len(self.videos)

@@ -52,7 +52,8 @@ def pretrain(settings: PretrainSettings) -> Path:
         return settings.output / "model"
     for end in training.epochs():
         if end.epoch % settings.draw_every_epochs == 0 or end.epoch == settings.epochs:
-            draw(settings, model, ViewMaker(model.config, processor), videos, machine, end.epoch)
+            maker = ViewMaker(model.config, processor, on_damage=settings.on_damage)
+            draw(settings, model, maker, videos, machine, end.epoch)
             end.log.draw_page()
         if settings.keep_every_epochs and end.epoch % settings.keep_every_epochs == 0:
             warmup = min(settings.num_warmup_epochs, end.epoch)

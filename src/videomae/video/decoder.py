@@ -145,9 +145,8 @@ class VideoFile:
                 io_open=self._refuse_to_open,
             )
         except av.FFmpegError as error:
-            raise NoVideoError(
-                f"{self._path}: {self._file.why_no_video(error.strerror)}"
-            ) from error
+            why = self._file.why_no_video(error.strerror)
+            raise NoVideoError(f"{self._path}: {why}") from error
         pictures = self._container.streams.video
         videos = [
             stream

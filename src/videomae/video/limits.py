@@ -32,8 +32,8 @@ CONTAINERS = {
 }
 VIDEO_SUFFIXES = frozenset(" ".join(CONTAINERS.values()).split())
 
-# refuse: a file that cannot be decoded whole raises VideoError. use_readable: the frames that can
-# be decoded are its frames; after a damaged place, they go on with the next key frame.
+
+# As in `settings`, where it is explained, and which stands above this room.
 OnDamage = Literal["refuse", "use_readable"]
 
 

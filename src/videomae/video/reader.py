@@ -6,6 +6,7 @@ holds with B-frames, variable frame rate and edit lists.
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, get_args
 
 import numpy as np
 
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
@@ -164,6 +165,17 @@ def open_video(
     if data is None and path.is_dir():
         return FrameFolder(path, limits)
     return VideoFile(path, limits, data, on_damage)
+
+
+def warn_of_gaps(info: VideoInfo) -> None:
+    """Warn that a video is used in part, where it is damaged."""
+    if info.num_gaps:
+        places = "place" if info.num_gaps == 1 else "places"
+        warnings.warn(
+            f"{as_text(info.path)}: is damaged in {info.num_gaps} {places}; the {info.num_frames} "
+            "frames that can be decoded are used",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)
