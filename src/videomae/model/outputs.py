@@ -5,7 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from inspect import signature
-from typing import Any, Concatenate, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -57,10 +67,12 @@ class ModelOutput(OrderedDict[str, Any]):
     def __missing__(self, name: str) -> NoReturn:
         raise KeyError(f"{name}; this output has {', '.join(self)}")
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self.__dataclass_fields__:
-            return self.get(name)
-        raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+    if not TYPE_CHECKING:  # which would then take any name for a field
+
+        def __getattr__(self, name: str) -> Any:
+            if name in self.__dataclass_fields__:
+                return self.get(name)
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is None:
