@@ -31,7 +31,12 @@ RENAMED = {
     "_name_or_path": "name_or_path",
 }
 # What a config of transformers has besides, where nobody has set it.
-_UNSET = {"is_encoder_decoder": False, "chunk_size_feed_forward": 0, "transformers_version": None}
+_UNSET = {
+    "is_encoder_decoder": False,
+    "chunk_size_feed_forward": 0,
+    "transformers_version": None,
+    "base_model_tp_plan": None,
+}
 # How the names of fields end that must be at least 1, and of shares below 1.
 _SIZES = ("_size", "num_channels", "num_frames", "num_attention_heads")
 _SHARES = ("_prob", "drop_path_rate")
@@ -252,14 +257,6 @@ class VideoMAEConfig:
                 raise ConfigError(
                     f"{name}={got} is not a multiple of {step_name}={step}; "
                     f"use {use}, or change {step_name}"
-                )
-        for part in ("", "decoder_"):
-            size = getattr(self, f"{part}hidden_size")
-            heads = getattr(self, f"{part}num_attention_heads")
-            if size % heads:
-                raise ConfigError(
-                    f"{part}hidden_size={size} cannot be split over {part}num_attention_heads="
-                    f"{heads} heads; choose a number of heads that divides {size}"
                 )
         if self.frame_stride is not None and self.frame_stride < 1:
             raise ConfigError(

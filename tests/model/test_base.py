@@ -311,3 +311,14 @@ def test_what_is_added_starts_fresh_and_is_saved_and_read(
     assert not report.unexpected
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_model_checks_the_heads_of_its_config_whose_fields_may_be_set_in_turn() -> None:
+    config = VideoMAEConfig(hidden_size=64, decoder_hidden_size=32)
+    config.decoder_num_attention_heads = 4
+    message = r"hidden_size=64 cannot be split over num_attention_heads=12 heads; choose a number"
+    with pytest.raises(ConfigError, match=message + " of heads that divides 64"):
+        VideoMAEModel(config)
+    config.num_attention_heads, config.decoder_num_attention_heads = 4, 5
+    with pytest.raises(ConfigError, match=r"decoder_hidden_size=32 cannot .*=5 heads"):
+        VideoMAEModel(config)

@@ -35,6 +35,7 @@ class VideoMAEPreTrainedModel(PretrainedModel):
     # Accelerate, peft and the Trainer read these. Each of the parts that are not split is put whole
     # on one device, and wrapped by FSDP.
     _supports_sdpa = _supports_flash_attn = _can_compile_fullgraph = True
+    _supports_flex_attn = _supports_attention_backend = False
     _keep_in_fp32_modules = _keep_in_fp32_modules_strict = frozenset[str]()
     _keys_to_ignore_on_load_missing = _keys_to_ignore_on_load_unexpected = None
     _no_split_modules: ClassVar[list[str]] = ["VideoMAEEmbeddings", "VideoMAELayer"]
@@ -45,6 +46,7 @@ class VideoMAEPreTrainedModel(PretrainedModel):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.config = VideoMAEConfig.convert(config)
+        _check_heads(self.config)
         check_implementation(self.config.attn_implementation)
 
     @classmethod
@@ -122,16 +124,16 @@ class VideoMAEPreTrainedModel(PretrainedModel):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @classmethod
-    def can_generate(cls) -> bool:
-        """False: no text comes out."""
-        return False
-
-    @classmethod
     def _can_set_attn_implementation(cls) -> bool:
         return True
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
+        return False
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: no text comes out."""
         return False
 
     def add_model_tags(self, tags: list[str] | str) -> None:
@@ -274,6 +276,20 @@ class VideoMAEPreTrainedModel(PretrainedModel):
             if table is not None and device.type != "meta":
                 module.position_embeddings = table.to(device)
         return self
+
+
+def _check_heads(config: VideoMAEConfig) -> None:
+    """Raise ConfigError where heads cannot share the features evenly.
+
+    Not the config asks this: its two fields may be set one after the other.
+    """
+    for part in ("", "decoder_"):
+        size, heads = config[f"{part}hidden_size"], config[f"{part}num_attention_heads"]
+        if size % heads:
+            raise ConfigError(
+                f"{part}hidden_size={size} cannot be split over {part}num_attention_heads="
+                f"{heads} heads; choose a number of heads that divides {size}"
+            )
 
 
 def _offloaded(run: Callable[..., Any], *arguments: Any) -> Any:
