@@ -72,6 +72,8 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
     again = decide(FinetuneSettings(output=tmp_path, resume=True), 60, config)
     assert again == dataclasses.replace(old, resume=True)
     assert decide(FinetuneSettings(output=tmp_path), 60, config).lr != old.lr
+    head = FinetuneSettings(output=tmp_path, resume=True, train_only="head")
+    assert decide(head, 60, config) == dataclasses.replace(again, train_only="head")
     named = FinetuneSettings(output=tmp_path, resume=True, lr=0.5)
     assert decide(named, 60, config).lr == 0.5  # which the checkpoint then refuses
 

@@ -139,6 +139,15 @@ def test_unreadable_videos_are_left_out_listed_and_limited(
         run(strict)
 
 
+def test_one_class_is_not_enough(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    data = labelled(tmp_path / "data", videos_dir, ["a"] * 10)
+    (data / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(ConfigError, match="10 clips to learn from are all of one class"):
+        run(dataclasses.replace(settings, data=data, eval_data=data))
+
+
 def test_a_missing_scikit_learn_is_named(
     settings: FinetuneSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

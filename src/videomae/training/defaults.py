@@ -33,9 +33,10 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
         return before.get(name) or by_rule if value in (0, "auto") else value
 
     if isinstance(settings, FinetuneSettings) and settings.train_only == "head":
-        # nothing is learned step by step
-        one = {"epochs": known("epochs", 1), "batch_size": known("batch_size", 32)}
-        return dataclasses.replace(settings, **one)
+        # nothing is learned step by step, but in a run of an earlier version that goes on
+        for name, value in (("epochs", 1), ("batch_size", 32), ("lr", 0.0)):
+            settings = dataclasses.replace(settings, **{name: known(name, value)})
+        return settings
     found: dict[str, Any] = {}
     if isinstance(settings, PretrainSettings):
         is_coarse = config.grid.height * config.grid.width < _FEW_CELLS

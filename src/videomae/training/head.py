@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos
-from videomae.errors import VideoError
+from videomae.errors import ConfigError, VideoError
 from videomae.evaluation.classifiers import fit_several, fit_values, fit_weights, new_linear
 from videomae.evaluation.features import (
     FEATURES_NAME,
@@ -86,13 +86,13 @@ def fit_head(
             (features,) = found
             log.say(f"the features are those of {path}")
         _check_bad(settings, videos, features.bad)
+        log.list_bad(videos, features.bad)
         rows, targets, of_video = _readable(settings, features)
         model.classifier = _fitted(settings, rows, targets, of_video, len(videos.classes))
         loss = float(model.loss(model.classifier(rows).detach(), targets))
         model.to(machine.device)
         epoch, num_bad = settings.epochs, len(features.bad)
         log.record(step=epoch, epoch=epoch, loss=loss, num_bad_videos=num_bad)
-        log.list_bad(videos, features.bad)
         yield EpochEnd(epoch, epoch, log, model)
 
 
@@ -132,6 +132,11 @@ def _fitted(
     elif settings.problem == "multi_label":
         weight, bias = fit_several(rows, targets, of_video, balanced=balanced)
     else:
+        if len(targets.bincount().nonzero()) < 2:
+            raise ConfigError(
+                f"the {len(targets)} clips to learn from are all of one class, and a head needs at "
+                "least 2; add videos of the others, or see bad_videos.json for what was left out"
+            )
         weight, bias, _ = fit_weights(rows, targets, of_video, num_classes, balanced=balanced)
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.weight.data, head.bias.data = weight, bias
