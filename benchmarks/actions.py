@@ -1,6 +1,6 @@
 """The set of people: a picture of all classes, and what frames without their order tell of them.
 
-    python -m benchmarks.actions --sheet docs/images/actions.png   # the picture, a second
+    python -m benchmarks.actions --sheet docs/images/actions.png   # the picture, a second; or .gif
     python -m benchmarks.actions                                   # the figures, some minutes
 
 A small convolutional network learns the classes from single frames, and is then asked with the
@@ -20,18 +20,19 @@ from torch import Tensor, nn
 
 from videomae.data.actions import ACTIONS, CLASSES, render_clip, render_dataset
 from videomae.data.manifest import load_videos
-from videomae.report.pictures import film_strip, save_picture
+from videomae.report.pictures import film_strip, save_gif, save_picture
 from videomae.settings import ActionsSettings, RenderedSplit
 from videomae.video.reader import read_frames
 
 FRAMES = tuple(range(1, 32, 2))
+# Of a pair of classes, and of people and grounds, for the variety.
+_WAYS: tuple[tuple[str, RenderedSplit], ...] = (("forwards", "train"), ("backwards", "test"))
 
 
 def draw_sheet(seed: int = 14) -> NDArray[np.uint8]:
     """Six frames of every class, the two of a pair beside each other."""
-    splits: tuple[RenderedSplit, RenderedSplit] = ("train", "test")  # for the variety
     columns = []
-    for way, split in zip(("forwards", "backwards"), splits, strict=True):
+    for way, split in _WAYS:
         rows = {}
         for number, action in enumerate(ACTIONS):
             name = getattr(action, way)
@@ -39,6 +40,21 @@ def draw_sheet(seed: int = 14) -> NDArray[np.uint8]:
             rows[name.replace("_", " ")] = clip[[2, 8, 13, 18, 23, 29]]
         columns.append(film_strip(rows))
     return np.concatenate(columns, axis=1)
+
+
+def draw_animation(seed: int = 14) -> NDArray[np.uint8]:
+    """Every class in motion, (16, H, W, 3): above the ones, below them the others of the pairs."""
+    rows = [
+        np.concatenate(
+            [
+                render_clip(getattr(action, way), seed=(seed, number), split=split, size=96)[::2]
+                for number, action in enumerate(ACTIONS)
+            ],
+            axis=2,
+        )
+        for way, split in _WAYS
+    ]
+    return np.concatenate(rows, axis=1)
 
 
 def read_clips(data: Path, split: str) -> tuple[Tensor, Tensor]:
@@ -93,13 +109,16 @@ def count_right(network: nn.Module, clips: Tensor, labels: Tensor) -> dict[str, 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the sheet, or render a set and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sheet", type=Path, help="only write this picture")
+    parser.add_argument("--sheet", type=Path, help="only write this picture, .png or .gif")
     parser.add_argument("--data", type=Path, default=Path("runs/actions"))
     parser.add_argument("--clips", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=60)
     asked = parser.parse_args(arguments)
     if asked.sheet:
-        print(save_picture(asked.sheet, draw_sheet()))
+        if asked.sheet.suffix == ".gif":
+            save_gif(asked.sheet, draw_animation())
+        else:
+            save_picture(asked.sheet, draw_sheet())
         return
     render_dataset(ActionsSettings(asked.data, clips=asked.clips, test_clips=600, seed=2))
     torch.manual_seed(0)

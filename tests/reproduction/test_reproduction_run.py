@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -119,7 +120,7 @@ def test_to_terminate_it_stops_its_processes_at_a_checkpoint(tmp_path: Path) -> 
     _, err = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
     (log,) = place.glob("runs/*/output.txt")
-    assert "go on with --resume" in log.read_text()
+    assert re.search(r"stopped after step \d+; go on with videomae .* --resume", log.read_text())
     assert list(place.glob("runs/*/checkpoints/*"))
 
 
