@@ -142,6 +142,23 @@ def test_parts_have_the_sizes_that_they_have_in_transformers(name: str) -> None:
     assert not numbers - vars(ours).keys() - {"dropout_prob"}
 
 
+@pytest.mark.skipif(not transformers.__version__.startswith("5.23."), reason="names change")
+def test_names_of_transformers_are_there_or_are_said_not_to_be() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()
+    start = page.index("these names have no meaning for VideoMAE and do not exist:")
+    listed = page[start : page.index("## Starting from an image MAE")]
+    theirs = transformers.VideoMAEConfig(**SIZES)
+    pairs: list[tuple[Any, Any]] = [(theirs, small())]
+    pairs += [(getattr(transformers, kind.__name__)(theirs), kind(small())) for kind in CLASSES]
+    absent = set()
+    for their, our in pairs:
+        names = {name for name in dir(their) if not name.startswith("_")}
+        absent |= {name for name in names if not hasattr(our, name)}
+    assert {name for name in absent if f"`{name}`" not in listed} == set()
+    others = {"fully_shard", "init_weights", "check"}  # what is named in their place
+    assert set(re.findall("`([a-z_]+)`", listed)) - others == absent
+
+
 # --- memory and gradients -------------------------------------------------------------------------
 
 
