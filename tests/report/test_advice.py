@@ -36,12 +36,13 @@ def finetuned(*losses: float, top1: float, **settings: Any) -> RunRecord:
 def test_pre_training_that_stays_at_the_plateau() -> None:
     assert advice(pretrained(1.3, 1.25, 1.218)) == (
         "The loss is 1.22, and that of predicting nothing 0.992: the model has learned nothing "
-        "yet. Make more steps than 300: more --epochs, or a smaller --batch-size with the same "
-        "peak. Raise --lr (its peak was 1.0e-04)."
+        "yet. Make more steps than 300: more --epochs, or leave --epochs and --batch-size to the "
+        "default, which goes by the size of the data. Then try a higher --lr (its peak was "
+        "1.0e-04)."
     )
     assert advice(pretrained(1.3, 0.98)) != ""
     long = pretrained(*[1.0] * 30)  # enough steps
-    assert advice(long).endswith("nothing yet. Raise --lr (its peak was 1.0e-04).")
+    assert advice(long).endswith("nothing yet. Try a higher --lr (its peak was 1.0e-04).")
 
 
 def test_pre_training_that_learns_or_has_just_begun() -> None:

@@ -32,7 +32,7 @@ def parts() -> dict[str, Part]:
 def test_a_page_escapes_its_title_and_forbids_requests() -> None:
     text = render("base.html", title="a < b")
     assert "<title>a &lt; b</title>" in text
-    assert "default-src 'none'; img-src data:" in text
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:\"" in text
     assert ":root { color-scheme: light dark;" in text
 
 

@@ -95,7 +95,7 @@ def test_a_page_holds_everything_itself_and_nothing_runs_in_it(tmp_path: Path) -
     folder = make_run(tmp_path, PRETRAIN)
     draw_epochs(folder, [1])
     text = write_page(folder).read_text()
-    assert "default-src 'none'; img-src data:" in text
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:\"" in text
     assert "<script" not in text
     assert "http:" not in text
     assert "https:" not in text

@@ -61,9 +61,14 @@ def _of_finetuning(run: RunRecord) -> str:
 
 
 def _more(run: RunRecord) -> str:
-    more = "more --epochs, or a smaller --batch-size with the same peak"
-    few = f"Make more steps than {run.num_steps:,}: {more}. " if run.step < _FEW_STEPS else ""
-    return f"{few}Raise --lr{_peak(run)}."
+    """More steps where there were few, then a higher learning rate."""
+    higher = f"a higher --lr{_peak(run)}"
+    if run.step >= _FEW_STEPS:
+        return f"Try {higher}."
+    return (
+        f"Make more steps than {run.step:,}: more --epochs, or leave --epochs and --batch-size to "
+        f"the default, which goes by the size of the data. Then try {higher}."
+    )
 
 
 def _lower_lr(run: RunRecord) -> str:
