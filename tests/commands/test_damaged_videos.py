@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +89,21 @@ def test_probe_tells_what_it_does_not_make_up_for(
 ) -> None:
     assert cli.main(["probe", str(data / "walk" / "b.mp4"), "--on-damage", "use_readable"]) == 0
     assert "damaged places: 1" in capsys.readouterr().out
+
+    def odd(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        stream.codec_context.color_trc = 18
+
+    path = encode(data / "odd.mp4", scene(4), prepare=odd)
+    assert cli.main(["probe", str(path)]) == 0
+    assert "pixels 4:3, HDR (HLG)" in capsys.readouterr().out
+
+
+def test_what_a_folder_holds_besides_is_said(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "notes.txt").touch()
+    cli.main(["probe", str(data / "run"), str(data)])
+    captured = capsys.readouterr()
+    assert f"videomae: {data}: passed over .txt 1" in captured.err
+    assert captured.err.count("passed over") == 1

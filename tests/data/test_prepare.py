@@ -3,6 +3,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -503,3 +504,31 @@ def test_frames_of_resized_videos_are_those_of_the_source(data: Path, tmp_path: 
     path = result.survey.usable[0].path
     before, after = (read_frames(p, range(LENGTH)) for p in (data / "run" / "a.mp4", path))
     assert np.abs(before.astype(int) - after).mean() < 4
+
+
+def test_pictures_that_players_show_otherwise_are_told(
+    put: Callable[..., Path], tmp_path: Path
+) -> None:
+    put("data/usual.mp4", 0)
+
+    def odd(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        stream.codec_context.color_trc = 16
+
+    encode(tmp_path / "data" / "odd.mp4", scene(LENGTH), prepare=odd)
+    warnings = "; ".join(prepare(tmp_path / "data", tmp_path / "out").survey.warnings())
+    assert "pixels that are not square: 1 video; frames are taken as they are stored" in warnings
+    assert "high dynamic range (PQ or HLG): 1 video; their tones are not mapped" in warnings
+
+
+def test_what_is_passed_over_stands_in_the_report(data: Path, tmp_path: Path) -> None:
+    (data / "notes.txt").touch()
+    (data / ".hidden.mp4").touch()
+    result = prepare(data, tmp_path / "out")
+    assert ("passed over", "hidden 1, .txt 1") in result.survey.summary()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {Path(each["path"]).name: each["reason"] for each in report["passed_over"]} == {
+        "notes.txt": ".txt",
+        ".hidden.mp4": "hidden",
+    }
+    assert "## Files that are no videos: 2" in result.report.read_text()

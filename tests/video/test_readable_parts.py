@@ -85,6 +85,19 @@ def test_what_is_left_of_a_file_cut_off(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read(range(20)), expected[:20])
 
 
+def test_holes_one_after_another_lose_no_more_than_they_must(tmp_path: Path) -> None:
+    path = encode(tmp_path / "x.ts", scene(60, 240, 320), codec_options={"g": "20", "bf": "0"})
+    data = path.read_bytes()
+    packets = [data[start : start + 188] for start in range(0, len(data), 188)]
+    first = len(packets) // 6
+    holes = range(first, first + len(packets) // 8, 5)  # in seven frames of the first key frame
+    path.write_bytes(b"".join(p for k, p in enumerate(packets) if k not in holes))
+    with VideoReader(path, on_damage="use_readable") as reader:
+        assert reader.info.num_gaps > 1
+        read = numbers(reader.read(range(reader.info.num_frames)))
+    assert read[-40:] == list(range(20, 60))
+
+
 @pytest.mark.parametrize("kind", ["b-frames", "vp9", "mpeg4-avi", "open-groups", "edit-list"])
 def test_a_whole_file_stays_the_same(kind: str, tmp_path: Path) -> None:
     path = make(kind, tmp_path)

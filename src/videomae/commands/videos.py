@@ -36,7 +36,8 @@ def probe(command: Probe) -> int:
             f"damaged places: {info.num_gaps}" if info.num_gaps else "",
         ]
         told = ", ".join(filter(None, notes))
-        return record, [(f"{info.num_frames} frames", rate, size, info.codec, told)]
+        facts = (f"{info.num_frames} frames", rate, size, info.codec)
+        return record, [(*facts, told) if told else facts]
 
     return report(results(), files, "probing", show, widths=(10, 8, 12), as_json=command.json)
 

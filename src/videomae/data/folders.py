@@ -97,7 +97,7 @@ def _guess(places: Sequence[PurePath], group_is_folder: bool, labelled: bool) ->
             break
     else:
         tops = {each[0] for each in folders if each}
-        if (splits := sorted(filter(_is_split, tops))) and len(places) > 0:
+        if splits := sorted(filter(_is_split, tops)):
             others = sorted(tops - set(splits)) or [p.name for p in places if len(p.parts) == 1]
             odd = next(p for p in places if p.parts[0] == others[0])
             _ask(

@@ -414,13 +414,13 @@ class VideoFile:
                             raise _LostError
                         yield frame
                 return
-            except (_LostError, av.FFmpegError):
+            except (_LostError, av.FFmpegError) as error:
                 self._num_gaps, begins_anew = self._num_gaps + 1, True
                 rest = codec.decode(None)
                 yield from (frame for frame in rest if left and not frame.is_corrupt)
                 codec.flush_buffers()
-                if not num_packets:
-                    return  # not one packet more
+                if not num_packets and isinstance(error, av.FFmpegError):
+                    return  # there are no more packets
                 packets = self._container.demux(self._stream)
 
     def _checked(self, packets: Iterable["av.Packet[Any]"]) -> Iterator["av.Packet[Any]"]:
