@@ -491,7 +491,7 @@ def test_one_file_cannot_end_the_work(
     monkeypatch.setattr(room, "resize_video", resize)
     look = checking._probe
     monkeypatch.setattr(
-        checking, "_probe", lambda v, how: 1 / 0 if "walk/a" in v.path else look(v, how)
+        checking, "_probe", lambda v, *how: 1 / 0 if "walk/a" in v.path else look(v, *how)
     )
     survey = prepare(data, tmp_path / "out", resize_short=32).survey
     assert len(survey.usable) == 1
