@@ -62,7 +62,6 @@ DOORS = {
     "starlette": ["serving.*"],
     "pydantic": ["serving.facts", "serving.problems"],
     "prometheus_client": ["serving.app", "serving.service"],
-    "pebble": ["serving.decoding"],
     "uvicorn": ["commands.serve"],
 }
 

@@ -1,6 +1,10 @@
 import asyncio
+import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +85,21 @@ def test_limits_are_named_without_advice_for_the_host(decoders: Decoders, videos
         asyncio.run(
             decoders.decode(videos_dir / "sway" / "0.mp4", Counting(), limits, name="a.mp4")  # type: ignore[arg-type]
         )
+
+
+def test_processes_that_are_killed_while_they_are_idle_are_replaced(videos_dir: Path) -> None:
+    video, decoders = videos_dir / "sway" / "0.mp4", Decoders(1)
+    for _ in range(3):
+        assert decode(decoders, video, Counting())[0].tolist() == [8, 8]
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+    decoders.close()
+
+
+def test_the_process_that_the_others_are_forked_from_may_be_killed(videos_dir: Path) -> None:
+    video, decoders = videos_dir / "sway" / "0.mp4", Decoders(1)
+    assert decode(decoders, video, Counting())[0].tolist() == [8, 8]
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    assert decode(decoders, video, Counting())[0].tolist() == [8, 8]
+    decoders.close()
