@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import videomae
+from videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from videomae.errors import ConfigError
 from videomae.serving.app import make_app
 from videomae.serving.service import Service
@@ -25,7 +26,8 @@ OPTIONS: dict[str, Any] = {"decoders": 1, "device": "cpu", "dtype": "float32", "
 def client() -> Iterator[TestClient]:
     """A client of a running service with small limits."""
     settings = ServeSettings(max_upload_mb=0.2, max_views=4, max_frames=100, **OPTIONS)
-    with TestClient(make_app(Service(settings))) as client:
+    app = make_app(Service(settings))
+    with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -92,6 +94,8 @@ def test_reconstruct_gives_the_clip_of_the_function(
         (bytes(300_000), {}, 413, "too large"),
         (None, {"top_k": 0}, 422, "top_k: Input should be greater than or equal to 1, got '0'"),
         (None, {"top_k": "many"}, 422, "top_k: Input should be a valid integer"),
+        (None, {"num_clips": "9" * 4000, "num_crops": "9" * 4000}, 400, "Part exceeded maximum"),
+        (None, {str(index): 1 for index in range(30)}, 400, "Too many fields"),
         (None, {"num_clips": 5}, 422, "num_clips x num_crops is 5; at most 4 views"),
     ],
 )
@@ -115,6 +119,48 @@ def test_a_request_without_a_file_is_a_problem(client: TestClient) -> None:
     assert (answer.status_code, answer.json()["detail"]) == (422, "file: Field required")
     assert client.get("/v1/classify").status_code == 405
     assert client.get("/nothing").json()["status"] == 404
+
+
+def test_a_name_instead_of_a_file_is_told_from_a_file(client: TestClient) -> None:
+    answer = client.post("/v1/embed", data={"file": "clip.mp4"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        "file: it holds text instead of a file with its name (curl: -F file=@clip.mp4), got "
+        "'clip.mp4'"
+    )
+
+
+def test_a_name_in_half_characters_is_answered(client: TestClient) -> None:
+    # The client chooses the encoding of names, and Python knows some of half characters.
+    body = (
+        '--x\r\nContent-Disposition: form-data; name="file"; filename="\\ud800"\r\n\r\nno video'
+        "\r\n--x--\r\n"
+    )
+    kind = "multipart/form-data; boundary=x; charset=raw_unicode_escape"
+    answer = client.post("/v1/embed", content=body, headers={"content-type": kind})
+    assert answer.status_code == 415
+    assert answer.json()["detail"].startswith("?: cannot be opened as a video")
+
+
+def test_a_failure_of_the_service_is_a_problem_too(
+    client: TestClient, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videomae.inference.predict.classification", None)
+    answer = post(client, "classify", video.read_bytes())
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "the service failed (TypeError); its log says where"
+
+
+def test_scores_of_a_regression_are_no_shares(
+    video: Path, small: dict[str, Any], tmp_path: Path
+) -> None:
+    small = {key: value for key, value in small.items() if key != "batch_size"}
+    config = VideoMAEConfig(**small, num_labels=2, problem_type="regression")
+    VideoMAEForVideoClassification(config).save_pretrained(tmp_path)
+    settings = ServeSettings(model=str(tmp_path), **OPTIONS)
+    with TestClient(make_app(Service(settings))) as client:
+        assert post(client, "classify", video.read_bytes()).json()["are_shares"] is False
 
 
 def test_places_of_several_views_are_refused(client: TestClient, video: Path) -> None:
@@ -142,6 +188,7 @@ def test_the_model_and_the_state_are_told(client: TestClient, video: Path) -> No
     assert facts["image_size"] == [32, 32]
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.head("/readyz").status_code == client.head("/healthz").status_code == 200
     before = counted(client, 'requests_total{job="classify",outcome="200"}')
     batches = counted(client, "batch_views_count")
     post(client, "classify", video.read_bytes())
@@ -184,7 +231,10 @@ def test_tokens_guard_the_service_and_close_the_page(video: Path, tmp_path: Path
     tokens.write_text("\n")
     with pytest.raises(ConfigError, match=r"tokens=.* holds none; write one per line"):
         ServeSettings(tokens=tokens)
-    tokens.write_text("secret\n")
+    tokens.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"tokens=.* cannot be read .*; name a file of UTF-8"):
+        ServeSettings(tokens=tokens)
+    tokens.write_bytes(b"\xef\xbb\xbfsecret\r\n")  # as Windows writes it
     settings = ServeSettings(tokens=tokens, model="motion-tiny-pretrain", **OPTIONS)
     with TestClient(make_app(Service(settings))) as client:
         assert client.get("/").status_code == 404

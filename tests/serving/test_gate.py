@@ -32,11 +32,13 @@ class Client:
     """One request: what the server receives of it, and what it was sent."""
 
     def __init__(
-        self, *parts: bytes, path: str = "/v1/classify", token: str = "", length: int = 0
-    ) -> None:
+        self, *parts: bytes, path: str = "/v1/classify", token: str = "", length: int = 0,
+        root_path: str = "",
+    ) -> None:  # fmt: skip
         headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
         headers += [(b"content-length", str(length).encode())] if length else []
         self.scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        self.scope["root_path"] = root_path
         self.to_come: asyncio.Queue[Message] = asyncio.Queue()
         for index, part in enumerate(parts):
             more = index + 1 < len(parts)
@@ -130,7 +132,9 @@ def test_a_refused_client_that_goes_on_sending_is_not_read_to_the_end() -> None:
     through(work, is_stopping=lambda: True)
 
 
-@pytest.mark.parametrize(("token", "status"), [("", 401), ("wrong", 401), ("right", 200)])
+@pytest.mark.parametrize(
+    ("token", "status"), [("", 401), ("wrong", 401), ("right", 200), ("für alle", 200)]
+)
 def test_a_service_with_tokens_wants_one(token: str, status: int) -> None:
     async def work(gate: Gate, echo: Echo) -> None:
         echo.release.set()
@@ -141,7 +145,33 @@ def test_a_service_with_tokens_wants_one(token: str, status: int) -> None:
         await gate(other.scope, other.receive, other.send)
         assert other.status == 200
 
-    through(work, tokens=["other", "right"])
+    through(work, tokens=["other", "right", "für alle"])
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path"),
+    [("/a/b", "/a/b/v1/classify"), ("/v", "/v/v1/classify"), ("/v", "/v1/classify")],
+)
+def test_a_root_path_opens_no_way_around_the_gate(root_path: str, path: str) -> None:
+    async def work(gate: Gate, echo: Echo) -> None:
+        echo.release.set()
+        client = Client(b"", path=path, root_path=root_path)
+        await gate(client.scope, client.receive, client.send)
+        assert client.status == 401
+
+    assert through(work, tokens=["right"])[1] == [("classify", 401)]
+
+
+def test_a_request_that_fails_is_counted_as_failed() -> None:
+    async def work(gate: Gate, _: Echo) -> None:
+        async def fail(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        gate.app, client = fail, Client(b"")
+        with pytest.raises(ZeroDivisionError):
+            await gate(client.scope, client.receive, client.send)
+
+    assert through(work)[1] == [("classify", 500)]
 
 
 @pytest.mark.parametrize("parts", [(b"whole",), (b"first", b"never the second")])

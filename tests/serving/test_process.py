@@ -15,6 +15,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+
+from videomae.commands.serve import _Server
+from videomae.commands.serve import serve as run
+from videomae.errors import ConfigError
+from videomae.serving.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "videomae", "serve", "--device", "cpu", "--decoders", "2"]
@@ -36,8 +42,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         running.append(process)
         assert process.stderr is not None
         for line in process.stderr:
-            if found := re.search(r"HTTP (http://\S+)/v1/", line):
-                wait_until(lambda url=f"{found[1]}/readyz": httpx.get(url).status_code == 200)
+            if found := re.search(r"HTTP ((http://[^/]+)\S*)/v1/", line):
+                wait_until(lambda url=f"{found[2]}/readyz": httpx.get(url).status_code == 200)
                 return process, found[1]
         raise AssertionError(f"the service ended with {process.wait()}")
 
@@ -92,6 +98,35 @@ def test_a_port_that_is_taken_is_named_before_a_model_is_loaded() -> None:
     expected = f"videomae: --port={port} of --host=127.0.0.1 cannot be listened at"
     assert ended.stderr.startswith(expected)
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_tokens_and_limits_hold_under_a_root_path(
+    serve: Callable[..., Started], tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_text("secret")
+    _, shown = serve("--root-path", "/below/it", "--tokens", str(tmp_path / "tokens"))
+    # A proxy takes the root path off.
+    url = f"{shown.removesuffix('/below/it')}/v1/model"
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, headers={"authorization": "Bearer secret"}).status_code == 200
+
+
+def test_the_service_is_told_by_an_address_and_ends_after_its_last_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs: list[uvicorn.Config] = []
+    monkeypatch.setattr(_Server, "run", lambda self, **_: configs.append(self.config))
+    settings = ServeSettings(host="::1", port=0, max_request_seconds=99.5, device="cpu")
+    assert run(settings) == 0
+    assert re.search(r"page http://\[::1\]:\d+/, HTTP http://\[::1\]:", capsys.readouterr().err)
+    assert (configs[0].timeout_graceful_shutdown or 0) > settings.max_request_seconds
+
+
+@pytest.mark.parametrize("root_path", ["videomae", "/videomae/", "/", "/a b"])
+def test_a_root_path_is_written_like_one(root_path: str) -> None:
+    with pytest.raises(ConfigError, match=r"root_path=.* is no path; write it like /videomae"):
+        ServeSettings(root_path=root_path)
 
 
 @pytest.mark.slow

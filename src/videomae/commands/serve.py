@@ -1,6 +1,7 @@
 """`videomae serve`: a model behind a page and an HTTP service, in one process."""
 
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,8 +13,6 @@ from videomae.serving.settings import ServeSettings
 with needing("serve", extra="serve"):
     import uvicorn
 
-_LAST_SECONDS = 30  # for the answers to what was accepted, once the service is to end
-
 
 def serve(settings: ServeSettings) -> int:
     """Serve until SIGTERM or Ctrl-C; then answer what was accepted, and return 0."""
@@ -22,13 +21,15 @@ def serve(settings: ServeSettings) -> int:
         from videomae.serving.service import Service
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
     complain(f"loading {settings.model}")
     service = Service(settings)
     config = uvicorn.Config(
         make_app(service),
         root_path=settings.root_path,
         log_level="warning",
-        timeout_graceful_shutdown=_LAST_SECONDS,
+        # What was accepted is answered, or refused when its time is over.
+        timeout_graceful_shutdown=math.ceil(settings.max_request_seconds) + 1,
         h11_max_incomplete_event_size=2**16,
         server_header=False,
     )

@@ -50,8 +50,9 @@ def make_app(service: Service) -> FastAPI:
         title="videomae",
         version=__version__,
         summary="Labels, features and reconstructions of videos",
-        root_path=settings.root_path,
         lifespan=lifespan,
+        # Files go to the disk, but other parts to memory.
+        form_limits={"max_files": 1, "max_fields": 20, "max_part_size": 1000},
         docs_url=None,  # it would load its scripts from elsewhere
         redoc_url=None,
     )
@@ -107,6 +108,7 @@ def make_app(service: Service) -> FastAPI:
         return ClassifyAnswer(
             predictions=[Prediction(label=label, score=score) for label, score in pairs],
             video=VideoFacts.of(info),
+            are_shares=found.are_shares,
             model=settings.model,
             frames=looked_at,
         )
@@ -173,10 +175,12 @@ def make_app(service: Service) -> FastAPI:
         """What answers here."""
         return model_facts(service)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> dict[str, str]:
         if service.is_stopping:

@@ -27,13 +27,14 @@ class VideoFacts(BaseModel):
 
 class Prediction(BaseModel):
     label: str = Field(examples=["zoom_in"])
-    score: float = Field(description="A probability; of a regression, its value", examples=[0.92])
+    score: float = Field(description="A probability; of a regression, a value", examples=[0.92])
 
 
 class ClassifyAnswer(BaseModel):
     """The most likely labels of a video, best first."""
 
     predictions: list[Prediction]
+    are_shares: bool = Field(description="Scores are probabilities; False of a regression")
     video: VideoFacts
     model: str = Field(examples=["motion-tiny"])
     frames: list[str] | None = Field(

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,8 +48,9 @@ class Gate:
         self._usual_seconds = 1.0  # a running mean of what a request takes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        guarded = scope["type"] == "http" and scope["path"].startswith(GUARDED)
-        if not guarded or scope["method"] == "OPTIONS":
+        # The path that routes are found by: a server puts the root path before that of the request.
+        path = get_route_path(scope) if scope["type"] == "http" else ""
+        if not path.startswith(GUARDED) or scope["method"] == "OPTIONS":
             await self.app(scope, receive, send)
             return
         status: int | None = None
@@ -65,8 +67,11 @@ class Gate:
                 await refusal.response()(scope, receive, send_noting)
             else:
                 await self._admit(scope, receive, send_noting)
+        except Exception:
+            status = 500  # sent by what is around the gate
+            raise
         finally:
-            self._count(scope["path"].removeprefix(GUARDED), status)
+            self._count(path.removeprefix(GUARDED), status)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._admitted += 1
@@ -78,10 +83,10 @@ class Gate:
             self._usual_seconds += 0.1 * (time.monotonic() - start - self._usual_seconds)
 
     def _refusal(self, headers: Headers) -> Refusal | None:
-        kind, _, token = headers.get("authorization", "").partition(" ")
+        kind, _, token = headers.get("authorization", "").encode("latin-1").partition(b" ")
         if self._tokens and not (
-            kind.lower() == "bearer"
-            and any(hmac.compare_digest(token.strip().encode(), each) for each in self._tokens)
+            kind.lower() == b"bearer"
+            and any(hmac.compare_digest(token.strip(), each) for each in self._tokens)
         ):
             advice = "send the header Authorization: Bearer TOKEN with a token of this service"
             return Refusal(401, advice, {"WWW-Authenticate": "Bearer", "Connection": "close"})

@@ -37,6 +37,7 @@ class Refusal(HTTPException):
 
 
 def _response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    detail = detail.encode("utf-8", "replace").decode()  # half a character, of a file's name
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     return JSONResponse(problem.model_dump(), status, headers, media_type=MEDIA_TYPE)
 
@@ -51,17 +52,27 @@ def answer_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         parts = [
-            f"{'.'.join(map(str, each['loc'][1:])) or 'body'}: {each['msg']}"
+            f"{'.'.join(map(str, each['loc'][1:])) or 'body'}: {_words(each)}"
             + (f", got {_short(each['input'])}" if each.get("input") is not None else "")
             for each in error.errors()
         ]
         return _response(422, "; ".join(parts))
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return _response(500, f"the service failed ({type(error).__name__}); its log says where")
 
     @app.exception_handler(VideoMAEError)
     async def unusable(_: Request, error: VideoMAEError) -> JSONResponse:
         status = 415 if isinstance(error, NoVideoError) else 422
         known = isinstance(error, VideoError | ConfigError)
         return _response(status if known else 500, str(error))
+
+
+def _words(error: dict[str, Any]) -> str:
+    if "UploadFile" in error["msg"]:
+        return "it holds text instead of a file with its name (curl: -F file=@clip.mp4)"
+    return str(error["msg"])
 
 
 def _short(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The settings of `videomae serve`: what it runs, where it listens, and what it refuses."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,6 +68,11 @@ class ServeSettings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.root_path and not re.fullmatch(r"(/[^/\s]+)+", self.root_path):
+            raise ConfigError(
+                f"root_path={self.root_path} is no path; write it like /videomae, without a / at "
+                "its end"
+            )
         if self.tokens is not None and not self.token_list():
             raise ConfigError(f"tokens={self.tokens} holds none; write one per line")
 
@@ -74,5 +80,10 @@ class ServeSettings(Checked):
         """The bearer tokens, none where there is no file of them."""
         if self.tokens is None:
             return []
-        lines = self.tokens.read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        try:
+            text = self.tokens.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"tokens={self.tokens} cannot be read ({error}); name a file of UTF-8 text"
+            ) from error
+        return [line.strip() for line in text.splitlines() if line.strip()]

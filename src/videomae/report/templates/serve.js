@@ -49,11 +49,11 @@ async function classify() {
         document.createElement(tag),
       );
       name.textContent = label.replaceAll("_", " ");
-      number.textContent = `${Math.round(100 * score)} %`;
+      number.textContent = found.are_shares ? `${Math.round(100 * score)} %` : score.toPrecision(3);
       bar.className = "bar";
       part.style.width = `${100 * score}%`;
       bar.append(part);
-      row.append(name, number, bar);
+      row.append(name, number, ...(found.are_shares ? [bar] : []));
       return row;
     }),
   );
