@@ -3,7 +3,6 @@
 Where a test takes `library`, it runs with transformers too, so that what is asked for is right.
 """
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,7 +44,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["transformers", "videomae"])
 def library(request: pytest.FixtureRequest) -> ModuleType:
     """One of the two libraries."""
-    return importlib.import_module(request.param)
+    return pytest.importorskip(request.param, reason="needs the extra clients")
 
 
 class Makers:
@@ -53,7 +52,7 @@ class Makers:
 
     def __call__(self, library: ModuleType, name: str, **fields: Any) -> Any:
         """The model of that class, in training mode as all new models are."""
-        peer = importlib.import_module("transformers")
+        peer = pytest.importorskip("transformers", reason="needs the extra clients")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             theirs = getattr(peer, name)(peer.VideoMAEConfig(**SIZES | fields))

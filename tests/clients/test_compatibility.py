@@ -143,6 +143,23 @@ def test_decoder_gives_a_tensor(make):
     assert make.pretrainer(transformers).decoder(tokens, 24).logits.shape == (2, 24, 384)
 
 
+@row("modules without parameters stand beside")
+def test_modules_without_parameters(make):
+    theirs, ours = (dict(make.classifier(lib).named_modules()) for lib in (transformers, videomae))
+    assert theirs.keys() < ours.keys()
+    more = ours.keys() - theirs.keys()
+    assert {name.rpartition(".")[2] for name in more} == {"drop_path", "dropout"}
+    assert not [name for name in more if list(ours[name].parameters())]
+
+
+@row("`config.to_diff_dict()` holds")
+def test_what_differs_from_the_defaults():
+    ours = videomae.VideoMAEConfig(hidden_size=96).to_diff_dict()
+    assert ours == {"hidden_size": 96, "model_type": "videomae"}
+    theirs = transformers.VideoMAEConfig(hidden_size=96).to_diff_dict()
+    assert ours.keys() < theirs.keys()
+
+
 @row("`add_adapter` is an error")
 def test_add_adapter(make):
     with pytest.raises(ConfigError, match="get_peft_model"):
