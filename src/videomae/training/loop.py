@@ -70,8 +70,8 @@ class StepEnd:
 class Training:
     """A run made ready: its model, its optimiser, the order of its videos, and where it begins.
 
-    All that can be refused is refused here, before anything is written: another run in the output
-    folder, other settings than those it began with, a batch that cannot be split, a full disk.
+    What `check_output` let pass is refused here, before anything is written: other settings than
+    those the run began with, a batch that cannot be split, a full disk.
     With `settings.resume` the run goes on from its last checkpoint, if there is one.
 
     facts: what the page of the run shows beside the settings; see `open_output`.
