@@ -78,6 +78,8 @@ def test_an_absent_name_is_told_what_there_is() -> None:
         output.logits  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(TypeError, match="the fields last_hidden_state, hidden_states, attentions"):
         BaseModelOutput(logits=LOGITS)
+    with pytest.raises(TypeError, match=r"the fields last_hidden_state, .*, got 4 values"):
+        BaseModelOutput(LOGITS, None, None, LOGITS)
 
 
 def test_the_order_of_fields_is_that_of_transformers() -> None:

@@ -52,7 +52,8 @@ class ModelOutput(OrderedDict[str, Any]):
             named, values = dict(values[0]), ()
         given = {**dict(zip(names, values, strict=False)), **named}
         if len(values) > len(names) or not given.keys() <= set(names):
-            raise TypeError(f"{type(self).__name__} has the fields {', '.join(names)}, got {given}")
+            got = ", ".join(given) if named else f"{len(values)} values"
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(names)}, got {got}")
         for name in names:
             if given.get(name) is not None:
                 self[name] = given[name]
