@@ -44,7 +44,8 @@ def test_jit_trace_takes_any_number_of_clips(model, clips):
 
 
 @pytest.mark.parametrize("dynamo", [False, True], ids=["tracing", "dynamo"])
-def test_onnx_takes_any_number_of_clips(model, clips, tmp_path, dynamo):
+def test_onnx_takes_any_number_of_clips(make, clips, tmp_path, dynamo):
+    model = make.classifier(videomae).eval()
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     path = tmp_path / "model.onnx"
     batch = (

@@ -116,16 +116,16 @@ def test_the_guide_from_training_to_both_libraries(make, frames, tmp_path):
         torch.testing.assert_close(best(clip).logits, opened(clip).logits)
 
 
-def test_resume_goes_on_where_a_run_was_stopped(make, frames, tmp_path, library):
-    processor = make.processor(library)
+def test_resume_goes_on_where_a_run_was_stopped(make, frames, tmp_path):
+    processor = make.processor(videomae)
     data = Clips(processor, frames)
-    whole = trainer_of(make.classifier(library), tmp_path / "whole", data, processor)
+    whole = trainer_of(make.classifier(videomae), tmp_path / "whole", data, processor)
     whole.train()
-    first = trainer_of(make.classifier(library), tmp_path / "parts", data, processor)
+    first = trainer_of(make.classifier(videomae), tmp_path / "parts", data, processor)
     first.add_callback(StopAfter(6))
     first.train()
     assert first.state.global_step == 6
-    second = trainer_of(make.classifier(library), tmp_path / "parts", data, processor)
+    second = trainer_of(make.classifier(videomae), tmp_path / "parts", data, processor)
     second.train(resume_from_checkpoint=True)
     assert losses(second)[:6] == losses(first)
     assert losses(second) == pytest.approx(losses(whole), rel=1e-3)
