@@ -346,8 +346,7 @@ def run(data_sets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     def run(name: str) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             # The page of a run has tests of its own, and takes longer than these steps.
-            patch.setattr("videomae.training.pretrain.write_page", lambda _: None)
-            patch.setattr("videomae.training.finetune.write_page", lambda _: None)
+            patch.setattr("videomae.training.log.write_page", lambda _: None)
             return run_once(name)
 
     def run_once(name: str) -> Path:

@@ -267,9 +267,9 @@ def test_each_video_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     opened: list[Path] = []
     reader = views.VideoReader
 
-    def counting(path: Path) -> Any:
+    def counting(path: Path, **how: Any) -> Any:
         opened.append(path)
-        return reader(path)
+        return reader(path, **how)
 
     monkeypatch.setattr(views, "VideoReader", counting)
     maker = ViewMaker(CONFIG, Plain(), num_clips=3, num_crops=3)
