@@ -33,20 +33,10 @@ class HubArguments(TypedDict, total=False):
     force_download: bool
 
 
-# What callers of transformers also pass, and changes nothing here.
-_WITHOUT_EFFECT = (
-    *(
-        "trust_remote_code",
-        "use_fast",
-        "backend",
-        "resume_download",
-        "mirror",
-        "code_revision",
-        "user_agent",
-    ),
-    *("_from_auto", "_from_pipeline", "_commit_hash"),
-)
-_UNSUPPORTED = {
+# What callers of transformers also pass. Without advice it changes nothing here.
+_FOREIGN = {
+    **dict.fromkeys(("trust_remote_code", "code_revision", "use_fast", "backend", "user_agent")),
+    **dict.fromkeys(("resume_download", "mirror", "_from_auto", "_from_pipeline", "_commit_hash")),
     "proxies": "set HTTPS_PROXY in the environment",
     "use_auth_token": "pass token=",
 }
@@ -86,21 +76,19 @@ def take_arguments(arguments: dict[str, Any]) -> HubArguments:
 
     Raises ConfigError for what transformers understands and this library does not.
     """
-    refuse_unsupported(arguments, _UNSUPPORTED)
-    for name in _WITHOUT_EFFECT:
-        arguments.pop(name, None)
+    drop_foreign(arguments, _FOREIGN)
     names = HubArguments.__annotations__
     return cast(HubArguments, {name: arguments.pop(name) for name in names if name in arguments})
 
 
-def refuse_unsupported(arguments: dict[str, Any], unsupported: Mapping[str, str]) -> None:
-    """Take out arguments that ask for nothing (None, False, empty); ConfigError for those that do.
+def drop_foreign(arguments: dict[str, Any], foreign: Mapping[str, str | None]) -> None:
+    """Take out arguments that mean nothing here; ConfigError where one asks for something.
 
-    `unsupported` has the names, and what to do instead.
+    `foreign` has the names, and what to do instead: None where no value asks for anything.
     """
-    for name, instead in unsupported.items():
+    for name, instead in foreign.items():
         value = arguments.pop(name, None)
-        if value:
+        if value and instead:
             raise ConfigError(f"{name}={value!r} is not supported; {instead}")
 
 
@@ -163,10 +151,9 @@ def _refuse_escape(filename: str) -> None:
 
 
 def _no_such_place(name: str) -> SourceError:
-    shipped = ", ".join(shipped_names()) or "no shipped model"
     return SourceError(
         f"{name} does not exist; expected a folder, a weight file, a hub id such as "
-        f"'MCG-NJU/videomae-base', or one of {shipped}{_hint(name)}"
+        f"'MCG-NJU/videomae-base', or one of {', '.join(shipped_names())}{_hint(name)}"
     )
 
 
@@ -202,8 +189,8 @@ def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Pat
             f"{repo_id} has no revision {revision!r}; pass a branch, a tag or a commit ({error})"
         ) from error
     except hub_errors.LocalEntryNotFoundError as error:
-        # A subclass of "not found" that means "not asked": no connection, or none allowed. Where
-        # the model is cached, the file counts as absent; else asking on is of no use.
+        # No connection, or none allowed; a subclass of EntryNotFoundError. Where the model is
+        # cached, the file counts as absent; else asking on is of no use.
         absent, how = _is_cached(repo_id, "config.json", **where), "the hub could not be reached"
         if where.get("local_files_only"):
             absent, how = True, "local_files_only=True forbids to download it"
@@ -297,8 +284,8 @@ def push_folder(
 
 def check_push(arguments: dict[str, Any]) -> None:
     """Raise an error for keywords that `push_folder` does not take, before anything is saved."""
-    unsupported = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
-    refuse_unsupported(arguments, unsupported)
+    foreign = {"use_auth_token": "pass token=", "tags": "write them into the README.md"}
+    drop_foreign(arguments, foreign)
     signature(push_folder).bind("", "", **arguments)
 
 
@@ -360,11 +347,11 @@ def check_writable(folder: PathLike) -> None:
     For the start of long work, whose end would be lost; nothing is made.
     """
     folder = Path(folder)
-    nearest = next((each for each in (folder, *folder.parents) if each.exists()), Path())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        reason = "cannot be written to" if nearest.is_dir() else "is a file"
+    lowest = next((each for each in (folder, *folder.parents) if each.exists()), Path())
+    if not lowest.is_dir() or not os.access(lowest, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if lowest.is_dir() else "is a file"
         raise ConfigError(
-            f"cannot write to the output folder {folder}: {nearest} {reason}; name another one"
+            f"cannot write to the output folder {folder}: {lowest} {reason}; name another one"
         )
 
 
@@ -381,8 +368,8 @@ def read_json(path: PathLike) -> dict[str, Any]:
     return value
 
 
-def write_json(path: PathLike, value: Mapping[str, Any]) -> None:
-    """Write an object as indented JSON, atomically, keeping the order of its keys."""
-    text = to_json(value, indent=2)  # before the file: may itself fail
+def write_json(path: PathLike, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:
+    """Write an object as indented JSON, atomically."""
+    text = to_json(value, indent=2, sort_keys=sort_keys)  # before the file: may itself fail
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

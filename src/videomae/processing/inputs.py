@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from videomae.errors import ConfigError
-from videomae.processing.transforms import Frame
 from videomae.video.reader import is_source
 
 Video = Any  # a list of frames, or a source
@@ -35,22 +34,23 @@ def as_videos(
     >>> [len(video) for video in as_videos(np.zeros((2, 16, 240, 320, 3)))]
     [16, 16]
     """
-    channels = () if layout else (*_CHANNELS, num_channels)
 
     def is_grey(item: Any) -> bool:
-        return bool(channels) and _is_grey_video(item, channels)
+        return not layout and _is_grey_video(item, (*_CHANNELS, num_channels))
 
     if is_source(videos):
         return [videos]
     if _is_frame(videos):
         if is_grey(videos):
             return [list(videos)]
-        if channels and not image:
-            _refuse_doubtful(videos)
+        shape = tuple(videos.shape) if _has_axes(videos, 3) else (1,)
+        if not (layout or image) and shape[0] in (3, 4) and shape[-1] not in _CHANNELS:
+            raise ConfigError(
+                f"an array of shape {shape} may be one frame of {shape[0]} channels or {shape[0]} "
+                "grey frames; pass frame[None], or video[..., None]"
+            )
         return [[videos]]
-    if isinstance(videos, np.ndarray | Tensor) and (
-        videos.ndim == 5 or (videos.ndim == 4 and is_grey(videos[0]))
-    ):
+    if _has_axes(videos, 5) or (_has_axes(videos, 4) and is_grey(videos[0])):
         videos = list(videos)
     if not isinstance(videos, list | tuple):
         return [_as_video(videos)]
@@ -64,16 +64,17 @@ def as_videos(
 def _as_video(item: Any) -> Video:
     if is_source(item):
         return item
-    odd = item
-    if isinstance(item, np.ndarray | Tensor) and item.ndim == 4:
+    if _has_axes(item, 4):
         return list(item)
+    odd = item
     if isinstance(item, list | tuple):
         strangers = [entry for entry in item if not _is_frame(entry)]
         if not strangers:
             return list(item)
         odd = strangers[0]
-    is_array = isinstance(odd, np.ndarray | Tensor)
-    got = f"{type(odd).__name__} of shape {tuple(odd.shape)}" if is_array else repr(odd)[:80]
+    got = repr(odd)[:80]
+    if isinstance(odd, np.ndarray | Tensor):
+        got = f"{type(odd).__name__} of shape {tuple(odd.shape)}"
     raise ConfigError(
         f"{got} is neither a frame nor a video; expected a list of frames (PIL images, or arrays "
         "or tensors of 2 or 3 axes), an array or tensor of 4 axes, the frames first (of 5 for a "
@@ -81,25 +82,18 @@ def _as_video(item: Any) -> Video:
     )
 
 
+def _has_axes(item: Any, *counts: int) -> bool:
+    """Whether this is an array or a tensor, of one of these numbers of axes."""
+    return isinstance(item, np.ndarray | Tensor) and item.ndim in counts
+
+
 def _is_frame(item: Any) -> bool:
-    is_array = isinstance(item, np.ndarray | Tensor)
-    return isinstance(item, Image.Image) or (is_array and item.ndim in (2, 3))
+    return isinstance(item, Image.Image) or _has_axes(item, 2, 3)
 
 
 def _is_grey_video(item: Any, channels: Collection[int]) -> bool:
     """Whether an array is (T, H, W): of three axes, and none at an end that could be channels."""
-    is_array = isinstance(item, np.ndarray | Tensor) and item.ndim == 3
-    return is_array and item.shape[0] not in channels and item.shape[-1] not in channels
-
-
-def _refuse_doubtful(frame: Frame) -> None:
-    """ConfigError for one frame whose channels could as well be three or four grey frames."""
-    shape = () if isinstance(frame, Image.Image) else tuple(frame.shape)
-    if len(shape) == 3 and shape[0] in (3, 4) and shape[-1] not in _CHANNELS:
-        raise ConfigError(
-            f"an array of shape {shape} may be one frame of {shape[0]} channels or {shape[0]} grey "
-            "frames; pass frame[None], or video[..., None]"
-        )
+    return _has_axes(item, 3) and not {item.shape[0], item.shape[-1]} & {*channels}
 
 
 def as_frames(video: Any, num_channels: int) -> NDArray[np.uint8]:
@@ -118,7 +112,7 @@ def as_frames(video: Any, num_channels: int) -> NDArray[np.uint8]:
             "binary mode, or an array or tensor of frames"
         )
     known = (1, 3, num_channels)
-    if frames.ndim == 3 and _is_grey_video(frames, (3, 4)):
+    if _is_grey_video(frames, (3, 4)):
         frames = frames[..., None]
     if frames.ndim == 4 and frames.shape[-1] not in known and frames.shape[1] in known:
         frames = frames.transpose(0, 2, 3, 1)

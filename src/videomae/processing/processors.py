@@ -68,8 +68,7 @@ class BatchFeature(NamedDict):
         for key in set(self) - set(skip_tensor_conversion or ()):
             value = self[key]
             if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
-                shapes = sorted({tuple(item.shape) for item in value})
-                if len(shapes) > 1:
+                if len(shapes := sorted({tuple(item.shape) for item in value})) > 1:
                     raise ConfigError(
                         f"{key} of this batch have unlike shapes: {' and '.join(map(str, shapes))};"
                         " give videos of as many frames and keep do_center_crop=True, or take a "
@@ -132,12 +131,9 @@ class _Processor(StoredSettings):
 
     def resize(self, image: Any, size: Any, resample: Any = None, **_: Any) -> Any:
         """Images (..., C, H, W) in another size; for `size` and `resample` see the class."""
-        how = {"resample": self.resample if resample is None else resample}
-        chosen = dataclasses.replace(self, size=size, **how)
-        return _each(
-            image,
-            lambda frame: transforms.resize(frame, chosen.size, resample=chosen.resample),
-        )
+        filter_ = self.resample if resample is None else resample
+        chosen = dataclasses.replace(self, size=size, resample=filter_)
+        return _each(image, chosen._resized)
 
     def rescale(self, image: Any, scale: float, **_: Any) -> Any:
         """Images times a number."""
@@ -165,29 +161,21 @@ class _Processor(StoredSettings):
         """One video's pixels (T, C, H, W)."""
         if not images:
             raise ConfigError("a video has no frames; pass at least one")
-        layout, to_rgb, count = (
-            self.input_data_format,
-            self.do_convert_rgb,
-            np.size(self.image_mean),
-        )
+        layout, to_rgb = self.input_data_format, bool(self.do_convert_rgb)
+        count = np.size(self.image_mean)
         factor = self.rescale_factor if self.do_rescale else None
         mean, std = (self.image_mean, self.image_std) if self.do_normalize else (None, 1.0)
         frames = [  # T x (1, C, H, W)
-            as_tensor(image, layout=layout, to_rgb=bool(to_rgb), num_channels=count)
-            for image in images
+            as_tensor(image, layout=layout, to_rgb=to_rgb, num_channels=count) for image in images
         ]
         if (to_rgb or count == 3) and len({frame.shape[1] for frame in frames}) > 1:
             # grey beside RGB; where all are grey, they become three channels at the end
-            frames = [
-                frame.expand(-1, 3, -1, -1) if frame.shape[1] == 1 else frame for frame in frames
-            ]
+            frames = [f.expand(-1, 3, -1, -1) if f.shape[1] == 1 else f for f in frames]
         check_range(frames, factor=factor, mean=mean)
         if self.device is not None:
             frames = [frame.to(self.device) for frame in frames]
         if self.do_resize:
-            frames = [
-                transforms.resize(frame, self.size, resample=self.resample) for frame in frames
-            ]
+            frames = [self._resized(frame) for frame in frames]
         if self.do_center_crop:
             frames = [transforms.center_crop(frame, **self.crop_size) for frame in frames]
         if len(shapes := sorted({tuple(frame.shape[1:]) for frame in frames})) > 1:
@@ -196,7 +184,10 @@ class _Processor(StoredSettings):
                 "(channels, height, width); keep do_center_crop=True or give size a height and a "
                 "width, and pass do_convert_rgb=True if their channels differ"
             )
-        return to_pixels(frames, factor=factor, mean=mean, std=std, to_rgb=bool(to_rgb))
+        return to_pixels(frames, factor=factor, mean=mean, std=std, to_rgb=to_rgb)
+
+    def _resized(self, frame: Tensor) -> Tensor:
+        return transforms.resize(frame, self.size, resample=self.resample)
 
 
 @dataclass(kw_only=True)
@@ -300,11 +291,10 @@ class VideoMAEVideoProcessor(_Processor):
         """
         chosen = dataclasses.replace(self, **overrides)
         items = chosen._videos(videos, image=False)
-        known = _flat(chosen.video_metadata) or [{}] * len(items)
+        known = _flat(chosen.video_metadata or [None] * len(items))
         if len(known) != len(items):
             raise ConfigError(f"{len(items)} videos, {len(known)} video_metadata; give one each")
-        pairs = zip(items, known, strict=True)
-        sampled = [chosen._sampled(item, facts or {}) for item, facts in pairs]
+        sampled = list(map(chosen._sampled, items, known))
         batch = chosen._process(frames for frames, _ in sampled)
         if chosen.return_metadata:
             batch["video_metadata"] = [metadata for _, metadata in sampled]
@@ -367,11 +357,9 @@ class VideoMAEVideoProcessor(_Processor):
 
 def _flat(metadata: Any) -> list[Any]:
     """Facts about videos, nested as they may be, one by one."""
-    if metadata is None:
-        return []
-    if isinstance(metadata, Mapping):
-        return [metadata]
-    return [facts for item in metadata for facts in (_flat(item) or [None])]
+    if metadata is None or isinstance(metadata, Mapping):
+        return [metadata or {}]
+    return [facts for item in metadata for facts in _flat(item)]
 
 
 def _each(image: Any, step: Callable[[Tensor], Tensor]) -> Any:
@@ -383,7 +371,6 @@ def _each(image: Any, step: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _kwargs_of(processor: type[StoredSettings]) -> type:
-    """A class whose annotations are the settings of a processor."""
     settings = {entry.name: entry.type for entry in dataclasses.fields(processor)}
     return type(f"{processor.__name__}Kwargs", (), {"__annotations__": settings})
 

@@ -4,19 +4,17 @@ The pictures show the frames of a video as a row: `f` is taken, `x` is passed ov
 more than once.
 """
 
-import operator
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
 from videomae.errors import ConfigError
 
 
 def clip_span(num_frames: int, frame_stride: int) -> int:
     """Video frames from the first to the last of a dense clip, both counted.
-
-    4 frames at stride 3 span 10: `fxxfxxfxxf`.
 
     >>> clip_span(16, 4)
     61
@@ -220,12 +218,11 @@ def crop_boxes(
             f"a crop of {crop_height} x {crop_width} px does not fit into a frame of "
             f"{height} x {width} px; resize the frame's short side to the crop first"
         )
-    tops, lefts = [free_height // 2] * num_crops, [free_width // 2] * num_crops
     if free_height > free_width:
-        tops = _spread(free_height, num_crops)
+        places = [(top, free_width // 2) for top in _spread(free_height, num_crops)]
     else:
-        lefts = _spread(free_width, num_crops)
-    return [(top, left, crop_height, crop_width) for top, left in zip(tops, lefts, strict=True)]
+        places = [(free_height // 2, left) for left in _spread(free_width, num_crops)]
+    return [(top, left, crop_height, crop_width) for top, left in places]
 
 
 def _spread(free: int, count: int) -> list[int]:
@@ -249,11 +246,9 @@ def to_stride(frame_stride: int | str | None) -> int | None:
     """
     if frame_stride is None or frame_stride == "uniform":
         return None
-    try:
-        if not isinstance(frame_stride, bool) and operator.index(frame_stride) >= 1:  # type: ignore[arg-type]
-            return int(frame_stride)
-    except TypeError:
-        pass
+    is_number = isinstance(frame_stride, Integral) and not isinstance(frame_stride, bool)
+    if is_number and int(frame_stride) >= 1:
+        return int(frame_stride)
     raise ConfigError(
         f"frame_stride={frame_stride!r}; expected a whole number of at least 1, or 'uniform' to "
         "spread the frames over the whole video"

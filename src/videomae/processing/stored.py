@@ -1,7 +1,6 @@
 """The settings of the processors: checked, and stored in files that transformers reads too."""
 
 import dataclasses
-import json
 import operator
 import os
 import warnings
@@ -15,7 +14,7 @@ import torch
 
 from videomae import hub
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
-from videomae.errors import ConfigError, nearest
+from videomae.errors import ConfigError, nearest, to_json
 from videomae.processing.transforms import RESAMPLE
 
 Size = Any  # given as an int, (height, width) or a dict; reads back as the dict
@@ -147,9 +146,8 @@ class StoredSettings:
         stored: dict[str, Any] = {self._type_keys[0]: type(self).__name__}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
-            if entry.name in _CALL_KEYS:
-                continue
-            if value is not None or entry.default is not None:  # a None chosen means "off"
+            is_set = value is not None or entry.default is not None  # a None chosen means "off"
+            if is_set and entry.name not in _CALL_KEYS:
                 stored[entry.name] = dict(value) if isinstance(value, SizeDict) else value
         return stored
 
@@ -160,12 +158,11 @@ class StoredSettings:
 
     def to_json_string(self) -> str:
         """The settings as the text of a JSON file."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return to_json(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, path: hub.PathLike) -> None:
         """Write the settings into a JSON file."""
-        with hub.atomic_path(path) as temporary:
-            temporary.write_text(self.to_json_string(), encoding="utf-8")
+        hub.write_json(path, self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: hub.PathLike, **kwargs: Any) -> Self:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from videomae import hub
 from videomae.compute.cpu import num_cores
-from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig
-from videomae.errors import ConfigError, VideoError
+from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig, check_choice
+from videomae.errors import VideoError
 from videomae.hub import PathLike
 from videomae.processing.inputs import as_frames
 from videomae.processing.processors import VideoMAEImageProcessor
@@ -67,12 +67,10 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
         if hub.find(place, IMAGE_FILE, VIDEO_FILE):
             return VideoMAEImageProcessor.from_pretrained(place)
     height, width = config.image_hw
-    whole = {"height": height, "width": width}
-    size = {"shortest_edge": height} if height == width else whole
     mean, std = _STATISTICS.get(config.num_channels, (0.5, 0.5))
     return VideoMAEImageProcessor(
-        size=size,
-        crop_size=whole,
+        size=height if height == width else (height, width),
+        crop_size=(height, width),
         image_mean=mean,
         image_std=std,
         do_convert_rgb=None if config.num_channels == 3 else False,
@@ -81,10 +79,10 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
 
 def normalize(pixels: Tensor, processor: Any, device: torch.device | str = "cpu") -> Tensor:
     """uint8 crops (B, T, C, H, W) to the very numbers the processor gives for them: float32."""
-    factor = processor.rescale_factor if processor.do_rescale else None
+    factor = processor.rescale_factor if processor.do_rescale else 1.0
     numbers = pixels.to(device, non_blocking=True).float()
     if not processor.do_normalize:
-        return numbers if factor is None else numbers * factor
+        return numbers * factor
     mean, std = statistics(processor.image_mean, processor.image_std, factor, device)
     return (numbers - mean).div_(std)
 
@@ -245,21 +243,19 @@ def read_ahead(
 
 def try_twice(make: Callable[..., Made], *arguments: Any) -> Made | str:
     """Call `make`, once more after a VideoError, as disks and networks stumble; else the reason."""
-    try:
-        return make(*arguments)
-    except VideoError:
+    for _ in range(2):
         try:
             return make(*arguments)
         except VideoError as error:
-            return str(error)
+            reason = str(error)
+    return reason
 
 
 def prepared(
     videos: Iterable[Any], make_views: Callable[[Any], Tensor], on_error: OnError
 ) -> Generator[tuple[Path | None, Tensor | BadVideo]]:
     """The path and views of each video in order, made ahead by a thread per core, up to 8."""
-    if on_error not in get_args(OnError):
-        raise ConfigError(f"on_error={on_error!r} is unknown; expected 'raise' or 'skip'")
+    check_choice("on_error", on_error, get_args(OnError))
 
     def prepare(video: Any) -> tuple[Path | None, Tensor | BadVideo]:
         path = source_path(video)
@@ -284,11 +280,10 @@ def run_views(
     `videos` are pairs: a name, and views (V, ...) or, in the place of these, why there are none.
     """
     for group in _in_groups(videos, batch_size):
-        good = [made for _, made in group if isinstance(made, Tensor)]
         outputs: Iterator[Tensor] = iter(())
-        if good:
-            clips = torch.cat(good)
-            joined = torch.cat([compute(part) for part in torch.split(clips, batch_size)])
+        if good := [made for _, made in group if isinstance(made, Tensor)]:
+            parts = torch.split(torch.cat(good), batch_size)
+            joined = torch.cat([compute(part) for part in parts])
             outputs = iter(torch.split(joined, [len(made) for made in good]))
         for name, made in group:
             yield name, next(outputs) if isinstance(made, Tensor) else made

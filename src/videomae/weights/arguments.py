@@ -12,12 +12,10 @@ from videomae.config import RENAMED, VideoMAEConfig
 from videomae.errors import ConfigError, nearest
 from videomae.weights.checkpoint import Checkpoint
 
-# What transformers takes and has no meaning here: nothing of it changes which model comes out.
-_WITHOUT_EFFECT = (
-    *("low_cpu_mem_usage", "weights_only", "disable_mmap", "offload_state_dict", "tqdm_class"),
-    *("_fast_init", "adapter_name"),
-)
-_UNSUPPORTED = {
+# What transformers takes besides. Without advice it does not change which model comes out.
+_FOREIGN = {
+    **dict.fromkeys(("low_cpu_mem_usage", "weights_only", "disable_mmap", "offload_state_dict")),
+    **dict.fromkeys(("tqdm_class", "_fast_init", "adapter_name")),
     **dict.fromkeys(
         ("quantization_config", "load_in_8bit", "load_in_4bit"),
         "int8 is an engine of classify and embed: docs/engines.md",
@@ -40,16 +38,13 @@ _UNSUPPORTED = {
 }
 
 
-def drop_neutral(arguments: dict[str, Any]) -> None:
-    """Take out what callers of transformers pass and asks for nothing; ConfigError if it does."""
-    hub.take_arguments(arguments)
-    hub.refuse_unsupported(arguments, _UNSUPPORTED)
-    for name in _WITHOUT_EFFECT:
-        arguments.pop(name, None)
+def check_overrides(overrides: dict[str, Any], arguments: Iterable[str]) -> None:
+    """Take out what means nothing here; ConfigError for what is no config field then.
 
-
-def check_names(overrides: Iterable[str], arguments: Iterable[str]) -> None:
-    """Raise ConfigError for a keyword that is no config field; the nearest may be an argument."""
+    The nearest name may be one of the `arguments`.
+    """
+    hub.take_arguments(overrides)
+    hub.drop_foreign(overrides, _FOREIGN)
     known = {*(field.name for field in dataclasses.fields(VideoMAEConfig)), *RENAMED}
     for name in overrides:
         if name not in known:

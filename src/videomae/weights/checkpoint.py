@@ -88,14 +88,13 @@ def read_checkpoint(
     Raises WeightsError: nothing found, damaged, not a VideoMAE, a VideoMAE of a kind that was never
     published (cosine attention, learned positions), or an image model with parts of its own.
     """
-    path = _find(id_or_path, where, use_safetensors, variant)
-    raw = _read_shards(id_or_path, path, where) if _is_index(path) else _read_file(path)
+    path = _find(id_or_path, use_safetensors, variant, **where)
+    raw = _read_shards(id_or_path, path, **where) if _is_index(path) else _read_file(path)
     alone = path == Path(id_or_path).expanduser()
     source, folder = (path.name, path.parent) if alone else (str(id_or_path), id_or_path)
-    config_path = None
-    if not alone or path.suffix == ".safetensors":
-        config_path = hub.find(folder, "config.json", **where)
-    config = None if config_path is None else _published_config(config_path, source)
+    described = not alone or path.suffix == ".safetensors"
+    config_path = hub.find(folder, "config.json", **where) if described else None
+    config = _published_config(config_path, source) if config_path else None
     return checkpoint_of(raw, source=source, config=config)
 
 
@@ -128,13 +127,13 @@ def checkpoint_of(
     )
 
 
-def has_pooled_norm(id_or_path: hub.PathLike, **where: Any) -> bool:
+def has_pooled_norm(id_or_path: hub.PathLike) -> bool:
     """Whether a checkpoint has its final norm behind the mean over tokens, as fine-tuned ones do.
 
-    Looks at names alone: the tensors are mapped where the format allows, not read. Arguments and
-    errors are those of `read_checkpoint`.
+    Looks at names alone: the tensors are mapped where the format allows, not read. Raises what
+    `read_checkpoint` does.
     """
-    path = _find(id_or_path, where)
+    path = _find(id_or_path)
     names: Iterable[str] = _weight_map(path) if _is_index(path) else _read_file(path)
     return "fc_norm.weight" in map(our_name, names)
 
@@ -144,9 +143,9 @@ def has_pooled_norm(id_or_path: hub.PathLike, **where: Any) -> bool:
 
 def _find(
     id_or_path: hub.PathLike,
-    where: dict[str, Any],
     use_safetensors: bool | None = None,
     variant: str | None = None,
+    **where: Any,
 ) -> Path:
     """The file of weights, or the index of its shards; safetensors before pickles."""
     path = Path(id_or_path).expanduser()
@@ -189,7 +188,7 @@ def _weight_map(index_path: Path) -> dict[str, str]:
     return places
 
 
-def _read_shards(id_or_path: hub.PathLike, index_path: Path, where: dict[str, Any]) -> State:
+def _read_shards(id_or_path: hub.PathLike, index_path: Path, **where: Any) -> State:
     places = _weight_map(index_path)
     state: State = {}
     for name in sorted(set(places.values())):
@@ -225,10 +224,9 @@ def _read_file(path: Path) -> State:
 
 
 def _harmless() -> list[Any]:
-    """List what published pickles hold beside tensors: arguments of a command, paths, numbers.
+    """List what published pickles hold beside tensors: plain data whose making runs no code.
 
-    Each is plain data whose making runs no code of the file. Paths come out as pure ones, which can
-    be made on any system and cannot touch the disk.
+    Paths come out as pure ones, which can be made on any system and cannot touch the disk.
     """
     scalar = np.float64(0).__reduce__()[0]
     modules = ("pathlib", "pathlib._local")  # Python and numpy moved them: files name both places

@@ -93,8 +93,7 @@ def our_name(key: str) -> str:
     key = _bare(key)
     for pattern, replacement in _VARIANTS:
         key = re.sub(pattern, replacement, key)
-    name = _with_start(key, _STARTS)
-    layer, part = _split(name)
+    layer, part = _split(_with_start(key, _STARTS))
     return layer + _with_start(part, _LAYER_PARTS)
 
 
@@ -302,11 +301,9 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
 
 
 def _count_layers(state: State, prefix: str, source: str) -> int:
-    numbers = {
-        int(key.removeprefix(prefix).split(".")[0]) for key in state if key.startswith(prefix)
-    }
-    lost = set(range(max(numbers, default=-1) + 1)) - numbers
-    if lost:
+    inside = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
+    numbers = {int(key.partition(".")[0]) for key in inside}
+    if lost := {*range(max(numbers, default=0))} - numbers:
         raise WeightsError(
             f"{source} lacks {prefix}{min(lost)} though it has {prefix}{max(numbers)}; "
             "the file is incomplete"

@@ -53,17 +53,19 @@ class LoadReport(Mapping[str, Any]):
         return 4
 
     def __str__(self) -> str:
-        lines = [f"{self.source} ({self.scheme}): {len(self.loaded)} tensors loaded"]
-        for what, names in (
-            ("newly initialised", self.newly_initialised),
-            ("not used by this model", self.unused),
-            ("unexpected", self.unexpected),
-            ("of images, left out", self.left_out),
-        ):
-            if names:
-                lines.append(f"  {what} ({len(names)}): {some(names)}")
-        lines += [f"  {name}: file {was}, model {now}" for name, was, now in self.reshaped]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        groups = {
+            "newly initialised": self.newly_initialised,
+            "not used by this model": self.unused,
+            "unexpected": self.unexpected,
+            "of images, left out": self.left_out,
+        }
+        lines = [
+            f"{self.source} ({self.scheme}): {len(self.loaded)} tensors loaded",
+            *(f"{what} ({len(names)}): {some(names)}" for what, names in groups.items() if names),
+            *(f"{name}: file {was}, model {now}" for name, was, now in self.reshaped),
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n  ".join(lines)
 
 
 _HEAD = r"(classifier|fc_norm)\."
@@ -85,10 +87,9 @@ def match(
 ) -> LoadReport:
     """Pair the tensors of a checkpoint with those a model wants, by name (ours) and shape.
 
-    Raises WeightsError for everything that would leave the model other than it was trained, a
-    ShapeError for other shapes.
     `may_lose_norm` permits to drop the final norm; `added` are tensors of the caller's own class,
-    which start fresh where the checkpoint has none.
+    which start fresh where the checkpoint has none. Raises WeightsError for all else that would
+    leave the model other than it was trained, a ShapeError for other shapes.
     """
     source, state = checkpoint.source, checkpoint.state
     missing = [key for key in wanted if key not in state]
@@ -100,7 +101,6 @@ def match(
     def refuse(
         keys: list[str], problem: str, fix: str, error: type[WeightsError] = WeightsError
     ) -> None:
-        """Raise an error if there are any such keys, with what explains them."""
         if keys:
             each = (
                 f"{key} {tuple(state[key].shape) if key in state else wanted[key]}" for key in keys

@@ -16,13 +16,8 @@ from videomae import hub
 from videomae.compute.distributed import spread
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
-from videomae.weights.arguments import as_dtype, check_names, drop_neutral, whole_device
-from videomae.weights.checkpoint import (
-    Checkpoint,
-    checkpoint_of,
-    describe,
-    read_checkpoint,
-)
+from videomae.weights.arguments import as_dtype, check_overrides, whole_device
+from videomae.weights.checkpoint import Checkpoint, checkpoint_of, describe, read_checkpoint
 from videomae.weights.keys import State, from_hf_file_keys, inflate, some
 from videomae.weights.matching import LoadReport, match
 from videomae.weights.saving import save_folder
@@ -125,8 +120,7 @@ class PretrainedModel(nn.Module):
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        drop_neutral(overrides)
-        check_names(overrides, signature(PretrainedModel.from_pretrained).parameters)
+        check_overrides(overrides, signature(PretrainedModel.from_pretrained).parameters)
         device = whole_device(device_map)
         if isinstance(config, str | os.PathLike):
             config = VideoMAEConfig.from_pretrained(config, **where)
