@@ -22,6 +22,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos
 from videomae.data.motion import render_clip
 from videomae.errors import as_text
+from videomae.inference import predict
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.recipe import write_recipe
 from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -578,12 +579,23 @@ def test_errors_are_one_line_without_a_traceback(run: Run, place: Path) -> None:
     code, _, err = run("embed", found(place)[0], "--model", place / "nothing")
     assert code == 1
     assert err.count("\n") == 1
-    output = place / "bad.mp4" / "x.npz"  # below a file
-    code, _, err = run(
-        "embed", found(place)[0], "--model", place / "classifier", "--output", output
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("classify", "x.csv"), ("embed", "x.npz"), ("embed", "x"), ("reconstruct", "x.png")],
+)
+def test_outputs_are_checked_before_the_work(
+    command: str, name: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, command, lambda *_, **__: pytest.fail("it worked"))
+    output = place / "bad.mp4" / name  # below a file
+    code, out, err = run(
+        command, found(place)[0], "--model", place / "classifier", "--output", output
     )
-    assert code == 1
-    assert err.startswith("videomae: [Errno")
+    assert (code, out) == (1, "")
+    assert err.startswith("videomae: cannot write to the output folder")
+    assert err.count("\n") == 1
 
 
 def test_warnings_are_one_line_each(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from videomae.commands.flags import Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain
-from videomae.hub import atomic_path, resolve_shipped
+from videomae.hub import atomic_path, check_writable, resolve_shipped
 from videomae.inference import predict
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe
@@ -44,7 +44,7 @@ def classify(command: Classify) -> int:
     if output is not None and (output.suffix.lower() != ".csv" or output.is_dir()):
         raise ConfigError(f"--output {output}: name a file that ends in .csv")
     _warn_if_unlike_rendered(command.model, files[0])
-    results = predict.classify(iter(files), **_options(command))
+    results = predict.classify(iter(files), **_options(command, output))
     return report(
         results,
         files,
@@ -86,7 +86,7 @@ def embed(command: Embed) -> int:
     def cells(result: Embedding) -> dict[str, Any]:
         return {f"feature_{k}": f"{value:.6g}" for k, value in enumerate(result.features)}
 
-    results = predict.embed(iter(files), **_options(command))
+    results = predict.embed(iter(files), **_options(command, output))
     code = report(
         results,
         files,
@@ -122,7 +122,7 @@ def reconstruct(command: Reconstruct) -> int:
         record = {"output": str(place), "loss": round(result.loss, 6)}
         return record, [(str(place), f"loss {result.loss:.3f}")]
 
-    results = predict.reconstruct(iter(files), **_options(command))
+    results = predict.reconstruct(iter(files), **_options(command, output))
     return report(results, files, "reconstructing", show, as_json=command.json)
 
 
@@ -149,8 +149,13 @@ def _warn_if_unlike_rendered(model: str, path: Path) -> None:
         )
 
 
-def _options(command: ModelCommand) -> dict[str, Any]:
-    """The arguments of the function of the same name in `videomae.inference.predict`."""
+def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:
+    """The arguments of the function of the same name in `videomae.inference.predict`.
+
+    Raises ConfigError where `output`, a file or a folder, could not be written after all the work.
+    """
+    if output is not None:
+        check_writable(output.parent if output.suffix else output)
     ours = ("files", "json", "output", "format")
     options = {name: value for name, value in vars(command).items() if name not in ours}
     # For a person who watches; a program finds nothing but complaints on stderr.
