@@ -115,16 +115,13 @@ class VideoMetadata(NamedDict):
 
 
 class _Processor(StoredSettings):
-    """The steps that both processors share."""
-
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
     valid_kwargs: ClassVar[type]  # its annotations name the settings, as in transformers
 
     def center_crop(self, image: Any, size: Any, **_: Any) -> Any:
-        """The middle of images (..., C, H, W): `size` as `crop_size` of the class.
+        """The middle of images (..., C, H, W), tensor or array; `size` as `crop_size` of the class.
 
-        A tensor or an array, as in the next three. Arguments of transformers that are not named
-        here are accepted, and change nothing.
+        As in the next three, other arguments of transformers change nothing.
         """
         size = dataclasses.replace(self, crop_size=size).crop_size
         return _each(image, lambda frame: transforms.center_crop(frame, **size))
@@ -158,7 +155,6 @@ class _Processor(StoredSettings):
         return BatchFeature(pixel_values=clips).convert_to_tensors(self.return_tensors)
 
     def _clip(self, images: list[Frame]) -> Tensor:
-        """One video's pixels (T, C, H, W)."""
         if not images:
             raise ConfigError("a video has no frames; pass at least one")
         layout, to_rgb = self.input_data_format, bool(self.do_convert_rgb)
@@ -307,10 +303,9 @@ class VideoMAEVideoProcessor(_Processor):
         fps: float | None = None,
         **_: Any,
     ) -> NDArray[np.int64]:
-        """The numbers of the frames to take of a video with these facts; a subclass may choose.
+        """The numbers of the frames to take of a video with these facts, by `even_indices`.
 
-        Its own `num_frames` and `fps` stand in where none is given. Raises ConfigError as
-        `even_indices` does.
+        A subclass may choose otherwise. Its own `num_frames` and `fps` stand in for None.
         """
         indices = even_indices(
             metadata["total_num_frames"],
@@ -321,7 +316,6 @@ class VideoMAEVideoProcessor(_Processor):
         return np.array(indices)
 
     def _sampled(self, item: Video, facts: Mapping[str, Any]) -> tuple[list[Frame], VideoMetadata]:
-        """The chosen frames, and what is known of the video they are from."""
         if isinstance(item, list):
             known = VideoMetadata({"fps": None, **facts, "total_num_frames": len(item)})
             if self.do_sample_frames and facts.get("total_num_frames", len(item)) != len(item):

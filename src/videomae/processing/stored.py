@@ -169,11 +169,9 @@ class StoredSettings:
         """Read the settings stored with a hub id, in a folder, a shipped model, or one JSON file.
 
         Of preprocessor_config.json and video_preprocessor_config.json each processor takes its own
-        first. `subfolder` is a folder of the repository; `revision`, `token`, `cache_dir`,
-        `local_files_only` and `force_download` go to the hub, any other keyword overrides a setting
-        (for `return_unused_kwargs` see `from_dict`). If a published checkpoint stores mean 0.5,
-        which is not what it was trained with, a warning says so. Raises WeightsError where there is
-        no such file.
+        first. Keywords are those of `hub.fetch` and `from_dict`. If a published checkpoint stores
+        mean 0.5, which is not what it was trained with, a warning says so. Raises WeightsError
+        where there is no such file.
         """
         where = hub.take_arguments(kwargs)
         path = Path(pretrained_model_name_or_path)

@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -31,7 +32,6 @@ from videomae.processing.sampling import (
     to_fps,
     to_stride,
 )
-from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE
 from videomae.processing.transforms import statistics, to_channels
 from videomae.settings import OnDamage
 from videomae.video.decoder import Frames
@@ -64,7 +64,7 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     """
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path
-        if hub.find(place, IMAGE_FILE, VIDEO_FILE):
+        with suppress(hub.AbsentError):
             return VideoMAEImageProcessor.from_pretrained(place)
     height, width = config.image_hw
     mean, std = _STATISTICS.get(config.num_channels, (0.5, 0.5))
@@ -198,12 +198,8 @@ def shown_frames(
         _warn_of_no_rate(fps)
         return part
     times = reader.times()
-    indices = frames_at_rate(
-        len(part),
-        fps=fps,
-        video_fps=reader.info.fps,
-        times=times[part.start : part.stop] if times else None,
-    )
+    times = times[part.start : part.stop] if times else None
+    indices = frames_at_rate(len(part), fps=fps, video_fps=reader.info.fps, times=times)
     return [part[index] for index in indices]
 
 
@@ -225,8 +221,8 @@ def read_ahead(
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
-    While the caller works on one result, up to `num_ahead` more are made or wait. What `make`
-    raises is raised in the place of its result. Each thread calls `begin` first.
+    Up to `num_ahead` results are made or wait meanwhile. What `make` raises is raised in the place
+    of its result. Each thread calls `begin` first.
     """
     pool = ThreadPoolExecutor(num_threads, "videomae-ahead", initializer=begin)
     pending: deque[Future[Made]] = deque()

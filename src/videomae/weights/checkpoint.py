@@ -45,9 +45,8 @@ class Checkpoint:
 
     scheme: the code that wrote it, in words. facts: the config fields that follow from names and
     shapes (head counts never do). config: its config.json in our fields. unexpected: tensors that
-    no VideoMAE has, by their names in the file. of_images: it is an image MAE, whose state has 2-D
-    patches, to be inflated once the tubelet size is known. left_out: tensors of an image MAE that
-    mean nothing here.
+    no VideoMAE has, by their names in the file. of_images: an image MAE, its 2-D patches not yet
+    inflated. left_out: its tensors that mean nothing here.
     """
 
     source: str
@@ -101,10 +100,7 @@ def read_checkpoint(
 def checkpoint_of(
     raw: Mapping[str, Tensor], *, source: str, config: dict[str, Any] | None = None
 ) -> Checkpoint:
-    """Tensors under any known names as a Checkpoint; `source` is what errors call them.
-
-    Raises WeightsError as `read_checkpoint` does.
-    """
+    """As `read_checkpoint`, of tensors in memory; `source` is what errors call them."""
     kept, left_out = without_image_parts(raw)
     state, unexpected, notes = rename(kept, source=source)
     if unexpected and of_images(state):
@@ -155,13 +151,9 @@ def _find(
         return path
     names = [SAFETENSORS_NAME] if use_safetensors in (True, None) else []
     names += [PICKLE_NAME] if use_safetensors in (False, None) else []
-    each = (
-        of_variant(file_name, variant)
-        for name in names
-        for file_name in (name, f"{name}.index.json")
-    )
+    files = [file for name in names for file in (name, f"{name}.index.json")]
     try:
-        return hub.fetch(id_or_path, *each, **where)
+        return hub.fetch(id_or_path, *(of_variant(file, variant) for file in files), **where)
     except hub.AbsentError as error:
         looked_for = " and ".join(of_variant(name, variant) for name in names)
         raise hub.AbsentError(
@@ -375,15 +367,14 @@ def _known_heads(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, 
     for part in ("", "decoder_"):
         field, width = f"{part}num_attention_heads", checkpoint.facts.get(f"{part}hidden_size")
         known = {sizes[f"{part}hidden_size"]: sizes[field] for sizes in _PUBLISHED}
-        if width is None or field in given:
-            continue
-        if width not in known:
+        if width in known:
+            heads[field] = known[width]
+        elif width is not None and field not in given:
             raise WeightsError(
                 f"{checkpoint.source} has {part}hidden_size={width} and does not say how many "
                 f"heads; expected a published width ({', '.join(map(str, known))}), or pass "
                 f"{field}=..., or a whole config="
             )
-        heads[field] = known[width]
     return heads
 
 

@@ -172,7 +172,6 @@ def match(
 def _differences(
     facts: Mapping[str, Any], config: VideoMAEConfig, *, with_decoder: bool
 ) -> Iterator[str]:
-    """Where a config says otherwise than a file, of what makes for other tensors."""
     for field, value in facts.items():
         if field in ("num_labels", "use_mean_pooling", "image_size", "num_frames"):
             continue

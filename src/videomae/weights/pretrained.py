@@ -197,9 +197,7 @@ class PretrainedModel(nn.Module):
                 offload_dir=offload_folder,
                 offload_buffers=offload_buffers,
             )
-        if output_loading_info:
-            return model, report  # type: ignore[return-value]
-        return model
+        return (model, report) if output_loading_info else model  # type: ignore[return-value]
 
     @property
     def checkpoint_prefix(self) -> str:
@@ -226,11 +224,11 @@ class PretrainedModel(nn.Module):
         for name in fresh:
             module: Any = self.get_submodule(name)
             module.to_empty(device="cpu", recurse=False)
-            if not hasattr(module, "reset_parameters"):  # init_weights may know how these start
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            else:  # init_weights may know how these start
                 for parameter in module.parameters(recurse=False):
                     nn.init.zeros_(parameter)
-            else:
-                module.reset_parameters()
         if fresh:
             self.init_weights()  # the rest is still without memory, so this reaches those alone
         # Copied out of the mapped file: it may be replaced while the model lives on.
