@@ -222,11 +222,16 @@ def untouched(*parts: nn.Module) -> bool:
 
     Hooks, adapters, quantised and sharded parts, and an assigned `forward` all count as touched.
     """
-    global_hooks: bool = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
-    return not global_hooks and all(
-        type(part) in _KNOWN
-        and "forward" not in vars(part)
-        and not (part._forward_hooks or part._forward_pre_hooks)
-        and not (part._backward_hooks or part._backward_pre_hooks)
-        for part in parts
-    )
+    every = nn.modules.module
+    if every._global_forward_hooks or every._global_forward_pre_hooks:
+        return False
+    if every._global_backward_hooks or every._global_backward_pre_hooks:
+        return False
+    for part in parts:  # written out, so that torch.compile follows it before 2.9
+        if type(part) not in _KNOWN or "forward" in part.__dict__:
+            return False
+        if part._forward_hooks or part._forward_pre_hooks:
+            return False
+        if part._backward_hooks or part._backward_pre_hooks:
+            return False
+    return True

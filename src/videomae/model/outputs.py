@@ -2,12 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     Concatenate,
     Literal,
     NoReturn,
@@ -32,8 +33,11 @@ class ModelOutput(OrderedDict[str, Any]):
     gather one, of a mapping or of pairs.
     """
 
+    _names: ClassVar[tuple[str, ...]]
+
     def __init_subclass__(cls) -> None:
         """Let torch look into it: torch.export, torch.func, DDP and FSDP, which go by pytrees."""
+        cls._names = tuple(cls.__annotations__)
         pytree.register_pytree_node(
             cls,
             lambda output: (list(output.values()), list(output)),
@@ -47,11 +51,11 @@ class ModelOutput(OrderedDict[str, Any]):
 
     def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__()
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        names = self._names
         if len(values) == 1 and values[0] is not None and not isinstance(values[0], Tensor):
             named, values = dict(values[0]), ()
-        given = {**dict(zip(names, values, strict=False)), **named}
-        if len(values) > len(names) or not given.keys() <= set(names):
+        given = {**dict(zip(names[: len(values)], values, strict=False)), **named}
+        if len(values) > len(names) or any(name not in names for name in given):
             got = ", ".join(given) if named else f"{len(values)} values"
             raise TypeError(f"{type(self).__name__} has the fields {', '.join(names)}, got {got}")
         for name in names:
@@ -71,7 +75,7 @@ class ModelOutput(OrderedDict[str, Any]):
     if not TYPE_CHECKING:  # which would then take any name for a field
 
         def __getattr__(self, name: str) -> Any:
-            if name in self.__dataclass_fields__:
+            if name in self._names:
                 return self.get(name)
             raise AttributeError(f"{type(self).__name__} has no field {name!r}")
 
@@ -139,7 +143,7 @@ def can_return_tuple(
     By position it comes sixth, after `output_hidden_states`, as in transformers 4. Arguments that
     it does not know are left out where they are None: peft and others pass those of text models.
     """
-    known = signature(forward).parameters
+    known = tuple(signature(forward).parameters)  # which torch.compile follows
 
     @wraps(forward)
     def answer(self: Any, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> Any:
