@@ -3,11 +3,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
+from videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from videomae.serving.app import make_app
 from videomae.serving.service import Service
 from videomae.serving.settings import ServeSettings
@@ -40,4 +42,14 @@ def address() -> Iterator[str]:
 def hasty_address() -> Iterator[str]:
     """The address of a service that takes two seconds, and frames of a thousand pixels."""
     with running(max_request_seconds=2, max_pixels=1000) as address:
+        yield address
+
+
+@pytest.fixture
+def regression_address(small: dict[str, Any], tmp_path: Path) -> Iterator[str]:
+    """The address of a service whose model gives two values."""
+    shape = {name: value for name, value in small.items() if name != "batch_size"}
+    config = VideoMAEConfig(**shape, num_labels=2, problem_type="regression")
+    VideoMAEForVideoClassification(config).save_pretrained(tmp_path)
+    with running(model=str(tmp_path)) as address:
         yield address

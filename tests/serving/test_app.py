@@ -3,18 +3,20 @@
 import io
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
 import videomae
-from videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from videomae.errors import ConfigError
+from videomae.inference import engines
 from videomae.serving.app import make_app
 from videomae.serving.service import Service
 from videomae.serving.settings import ServeSettings
@@ -152,15 +154,10 @@ def test_a_failure_of_the_service_is_a_problem_too(
     assert answer.json()["detail"] == "the service failed (TypeError); its log says where"
 
 
-def test_scores_of_a_regression_are_no_shares(
-    video: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
-    small = {key: value for key, value in small.items() if key != "batch_size"}
-    config = VideoMAEConfig(**small, num_labels=2, problem_type="regression")
-    VideoMAEForVideoClassification(config).save_pretrained(tmp_path)
-    settings = ServeSettings(model=str(tmp_path), **OPTIONS)
-    with TestClient(make_app(Service(settings))) as client:
-        assert post(client, "classify", video.read_bytes()).json()["are_shares"] is False
+def test_scores_of_a_regression_are_no_shares(regression_address: str, video: Path) -> None:
+    with video.open("rb") as file:
+        answer = httpx.post(f"{regression_address}/v1/classify", files={"file": file}, timeout=60)
+    assert answer.json()["are_shares"] is False
 
 
 def test_places_of_several_views_are_refused(client: TestClient, video: Path) -> None:
@@ -246,6 +243,22 @@ def test_tokens_guard_the_service_and_close_the_page(video: Path, tmp_path: Path
         assert answer.status_code == 404
         assert "has no classes; ask /v1/embed or /v1/reconstruct" in answer.json()["detail"]
         assert post(client, "reconstruct", video.read_bytes()).status_code == 200
+
+
+def test_the_service_is_awake_while_a_model_is_made_ready_for_features(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, made_in = engines.load, list[str]()
+
+    def noted(*args: Any, **options: Any) -> Any:
+        made_in.append(threading.current_thread().name)
+        return load(*args, **options)
+
+    with TestClient(make_app(Service(ServeSettings(**OPTIONS)))) as client:
+        monkeypatch.setattr(engines, "load", noted)
+        for _ in range(2):
+            assert post(client, "embed", video.read_bytes()).status_code == 200
+    assert made_in == ["videomae-model_0"]  # and not in that of the requests
 
 
 def test_other_sites_may_ask_where_they_are_allowed(client: TestClient) -> None:

@@ -206,6 +206,20 @@ def test_a_client_that_goes_away_frees_its_place() -> None:
     assert through(work, max_requests=1)[1] == [("classify", None), ("classify", 200)]
 
 
+def test_a_client_that_goes_away_while_it_sends_is_counted_as_gone() -> None:
+    async def work(gate: Gate, echo: Echo) -> None:
+        echo.release.set()  # it answers what it has got, as the reader of forms does
+        client = Client(b"first", b"never the second")
+        message = client.to_come.get_nowait()
+        client.to_come.get_nowait()
+        client.to_come.put_nowait(message)
+        client.leave()
+        await gate(client.scope, client.receive, client.send)
+        assert client.sent == []
+
+    assert through(work)[1] == [("classify", None)]
+
+
 def test_a_body_is_refused_by_its_length_before_it_is_read_and_else_on_the_way() -> None:
     async def work(gate: Gate, echo: Echo) -> None:
         echo.release.set()

@@ -109,3 +109,11 @@ def test_the_keyboard_reaches_everything(address: str) -> None:
         assert page.evaluate("document.activeElement.className") == "example"
         page.keyboard.press("Enter")
         page.wait_for_selector("#scores li")
+
+
+def test_values_of_a_regression_have_no_bars(regression_address: str, videos_dir: Path) -> None:
+    with opened(regression_address) as page:
+        page.set_input_files("#file", videos_dir / "zoom_in" / "1.mp4")
+        page.wait_for_selector("#scores li")
+        assert page.locator("#scores .bar").count() == 0
+        assert "%" not in page.locator("#scores").inner_text()

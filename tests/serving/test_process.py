@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
-import uvicorn
 
-from videomae.commands.serve import _Server
 from videomae.commands.serve import serve as run
 from videomae.errors import ConfigError
 from videomae.serving.settings import ServeSettings
@@ -42,8 +41,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         running.append(process)
         assert process.stderr is not None
         for line in process.stderr:
-            if found := re.search(r"HTTP ((http://[^/]+)\S*)/v1/", line):
-                wait_until(lambda url=f"{found[2]}/readyz": httpx.get(url).status_code == 200)
+            if found := re.search(r"HTTP (http://\S+)/v1/", line):
+                wait_until(lambda url=f"{found[1]}/readyz": httpx.get(url).status_code == 200)
                 return process, found[1]
         raise AssertionError(f"the service ended with {process.wait()}")
 
@@ -101,13 +100,28 @@ def test_a_port_that_is_taken_is_named_before_a_model_is_loaded() -> None:
 
 
 @pytest.mark.slow
+def test_sigterm_ends_a_service_that_loads_its_model(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "videomae: loading motion-tiny\n"
+    process.terminate()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ""
+    assert list(tmp_path.glob("videomae-*")) == []
+
+
+@pytest.mark.slow
 def test_tokens_and_limits_hold_under_a_root_path(
     serve: Callable[..., Started], tmp_path: Path
 ) -> None:
     (tmp_path / "tokens").write_text("secret")
-    _, shown = serve("--root-path", "/below/it", "--tokens", str(tmp_path / "tokens"))
-    # A proxy takes the root path off.
-    url = f"{shown.removesuffix('/below/it')}/v1/model"
+    _, address = serve("--root-path", "/below/it", "--tokens", str(tmp_path / "tokens"))
+    url = f"{address}/v1/model"  # as a proxy asks, which takes the root path off
     assert httpx.get(url).status_code == 401
     assert httpx.get(url, headers={"authorization": "Bearer secret"}).status_code == 200
 
@@ -115,12 +129,16 @@ def test_tokens_and_limits_hold_under_a_root_path(
 def test_the_service_is_told_by_an_address_and_ends_after_its_last_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configs: list[uvicorn.Config] = []
-    monkeypatch.setattr(_Server, "run", lambda self, **_: configs.append(self.config))
+    server = MagicMock()
+    monkeypatch.setattr("videomae.commands.serve._Server", server)
+    # Both would hold for the tests to come.
+    monkeypatch.setattr("uvicorn.Config", config := MagicMock())
+    monkeypatch.setattr("signal.signal", MagicMock())
     settings = ServeSettings(host="::1", port=0, max_request_seconds=99.5, device="cpu")
     assert run(settings) == 0
+    server.return_value.run.assert_called_once()
     assert re.search(r"page http://\[::1\]:\d+/, HTTP http://\[::1\]:", capsys.readouterr().err)
-    assert (configs[0].timeout_graceful_shutdown or 0) > settings.max_request_seconds
+    assert config.call_args.kwargs["timeout_graceful_shutdown"] > settings.max_request_seconds
 
 
 @pytest.mark.parametrize("root_path", ["videomae", "/videomae/", "/", "/a b"])

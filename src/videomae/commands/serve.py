@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -19,6 +20,8 @@ def serve(settings: ServeSettings) -> int:
     with needing("serve", extra="serve"):
         from videomae.serving.app import make_app
         from videomae.serving.service import Service
+    # Until there is something to answer; what is open is closed and removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
@@ -33,9 +36,12 @@ def serve(settings: ServeSettings) -> int:
         h11_max_incomplete_event_size=2**16,
         server_header=False,
     )
-    where = f"http://{host}:{port}{settings.root_path}"
+    where = f"http://{host}:{port}"
+    proxy = f"a proxy shows it under {settings.root_path}, " if settings.root_path else ""
     page = "" if settings.tokens or not settings.page else f"page {where}/, "
-    complain(f"{service.encoder.engine.describe()}; {page}HTTP {where}/v1/, stop with Ctrl-C")
+    complain(
+        f"{service.encoder.engine.describe()}; {page}HTTP {where}/v1/, {proxy}stop with Ctrl-C"
+    )
     _Server(config, service.stop).run(sockets=[listener])
     return 0
 

@@ -115,9 +115,10 @@ class _Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_work, args=(there,), daemon=True)
-        self._process.start()
+        process = context.Process(target=_work, args=(there,), daemon=True)
+        process.start()
         there.close()
+        self._process = process
         if self._is_stopped:  # in the meantime
             self._process.kill()
 

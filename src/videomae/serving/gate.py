@@ -149,6 +149,8 @@ class Gate:
 
         async def send_answer(message: Message) -> None:
             nonlocal started
+            if gone.is_set():  # nobody reads it, and it is not how the request ended
+                return
             started = True
             await send(message)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,10 +183,9 @@ class Service:
         if job not in self._batchers:
             compute: Any = engine
             if features is not None:
-                ready = engines.load(
-                    engine.model, engine=engine.name, dtype=engine.dtype, tokens=True
-                )
-                compute = functools.partial(ready.run, predict.describing(ready, features))
+                describe = functools.cache(lambda: _describing(engine, features))
+                # In the model's thread: some engines convert the model first, for many seconds.
+                compute = lambda views: describe()(views)  # noqa: E731
             batcher = Batcher(
                 compute,
                 executor=self._thread,
@@ -201,6 +200,11 @@ class Service:
     def _count_batch(self, num_views: int, seconds: float) -> None:
         self.metrics.batch.observe(num_views)
         self.metrics.model.observe(seconds)
+
+
+def _describing(engine: Engine, features: Features) -> Callable[[Tensor], Tensor]:
+    ready = engines.load(engine.model, engine=engine.name, dtype=engine.dtype, tokens=True)
+    return functools.partial(ready.run, predict.describing(ready, features))
 
 
 def _load(settings: ServeSettings) -> tuple[_Loaded | None, _Loaded | None]:
