@@ -10,9 +10,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,6 @@ from videomae.data.figures import (
     ANGLES,
     Angles,
     Colour,
-    Floats,
     Movement,
     Pen,
     Person,
@@ -36,9 +34,9 @@ from videomae.data.figures import (
 )
 from videomae.data.grounds import draw_ground, draw_light
 from videomae.data.props import PROPS, Moment
+from videomae.data.scenes import Floats
 from videomae.errors import ConfigError
 from videomae.settings import ActionsSettings, RenderedSplit
-from videomae.video.writer import write_video
 
 # So many people and grounds there are; every fifth of either is kept for split test.
 NUM_PEOPLE = NUM_GROUNDS = 2000
@@ -157,9 +155,8 @@ def render_clip(
     """
     rendered.check_shape(size, num_frames)
     take = plan_clip(action, seed=seed, split=split)
-    clip = draw_clip(
-        take, size, np.rint(np.linspace(0, _STEPS - 1, num_frames)).astype(int).tolist()
-    )
+    steps = np.rint(np.linspace(0, _STEPS - 1, num_frames)).astype(int)
+    clip = draw_clip(take, size, steps.tolist())
     return clip[::-1] if take.reverse else clip
 
 
@@ -291,9 +288,8 @@ def _furniture(
     """A low thing between the camera and the figure."""
     left, wide = rng.uniform(-0.1, 0.8), rng.uniform(0.2, 0.4)
     top = view.y - rng.uniform(0.08, 0.2) * view.scale
-    return (left, top, left + wide, 1.1), shade(
-        draw_person(int(rng.integers(NUM_PEOPLE))).shirt, 0.7
-    )
+    colour = shade(draw_person(int(rng.integers(NUM_PEOPLE))).shirt, 0.7)
+    return (left, top, left + wide, 1.1), colour
 
 
 def draw_clip(take: Take, size: int, steps: Sequence[int]) -> NDArray[np.uint8]:
@@ -315,6 +311,7 @@ def draw_clip(take: Take, size: int, steps: Sequence[int]) -> NDArray[np.uint8]:
         draw_body(Pen(ImageDraw.Draw(ground), on_canvas(view)), draw_person(number), here)
     person, view = draw_person(take.person), on_canvas(take.view)
     thing = PROPS.get(take.action.prop)
+    light = draw_light(take.light, size)
     clip = np.empty((len(steps), size, size, 3), dtype=np.uint8)
     for frame, step in zip(clip, steps, strict=True):
         image = ground.copy()
@@ -331,10 +328,9 @@ def draw_clip(take: Take, size: int, steps: Sequence[int]) -> NDArray[np.uint8]:
             box, colour = take.furniture
             pen.draw.rectangle([zoom * each + inset for each in box], fill=colour)
         x, y = (inset + np.rint(zoom * take.shake[step])).astype(int).tolist()
-        frame[:] = np.asarray(image.reduce(_SUPERSAMPLING, (x, y, x + zoom, y + zoom)))
-    lit = clip * draw_light(take.light, size)
-    found: NDArray[np.uint8] = np.rint(lit.clip(0, 255)).astype(np.uint8)
-    return found
+        picture = image.reduce(_SUPERSAMPLING, (x, y, x + zoom, y + zoom))
+        frame[:] = np.rint((np.asarray(picture) * light).clip(0, 255))
+    return clip
 
 
 def render_dataset(
@@ -355,32 +351,23 @@ def render_dataset(
     render_dataset(ActionsSettings(Path("actions"), clips=24))[17]  # actions/train/throw/00017.mp4
     ```
     """
-    rendered.check_shape(settings.size, settings.num_frames)
-    values = {key: each for key, each in vars(settings).items() if key not in ("output", "workers")}
-    asked = {"made_by": "videomae actions", **values, "classes": list(CLASSES)}
-    counts = {"train": settings.clips, "test": settings.test_clips}
-    places = [f"{split}/{name}" for split, count in counts.items() if count for name in CLASSES]
-    rendered.claim(settings.output, asked, folders=places)
-    paths = [
-        settings.output / split / CLASSES[index % len(CLASSES)] / f"{index:05d}.mp4"
-        for split, count in counts.items()
-        for index in range(count)
-    ]
-    write = partial(
-        _write_clip,
-        seed=settings.seed,
+    return rendered.render_set(
+        settings,
+        CLASSES,
+        {"train": settings.clips, "test": settings.test_clips},
+        _render_file,
+        made_by="videomae actions",
+        crf=_CRF,
+        on_progress=on_progress,
+    )
+
+
+def _render_file(settings: ActionsSettings, path: Path) -> NDArray[np.uint8]:
+    split: RenderedSplit = "test" if path.parts[-3] == "test" else "train"
+    return render_clip(
+        path.parent.name,
+        seed=(settings.seed, int(split == "test"), int(path.stem)),
+        split=split,
         size=settings.size,
         num_frames=settings.num_frames,
-        still=settings.still,
-        fps=settings.fps,
     )
-    return rendered.write_set(paths, write, settings.workers, on_progress)
-
-
-def _write_clip(path: Path, *, seed: int, still: bool, fps: int, **options: Any) -> None:
-    split: RenderedSplit = "test" if path.parts[-3] == "test" else "train"
-    own = (seed, int(split == "test"), int(path.stem))
-    clip = render_clip(path.parent.name, seed=own, split=split, **options)
-    if still:
-        clip = np.repeat(clip[len(clip) // 2][None], len(clip), axis=0)
-    write_video(path, clip, fps=fps, crf=_CRF)

@@ -9,17 +9,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from videomae.data.scenes import srgb
+from videomae.data.scenes import Floats, srgb
 
-Floats = NDArray[np.float64]
 Colour = tuple[int, int, int]
 Angles = dict[str, float]
+Hairdo = Literal["bald", "short", "long", "bun"]
 
 # A pose is a row of these angles. A name without _l and _r stands for both sides.
 ANGLES = (
@@ -47,7 +46,7 @@ class Person:
     hair: Colour
     sleeves: bool
     skirt: bool
-    hairdo: Literal["bald", "short", "long", "bun"]
+    hairdo: Hairdo
 
 
 def draw_person(number: int) -> Person:
@@ -56,21 +55,20 @@ def draw_person(number: int) -> Person:
     is_child = rng.random() < 0.15
     skin = np.array([232, 184, 150]) * rng.uniform(0.3, 1.08) ** np.array([0.7, 1, 1.2])
     shirt, trousers = _clothes(rng), _clothes(rng)
-    hairdos: tuple[Literal["bald", "short", "long", "bun"], ...] = ("bald", "short", "long", "bun")
     return Person(
         height=rng.uniform(0.72, 0.8) if is_child else rng.uniform(0.88, 1.08),
         build=rng.uniform(0.85, 1.35),
         legs=rng.uniform(0.45, 0.51),
         shoulders=rng.uniform(0.09, 0.13),
         head=0.092 if is_child else rng.uniform(0.07, 0.082),
-        skin=_rgb(skin.clip(0, 255)),
+        skin=_rgb(skin),
         shirt=shirt,
         trousers=trousers,
         shoes=_rgb(255 * srgb(*np.array([[rng.uniform(0.15, 0.9)], [0.03], [1.0]]))[0]),
         hair=_rgb(np.array([90, 58, 34]) * rng.uniform(0.2, 2.4)),
         sleeves=bool(rng.random() < 0.6),
         skirt=bool(rng.random() < 0.25),
-        hairdo=hairdos[rng.choice(4, p=[0.1, 0.4, 0.3, 0.2])],
+        hairdo=get_args(Hairdo)[rng.choice(4, p=[0.1, 0.4, 0.3, 0.2])],
     )
 
 
@@ -83,7 +81,7 @@ def _clothes(rng: np.random.Generator) -> Colour:
 
 
 def _rgb(values: Floats) -> Colour:
-    red, green, blue = (round(min(max(float(value), 0), 255)) for value in values)
+    red, green, blue = np.rint(np.clip(values, 0, 255)).astype(int).tolist()
     return red, green, blue
 
 
@@ -112,7 +110,9 @@ def move(
     each other and in order: the lower foot stays where it is from one to the next.
     """
     at = joints(strength * _poses_at(movement, times) + manner, person)
-    rise = movement.climb * times if movement.climb else -_lowest(at, person)
+    reach = {"hips": 0.06, "chest": 0.05, "head": person.head}  # of the body below a joint
+    ends = [points[:, 1] - reach.get(name, 0.03) * person.height for name, points in at.items()]
+    rise = movement.climb * times if movement.climb else -np.min(ends, axis=0)
     root = np.stack([_advance(at), rise, np.zeros_like(rise)], axis=-1)
     return {name: points + root for name, points in at.items()}
 
@@ -121,7 +121,14 @@ def _poses_at(movement: Movement, times: Floats) -> Floats:
     """Poses (T, P): straight lines from key to key, rounded off."""
     keys, table = list(movement.keys), [np.zeros(len(ANGLES))]
     for changes in movement.keys.values():
-        table.append(_pose(table[-1], changes))
+        pose = table[-1].copy()
+        for name, angle in changes.items():
+            sides = [
+                at for at, each in enumerate(ANGLES) if each in (name, f"{name}_l", f"{name}_r")
+            ]
+            assert sides, name
+            pose[sides] = angle
+        table.append(pose)
     del table[0]
     if movement.gait:
         keys = [*keys, *(0.5 + key for key in keys), 1.0]
@@ -138,14 +145,6 @@ def _poses_at(movement: Movement, times: Floats) -> Floats:
     return rounded
 
 
-def _lowest(at: Mapping[str, Floats], person: Person) -> Floats:
-    """How low a body reaches at each time, (T,)."""
-    reach = {"hips": 0.06, "chest": 0.05, "head": person.head}
-    ends = [points[:, 1] - reach.get(name, 0.03) * person.height for name, points in at.items()]
-    lowest: Floats = np.min(ends, axis=0)
-    return lowest
-
-
 def _advance(at: Mapping[str, Floats]) -> Floats:
     """How far the hips have come, (T,), if the feet do not slide: the lower one, or both."""
     left, right = at["foot_l"], at["foot_r"]
@@ -153,16 +152,6 @@ def _advance(at: Mapping[str, Floats]) -> Floats:
     share = (share[1:] + share[:-1]) / 2
     back = share * np.diff(left[:, 0]) + (1 - share) * np.diff(right[:, 0])
     return -np.concatenate([[0.0], np.cumsum(back)])
-
-
-def _pose(base: Floats, changes: Angles) -> Floats:
-    """A pose (P,) that differs from another in the named angles."""
-    changed = base.copy()
-    for name, angle in changes.items():
-        sides = [at for at, each in enumerate(ANGLES) if each in (name, name + "_l", name + "_r")]
-        assert sides, name
-        changed[sides] = angle
-    return changed
 
 
 def joints(poses: Floats, person: Person) -> dict[str, Floats]:

@@ -13,8 +13,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from videomae.data.scenes import srgb
 
-Floats = NDArray[np.float64]
-
 
 def draw_ground(number: int, side: int, floor: float) -> Image.Image:
     """The ground of a number, a square of `side` pixels whose floor begins at `floor` of it.
@@ -63,9 +61,13 @@ def _colours(
     return np.rint(255 * values).astype(np.uint8)
 
 
-def _tint(image: Image.Image, mask: Image.Image, colour: NDArray[np.uint8], share: float) -> None:
+def _colour(rng: np.random.Generator, darkest: float, lightest: float) -> tuple[int, ...]:
+    return tuple(_colours(rng, 1, (darkest, lightest))[0].tolist())
+
+
+def _tint(image: Image.Image, mask: Image.Image, colour: tuple[int, ...], share: float) -> None:
     """Colour what a mask shows, letting the light and shade below shine through."""
-    paint = Image.new("RGB", image.size, tuple(int(value) for value in colour))
+    paint = Image.new("RGB", image.size, colour)
     image.paste(Image.blend(image, paint, share), mask=mask)
 
 
@@ -75,19 +77,19 @@ def _draw_room(image: Image.Image, rng: np.random.Generator, floor: float) -> No
     mask = Image.new("L", image.size)
     draw = ImageDraw.Draw(mask)
     draw.rectangle((0, floor, side, side), fill=255)
-    _tint(image, mask, _colours(rng, 1, (0.3, 0.75))[0], 0.55)
+    _tint(image, mask, _colour(rng, 0.3, 0.75), 0.55)
     draw = ImageDraw.Draw(image)
-    board = tuple(int(value) for value in _colours(rng, 1, (0.25, 0.9))[0])
-    draw.rectangle((0, floor - side * 0.02, side, floor + side * 0.01), fill=board)
+    board = (0, floor - side * 0.02, side, floor + side * 0.01)
+    draw.rectangle(board, fill=_colour(rng, 0.25, 0.9))
     for _ in range(rng.integers(0, 4)):
         wide, high = rng.uniform(0.12, 0.3, 2) * side
         x, y = rng.uniform(0, side - wide), rng.uniform(0.03 * side, 0.45 * floor)
         is_window = rng.random() < 0.3
-        low = (0.8, 0.95) if is_window else (0.25, 0.8)
-        inside = Image.fromarray(_colours(rng, 4, low).reshape(2, 2, 3))
+        light = (0.8, 0.95) if is_window else (0.25, 0.8)
+        inside = Image.fromarray(_colours(rng, 4, light).reshape(2, 2, 3))
         box = (round(x), round(y))
         rim = max(round(side * 0.015), 1)
-        frame = tuple(int(value) for value in _colours(rng, 1, (0.2, 0.9))[0])
+        frame = _colour(rng, 0.2, 0.9)
         draw.rectangle((*box, box[0] + round(wide), box[1] + round(high)), fill=frame)
         inner = (max(round(wide) - 2 * rim, 1), max(round(high) - 2 * rim, 1))
         image.paste(inside.resize(inner, Image.Resampling.BICUBIC), (box[0] + rim, box[1] + rim))
@@ -102,7 +104,7 @@ def _draw_landscape(image: Image.Image, rng: np.random.Generator, floor: float) 
         mask = Image.new("L", image.size)
         outline = [*_draw_ridge(rng, side, level, rough), (side, side), (0, side)]
         ImageDraw.Draw(mask).polygon(outline, fill=255)
-        _tint(image, mask, _colours(rng, 1, (0.35, 0.75))[0], 0.6)
+        _tint(image, mask, _colour(rng, 0.35, 0.75), 0.6)
     for _ in range(rng.integers(0, 4)):
         middle, size = rng.uniform(0, side), rng.uniform(0.05, 0.13) * side
         top, trunk = floor - rng.uniform(0.7, 3) * size, size / 6
@@ -110,7 +112,7 @@ def _draw_landscape(image: Image.Image, rng: np.random.Generator, floor: float) 
         draw = ImageDraw.Draw(mask)
         draw.rectangle((middle - trunk, top, middle + trunk, floor + 0.02 * side), fill=255)
         draw.ellipse((middle - size, top - size, middle + size, top + size), fill=255)
-        _tint(image, mask, _colours(rng, 1, (0.25, 0.55))[0], 0.65)
+        _tint(image, mask, _colour(rng, 0.25, 0.55), 0.65)
 
 
 def _draw_ridge(

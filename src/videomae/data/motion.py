@@ -9,9 +9,8 @@ rests on a speckled grey ground, and one bright object moves over it in the same
 import cmath
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from videomae.data import rendered
 from videomae.data.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
 from videomae.errors import ConfigError
 from videomae.settings import Domain, MotionSettings
-from videomae.video.writer import write_video
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
 # against the clock; sway goes to and fro sideways, bob up and down, and orbit travels round a
@@ -169,33 +167,22 @@ def render_dataset(
     render_dataset(MotionSettings(Path("motion"), clips=24))[13]  # motion/orbit/00013.mp4
     ```
     """
-    rendered.check_shape(settings.size, settings.num_frames)
-    _claim(settings)
-    paths = [
-        settings.output / MOTIONS[index % len(MOTIONS)] / f"{index:05d}.mp4"
-        for index in range(settings.clips)
-    ]
-    write = partial(
-        _write_clip,
-        seed=settings.seed,
+    return rendered.render_set(
+        settings,
+        MOTIONS,
+        {"": settings.clips},
+        _render_file,
+        made_by="videomae motion",
+        defaults={"domain": "camera"},  # the only one that there once was
+        on_progress=on_progress,
+    )
+
+
+def _render_file(settings: MotionSettings, path: Path) -> NDArray[np.uint8]:
+    return render_clip(
+        path.parent.name,
+        seed=(settings.seed, int(path.stem)),
         size=settings.size,
         num_frames=settings.num_frames,
         domain=settings.domain,
-        still=settings.still,
-        fps=settings.fps,
     )
-    return rendered.write_set(paths, write, settings.workers, on_progress)
-
-
-def _write_clip(path: Path, *, seed: int, still: bool, fps: int, **options: Any) -> None:
-    clip = render_clip(path.parent.name, seed=(seed, int(path.stem)), **options)
-    if still:
-        clip[:] = clip[len(clip) // 2].copy()
-    write_video(path, clip, fps=fps)
-
-
-def _claim(settings: MotionSettings) -> None:
-    values = {key: each for key, each in vars(settings).items() if key not in ("output", "workers")}
-    asked = {"made_by": "videomae motion", **values, "classes": list(MOTIONS)}
-    # "camera" is the only domain that there once was
-    rendered.claim(settings.output, asked, folders=MOTIONS, defaults={"domain": "camera"})

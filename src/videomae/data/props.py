@@ -4,11 +4,13 @@ Places are in body heights, as in `figures`; S steps of time.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from videomae.data.figures import Colour, Floats, Pen, Person, shade
+from videomae.data.figures import Colour, Pen, Person, shade
+from videomae.data.scenes import Floats
 
 _WOOD: Colour = (120, 84, 52)
 _DARK: Colour = (30, 30, 36)
@@ -56,10 +58,6 @@ def _track_box(moment: Moment) -> Floats:
     return track
 
 
-def _draw_box(pen: Pen, place: Floats, colour: Colour) -> None:
-    _draw_block(pen, place, _BOX, colour)
-
-
 def _track_crate(moment: Moment) -> Floats:
     hands = (moment.at["hand_l"] + moment.at["hand_r"])[:, 0] / 2
     # hands swing a little as the trunk does; what slides on the floor does not
@@ -67,11 +65,7 @@ def _track_crate(moment: Moment) -> Floats:
     return np.stack([even + _CRATE, np.full_like(even, _CRATE), np.zeros_like(even)], axis=-1)
 
 
-def _draw_crate(pen: Pen, place: Floats, colour: Colour) -> None:
-    _draw_block(pen, place, _CRATE, colour)
-
-
-def _draw_block(pen: Pen, place: Floats, half: float, colour: Colour) -> None:
+def _draw_block(pen: Pen, place: Floats, colour: Colour, *, half: float) -> None:
     """A cube: both ends, of which the front hides one, then the top and the front."""
     front = place + half * np.array([[-1, -1, -1], [1, -1, -1], [1, 1, -1], [-1, 1, -1]])
     rear = front + by(0, 0, 2 * half)
@@ -98,8 +92,7 @@ def _draw_ball(pen: Pen, place: Floats, colour: Colour) -> None:
 def _track_hat(moment: Moment) -> Floats:
     up = moment.at["head"] - moment.at["chest"]
     head = moment.at["head"] + 0.6 * moment.person.height * moment.person.head * up / 0.13
-    let_go = moment.held[1]
-    share = np.clip((moment.now - let_go + 0.12) / 0.12, 0, 1)[:, None]
+    share = np.clip((moment.now - moment.held[1] + 0.12) / 0.12, 0, 1)[:, None]
     return (1 - share) * moment.at["hand_r"] + share * head
 
 
@@ -172,6 +165,7 @@ def _draw_door(pen: Pen, place: Floats, colour: Colour) -> None:
     pen.disc(place + by(0.03 * cosine, 0.5, 0), 0.025, (230, 200, 90))
 
 
+_draw_box, _draw_crate = (partial(_draw_block, half=half) for half in (_BOX, _CRATE))
 PROPS = {
     "box": Prop(_track_box, _draw_box, ((0.12, 0.12, 0), (0.12, -0.11, 0)), in_front=True),
     "crate": Prop(_track_crate, _draw_crate, ((0.26, 0.3, 0), (0.26, -0.24, 0))),
