@@ -107,26 +107,26 @@ def _guess(places: Sequence[PurePath], group_is_folder: bool, labelled: bool) ->
             )
     if not labelled or not any(rest):
         return "/".join(pattern) or "*"
-    return "/".join(_with_classes(pattern, rest, places, group_is_folder))
+    return _with_classes(pattern, rest, places, group_is_folder)
 
 
 def _with_classes(
     pattern: list[str], rest: list[Folders], places: Sequence[PurePath], group_is_folder: bool
-) -> list[str]:
+) -> str:
     """The pattern, and in it the words for what is left of the folders without the splits."""
     before = pattern.index("split") if pattern else 0  # folders above those of the splits
     shared = 0  # folders that all videos lie in say nothing of them
     while min(map(len, rest)) > shared + 1 and len({each[shared] for each in rest}) == 1:
         shared += 1
 
-    def whole(*words: str) -> list[str]:
+    def whole(*words: str) -> str:
         every = ["*"] * shared + list(words)
-        return [*every[:before], *(["split"] if pattern else []), *every[before:]]
+        return "/".join([*every[:before], *pattern[before:], *every[before:]])
 
     own = [each[shared:] for each in rest]
     if min(map(len, own)) == 0:
         loose = next(p for p, each in zip(places, own, strict=True) if not each)
-        _ask("some videos lie in folders and some beside them", loose, [_text(whole("class")), "*"])
+        _ask("some videos lie in folders and some beside them", loose, [whole("class"), "*"])
     if max(map(len, own)) == 1:
         return whole("class")
     if group_is_folder:
@@ -135,21 +135,17 @@ def _with_classes(
     deepest = next(p for p, each in zip(places, own, strict=True) if len(each) > 1)
     above = {each[:end] for each in held for end in range(1, len(each))}
     lowest = Counter(each[-1] for each in held)
-    ways = [_text(whole("class", "*")), _text(whole("class"))]
+    ways = [whole("class", "*"), whole("class")]
     if both := sorted(above & set(held)):
         _ask(f"{'/'.join(both[0])} holds videos and folders of videos", deepest, ways)
     if max(lowest.values()) > 1:
         name = lowest.most_common(1)[0][0]
         deepest = next(p for p, each in zip(places, own, strict=True) if each[-1] == name)
-        ways.insert(1, _text(whole("*", "class")))
+        ways.insert(1, whole("*", "class"))
         _ask(f"{name} lies in several folders", deepest, ways)
     if len(held) > _MANY_FOLDERS and max(held.values()) == 1:
         _ask("each video has a folder of its own", deepest, ways)
     return whole("class")
-
-
-def _text(words: Sequence[str]) -> str:
-    return "/".join(words)
 
 
 def _ask(why: str, place: PurePath, patterns: Sequence[str]) -> None:
@@ -167,11 +163,7 @@ def _ask(why: str, place: PurePath, patterns: Sequence[str]) -> None:
 
 def _is_split(name: str) -> bool:
     """Whether a folder has the usual name of a split and no other word in it."""
-    return split_named(name) is not None and len([*filter(str.isalpha, _words(name))]) == 1
-
-
-def _words(name: str) -> list[str]:
-    return "".join(letter if letter.isalpha() else " " for letter in name).split()
+    return split_named(name) is not None and len(re.findall(r"[^\W\d_]+", name)) == 1
 
 
 def _are_splits(names: set[str]) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -30,8 +30,7 @@ def with_groups(items: Sequence[Listed], how: str | None, root: Path) -> list[Li
     """
     kind, _, pattern = (how or "column").partition(":")
     if kind != "column":
-        name = _folder if kind == "folder" else _found_by(pattern)
-        items = [replace(row, group=name(_place(row, root))) for row in items]
+        items = [replace(row, group=_group(_place(row, root), pattern)) for row in items]
     if how is None:
         return list(items)
     if without := [row for row in items if not row.group]:
@@ -59,18 +58,12 @@ def _place(row: Listed, root: Path) -> str:
     return path.relative_to(top).as_posix()
 
 
-def _folder(place: str) -> str:
-    return PurePath(place).parent.name
-
-
-def _found_by(pattern: str) -> Callable[[str], str]:
-    """What a regular expression finds: its parts in brackets, or all of it where it has none."""
-
-    def find(place: str) -> str:
-        found = re.search(pattern, place)
-        return " ".join(found.groups("") or [found[0]]).strip() if found else ""
-
-    return find
+def _group(place: str, pattern: str) -> str:
+    """What a regular expression finds: its parts in brackets, or all; without one, the folder."""
+    if not pattern:
+        return PurePath(place).parent.name
+    found = re.search(pattern, place)
+    return " ".join(found.groups("") or [found[0]]).strip() if found else ""
 
 
 def split_off(rows: list[Listed], share: float) -> list[Listed]:

@@ -273,7 +273,7 @@ def named(
                 "Say --layout where the last number of a line is no class"
             )
         if names is None:
-            return list(items), tuple(str(number) for number in range(most + 1))
+            return items, tuple(str(number) for number in range(most + 1))
         if most >= len(names):
             raise ConfigError(
                 f"class number {most} has no name: --labels has {len(names)} names, for the "
@@ -293,7 +293,7 @@ def named(
             raise ConfigError(f"labels {unknown[:5]} are not among the {len(names)} of --labels")
     elif by_number and all(map(_is_number, parts)):
         names = ()
-    return list(items), tuple(sorted(labels) if names is None else names)
+    return items, tuple(sorted(labels) if names is None else names)
 
 
 def _is_number(text: str) -> bool:

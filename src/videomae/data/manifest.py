@@ -11,7 +11,7 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,11 @@ class Videos:
 
     def class_numbers(self) -> tuple[int, ...]:
         """The class number of each video; ConfigError where one has a label that is no class."""
-        return tuple(number for (number,) in self._numbers(lambda label: [label]))
+        return tuple(number for (number,) in self._numbers(several=False))
 
     def class_sets(self) -> tuple[tuple[int, ...], ...]:
         """The class numbers of each video, for labels such as `running|outdoors`."""
-        known = set(self.classes)
-        return self._numbers(lambda label: classes_of(label, known))
+        return self._numbers(several=True)
 
     def values(self) -> tuple[float, ...]:
         """The label of each video as a number; ConfigError where one is none."""
@@ -114,11 +113,11 @@ class Videos:
                 ) from None
         return tuple(found)
 
-    def _numbers(self, names_of: Callable[[str], list[str]]) -> tuple[tuple[int, ...], ...]:
+    def _numbers(self, *, several: bool) -> tuple[tuple[int, ...], ...]:
         number_of = {name: number for number, name in enumerate(self.classes)}
         found = []
         for item in self.items:
-            names = names_of(item.label)
+            names = classes_of(item.label, number_of) if several else [item.label]
             unknown = [name for name in names if name not in number_of]
             if unknown:
                 raise ConfigError(

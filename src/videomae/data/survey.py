@@ -1,7 +1,8 @@
 """The report on a data set: its contents and losses, for people, and in full for programs."""
 
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -72,12 +73,13 @@ class Survey:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many videos each class has in each split."""
-        found: dict[str, Counter[str]] = {name: Counter() for name in self.listing.classes}
+        splits = self.splits
+        found = {name: dict.fromkeys(splits, 0) for name in self.listing.classes}
         for row in self.usable:
             for name in classes_of(row.label, found):
                 if name in found:
                     found[name][row.split] += 1
-        return {name: {split: each[split] for split in self.splits} for name, each in found.items()}
+        return found
 
     def groups(self) -> dict[str, dict[str, int]]:
         """How many videos each group has in each split that has any, by the group's name."""
@@ -170,7 +172,8 @@ class Survey:
         infos = [row.info for row in self.usable if row.info]
         seconds = [info.duration_seconds for info in infos if info.duration_seconds is not None]
         hours = f"; {sum(seconds) / 3600:.2g} hours in all" if seconds else ""
-        splits = Counter(row.split for row in self.usable)
+        videos = Counter(row.split for row in self.usable)
+        groups = Counter(split for each in self.groups().values() for split in each)
         rows = [
             ("read as", self.listing.layout),
             ("listed", f"{self.num_listed:,}"),
@@ -180,9 +183,9 @@ class Survey:
             ("too short", _number(self.too_short)),
             ("used in part", _number(self.damaged)),
             ("passed over", counted(self.listing.passed_over)),
-            ("splits", ", ".join(f"{name} {splits[name]:,}" for name in self.splits)),
+            ("splits", self._per_split(videos)),
             ("classes", _number(self.listing.classes)),
-            ("groups", self._groups_per_split()),
+            ("groups", self._per_split(groups)),
             ("frames", _spread([row.num_part_frames for row in self.usable if row.info])),
             ("seconds", _spread(seconds) + hours),
             ("fps", _commonest(f"{info.fps:.4g}" for info in infos if info.fps)),
@@ -191,8 +194,7 @@ class Survey:
         ]
         return [(name, text) for name, text in rows if text]
 
-    def _groups_per_split(self) -> str:
-        found = Counter(split for each in self.groups().values() for split in each)
+    def _per_split(self, found: Counter[str]) -> str:
         return ", ".join(f"{name} {found[name]:,}" for name in self.splits if found[name])
 
     def as_json(self) -> dict[str, Any]:
@@ -252,27 +254,26 @@ class Survey:
             ("Addresses, not opened", [_code(row.path) for row in self.unchecked]),
         ):
             if lines:
-                more = len(lines) - _SHOWN
-                tail = [f"and {more:,} more, see report.json"] if more > 0 else []
-                parts += [f"## {title}: {len(lines):,}", _bullets(lines[:_SHOWN] + tail)]
+                shown = lines[:_SHOWN] + _more(lines)
+                parts += [f"## {title}: {len(lines):,}", _bullets(shown)]
         if counts := self.counts():
-            rows = [
-                (_code(name), *(str(each[split]) for split in self.splits))
-                for name, each in counts.items()
-            ]
-            parts += ["## Videos per class", _table(["class", *self.splits], rows)]
+            parts += ["## Videos per class", self._table_of("class", counts, len(counts))]
         if groups := self.groups():
-            rows = [
-                (_code(name), *(str(each.get(split, 0)) for split in self.splits))
-                for name, each in list(groups.items())[:_SHOWN]
-            ]
-            more = len(groups) - len(rows)
-            parts += [
-                f"## Videos per group: {len(groups):,}",
-                _table(["group", *self.splits], rows),
-            ]
-            parts += [f"and {more:,} more, see report.json"] * (more > 0)
+            table = self._table_of("group", groups, _SHOWN)
+            parts += [f"## Videos per group: {len(groups):,}", table, *_more(groups)]
         return as_text("\n\n".join(parts)) + "\n"
+
+    def _table_of(self, what: str, counts: dict[str, dict[str, int]], shown: int) -> str:
+        rows = [
+            (_code(name), *(str(each.get(split, 0)) for split in self.splits))
+            for name, each in itertools.islice(counts.items(), shown)
+        ]
+        return _table([what, *self.splits], rows)
+
+
+def _more(found: Sized) -> list[str]:
+    more = len(found) - _SHOWN
+    return [f"and {more:,} more, see report.json"] if more > 0 else []
 
 
 def _entry(row: Listed, **more: str | int) -> dict[str, Any]:
@@ -300,8 +301,8 @@ def _spread(values: Sequence[float]) -> str:
     return f"{low:.4g} to {high:.4g}, median {median(values):.4g}"
 
 
-def _commonest(values: Iterable[str], shown: int = 4) -> str:
-    found = Counter(values)
+def _commonest(values: Iterable[str]) -> str:
+    found, shown = Counter(values), 4
     if len(found) < 2:
         return "".join(found)
     text = ", ".join(f"{name} ({number:,})" for name, number in found.most_common(shown))
