@@ -16,7 +16,7 @@ from videomae.video.reader import probe
 
 
 def opened(path: Path) -> closing[VideoBytes]:
-    return closing(VideoBytes(path, DecodeClock(path, VideoLimits())))
+    return closing(VideoBytes(path, VideoLimits(), DecodeClock(path, VideoLimits())))
 
 
 def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
 def test_reading_is_on_the_clock(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
     clock = DecodeClock(tmp_path / "x", VideoLimits())
-    with closing(VideoBytes(tmp_path / "x", clock)) as file:
+    with closing(VideoBytes(tmp_path / "x", VideoLimits(), clock)) as file:
         clock._seconds = -1.0
         clock.restart()
         with pytest.raises(VideoError, match="reading took more than"):
@@ -176,5 +176,5 @@ def test_pictures_of_one_size_are_no_bomb(tmp_path: Path) -> None:
 def test_boxes_that_say_nonsense_end_the_search(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(struct.pack(">I4s", 4, b"moov") + bytes(100))
     with opened(tmp_path / "x") as file:
-        file.check_index(VideoLimits())
+        file.check_index()
         assert file.tell() == 0

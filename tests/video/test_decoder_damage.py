@@ -13,7 +13,7 @@ import pytest
 
 from made_videos import encode, full_decode, join, make, numbers, scene
 from videomae.errors import VideoError
-from videomae.video import decoder
+from videomae.video import container
 from videomae.video.decoder import VideoFile
 from videomae.video.limits import VideoLimits
 from videomae.video.reader import VideoReader, probe, read_frames
@@ -267,7 +267,7 @@ def test_addresses_are_refused_even_where_ffmpeg_opens_files_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make("b-frames", tmp_path)
-    monkeypatch.setattr(decoder, "CONTAINERS", (*decoder.CONTAINERS, "concat"))
+    monkeypatch.setattr(container, "CONTAINERS", (*container.CONTAINERS, "concat"))
     (tmp_path / "x").write_text(concat_script(path))
     with pytest.raises(VideoError, match="is a playlist, script or markup, which names other"):
         probe(tmp_path / "x")

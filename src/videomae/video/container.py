@@ -1,12 +1,22 @@
-"""The bytes of a video file, looked at before FFmpeg sees them."""
+"""A video file opened with FFmpeg (PyAV), after a look at its bytes.
+
+Files are taken for hostile: we open them and hand FFmpeg their bytes, so that it can open nothing
+by itself; the kinds of container are named, and limits are checked before anything is allocated.
+"""
 
 import io
 import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from videomae.errors import VideoError
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from videomae.errors import NoVideoError, VideoError
 from videomae.video.limits import CONTAINERS, DecodeClock, VideoLimits
 
 # Boxes of an mp4 index, with the few numbers in them that FFmpeg turns into memory.
@@ -36,8 +46,12 @@ class VideoBytes:
 
     name = "video"  # so that the content alone tells FFmpeg what it is
 
-    def __init__(self, path: Path, clock: DecodeClock, data: bytes | None = None) -> None:
-        self._path, self._clock = path, clock
+    def __init__(
+        self, path: Path, limits: VideoLimits, clock: DecodeClock, data: bytes | None = None
+    ) -> None:
+        self._path, self._limits, self._clock = path, limits, clock
+        # The decoder's guard acts before it allocates. It counts padding too, hence the room.
+        self._guard = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
         try:
             self._raw = io.FileIO(path, "rb") if data is None else io.BytesIO(data)
         except OSError as error:
@@ -68,6 +82,56 @@ class VideoBytes:
     def close(self) -> None:
         self._raw.close()
 
+    def open(self) -> InputContainer:
+        """Open the file from its beginning; NoVideoError says what it is instead of a video."""
+        self.seek(0)
+        try:
+            return av.open(
+                self,
+                "r",
+                options={
+                    "format_whitelist": ",".join(CONTAINERS),
+                    "protocol_whitelist": "none",
+                    "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
+                    "use_absolute_path": "0",
+                    **self._guard,
+                },
+                metadata_errors="replace",  # titles are in any encoding
+                io_open=self._refuse_to_open,
+            )
+        except av.FFmpegError as error:
+            why = self._why_no_video(error.strerror)
+            raise NoVideoError(f"{self._path}: {why}") from error
+
+    def _refuse_to_open(self, url: str, _flags: int, _options: dict[str, str]) -> Any:
+        raise VideoError(f"{self._path}: refers to another file or address ({url}); refused")
+
+    def video_stream(self, container: InputContainer) -> VideoStream:
+        """The first stream of moving pictures, ready to be decoded; the others are not read."""
+        pictures = container.streams.video
+        videos = [
+            stream
+            for stream in pictures
+            if not stream.disposition & Disposition.attached_pic and stream.codec_context
+        ]
+        if not videos:
+            kinds = {stream.type for stream in container.streams if stream not in pictures}
+            found = [*sorted(kinds), *(["a cover picture"] if pictures else [])]
+            raise VideoError(
+                f"{self._path}: 0 frames are readable; expected a video stream, got "
+                f"{' and '.join(found) or 'none at all'}. Either it is no video, or its beginning "
+                "is damaged or cut off"
+            )
+        for stream in container.streams:
+            if stream is not videos[0]:
+                stream.discard = Discard.all
+        codec = videos[0].codec_context
+        self._limits.check(self._path, max_pixels=codec.width * codec.height)
+        codec.options = dict(self._guard)
+        # One thread: loaders read many files at once, and two threads read one no faster.
+        codec.thread_count = 1
+        return videos[0]
+
     def is_cut_off(self) -> bool:
         """Whether the file is shorter than its first bytes promise, or a GIF without its end mark.
 
@@ -78,7 +142,7 @@ class VideoBytes:
             return not self._tail.rstrip(b"\0").endswith(b";")
         return self._size < _promised_bytes(self._head)
 
-    def why_no_video(self, error: object) -> str:
+    def _why_no_video(self, error: object) -> str:
         """Say why FFmpeg, with its own `error`, opens no video: what the file is by its bytes."""
         head = self._head
         if not self._size:
@@ -103,7 +167,7 @@ class VideoBytes:
             f"is damaged, or it is of none of the kinds that are read: {' '.join(CONTAINERS)}"
         )
 
-    def check_index(self, limits: VideoLimits) -> None:
+    def check_index(self) -> None:
         """Raise VideoError for an mp4 index of a few bytes that stands for millions of samples.
 
         FFmpeg builds the whole index when it opens a file, some 24 bytes for each sample, before
@@ -136,10 +200,11 @@ class VideoBytes:
                 f"{self._path}: is damaged or hostile; its index promises {samples:,} samples, "
                 f"more than the {self._size:,} bytes of the file can hold"
             )
-        if edits > 1 and edits * samples > 16 * limits.max_frames:
+        max_frames = self._limits.max_frames
+        if edits > 1 and edits * samples > 16 * max_frames:
             raise VideoError(
                 f"{self._path}: its edit list has {edits:,} parts of up to {samples:,} samples, "
-                f"more than 16 times the limit of {limits.max_frames:,} frames; if you trust the "
+                f"more than 16 times the limit of {max_frames:,} frames; if you trust the "
                 f"file, raise it: limits=VideoLimits(max_frames={edits * samples // 16 + 1})"
             )
 

@@ -1,8 +1,4 @@
-"""One video file decoded with FFmpeg (PyAV); `writer` writes with it, no other file knows it.
-
-Files are taken for hostile: we open them and hand FFmpeg their bytes, so that it can open nothing
-by itself; the kinds of container are named, and limits are checked before anything is allocated.
-"""
+"""One video file decoded with FFmpeg (PyAV): which frames it shows, when, and those asked for."""
 
 import itertools
 from bisect import bisect_left, bisect_right
@@ -16,13 +12,12 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from videomae.errors import NoVideoError, VideoError
+from videomae.errors import VideoError
 from videomae.video.container import VideoBytes
-from videomae.video.limits import CONTAINERS, DecodeClock, OnDamage, VideoInfo, VideoLimits
+from videomae.video.limits import DecodeClock, OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
@@ -73,11 +68,9 @@ class VideoFile:
         self._position = 0  # number of the first of them
         self._sought = False  # whether that one must be a key frame
         self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
-        # The decoder's guard acts before it allocates. It counts padding too, hence the room.
-        self._guard = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
-        self._file = VideoBytes(path, self.clock, data)
+        self._file = VideoBytes(path, limits, self.clock, data)
         try:
-            self._file.check_index(limits)
+            self._file.check_index()
             self._start_at_beginning()
             self.info = self._survey()
         except BaseException:
@@ -129,51 +122,9 @@ class VideoFile:
         # Opening anew, as a seek to the beginning is not exact in every container.
         if hasattr(self, "_container"):
             self._container.close()
-        self._file.seek(0)
-        try:
-            self._container: InputContainer = av.open(
-                self._file,
-                "r",
-                options={
-                    "format_whitelist": ",".join(CONTAINERS),
-                    "protocol_whitelist": "none",
-                    "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
-                    "use_absolute_path": "0",
-                    **self._guard,
-                },
-                metadata_errors="replace",  # titles are in any encoding
-                io_open=self._refuse_to_open,
-            )
-        except av.FFmpegError as error:
-            why = self._file.why_no_video(error.strerror)
-            raise NoVideoError(f"{self._path}: {why}") from error
-        pictures = self._container.streams.video
-        videos = [
-            stream
-            for stream in pictures
-            if not stream.disposition & Disposition.attached_pic and stream.codec_context
-        ]
-        if not videos:
-            kinds = {stream.type for stream in self._container.streams if stream not in pictures}
-            found = [*sorted(kinds), *(["a cover picture"] if pictures else [])]
-            raise VideoError(
-                f"{self._path}: 0 frames are readable; expected a video stream, got "
-                f"{' and '.join(found) or 'none at all'}. Either it is no video, or its beginning "
-                "is damaged or cut off"
-            )
-        self._stream = videos[0]
-        for stream in self._container.streams:
-            if stream is not self._stream:
-                stream.discard = Discard.all
-        codec = self._stream.codec_context
-        self._limits.check(self._path, max_pixels=codec.width * codec.height)
-        codec.options = dict(self._guard)
-        # One thread: loaders read many files at once, and two threads read one no faster.
-        codec.thread_count = 1
+        self._container: InputContainer = self._file.open()
+        self._stream = self._file.video_stream(self._container)
         self._start(self._container.demux(self._stream), 0)
-
-    def _refuse_to_open(self, url: str, _flags: int, _options: dict[str, str]) -> Any:
-        raise VideoError(f"{self._path}: refers to another file or address ({url}); refused")
 
     # Surveying: how many frames, and when
 

@@ -181,7 +181,7 @@ def _scan(folder: Path, above: frozenset[tuple[int, int]]) -> FolderScan:
             inside = _scan(path, above | {place})
             below.videos.extend(inside.videos)
             below.passed_over.update(inside.passed_over)
-            below.unreadable.update(inside.unreadable)
+            scan.unreadable.update(inside.unreadable)
         elif suffix in VIDEO_SUFFIXES:
             scan.videos.append(path)
         elif suffix in IMAGE_SUFFIXES:
@@ -196,7 +196,6 @@ def _scan(folder: Path, above: frozenset[tuple[int, int]]) -> FolderScan:
         scan.passed_over.update(dict.fromkeys(images, reason))
         scan.videos.extend(below.videos)
     scan.passed_over.update(below.passed_over)
-    scan.unreadable.update(below.unreadable)
     return scan
 
 
