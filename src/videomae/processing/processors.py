@@ -128,8 +128,8 @@ class _Processor(StoredSettings):
 
     def resize(self, image: Any, size: Any, resample: Any = None, **_: Any) -> Any:
         """Images (..., C, H, W) in another size; for `size` and `resample` see the class."""
-        filter_ = self.resample if resample is None else resample
-        chosen = dataclasses.replace(self, size=size, resample=filter_)
+        resample = self.resample if resample is None else resample
+        chosen = dataclasses.replace(self, size=size, resample=resample)
         return _each(image, chosen._resized)
 
     def rescale(self, image: Any, scale: float, **_: Any) -> Any:
@@ -303,9 +303,10 @@ class VideoMAEVideoProcessor(_Processor):
         fps: float | None = None,
         **_: Any,
     ) -> NDArray[np.int64]:
-        """The numbers of the frames to take of a video with these facts, by `even_indices`.
+        """The numbers of the frames to take of a video with these facts; a subclass may choose.
 
-        A subclass may choose otherwise. Its own `num_frames` and `fps` stand in for None.
+        Its own `num_frames` and `fps` stand in where none is given. Raises ConfigError as
+        `even_indices` does.
         """
         indices = even_indices(
             metadata["total_num_frames"],

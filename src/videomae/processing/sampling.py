@@ -16,6 +16,8 @@ from videomae.errors import ConfigError
 def clip_span(num_frames: int, frame_stride: int) -> int:
     """Video frames from the first to the last of a dense clip, both counted.
 
+    4 frames at stride 3 span 10: `fxxfxxfxxf`.
+
     >>> clip_span(16, 4)
     61
     """

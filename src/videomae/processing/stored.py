@@ -169,9 +169,9 @@ class StoredSettings:
         """Read the settings stored with a hub id, in a folder, a shipped model, or one JSON file.
 
         Of preprocessor_config.json and video_preprocessor_config.json each processor takes its own
-        first. Keywords are those of `hub.fetch` and `from_dict`. If a published checkpoint stores
-        mean 0.5, which is not what it was trained with, a warning says so. Raises WeightsError
-        where there is no such file.
+        first. `subfolder`, `revision`, `token` and other arguments of `hub.fetch` say where, other
+        keywords are for `from_dict`. If a published checkpoint stores mean 0.5, which is not what
+        it was trained with, a warning says so. Raises WeightsError where there is no such file.
         """
         where = hub.take_arguments(kwargs)
         path = Path(pretrained_model_name_or_path)

@@ -142,16 +142,15 @@ def resize(frame: Tensor, size: Mapping[str, int], *, resample: int = 2) -> Tens
     if min(new) < 1:
         raise ConfigError(f"size={size} makes {new} px of {old} px; give a height and a width")
     mode, on_cpu = _MODES[resample], frame.device.type == "cpu"
-    smooth = mode != "nearest-exact"
+    smooth, is_bytes = mode != "nearest-exact", frame.dtype == torch.uint8
     if mode == "lanczos" and not (on_cpu and hasattr(torch._C._nn, "_upsample_lanczos2d_aa")):
         raise ConfigError("resample='lanczos' needs PyTorch 2.12 and a CPU; take 'bicubic'")
-    if frame.dtype in (torch.float32, torch.float64) or (
-        frame.dtype == torch.uint8 and (on_cpu or not smooth)
-    ):
-        frame = _interleaved(frame) if frame.dtype == torch.uint8 and on_cpu and smooth else frame
+    if is_bytes and on_cpu and smooth:
+        frame = _interleaved(frame)
+    if frame.dtype in (torch.float32, torch.float64) or (is_bytes and (on_cpu or not smooth)):
         return F.interpolate(frame, new, mode=mode, antialias=smooth)
     pixels = F.interpolate(frame.float(), new, mode=mode, antialias=smooth)
-    if frame.dtype == torch.uint8:
+    if is_bytes:
         pixels = pixels.clamp(0, 255)  # bicubic swings beyond
     return (pixels if frame.is_floating_point() else pixels.round()).to(frame.dtype)
 
@@ -209,12 +208,9 @@ def to_pixels(
             f"{' and '.join(map(str, sorted(counts)))} values; give one value, or {channels}"
             f"{', or pass do_convert_rgb=True' if channels == 4 else ''}"
         )
-    kept = factor is None and mean is None
-    pixels = torch.empty(
-        (len(frames), channels, height, width),
-        dtype=frames[0].dtype if kept else torch.float32,
-        device=frames[0].device,
-    )
+    dtype = frames[0].dtype if factor is None and mean is None else torch.float32
+    shape = (len(frames), channels, height, width)
+    pixels = torch.empty(shape, dtype=dtype, device=frames[0].device)
     if mean is not None:
         means, stds = statistics(mean, std, factor, pixels.device)
     for index, frame in enumerate(frames):  # all steps at once, while the frame is in fast memory

@@ -79,10 +79,10 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
 
 def normalize(pixels: Tensor, processor: Any, device: torch.device | str = "cpu") -> Tensor:
     """uint8 crops (B, T, C, H, W) to the very numbers the processor gives for them: float32."""
-    factor = processor.rescale_factor if processor.do_rescale else 1.0
+    factor = processor.rescale_factor if processor.do_rescale else None
     numbers = pixels.to(device, non_blocking=True).float()
     if not processor.do_normalize:
-        return numbers * factor
+        return numbers * (factor or 1.0)
     mean, std = statistics(processor.image_mean, processor.image_std, factor, device)
     return (numbers - mean).div_(std)
 
@@ -221,8 +221,8 @@ def read_ahead(
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
-    Up to `num_ahead` results are made or wait meanwhile. What `make` raises is raised in the place
-    of its result. Each thread calls `begin` first.
+    While the caller works on one result, up to `num_ahead` more are made or wait. What `make`
+    raises is raised in the place of its result. Each thread calls `begin` first.
     """
     pool = ThreadPoolExecutor(num_threads, "videomae-ahead", initializer=begin)
     pending: deque[Future[Made]] = deque()

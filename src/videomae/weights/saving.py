@@ -62,17 +62,15 @@ def _checked(model: nn.Module, state: Mapping[str, Tensor] | None) -> State:
             f"state_dict {what}; pass accelerator.get_state_dict(model), and is_main_process=False "
             "on all processes but one"
         )
-    in_pieces = [name for name, tensor in state.items() if hasattr(tensor, "full_tensor")]
-    absent = [name for name, tensor in state.items() if tensor.is_meta]
-    if in_pieces or absent:
-        where, call = (
-            ("spread over processes", "accelerator.get_state_dict(model)")
-            if in_pieces
-            else ("offloaded", "accelerate.utils.modeling.get_state_dict_offloaded_model(model)")
-        )
+    elsewhere, where = [name for name, tensor in state.items() if tensor.is_meta], "offloaded"
+    call = "accelerate.utils.modeling.get_state_dict_offloaded_model(model)"
+    if in_pieces := [name for name, tensor in state.items() if hasattr(tensor, "full_tensor")]:
+        elsewhere, where = in_pieces, "spread over processes"
+        call = "accelerator.get_state_dict(model)"
+    if elsewhere:
         raise WeightsError(
-            f"{len(in_pieces or absent)} tensors of this model are {where}: "
-            f"{some(in_pieces or absent)}; pass state_dict={call}"
+            f"{len(elsewhere)} tensors of this model are {where}: {some(elsewhere)}; pass "
+            f"state_dict={call}"
         )
     for name, tensor in state.items():
         if tensor.shape != own[name].shape and own[name].numel():  # DeepSpeed leaves empty ones
@@ -130,11 +128,9 @@ class SaveConfigCallback:
     """
 
     def on_save(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
-        """After a checkpoint."""
         self._save(args, Path(args.output_dir) / f"checkpoint-{state.global_step}", objects)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:  # noqa: ARG002
-        """After the last step."""
         self._save(args, Path(args.output_dir), objects)
 
     def _save(self, args: Any, folder: Path, objects: dict[str, Any]) -> None:
