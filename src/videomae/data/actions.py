@@ -338,14 +338,9 @@ def render_dataset(
 ) -> list[Path]:
     """Write a labelled set of mp4 files, `output/<split>/<class>/<index>.mp4`, and list them.
 
-    Clip `i` of a split shows `CLASSES[i % 20]`, a function of (seed, split, i): neither the number
-    of clips nor of `workers` (processes) changes it. More than one worker starts fresh
-    interpreters, so a script calls this under `if __name__ == "__main__"`. With `still`, no model
-    can do better than chance. `on_progress(done, clips)` is called after each clip.
-
-    `labels.txt` lists the classes and `dataset.json` the settings; the same call carries on where
-    an interrupted one stopped. Raises ConfigError for impossible shapes, and for a folder that was
-    made with other settings or holds something else.
+    Clip `i` of a split shows `CLASSES[i % 20]`, a function of (seed, split, i), whatever the number
+    of clips or `workers`. All else is as with `videomae.data.motion.render_dataset`, the errors and
+    the main guard too.
 
     ```python
     render_dataset(ActionsSettings(Path("actions"), clips=24))[17]  # actions/train/throw/00017.mp4

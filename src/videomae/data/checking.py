@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, open_video, part_of
+from videomae.data.manifest import Video, open_video, part_of, read_bytes
 from videomae.errors import VideoMAEError
 from videomae.settings import Check, OnDamage
 from videomae.video.folder import image_files, image_numbers
@@ -157,14 +157,11 @@ def _from_frame_0(row: Listed) -> Listed:
     return replace(row, first_frame=first)
 
 
-def check(
-    rows: Sequence[Listed], work: Work, how: Check, on_damage: OnDamage = "refuse"
-) -> list[Listed]:
+def check(rows: Sequence[Listed], work: Work, how: Check, on_damage: OnDamage) -> list[Listed]:
     """Open every video once and read its first, middle and last frame, or with "decode" all.
 
     Rows that cannot be read get a reason; addresses are passed over.
     """
-
     asked = [] if on_damage == "refuse" else [on_damage]
 
     def probe(file: Video) -> VideoInfo | str:
@@ -252,15 +249,12 @@ def compare(rows: Sequence[Listed], work: Work) -> list[Listed]:
 
 
 def _sha256(video: Video) -> str:
-    path = Path(video.path)
-    digest = hashlib.sha256()
+    if video.offset is not None:
+        return hashlib.sha256(read_bytes(video)).hexdigest()
+    path, digest = Path(video.path), hashlib.sha256()
     for part in sorted(image_files(path)) if path.is_dir() else [path]:
         with part.open("rb") as file:
-            file.seek(video.offset or 0)
-            left = video.num_bytes if video.num_bytes is not None else part.stat().st_size
-            while left and (block := file.read(min(left, 1 << 20))):
-                digest.update(block)
-                left -= len(block)
+            hashlib.file_digest(file, lambda: digest)  # adds to what it has
     return digest.hexdigest()
 
 

@@ -35,11 +35,6 @@ class Survey:
     missing: list[Listed]
 
     @property
-    def source(self) -> str:
-        """The path that was asked for, as text that any file can hold."""
-        return as_text(self.settings.source)
-
-    @property
     def num_listed(self) -> int:
         """The number of videos, the missing ones too."""
         return sum(map(len, (self.usable, self.unreadable, self.too_short, self.missing)))
@@ -201,7 +196,7 @@ class Survey:
         """Everything, in full."""
         across, within = self.duplicates()
         return {
-            "source": self.source,
+            "source": as_text(self.settings.source),
             "layout": self.listing.layout,
             "settings": {
                 "root": as_text(self.listing.root),
@@ -236,7 +231,7 @@ class Survey:
         """The report for people."""
         across, within = self.duplicates()
         first, *others = self.summary()
-        parts = [f"# {_code(self.source)}", _table(first, others)]
+        parts = [f"# {_code(as_text(self.settings.source))}", _table(first, others)]
         if warnings := self.warnings():
             parts += ["## Look at this first", _bullets(warnings)]
         for title, lines in (

@@ -46,11 +46,7 @@ class VideoFile:
     """One video file: knows when each frame is shown, and decodes forward from key frames."""
 
     def __init__(
-        self,
-        path: Path,
-        limits: VideoLimits,
-        data: bytes | None = None,
-        on_damage: OnDamage = "refuse",
+        self, path: Path, limits: VideoLimits, data: bytes | None, on_damage: OnDamage
     ) -> None:
         self._path, self._limits = path, limits
         self._leaves_out = on_damage == "use_readable"

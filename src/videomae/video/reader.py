@@ -159,7 +159,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
 
 def open_video(
-    path: Path, limits: VideoLimits, data: bytes | None, on_damage: OnDamage = "refuse"
+    path: Path, limits: VideoLimits, data: bytes | None, on_damage: OnDamage
 ) -> FrameFolder | VideoFile:
     """Open a folder of images, a video file, or the bytes of one, which `path` then only names."""
     if data is None and path.is_dir():
