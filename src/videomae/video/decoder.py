@@ -325,26 +325,10 @@ class VideoFile:
             self._sought = True
 
     def _start(self, packets: Iterable["av.Packet[Any]"], position: int) -> None:
-        decode = self._decode_readable if self._leaves_out else self._decode
-        self._frames, self._position, self._sought = decode(packets), position, False
+        self._frames, self._position, self._sought = self._decode(packets), position, False
 
     def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
-        try:
-            for packet in self._checked(packets):
-                if self._wanted:
-                    # Pictures that are neither asked for nor referred to by others need no
-                    # decoding. Past the last one asked for nothing is left out: the next read
-                    # may want it.
-                    time = packet.pts
-                    idle = time is not None and time < self._last and time not in self._wanted
-                    self._stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
-                yield from packet.decode()
-        except (_LostError, av.FFmpegError):
-            yield from self._stream.codec_context.decode(None)  # frames from before the damage
-            raise
-
-    def _decode_readable(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
-        """The frames that can be decoded; after a damaged place, from the next key frame on."""
+        """The frames up to the first damage, or what is readable: on from the next key frame."""
         codec, begins_anew, self._num_gaps = self._stream.codec_context, False, 0
         while self._num_gaps < _MAX_GAPS:
             num_packets, left = 0, True
@@ -355,15 +339,25 @@ class VideoFile:
                     if begins_anew and packet.size and not packet.is_keyframe:
                         continue
                     begins_anew = False
+                    if self._wanted:
+                        # Pictures that are neither asked for nor referred to by others need no
+                        # decoding. Past the last one asked for nothing is left out: the next read
+                        # may want it.
+                        time = packet.pts
+                        idle = time is not None and time < self._last and time not in self._wanted
+                        codec.skip_frame = "NONREF" if idle else "DEFAULT"
                     for frame in packet.decode():
-                        if frame.is_corrupt:
+                        if frame.is_corrupt and self._leaves_out:
                             left = False  # what was decoded before it is shown after it
                             raise _LostError
                         yield frame
                 return
             except (_LostError, av.FFmpegError) as error:
+                rest = codec.decode(None)  # from before the damage
+                if not self._leaves_out:
+                    yield from rest
+                    raise
                 self._num_gaps, begins_anew = self._num_gaps + 1, True
-                rest = codec.decode(None)
                 yield from (frame for frame in rest if left and not frame.is_corrupt)
                 codec.flush_buffers()
                 if not num_packets and isinstance(error, av.FFmpegError):
