@@ -110,7 +110,13 @@ class StoredSettings:
         self._refuse_unknown([name])
         if name in ("crop_size", "pad_size") or (name == "size" and self.default_to_square):
             value = (value, value) if isinstance(value, int | np.integer) else value
-        object.__setattr__(self, name, _standard(name, value))
+        value = getattr(value, "value", value)  # of an enum
+        form, expected = _FORMS.get(name, (_flag, "True or False"))
+        try:
+            value = None if value is None else form(value)  # None means "off"
+        except (TypeError, ValueError, KeyError, RuntimeError):
+            raise ConfigError(f"{name}={value!r}; expected {expected}") from None
+        object.__setattr__(self, name, value)
 
     @classmethod
     def _refuse_unknown(cls, names: Iterable[str]) -> None:
@@ -217,16 +223,6 @@ class StoredSettings:
         `push` are `private`, `token`, `commit_message` and `revision`: see `hub.push_folder`.
         """
         return hub.push_saved(self.save_pretrained, repo_id, **push)
-
-
-def _standard(name: str, value: Any) -> Any:
-    """A setting in the one form that is stored and worked with; None stays, and means "off"."""
-    value = getattr(value, "value", value)  # of an enum
-    form, expected = _FORMS.get(name, (_flag, "True or False"))
-    try:
-        return None if value is None else form(value)
-    except (TypeError, ValueError, KeyError, RuntimeError):
-        raise ConfigError(f"{name}={value!r}; expected {expected}") from None
 
 
 def _flag(value: Any) -> bool:

@@ -24,13 +24,33 @@ def save_folder(
 ) -> None:
     """Write a model, or another state of it, with its config.
 
+    Weights go into model.safetensors, or into shards with an index. Each file is written whole or
+    not at all, the index last. Then weights that an earlier save left under other names are
+    removed: they would be read in place of these.
     names_of_4: name the biases as transformers 4 and 5 read them; else as the model does.
     """
-    if Path(folder).is_file():
+    folder = Path(folder)
+    if folder.is_file():
         raise ConfigError(f"{folder} is a file, and a model is saved as a folder; name one")
     state = _checked(model, state)
-    names = to_hf_file_keys(state) if names_of_4 else state
-    save_weights(Path(folder), names, variant=variant, max_shard_size=max_shard_size)
+    tensors = to_hf_file_keys(state) if names_of_4 else state
+    whole = of_variant(SAFETENSORS_NAME, variant)
+    index = folder / of_variant(f"{SAFETENSORS_NAME}.index.json", variant)
+    pattern = whole.removesuffix(".safetensors") + "{suffix}.safetensors"
+    plan = {whole: list(tensors)}
+    if max_shard_size is not None:
+        plan = hub.plan_shards(tensors, pattern, max_shard_size)
+    for name, keys in plan.items():
+        save_safetensors(folder / name, {key: tensors[key] for key in keys})
+    written = {folder / name for name in plan}
+    if len(plan) > 1:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        places = {key: name for name, keys in plan.items() for key in keys}
+        hub.write_json(index, {"metadata": {"total_size": size}, "weight_map": places})
+        written.add(index)
+    shards = folder.glob(pattern.format(suffix="-?????-of-?????"))
+    for path in {folder / whole, index, *shards} - written:
+        path.unlink(missing_ok=True)
     dtypes = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     save_config(model, folder, dtype=next(dtypes, model.dtype))
 
@@ -84,37 +104,6 @@ def _checked(model: nn.Module, state: Mapping[str, Tensor] | None) -> State:
             stacklevel=4,
         )
     return state
-
-
-def save_weights(
-    folder: Path,
-    state: Mapping[str, Tensor],
-    *,
-    variant: str | None = None,
-    max_shard_size: int | str | None = None,
-) -> None:
-    """Write tensors into a folder as model.safetensors, or in shards with an index.
-
-    Each file is written whole or not at all, the index last. Then weights that an earlier save left
-    under other names are removed: they would be read in place of these.
-    """
-    whole = of_variant(SAFETENSORS_NAME, variant)
-    index = folder / of_variant(f"{SAFETENSORS_NAME}.index.json", variant)
-    pattern = whole.removesuffix(".safetensors") + "{suffix}.safetensors"
-    plan = {whole: list(state)}
-    if max_shard_size is not None:
-        plan = hub.plan_shards(state, pattern, max_shard_size)
-    for name, keys in plan.items():
-        save_safetensors(folder / name, {key: state[key] for key in keys})
-    written = {folder / name for name in plan}
-    if len(plan) > 1:
-        size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-        places = {key: name for name, keys in plan.items() for key in keys}
-        hub.write_json(index, {"metadata": {"total_size": size}, "weight_map": places})
-        written.add(index)
-    shards = folder.glob(pattern.format(suffix="-?????-of-?????"))
-    for path in {folder / whole, index, *shards} - written:
-        path.unlink(missing_ok=True)
 
 
 class SaveConfigCallback:
