@@ -11,12 +11,12 @@ import pytest
 from made_videos import encode, make, scene
 from videomae.errors import VideoError
 from videomae.video.container import VideoBytes, _ebml_size, _promised_bytes
-from videomae.video.limits import DecodeClock, VideoLimits
+from videomae.video.limits import VideoLimits
 from videomae.video.reader import probe
 
 
 def opened(path: Path) -> closing[VideoBytes]:
-    return closing(VideoBytes(path, VideoLimits(), DecodeClock(path, VideoLimits())))
+    return closing(VideoBytes(path, VideoLimits()))
 
 
 def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
@@ -31,10 +31,9 @@ def test_ffmpeg_sees_no_name(tmp_path: Path) -> None:
 
 def test_reading_is_on_the_clock(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123456789")
-    clock = DecodeClock(tmp_path / "x", VideoLimits())
-    with closing(VideoBytes(tmp_path / "x", VideoLimits(), clock)) as file:
-        clock._seconds = -1.0
-        clock.restart()
+    with closing(VideoBytes(tmp_path / "x", VideoLimits())) as file:
+        file.clock._seconds = -1.0
+        file.clock.restart()
         with pytest.raises(VideoError, match="reading took more than"):
             file.read(1)
 

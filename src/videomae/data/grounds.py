@@ -20,7 +20,9 @@ def draw_ground(number: int, side: int, floor: float) -> Image.Image:
     A function of its arguments alone.
     """
     rng = np.random.default_rng([2, number])
-    image = Image.fromarray(_smooth(side, _colours(rng, 9).reshape(3, 3, 3)))
+    nodes = Image.fromarray(_colours(rng, 9).reshape(3, 3, 3))
+    # nine colours spread smoothly, the outer ones at the rim
+    image = nodes.resize((side, side), Image.Resampling.BICUBIC, (0.5, 0.5, 2.5, 2.5))
     kind = rng.choice(3, p=[0.45, 0.35, 0.2])
     if kind < 2:
         (_draw_room, _draw_landscape)[kind](image, rng, floor * side)
@@ -43,13 +45,6 @@ def draw_light(number: int, size: int) -> NDArray[np.float32]:
         light = light + rng.uniform(0.05, 0.12) * wave
     tint = rng.uniform(0.94, 1.06, 3)
     return ((rng.uniform(0.85, 1.0) + light)[..., None] * tint).astype(np.float32)
-
-
-def _smooth(side: int, nodes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Few colours (n, n, 3), spread smoothly over a square, the outer ones at its rim."""
-    inside = (0.5, 0.5, len(nodes) - 0.5, len(nodes) - 0.5)
-    image = Image.fromarray(nodes).resize((side, side), Image.Resampling.BICUBIC, inside)
-    return np.asarray(image)
 
 
 def _colours(

@@ -133,9 +133,8 @@ def _texts(row: Listed, numbers: dict[str, int], top: Path) -> tuple[str, str]:
         "path": as_text(os.path.relpath(row.path, top)),
         "num_frames": row.num_part_frames,
     }
-    for name in ("start_seconds", "end_seconds", "first_frame"):
-        if getattr(row, name) is not None:
-            about[name] = getattr(row, name)
+    part = {name: getattr(row, name) for name in ("start_seconds", "end_seconds", "first_frame")}
+    about |= {name: value for name, value in part.items() if value is not None}
     if row.label not in numbers and LABEL_SEPARATOR in row.label:
         about["labels"] = row.label.split(LABEL_SEPARATOR)
     return json.dumps(about, sort_keys=True), str(numbers.get(row.label, ""))

@@ -46,10 +46,8 @@ class VideoBytes:
 
     name = "video"  # so that the content alone tells FFmpeg what it is
 
-    def __init__(
-        self, path: Path, limits: VideoLimits, clock: DecodeClock, data: bytes | None = None
-    ) -> None:
-        self._path, self._limits, self._clock = path, limits, clock
+    def __init__(self, path: Path, limits: VideoLimits, data: bytes | None = None) -> None:
+        self._path, self._limits, self.clock = path, limits, DecodeClock(path, limits)
         # The decoder's guard acts before it allocates. It counts padding too, hence the room.
         self._guard = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
         try:
@@ -64,7 +62,7 @@ class VideoBytes:
         self.seek(0)
 
     def read(self, size: int | None = -1) -> bytes:
-        self._clock.check()
+        self.clock.check()
         try:
             return self._raw.read(size)
         except OSError as error:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from videomae.errors import VideoError
 from videomae.video.container import VideoBytes
-from videomae.video.limits import DecodeClock, OnDamage, VideoInfo, VideoLimits
+from videomae.video.limits import OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
@@ -51,7 +51,6 @@ class VideoFile:
         self._path, self._limits = path, limits
         self._leaves_out = on_damage == "use_readable"
         self._num_gaps = 0
-        self.clock = DecodeClock(path, limits)
         self._reformatter = VideoReformatter()
         # When each frame is shown, ascending, and at which of those times decoding can start.
         # No times: frames are told apart by counting them from the beginning.
@@ -64,7 +63,8 @@ class VideoFile:
         self._position = 0  # number of the first of them
         self._sought = False  # whether that one must be a key frame
         self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
-        self._file = VideoBytes(path, limits, self.clock, data)
+        self._file = VideoBytes(path, limits, data)
+        self.clock = self._file.clock
         try:
             self._file.check_index()
             self._start_at_beginning()
