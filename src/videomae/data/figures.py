@@ -123,10 +123,8 @@ def _poses_at(movement: Movement, times: Floats) -> Floats:
     for changes in movement.keys.values():
         pose = table[-1].copy()
         for name, angle in changes.items():
-            sides = [
-                at for at, each in enumerate(ANGLES) if each in (name, f"{name}_l", f"{name}_r")
-            ]
-            assert sides, name
+            sides = [each in (name, f"{name}_l", f"{name}_r") for each in ANGLES]
+            assert any(sides), name
             pose[sides] = angle
         table.append(pose)
     del table[0]
@@ -224,12 +222,12 @@ class Pen:
         thick = max(width * self.view.scale, 2)
         self.draw.line(spots, fill=colour, width=round(thick), joint="curve")
         for spot in (spots[0], spots[-1]):
-            self._disc(spot, thick / 2, colour)
+            self.draw.circle(spot, thick / 2, fill=colour)
 
     def disc(self, point: Floats, radius: float, colour: Colour) -> None:
         """A ball at a point (3,)."""
-        x, y = self.view.pixels(point).tolist()
-        self._disc((x, y), radius * self.view.scale, colour)
+        spot = self.view.pixels(point).tolist()
+        self.draw.circle(spot, radius * self.view.scale, fill=colour)
 
     def shadow(self, hips: Floats) -> None:
         """Shade on the floor below the hips (3,)."""
@@ -241,10 +239,6 @@ class Pen:
         """A filled polygon with corners (n, 3)."""
         corners = self.view.pixels(np.asarray(points)).tolist()
         self.draw.polygon([tuple(corner) for corner in corners], fill=colour)
-
-    def _disc(self, spot: tuple[float, ...], radius: float, colour: Colour) -> None:
-        x, y = spot
-        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
 def shade(colour: Colour, share: float) -> Colour:

@@ -106,7 +106,7 @@ def _draw_landscape(image: Image.Image, rng: np.random.Generator, floor: float) 
         mask = Image.new("L", image.size)
         draw = ImageDraw.Draw(mask)
         draw.rectangle((middle - trunk, top, middle + trunk, floor + 0.02 * side), fill=255)
-        draw.ellipse((middle - size, top - size, middle + size, top + size), fill=255)
+        draw.circle((middle, top), size, fill=255)
         _tint(image, mask, _colour(rng, 0.25, 0.55), 0.65)
 
 

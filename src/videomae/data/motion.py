@@ -155,8 +155,8 @@ def render_dataset(
     """Write a labelled set of mp4 files, `output/<motion>/<index>.mp4`, and list them by index.
 
     Clip `i` shows `MOTIONS[i % 12]` on the scene of `(seed, i)`, whatever the number of `workers`
-    (processes); more than one starts fresh interpreters, so a script calls this under `if __name__
-    == "__main__"`. `on_progress(done, clips)` is called after each clip.
+    (processes). More than one starts fresh interpreters, so a script calls this under
+    `if __name__ == "__main__"`. `on_progress(done, clips)` is called after each clip.
 
     `labels.txt` lists the classes and `dataset.json` the settings; the same call carries on where
     an interrupted one stopped. Raises ConfigError for impossible shapes, and for a folder that was

@@ -40,16 +40,16 @@ def render_set(
 ) -> list[Path]:
     """Write the files of a set that are missing, here or in processes, and return all of them.
 
-    counts: how many clips each folder of `settings.output` gets, `""` is the output itself; in a
-    folder of their own the classes take turns. render: what a file is to show. defaults: settings
-    that earlier versions did not write into dataset.json. Raises ConfigError for impossible shapes,
-    and for a folder that holds something else.
+    counts: how many clips each folder of `settings.output` gets, "" is the output itself; the
+    classes take turns, each in a folder of its own. render: what a file is to show. defaults:
+    settings that earlier versions did not write into dataset.json. Raises ConfigError for
+    impossible shapes, and for a folder that holds something else.
     """
     check_shape(settings.size, settings.num_frames)
     values = {key: each for key, each in vars(settings).items() if key not in ("output", "workers")}
     asked = {"made_by": made_by, **values, "classes": list(classes)}
     _check_folder(settings.output, asked, defaults or {})
-    for folder in (folder for folder, count in counts.items() if count):
+    for folder in [folder for folder, count in counts.items() if count]:
         for name in classes:
             (settings.output / folder / name).mkdir(parents=True, exist_ok=True)
     (settings.output / "labels.txt").write_text("".join(f"{name}\n" for name in classes))

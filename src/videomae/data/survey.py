@@ -35,6 +35,11 @@ class Survey:
     missing: list[Listed]
 
     @property
+    def source(self) -> str:
+        """The path that was asked for, as text that any file can hold."""
+        return as_text(self.settings.source)
+
+    @property
     def num_listed(self) -> int:
         """The number of videos, the missing ones too."""
         return sum(map(len, (self.usable, self.unreadable, self.too_short, self.missing)))
@@ -196,7 +201,7 @@ class Survey:
         """Everything, in full."""
         across, within = self.duplicates()
         return {
-            "source": as_text(self.settings.source),
+            "source": self.source,
             "layout": self.listing.layout,
             "settings": {
                 "root": as_text(self.listing.root),
@@ -231,7 +236,7 @@ class Survey:
         """The report for people."""
         across, within = self.duplicates()
         first, *others = self.summary()
-        parts = [f"# {_code(as_text(self.settings.source))}", _table(first, others)]
+        parts = [f"# {_code(self.source)}", _table(first, others)]
         if warnings := self.warnings():
             parts += ["## Look at this first", _bullets(warnings)]
         for title, lines in (
@@ -259,11 +264,12 @@ class Survey:
         return as_text("\n\n".join(parts)) + "\n"
 
     def _table_of(self, what: str, counts: dict[str, dict[str, int]], shown: int) -> str:
+        splits = self.splits
         rows = [
-            (_code(name), *(str(each.get(split, 0)) for split in self.splits))
+            (_code(name), *(str(each.get(split, 0)) for split in splits))
             for name, each in itertools.islice(counts.items(), shown)
         ]
-        return _table([what, *self.splits], rows)
+        return _table([what, *splits], rows)
 
 
 def _more(found: Sized) -> list[str]:
