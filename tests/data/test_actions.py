@@ -116,7 +116,7 @@ def test_a_repeated_class_differs_in_who_where_and_how() -> None:
 
 
 def test_bad_arguments_are_explained() -> None:
-    with pytest.raises(ConfigError, match=r"no action is called 'fly'; expected one of catch"):
+    with pytest.raises(ConfigError, match=r"action='fly' is not one of catch"):
         render_clip("fly", seed=0)
     with pytest.raises(ConfigError, match=r"split='val' is not one of train, test"):
         render_clip("walk", seed=0, split="val")  # type: ignore[arg-type]

@@ -205,7 +205,7 @@ def test_the_middle_frame_of_the_second_domain_tells_no_class_either() -> None:
 def test_bad_arguments_are_explained() -> None:
     with pytest.raises(ConfigError, match=r"domain='car' is not one of camera, object"):
         render_clip("sway", seed=0, domain="car")
-    with pytest.raises(ConfigError, match=r"no motion is called 'wobble'; expected one of bob"):
+    with pytest.raises(ConfigError, match=r"motion='wobble' is not one of bob"):
         render_clip("wobble", seed=0)
     with pytest.raises(ConfigError, match=r"size=7, num_frames=4: expected an even size"):
         render_clip("sway", seed=0, size=7, num_frames=4)

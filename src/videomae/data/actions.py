@@ -35,7 +35,6 @@ from videomae.data.figures import (
 from videomae.data.grounds import draw_ground, draw_light
 from videomae.data.props import PROPS, Moment
 from videomae.data.scenes import Floats
-from videomae.errors import ConfigError
 from videomae.settings import ActionsSettings, RenderedSplit
 
 # So many people and grounds there are; every fifth of either is kept for split test.
@@ -192,8 +191,7 @@ def plan_clip(action: str, *, seed: int | Sequence[int], split: RenderedSplit = 
     A function of the arguments; both classes of a pair have the same plan, but for `reverse`.
     Raises ConfigError for an unknown action or split.
     """
-    if action not in _OF_CLASS:
-        raise ConfigError(f"no action is called {action!r}; expected one of {', '.join(CLASSES)}")
+    check_choice("action", action, CLASSES)
     check_choice("split", split, get_args(RenderedSplit))
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     chosen = _OF_CLASS[action]

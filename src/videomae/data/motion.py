@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from videomae.config import check_choice
 from videomae.data import rendered
 from videomae.data.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
-from videomae.errors import ConfigError
 from videomae.settings import Domain, MotionSettings
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
@@ -68,8 +67,7 @@ def render_clip(
     (sway[16] == zoom[16]).all()  # True: the middle frame, num_frames // 2, is the scene's own
     ```
     """
-    if motion not in MOTIONS:
-        raise ConfigError(f"no motion is called {motion!r}; expected one of {', '.join(MOTIONS)}")
+    check_choice("motion", motion, MOTIONS)
     check_choice("domain", domain, get_args(Domain))
     rendered.check_shape(size, num_frames)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, get_args
 
 import numpy as np
 
+from videomae.config import check_choice
 from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
@@ -111,10 +112,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         data: bytes | None = None,
         on_damage: OnDamage = "refuse",
     ) -> None:
-        if on_damage not in get_args(OnDamage):
-            raise ConfigError(
-                f"on_damage={on_damage!r} is unknown; expected 'refuse' or 'use_readable'"
-            )
+        check_choice("on_damage", on_damage, get_args(OnDamage))
         limits = limits or VideoLimits()
         self._source: FrameFolder | VideoFile | DecoderFrames
         if hasattr(source, "get_frames_at"):
