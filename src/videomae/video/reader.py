@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 
 from videomae.config import check_choice
-from videomae.errors import ConfigError, VideoError, as_text
+from videomae.errors import ConfigError, VideoError, as_text, counted
 from videomae.hub import PathLike
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
@@ -168,10 +168,9 @@ def open_video(
 def warn_of_gaps(info: VideoInfo) -> None:
     """Warn that a video is used in part, where it is damaged."""
     if info.num_gaps:
-        places = "place" if info.num_gaps == 1 else "places"
         warnings.warn(
-            f"{as_text(info.path)}: is damaged in {info.num_gaps} {places}; the {info.num_frames} "
-            "frames that can be decoded are used",
+            f"{as_text(info.path)}: is damaged in {counted(info.num_gaps, 'place')}; the "
+            f"{info.num_frames} frames that can be decoded are used",
             stacklevel=3,
         )
 
