@@ -48,7 +48,7 @@ findings: .venv/base.stamp
 	sys.version.split()[0] + "; name another: make PYTHON=python3.12" \
 	if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --editable '.[train]'
+	$(INSTALL) --editable '.[train,serve]'
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp

@@ -5,6 +5,7 @@ that is read from `results.json` beside the classifier, where there is one.
 """
 
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -134,6 +135,8 @@ def demo(
     facts["time"] = duration(time.perf_counter() - started)
     screen.out.print(aligned(facts.items(), justify="right"))
     screen.out.print(f"open {page}", style="bold", soft_wrap=True)
+    command = shlex.quote(str(Path(sys.executable).with_name("videomae")))
+    screen.out.print(f"your own videos, in a browser: {command} serve", soft_wrap=True)
     return page
 
 
