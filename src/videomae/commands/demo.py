@@ -135,8 +135,8 @@ def demo(
     facts["time"] = duration(time.perf_counter() - started)
     screen.out.print(aligned(facts.items(), justify="right"))
     screen.out.print(f"open {page}", style="bold", soft_wrap=True)
-    command = shlex.quote(str(Path(sys.executable).with_name("videomae")))
-    screen.out.print(f"your own videos, in a browser: {command} serve", soft_wrap=True)
+    program = shlex.quote(str(Path(sys.executable).with_name("videomae")))
+    screen.out.print(f"your own videos, in a browser: {program} serve", soft_wrap=True)
     return page
 
 
