@@ -1,6 +1,5 @@
 """The report on a data set: its contents and losses, for people, and in full for programs."""
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -257,17 +256,17 @@ class Survey:
                 shown = lines[:_SHOWN] + _more(lines)
                 parts += [f"## {title}: {len(lines):,}", _bullets(shown)]
         if counts := self.counts():
-            parts += ["## Videos per class", self._table_of("class", counts, len(counts))]
+            parts += ["## Videos per class", self._table_of("class", counts)]
         if groups := self.groups():
-            table = self._table_of("group", groups, _SHOWN)
+            table = self._table_of("group", dict(list(groups.items())[:_SHOWN]))
             parts += [f"## Videos per group: {len(groups):,}", table, *_more(groups)]
         return as_text("\n\n".join(parts)) + "\n"
 
-    def _table_of(self, what: str, counts: dict[str, dict[str, int]], shown: int) -> str:
+    def _table_of(self, what: str, counts: dict[str, dict[str, int]]) -> str:
         splits = self.splits
         rows = [
             (_code(name), *(str(each.get(split, 0)) for split in splits))
-            for name, each in itertools.islice(counts.items(), shown)
+            for name, each in counts.items()
         ]
         return _table([what, *splits], rows)
 
