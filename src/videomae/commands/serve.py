@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import socket
 import sys
@@ -20,29 +21,30 @@ def serve(settings: ServeSettings) -> int:
     with needing("serve", extra="serve"):
         from videomae.serving.app import make_app
         from videomae.serving.service import Service
-    # Until there is something to answer; what is open is closed and removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    complain(f"loading {settings.model}")
-    service = Service(settings)
-    config = uvicorn.Config(
-        make_app(service),
-        root_path=settings.root_path,
-        log_level="warning",
-        # What was accepted is answered, or refused when its time is over.
-        timeout_graceful_shutdown=math.ceil(settings.max_request_seconds) + 1,
-        h11_max_incomplete_event_size=2**16,
-        server_header=False,
-    )
-    where = f"http://{host}:{port}"
-    proxy = f"a proxy shows it under {settings.root_path}, " if settings.root_path else ""
-    page = "" if settings.tokens or not settings.page else f"page {where}/, "
-    complain(
-        f"{service.encoder.engine.describe()}; {page}HTTP {where}/v1/, {proxy}stop with Ctrl-C"
-    )
-    _Server(config, service.stop).run(sockets=[listener])
+    # While models are loaded nothing is to be cleaned up, and an exception raised in the midst of
+    # an import would be taken for a package that is not there.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    with _listen(settings.host, settings.port) as listener:
+        complain(f"loading {settings.model}")
+        service = Service(settings)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        config = uvicorn.Config(
+            make_app(service),
+            root_path=settings.root_path,
+            log_level="warning",
+            # What was accepted is answered, or refused when its time is over.
+            timeout_graceful_shutdown=math.ceil(settings.max_request_seconds) + 1,
+            h11_max_incomplete_event_size=2**16,
+            server_header=False,
+        )
+        host, port = listener.getsockname()[:2]
+        where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        proxy = f"a proxy shows it under {settings.root_path}, " if settings.root_path else ""
+        page = "" if settings.tokens or not settings.page else f"page {where}/, "
+        complain(
+            f"{service.encoder.engine.describe()}; {page}HTTP {where}/v1/, {proxy}stop with Ctrl-C"
+        )
+        _Server(config, service.stop).run(sockets=[listener])
     return 0
 
 
