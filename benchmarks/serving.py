@@ -1,7 +1,7 @@
 """The service under load, beside one client and beside a service without batches or limits.
 
-python -m benchmarks.serving [--seconds 120] [--uploads 5000] [--preset small]; writes
-benchmarks/serving.json and prints the table of benchmarks/serving.md.
+python -m benchmarks.serving [--seconds 120] [--uploads 5000] [--preset small]; needs locust beside
+the packages of the tests, and writes benchmarks/serving_PRESET.json.
 """
 
 import argparse
@@ -137,9 +137,9 @@ def main() -> None:
             found["memory"] = []
             done = 0
             while done < options.uploads:
-                done += load(clip, users=8, seconds=20)["200"]["count"]
+                done += load(clip, users=8, seconds=10)["200"]["count"]
                 found["memory"].append({"uploads": done, "mb": round(memory_mb(process))})
-    (HERE / "serving.json").write_text(json.dumps(found, indent=1) + "\n")
+    (HERE / f"serving_{options.preset}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

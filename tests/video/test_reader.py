@@ -1,9 +1,11 @@
 """The public face: probe and read."""
 
+import gc
 import importlib.util
 import io
 import os
 import random
+import weakref
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -315,3 +317,18 @@ def test_bytes_in_memory_read_as_the_file_does(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read([3, 17]), from_disk.read([3, 17]))
     with pytest.raises(VideoError, match=r"a\.tar/x: cannot be opened as a video"):
         VideoReader("a.tar/x", data=b"no video")
+
+
+def test_a_closed_video_is_freed_at_once(videos_dir: Path) -> None:
+    # The garbage collector comes late: it does not know how much FFmpeg holds.
+    gc.collect()
+    gc.disable()
+    try:
+        reader = VideoReader(videos_dir / "sway" / "0.mp4")
+        reader.read([0, 4])
+        source = weakref.ref(reader._source)
+        reader.close()
+        del reader
+        assert source() is None
+    finally:
+        gc.enable()

@@ -74,6 +74,10 @@ class VideoFile:
             raise
 
     def close(self) -> None:
+        # What is under way refers back to this: without it, memory comes free at once, and not when
+        # the garbage collector comes by, which knows nothing of what FFmpeg holds.
+        self._frames = iter(())
+        self._kept.clear()
         if hasattr(self, "_container"):
             self._container.close()
         self._file.close()
