@@ -141,11 +141,13 @@ def _warn_if_unlike_rendered(model: str, path: Path) -> None:
         info = probe(path)
     except VideoError:
         return  # reported with its reason when its turn comes
-    if (info.width, info.height) != RENDERED_SIZE:
+    width, height = RENDERED_SIZE
+    if (info.width, info.height) != (width, height):
         complain(
-            f"warning: {model} knows nothing but rendered clips of 64 x 64 pixels, and {path} has "
-            f"{info.width} x {info.height}: its labels mean nothing there; name a model that was "
-            "trained on such videos, as in --model MCG-NJU/videomae-base-finetuned-kinetics"
+            f"warning: {model} knows nothing but rendered clips of {width} x {height} pixels, and "
+            f"{path} has {info.width} x {info.height}: its labels mean nothing there; "
+            "name a model that was trained on such videos, as in --model "
+            "MCG-NJU/videomae-base-finetuned-kinetics"
         )
 
 

@@ -32,7 +32,7 @@ def draw_ground(number: int, side: int, floor: float) -> Image.Image:
 def draw_light(number: int, size: int) -> NDArray[np.float32]:
     """Light and shade over a picture, (size, size, 3), about 0.3 to 1.5 of its colours.
 
-    It falls off to one side, in long waves: the steepest that neighbours still tell.
+    It falls off to one side, in long waves: the steepest that neighbouring cells predict.
     """
     rng = np.random.default_rng([3, number])
     across = np.linspace(-0.5, 0.5, size)
@@ -62,8 +62,8 @@ def _colour(rng: np.random.Generator, darkest: float, lightest: float) -> tuple[
 
 def _tint(image: Image.Image, mask: Image.Image, colour: tuple[int, ...], share: float) -> None:
     """Colour what a mask shows, letting the light and shade below shine through."""
-    paint = Image.new("RGB", image.size, colour)
-    image.paste(Image.blend(image, paint, share), mask=mask)
+    plain = Image.new("RGB", image.size, colour)
+    image.paste(Image.blend(image, plain, share), mask=mask)
 
 
 def _draw_room(image: Image.Image, rng: np.random.Generator, floor: float) -> None:

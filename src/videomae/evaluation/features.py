@@ -5,7 +5,7 @@ N videos, V views of each, D features.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,26 @@ def compute_features(
         on_progress=on_progress,
     )
     return Features(videos, values, bad)
+
+
+def stored_or_computed(
+    path: Path,
+    key: str,
+    lists: Sequence[Videos],
+    machine: Machine,
+    compute: Callable[[], list[Features]],
+) -> tuple[list[Features], bool]:
+    """The features that all processes find at `path` for this key, or computed and written there.
+
+    Also whether they were found.
+    """
+    found = read_features(path, key, *lists)
+    reused = all(machine.gather([found is not None]))
+    if found is None or not reused:
+        found = compute()
+        if machine.is_main:
+            write_features(path, key, *found)
+    return found, reused
 
 
 def features_key(

@@ -32,8 +32,7 @@ from videomae.evaluation.features import (
     Features,
     compute_features,
     features_key,
-    read_features,
-    write_features,
+    stored_or_computed,
 )
 from videomae.evaluation.sharding import list_unreadable
 from videomae.hub import check_writable, write_json
@@ -106,11 +105,10 @@ def linear_probe(
     ]
     lists = (train_videos, test_videos)
     key = features_key(model, makers[0], machine, *lists)
-    found = read_features(settings.output / FEATURES_NAME, key, *lists)
-    reused = all(machine.gather([found is not None]))
-    if found is None or not reused:
-        norm = getattr(model, "fc_norm", None) or nn.Identity()
-        found = [
+    norm = getattr(model, "fc_norm", None) or nn.Identity()
+
+    def compute() -> list[Features]:
+        return [
             compute_features(
                 getattr(model, "videomae", model),
                 videos,
@@ -124,8 +122,9 @@ def linear_probe(
             )
             for what, videos, maker in zip(("learning", "testing"), lists, makers, strict=True)
         ]
-        if machine.is_main:
-            write_features(settings.output / FEATURES_NAME, key, *found)
+
+    path = settings.output / FEATURES_NAME
+    found, reused = stored_or_computed(path, key, lists, machine, compute)
     result = probe(*found, num_neighbours=settings.num_neighbours)
     result = dataclasses.replace(result, reused=reused)
     if machine.is_main:

@@ -359,7 +359,7 @@ def reconstruct(
     check_choice("mask", mask, MASKS)
     options = {"engine": engine, "dtype": dtype, "device": device}
     ready, processor = _load(model, processor, VideoMAEForPreTraining, tell, **options)
-    hidden = hide_clip(ready.config, mask, mask_ratio, seed)
+    hidden = clip_mask(ready.config, mask, mask_ratio, seed)
 
     def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
         return reconstruct_clip(pixel_values, hidden, ready, processor, rendering, path=path)
@@ -368,7 +368,7 @@ def reconstruct(
     return _answers(prepared(videos, maker, on_error), answer)
 
 
-def hide_clip(config: VideoMAEConfig, mask: str, mask_ratio: float, seed: int) -> Tensor:
+def clip_mask(config: VideoMAEConfig, mask: str, mask_ratio: float, seed: int) -> Tensor:
     """The mask (1, N) of one clip, True = hidden."""
     generator = torch.Generator().manual_seed(seed)
     return MASKS[mask](config.grid, mask_ratio, generator=generator)

@@ -242,7 +242,7 @@ class VideoMAEPreTrainedModel(PretrainedModel):
                 self._init_weights(module)
         if not added:
             self.init_weights()
-        # Older configs may ask for it; the first model of several in each other hears it.
+        # Older configs may ask for it; of nested models the first one does it for all.
         asked = self.config.extra.pop("gradient_checkpointing", False)
         if asked or self.is_activation_checkpointing:
             self.activation_checkpointing_enable()

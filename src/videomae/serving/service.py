@@ -164,7 +164,7 @@ class Service:
                 "service with --pretrained MODEL",
             )
         engine = self.decoder.engine
-        hidden = predict.hide_clip(engine.config, mask, mask_ratio, seed)
+        hidden = predict.clip_mask(engine.config, mask, mask_ratio, seed)
         views, info = await self._decode(path, self.decoder.maker(), name)
         found = await asyncio.get_running_loop().run_in_executor(
             self._thread,
@@ -183,9 +183,12 @@ class Service:
         if job not in self._batchers:
             compute: Any = engine
             if features is not None:
-                describe = functools.cache(lambda: _describing(engine, features))
-                # In the model's thread: some engines convert the model first, for many seconds.
-                compute = lambda views: describe()(views)  # noqa: E731
+                describe = functools.cache(functools.partial(_describing, engine, features))
+
+                def compute(views: Tensor) -> Tensor:
+                    # In the model's thread: some engines convert the model first, for seconds.
+                    return describe()(views)
+
             batcher = Batcher(
                 compute,
                 executor=self._thread,

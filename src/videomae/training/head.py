@@ -18,8 +18,7 @@ from videomae.evaluation.features import (
     Features,
     compute_features,
     features_key,
-    read_features,
-    write_features,
+    stored_or_computed,
 )
 from videomae.evaluation.sharding import list_unreadable
 from videomae.model.modeling import VideoMAEForVideoClassification
@@ -67,23 +66,23 @@ def fit_head(
             log.say(
                 "train_only=head computes features once, and has no use for: " + ", ".join(unused)
             )
-        found = read_features(path, key, videos)
-        if not all(machine.gather([found is not None])):
-            features = compute_features(
-                model,
-                videos,
-                maker,
-                lambda output: output.logits.float(),  # (B, D)
-                machine=machine,
-                batch_size=settings.batch_size,
-                num_workers=settings.num_workers,
-                on_progress=log.show,
-            )
-            if machine.is_main:
-                write_features(path, key, features)
-        else:
-            assert found is not None
-            (features,) = found
+
+        def compute() -> list[Features]:
+            return [
+                compute_features(
+                    model,
+                    videos,
+                    maker,
+                    lambda output: output.logits.float(),  # (B, D)
+                    machine=machine,
+                    batch_size=settings.batch_size,
+                    num_workers=settings.num_workers,
+                    on_progress=log.show,
+                )
+            ]
+
+        (features,), reused = stored_or_computed(path, key, [videos], machine, compute)
+        if reused:
             log.say(f"the features are those of {path}")
         _check_bad(settings, videos, features.bad)
         log.list_bad(videos, features.bad)

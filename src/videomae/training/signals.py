@@ -22,9 +22,9 @@ _PATIENCE_SECONDS = 3.0
 def stop_signals(log: RunLog) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, so that the step in progress is finished first.
 
-    A second SIGINT raises KeyboardInterrupt. Python hears of signals between its own instructions
+    A second SIGINT raises KeyboardInterrupt. Python handles signals between its own instructions
     alone, and a backward pass may be a minute of one; so a thread reads them where the system
-    writes them. It answers at once, and ends the process if the second one is not heard, but only
+    writes them. It answers at once, and ends the process if the second one is not handled, but only
     where a terminal shows that somebody pressed a key: a notebook must not lose its kernel.
     """
     stop, now, ended = threading.Event(), threading.Event(), threading.Event()
