@@ -48,6 +48,24 @@ def test_the_second_press_stops_at_once(log: Any, monkeypatch: pytest.MonkeyPatc
     assert log.said[1:] == ["stopping now; the last checkpoint is x"]
 
 
+def test_presses_that_meet_in_any_order_end_the_run(
+    log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that waits for a lock of the code it interrupts, and a press before a wait."""
+    monkeypatch.setattr(signals, "_ONE_PRESS_SECONDS", 0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(300):
+            with pytest.raises(KeyboardInterrupt), stop_signals(log) as stop:  # noqa: PT012
+                os.kill(os.getpid(), signal.SIGINT)
+                assert stop.wait(5)
+                os.kill(os.getpid(), signal.SIGINT)
+                threading.Event().wait(20)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_a_log_that_nobody_watches_is_not_asked_to_press_keys(log: Any) -> None:
     log.console.is_terminal = False
     with stop_signals(log) as stop:

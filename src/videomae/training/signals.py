@@ -27,16 +27,22 @@ def stop_signals(log: RunLog) -> Iterator[threading.Event]:
     writes them. It answers at once, and ends the process if the second one is not handled, but only
     where a terminal shows that somebody pressed a key: a notebook must not lose its kernel.
     """
-    stop, now, ended = threading.Event(), threading.Event(), threading.Event()
+    stop, now, ended = threading.Event(), threading.Event(), False
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
         return
     main = threading.get_ident()
 
+    def interrupt() -> None:
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main, signal.SIGINT)  # out of what it waits for, too
+        else:  # Windows
+            _thread.interrupt_main()
+
     def handle(*_: object) -> None:
-        stop.set()
-        if now.is_set() and not ended.is_set():
-            ended.set()  # once: what it interrupts must not be interrupted in its turn
+        nonlocal ended  # no lock in here: a signal may interrupt the handler of another one
+        if now.is_set() and not ended:
+            ended = True  # once: what it interrupts must not be interrupted in its turn
             raise KeyboardInterrupt
 
     def answer() -> None:
@@ -46,16 +52,18 @@ def stop_signals(log: RunLog) -> Iterator[threading.Event]:
                 continue
             if not first:
                 first = time.monotonic()
+                stop.set()
                 again = "; press Ctrl-C again to stop now" if log.console.is_terminal else ""
                 log.say(f"stopping after this step{again}")
             elif number[0] == signal.SIGINT and time.monotonic() - first > _ONE_PRESS_SECONDS:
                 log.say(f"stopping now; {log.last_checkpoint()}")
                 now.set()
-                if hasattr(signal, "pthread_kill"):
-                    signal.pthread_kill(main, signal.SIGINT)  # out of what it waits for, too
-                else:  # Windows
-                    _thread.interrupt_main()
-                if not over.wait(_PATIENCE_SECONDS) and log.console.is_terminal:
+                until = time.monotonic() + _PATIENCE_SECONDS
+                while not ended and time.monotonic() < until:
+                    interrupt()  # again: one that comes just before a wait begins does not end it
+                    over.wait(0.1)
+                left = max(0.0, until - time.monotonic())
+                if not over.wait(left) and log.console.is_terminal:
                     log.progress.stop()  # shows the cursor again
                     os._exit(130)
 
