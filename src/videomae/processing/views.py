@@ -5,6 +5,7 @@ model looks at are decoded, the next videos while it works on this one. Letters:
 of a video; T, C, H, W as everywhere.
 """
 
+import itertools
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae import hub
@@ -51,7 +53,7 @@ _STATISTICS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     3: (IMAGENET_MEAN, IMAGENET_STD),
     4: ((*IMAGENET_MEAN, 0.5), (*IMAGENET_STD, 0.5)),
 }
-_FRAMES_AT_ONCE = 16  # decoded and of full size, per video
+FRAMES_AT_ONCE = 16  # decoded and of full size, per video
 _MAX_DECODE_THREADS = 8  # each holds a clip of its own, and no large model keeps up with more
 
 
@@ -118,15 +120,15 @@ class ViewMaker:
     damaged: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        _ = self._stride, self._fps  # a wrong one raises before any video is opened
+        _ = self.stride, self.rate  # a wrong one raises before any video is opened
 
     def __call__(self, video: Any) -> Tensor:
         if is_source(video):
             with VideoReader(video, on_damage=self.on_damage) as reader:
                 return self.read_views(reader)
         frames = as_frames(video, self.config.num_channels)
-        if self._fps:
-            _warn_of_no_rate(self._fps)
+        if self.rate:
+            _warn_of_no_rate(self.rate)
         return self.views(len(frames), lambda indices: frames[list(indices)])
 
     def read_views(self, reader: VideoReader, part: range | None = None) -> Tensor:
@@ -134,16 +136,18 @@ class ViewMaker:
         if reader.info.num_gaps:
             self.damaged[str(reader.info.path)] = reader.info.num_gaps
             warn_of_gaps(reader.info)
-        numbers = shown_frames(reader, self._fps, part)
+        numbers = shown_frames(reader, self.rate, part)
         return self.views(len(numbers), lambda indices: reader.read([numbers[i] for i in indices]))
 
     @property
-    def _stride(self) -> int | None:
+    def stride(self) -> int | None:
+        """Frames between two sampled ones, None for clips that are spread over a video."""
         chosen = self.frame_stride
         return to_stride(self.config.frame_stride if chosen == "config" else chosen)
 
     @property
-    def _fps(self) -> float | None:
+    def rate(self) -> float | None:
+        """Frames a second that each video is taken to have, None for its own."""
         return to_fps(self.config.fps if self.fps == "config" else self.fps)
 
     @property
@@ -151,35 +155,44 @@ class ViewMaker:
         """Views of each video."""
         return self.num_clips * self.num_crops
 
-    def views(self, num_video_frames: int, read: Callable[[Sequence[int]], Frames]) -> Tensor:
-        """The views (V, T, C, H, W) of a video of so many frames, of which `read` gives any."""
-        config = self.config
-        clips = spread_clips(
+    def clips(self, num_video_frames: int) -> list[list[int]]:
+        """The frame numbers of each clip of a video of so many frames: `num_clips` x T."""
+        return spread_clips(
             num_video_frames,
-            num_frames=config.num_frames,
-            frame_stride=self._stride,
+            num_frames=self.config.num_frames,
+            frame_stride=self.stride,
             num_clips=self.num_clips,
         )
-        options = {} if self.num_crops == 1 else {"do_center_crop": False}
-        if config.num_channels != 3:
-            options["do_convert_rgb"] = False  # it would turn the model's channels back to RGB
+
+    def views(self, num_video_frames: int, read: Callable[[Sequence[int]], Frames]) -> Tensor:
+        """The views (V, T, C, H, W) of a video of so many frames, of which `read` gives any."""
         # Clips overlap: every frame is decoded and resized once, a few at a time.
-        wanted, picked = np.unique(clips, return_inverse=True)
-        picked = picked.reshape(len(clips), -1)  # (clips, T)
-        parts = []
-        for first in range(0, len(wanted), _FRAMES_AT_ONCE):
-            frames = read(wanted[first : first + _FRAMES_AT_ONCE].tolist())
-            made = self.processor(
-                list(to_channels(frames, config.num_channels)),
-                return_tensors="pt",
-                input_data_format="channels_last",
-                **options,
-            )
-            parts.append(made["pixel_values"][0])
-        pixels = torch.cat(parts)  # (frames, C, H, W)
+        clips = np.array(self.clips(num_video_frames))
+        wanted = np.unique(clips).tolist()
+        parts = (wanted[k : k + FRAMES_AT_ONCE] for k in range(0, len(wanted), FRAMES_AT_ONCE))
+        pixels = torch.cat([self.pixels(read(part)) for part in parts])  # (frames, C, H, W)
+        return self.cut(pixels, np.searchsorted(wanted, clips))
+
+    def pixels(self, frames: Frames) -> Tensor:
+        """Frames (F, H, W, 3) resized and normalised, and cropped but for several crops."""
+        options = {} if self.num_crops == 1 else {"do_center_crop": False}
+        if self.config.num_channels != 3:
+            options["do_convert_rgb"] = False  # it would turn the model's channels back to RGB
+        made = self.processor(
+            list(to_channels(frames, self.config.num_channels)),
+            return_tensors="pt",
+            input_data_format="channels_last",
+            **options,
+        )
+        pixels: Tensor = made["pixel_values"][0]
+        return pixels
+
+    def cut(self, pixels: Tensor, picked: NDArray[np.intp]) -> Tensor:
+        """The views (V, T, C, H, W) whose frames are `picked` (clips, T) of pixels (F, C, H, W)."""
         if self.num_crops == 1:
             return pixels[picked]
-        boxes = crop_boxes(*pixels.shape[2:], size=config.image_hw, num_crops=self.num_crops)
+        size = self.config.image_hw
+        boxes = crop_boxes(*pixels.shape[2:], size=size, num_crops=self.num_crops)
         crops = [pixels[..., y : y + high, x : x + wide][picked] for y, x, high, wide in boxes]
         return torch.stack(crops, dim=1).flatten(0, 1)  # clip by clip
 
@@ -235,6 +248,20 @@ def read_ahead(
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_background(items: Iterable[Made], *, num_ahead: int) -> Generator[Made]:
+    """The items in order, the next `num_ahead` made by a thread while the caller works on one."""
+    end, rest = object(), iter(items)
+
+    def following(_: None) -> Any:
+        return next(rest, end)
+
+    endless = itertools.repeat(None)
+    for item in read_ahead(following, endless, num_threads=1, num_ahead=num_ahead):
+        if item is end:
+            return
+        yield item
 
 
 def try_twice(make: Callable[..., Made], *arguments: Any) -> Made | str:
