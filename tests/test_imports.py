@@ -53,7 +53,7 @@ DOORS = {
     "fsspec": ["data.manifest"],
     "torchmetrics": ["evaluation.metrics"],
     "sklearn": ["evaluation.classifiers"],
-    "pyarrow": ["evaluation.metrics"],
+    "pyarrow": ["data.parquet"],
     "flash_attn": ["model.attention"],
     "openvino": ["inference.exported"],
     "nncf": ["inference.exported"],

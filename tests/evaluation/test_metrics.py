@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from videomae.data.manifest import Video, Videos
+from videomae.data.parquet import import_pyarrow
 from videomae.errors import ConfigError
 from videomae.evaluation import metrics
 
@@ -127,13 +128,16 @@ def test_several_classes_and_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "ask"),
-    [("torchmetrics", metrics.import_torchmetrics), ("pyarrow", metrics.import_pyarrow)],
+    ("package", "ask", "extra"),
+    [
+        ("torchmetrics", metrics.import_torchmetrics, "train"),
+        ("pyarrow", import_pyarrow, "batch"),
+    ],
 )
 def test_a_missing_package_is_named(
-    package: str, ask: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    package: str, ask: Callable[[], Any], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask()
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=r'pip install "videomae\[train\]"'):
+    with pytest.raises(ConfigError, match=rf'pip install "videomae\[{extra}\]"'):
         ask()

@@ -19,6 +19,7 @@ from torch import Tensor
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
+from videomae.data.parquet import import_pyarrow
 from videomae.errors import ConfigError, counted, going_on
 from videomae.evaluation import metrics
 from videomae.evaluation.mistakes import write_mistakes
@@ -218,7 +219,7 @@ def evaluate(
     machine = machine or Machine.start(settings.device, settings.dtype)
     if settings.output is not None:  # before the work, not after it
         check_writable(settings.output)
-        metrics.import_pyarrow()
+        import_pyarrow()
     model = load_trained(
         VideoMAEForVideoClassification,
         settings.model,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from videomae.data.manifest import LABEL_SEPARATOR, Videos
+from videomae.data.parquet import import_pyarrow, write_table
 from videomae.errors import as_text, needing, to_json
-from videomae.hub import atomic_path
 from videomae.settings import Problem
 
 TOP = 5
@@ -130,9 +130,7 @@ def write_predictions(
             columns["predicted"] = said((LABEL_SEPARATOR.join(names[row]) for row in present), text)
         columns["scores"] = said(scores.numpy(), arrow.list_(number))
     columns["error"] = arrow.array([reasons.get(row) for row in range(len(videos))], text)
-    named = {"classes": to_json(videos.classes)}
-    with atomic_path(path) as temporary:
-        arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata(named), temporary)
+    write_table(path, columns, {"classes": to_json(videos.classes)})
 
 
 def import_torchmetrics() -> Any:
@@ -140,10 +138,3 @@ def import_torchmetrics() -> Any:
     with needing("a figure of several labels or of values"):
         from torchmetrics import functional
     return functional
-
-
-def import_pyarrow() -> Any:
-    """pyarrow; ConfigError where it is missing, best raised before the work."""
-    with needing("predictions.parquet"):
-        import pyarrow.parquet
-    return pyarrow
