@@ -61,6 +61,27 @@ def encode(
     return path
 
 
+def copy(
+    path: Path,
+    to: Path,
+    change: Callable[[list[Any]], list[Any]],
+    *,
+    format: str | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Write the packets of a video to another file, after a change to the list of them."""
+    with (
+        av.open(str(path)) as source,
+        av.open(str(to), "w", format=format, options=container_options or {}) as container,
+    ):
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
+        for packet in change(packets):
+            packet.stream = stream
+            container.mux(packet)
+    return to
+
+
 def full_decode(path: Path) -> np.ndarray:
     """What a plain decode from beginning to end shows."""
     with av.open(str(path)) as container:

@@ -58,6 +58,7 @@ class VideoFile:
         self._key_times: list[int] = []
         self._wanted: set[int] = set()  # the times asked for, empty is all; and their last
         self._last = -(2**63)
+        self._passed: set[int] = set()  # the times of packets that may have been left out
         self._shown_times: list[int | None] = []  # the times of frames that were decoded to count
         self._frames: Iterator[av.VideoFrame] = iter(())  # what the decoder shows next
         self._position = 0  # number of the first of them
@@ -192,8 +193,7 @@ class VideoFile:
             return True
         is_vp8 = codec.name == "vp8"
         packet_times: list[int | None] = []
-        times: list[int] = []
-        key_times: list[int] = []
+        shown: list[tuple[int, bool]] = []  # when, and whether it is a key frame
         try:
             for packet in self._container.demux(self._stream):
                 if packet.dts is None and not packet.size:
@@ -207,13 +207,13 @@ class VideoFile:
                 self._limits.check(self._path, max_frames=len(packet_times))
                 if packet.pts is None or packet.is_discard:  # which is outside the edit list
                     continue
-                times.append(packet.pts)
-                if packet.is_keyframe:
-                    key_times.append(packet.pts)
+                shown.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError:
             return False
-        if None not in packet_times and len(set(packet_times)) == len(packet_times):
-            self._times, self._key_times = sorted(times), sorted(key_times)
+        unique = None not in packet_times and len(set(packet_times)) == len(packet_times)
+        if unique and _keys_divide(shown):
+            self._times = sorted(time for time, _ in shown)
+            self._key_times = [time for time, is_key in shown if is_key]
             self._number: dict[int | None, int] = {t: k for k, t in enumerate(self._times)}
         return True
 
@@ -227,6 +227,8 @@ class VideoFile:
             first = next(self._frames)
         except (StopIteration, _LostError, av.FFmpegError):
             return False
+        if self._number.get(first.pts) != 0:
+            return False  # such as pictures before the first key frame, which need more than it
         self._learn_shape(first)
         self._frames = itertools.chain([first], self._frames)
         return True
@@ -285,23 +287,49 @@ class VideoFile:
             )
 
     def _decode_on_to(self, index: int) -> av.VideoFrame:
-        """The frame of this number; _LostError where it does not come."""
+        """The frame of this number; _LostError where it does not come, or not in order."""
         self._approach(index)
         for frame in self._frames:
             self.clock.check()
-            number = self._number.get(frame.pts, -1) if self._times else self._position
-            if number < self._position:
+            number, sought = self._number_of(frame), self._sought
+            if sought and number < self._position:
                 continue  # shown before the key frame decoding began at: incomplete
             # Some files call every picture a key frame; decoding from a false one gives mush.
-            if self._sought and not (number == self._position and frame.key_frame):
+            if not self._follows(number) or (sought and not frame.key_frame):
                 raise _LostError
             self._sought = False
             self._position = number + 1
             if frame.is_corrupt or number > index:
                 raise _LostError
             if number == index:
+                if sought and self._stream.codec_context.has_b_frames:
+                    self._look_ahead()
                 return frame
         raise _LostError
+
+    def _number_of(self, frame: av.VideoFrame) -> int:
+        return self._number.get(frame.pts, -1) if self._times else self._position
+
+    def _follows(self, number: int) -> bool:
+        """Whether the frame of this number is due, but for those that were left out on purpose.
+
+        Files whose times are not those of their pictures, such as the order of decoding in place of
+        that of showing, are found out here.
+        """
+        skipped = range(self._position, number)
+        return number >= self._position and all(self._times[k] in self._passed for k in skipped)
+
+    def _look_ahead(self) -> None:
+        """Decode the frame after a key frame that was sought; _LostError if it is not the next.
+
+        The pictures between a key frame and the one before it cannot be decoded from it, so they
+        do not come. If their times are wrong, the number of the key frame is, too.
+        """
+        frame = next(self._frames, None)
+        if not self._follows(len(self._times) if frame is None else self._number_of(frame)):
+            raise _LostError
+        if frame is not None:
+            self._frames = itertools.chain([frame], self._frames)
 
     def _approach(self, index: int) -> None:
         """Make the decoder stand at or before a frame, as near as is worth while."""
@@ -334,6 +362,7 @@ class VideoFile:
     def _decode(self, packets: Iterable["av.Packet[Any]"]) -> Iterator[av.VideoFrame]:
         """The frames up to the first damage, or what is readable: on from the next key frame."""
         codec, begins_anew, self._num_gaps = self._stream.codec_context, False, 0
+        self._passed, latest = set(), -(2**63)
         while self._num_gaps < _MAX_GAPS:
             num_packets, left = 0, True
             try:
@@ -343,13 +372,17 @@ class VideoFile:
                     if begins_anew and packet.size and not packet.is_keyframe:
                         continue
                     begins_anew = False
-                    if self._wanted:
+                    time = packet.pts
+                    if self._wanted and time is not None:
                         # Pictures that are neither asked for nor referred to by others need no
-                        # decoding. Past the last one asked for nothing is left out: the next read
-                        # may want it.
-                        time = packet.pts
-                        idle = time is not None and time < self._last and time not in self._wanted
+                        # decoding, if they are shown before one that came before: in the order of
+                        # showing, nothing would tell whether that is the order of the packets. Past
+                        # the last one asked for nothing is left out: the next read may want it.
+                        idle = time < min(self._last, latest) and time not in self._wanted
                         codec.skip_frame = "NONREF" if idle else "DEFAULT"
+                        latest = max(latest, time)
+                        if idle:
+                            self._passed.add(time)
                     for frame in packet.decode():
                         if frame.is_corrupt and self._leaves_out:
                             left = False  # what was decoded before it is shown after it
@@ -392,3 +425,26 @@ class VideoFile:
         # By one reformatter for all frames, as a new one each time costs 2 ms.
         picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return self.orientation.apply(cast(Frames, picture.to_ndarray()))
+
+
+def _keys_divide(shown: Iterable[tuple[int, bool]]) -> bool:
+    """Whether what is stored before a key frame is shown before it, and the rest after it.
+
+    Pictures that directly follow a key frame may be shown before it. `shown`: in stored order,
+    when each is shown, and whether it is a key frame. Without this, decoding cannot start there.
+
+    >>> _keys_divide([(0, True), (2, False), (1, False), (5, True), (3, False), (4, False)])
+    True
+    >>> _keys_divide([(2, True), (3, False), (0, True), (1, False)])
+    False
+    """
+    latest = key_time = -(2**63)
+    for time, is_key in shown:
+        if is_key:
+            if time < latest:
+                return False
+            key_time = time
+        elif time < key_time < latest:
+            return False
+        latest = max(latest, time)
+    return True
