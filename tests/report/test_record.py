@@ -8,7 +8,7 @@ import pytest
 
 from videomae.errors import ConfigError
 from videomae.recipe import write_recipe
-from videomae.report.record import numbers, read_run, thin
+from videomae.report.record import numbers, read_log, read_run, thin
 from videomae.settings import FinetuneSettings, PretrainSettings
 
 
@@ -45,6 +45,17 @@ def test_reports_and_evaluations_are_told_apart(tmp_path: Path) -> None:
     assert run.curve("top1", over="epoch") == ([2], [50.0])
 
 
+def test_lines_that_are_no_lines_of_a_log_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    good = b'{"step": 1, "loss": 0.5, "seconds": 1.0}\n'
+    nested = b"[" * 100_000
+    for bad in (b"oops", b"[1]", b'"\xff"', nested, b'{"step": "2"}', b'{"seconds": 1e999}'):
+        (tmp_path / "log.jsonl").write_bytes(good + bad + b"\n" + good)
+        with pytest.warns(UserWarning, match=r"log\.jsonl: line 2 is no line of a log, left out"):
+            assert len(read_log(tmp_path)) == 2
+    (tmp_path / "log.jsonl").write_bytes(good + b'{"st')  # of a run that was killed: no word of it
+    assert [row["step"] for row in read_log(tmp_path)] == [1]
+
+
 def test_an_empty_folder_is_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert (run.command, run.title, run.step, run.num_steps) == (None, "Run", 0, None)
@@ -58,6 +69,7 @@ def test_half_written_files_count_as_missing(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text('{"torch": ')
     (tmp_path / "results.json").write_bytes(b"\xff\xfe")
     (tmp_path / "bad_videos.json").write_text("[]")
+    (tmp_path / "run.json").write_text("[" * 100_000)
     run = read_run(tmp_path)
     assert (run.settings, run.environment, run.results, run.bad) == ({}, {}, {}, [])
 

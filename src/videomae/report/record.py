@@ -3,6 +3,7 @@
 import json
 import math
 import tomllib
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -137,19 +138,30 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_log(output: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; a last one that was cut off by a crash is left out."""
+    """The lines of a run's log.jsonl.
+
+    A last one that was cut off by a crash is left out; so is any other that is no line of a log,
+    with a warning.
+    """
     path = Path(output) / "log.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
+    rows, lines = [], path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        row = None
+        with suppress(ValueError, RecursionError):  # no JSON, no UTF-8, nested without end
+            row = json.loads(line)
+        if isinstance(row, dict) and all(
+            _is_number(row.get(key, 0)) for key in ("step", "seconds")
+        ):
+            rows.append(row)
+        elif number < len(lines):
+            warnings.warn(f"{path}: line {number} is no line of a log, left out", stacklevel=2)
+    return rows
 
 
 def _read(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     try:
         return _typed(dict, parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # not there, not whole, not UTF-8
+    except (OSError, ValueError, RecursionError):  # not there, not whole, not UTF-8, nested deep
         return {}
 
 
@@ -159,10 +171,14 @@ def _typed(kind: type[Kind], value: Any) -> Kind:
 
 def numbers(values: dict[str, Any]) -> dict[str, Any]:
     """The values that are finite numbers; None for the others, as the log has null."""
-    return {
-        key: value if type(value) in (int, float) and math.isfinite(value) else None
-        for key, value in values.items()
-    }
+    return {key: value if _is_number(value) else None for key, value in values.items()}
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number; a whole one of 400 digits is none that can be drawn."""
+    with suppress(OverflowError):
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return False
 
 
 def thin(xs: Sequence[float], ys: Sequence[float], most: int = _MAX_POINTS) -> Curve:

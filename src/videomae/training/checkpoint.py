@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideo
 from videomae.processing.views import find_processor
 from videomae.settings import TrainSettings
 from videomae.training.optim import ema_state, load_ema
+from videomae.weights.checkpoint import check_records
+from videomae.weights.keys import some
 
 # What may differ when a run goes on: none of these changes what a step computes.
 _FREE_TO_CHANGE = frozenset(
@@ -72,10 +75,12 @@ def save_checkpoint(
             "settings": _comparable(settings),
             **({"ema": ema_state(ema)} if ema else {}),
         }
-        with atomic_path(folder / f"step_{step:08d}.pt") as temporary:
+        path = folder / f"step_{step:08d}.pt"
+        with atomic_path(path) as temporary:
             torch.save(state, temporary)
         for old in checkpoint_paths(settings.output)[: -settings.keep_checkpoints]:
-            old.unlink()
+            if old != path:  # a damaged one may be of a later step
+                old.unlink()
     machine.wait()
 
 
@@ -87,24 +92,16 @@ def load_checkpoint(
 ) -> int:
     """Take up a run where `save_checkpoint` left it; the steps done, or 0 where nothing is saved.
 
-    A last checkpoint that cannot be read gives way, with a warning, to the one before. Raises
-    WeightsError where none can be read, and ConfigError where a setting that changes the result is
-    not the one the run began with.
+    A checkpoint that cannot be used gives way, with a warning, to the one before: a file that
+    cannot be read, that is not what was written (its checksums differ), or that is another's.
+    Raises WeightsError where none can be used, and ConfigError where a setting that changes the
+    result is not the one the run began with.
     """
-    state = _last_checkpoint(settings.output)
-    if state is None:
+    if not checkpoint_paths(settings.output):
         return 0
-    before, now = state["settings"], _comparable(settings)
-    changed = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise ConfigError(
-            f"cannot resume {settings.output}: {'; '.join(changed)}; "
-            "use the first settings (settings.toml there), or begin in another folder"
-        )
+    own_model, own_optimizer = get_state_dict(network, optimizer)  # of each process its pieces
+    own = {"model": own_model, "optimizer": own_optimizer}
+    state = _last_checkpoint(settings, _shapes(own | ({"ema": ema_state(ema)} if ema else {})))
     set_state_dict(
         network,
         optimizer,
@@ -117,17 +114,61 @@ def load_checkpoint(
     return int(state["step"])
 
 
-def _last_checkpoint(output: Path) -> Any:
-    reasons = []
-    for path in reversed(checkpoint_paths(output)):
+def _last_checkpoint(
+    settings: TrainSettings, expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    """The last checkpoint that can be used."""
+    reasons: list[str] = []
+    for path in reversed(checkpoint_paths(settings.output)):
+        if reasons:
+            warnings.warn(f"{reasons[-1]}; going on from {path}", stacklevel=3)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            check_records(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            held = _shapes(state)
         except Exception as error:  # of a damaged file, torch raises all kinds
-            reasons.append(f"{path} cannot be read: {error}")
-            warnings.warn(f"{reasons[-1]}; trying the one before", stacklevel=2)
-    if reasons:
-        raise WeightsError("; ".join(reasons))
-    return None
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reasons.append(reason if str(path) in reason else f"{path} cannot be read: {reason}")
+            continue
+        found = state if isinstance(state, dict) else {}
+        kinds = {"step": int, "settings": dict}
+        wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
+        if "settings" not in wrong:
+            _check_settings(settings, found["settings"])
+        # torch's own check passes over tensors that are lost
+        names = sorted(expected.keys() | held.keys())
+        wrong += [name for name in names if held.get(name) != expected.get(name)]
+        if not wrong:
+            return found
+        reasons.append(f"{path} is no checkpoint of this run: missing or another is {some(wrong)}")
+    raise WeightsError(
+        f"{'; '.join(reasons)}; none is left to go on from: begin in another --output, with "
+        f"--init {Path(settings.output) / 'model'} if a model is there, or remove "
+        f"{Path(settings.output) / 'checkpoints'} to begin anew in this one"
+    )
+
+
+def _check_settings(settings: TrainSettings, before: Mapping[str, Any]) -> None:
+    now = _comparable(settings)
+    changed = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"cannot resume {settings.output}: {'; '.join(changed)}; "
+            "use the first settings (settings.toml there), or begin in another folder"
+        )
+
+
+def _shapes(state: Any, name: str = "") -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in nested dicts, by the keys that lead to it."""
+    if isinstance(state, Tensor):
+        return {name: tuple(state.shape)}
+    items = state.items() if isinstance(state, dict) else ()
+    inside = (_shapes(value, f"{name}.{key}".strip(".")) for key, value in items)
+    return {key: shape for each in inside for key, shape in each.items()}
 
 
 def checkpoint_bytes(model: nn.Module) -> int:

@@ -232,6 +232,27 @@ def _harmless() -> list[Any]:
     ]
 
 
+def check_records(path: Path) -> None:
+    """Raise WeightsError where a zip file of torch.save is no longer what was written.
+
+    torch writes a CRC-32 of each record and does not look at it again, so that a flipped bit in a
+    tensor would pass. 0 stands in files that were written without. One reading: 0.3 s per GB.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if record.compress_type != zipfile.ZIP_STORED:  # 1 kB could become 1 MB
+                    raise zipfile.BadZipFile("it is compressed, which torch.save never does")
+                if record.CRC:
+                    with archive.open(record) as file:
+                        while file.read(1 << 20):
+                            pass  # at its end, the checksum is compared
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} is damaged: it is not what was written ({error}); get it anew"
+        ) from error
+
+
 _TORCH_ALLOW_LIST = threading.Lock()  # torch keeps one list for all threads
 
 
