@@ -25,6 +25,7 @@ GROUND = {
     "version",
     "errors",
     "hub",
+    "claim",
     "config",
     "tubelets",
     "masking",

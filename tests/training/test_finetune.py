@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import math
@@ -135,6 +136,40 @@ def test_a_resumed_run_ends_the_same(settings: FinetuneSettings, tmp_path: Path)
     first = VideoMAEForVideoClassification.from_pretrained(settings.output / "model").state_dict()
     last = VideoMAEForVideoClassification.from_pretrained(one.output / "model").state_dict()
     assert all(torch.equal(first[name], last[name]) for name in first)
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_in", ["evaluate_model", "save_model", "write_predictions"])
+def test_what_an_epochs_end_was_killed_in_is_made_when_the_run_goes_on(
+    killed_in: str, settings: FinetuneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dataclasses.replace(settings, eval_every_epochs=1, save_every_steps=1, tracker="none")
+    finetune(whole)
+    broken = dataclasses.replace(whole, output=tmp_path / "broken")
+
+    def killing(*_: Any, **__: Any) -> Any:
+        raise _KilledError
+
+    place = "evaluation.metrics" if killed_in == "write_predictions" else "training.finetune"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"videomae.{place}.{killed_in}", killing)
+        patch.setattr("videomae.evaluation.evaluate.going_on", lambda _: contextlib.nullcontext())
+        with pytest.raises(_KilledError):
+            finetune(broken)
+    finetune(dataclasses.replace(broken, resume=True))
+    names = {p.relative_to(whole.output) for p in whole.output.rglob("*")}
+    assert {p.relative_to(broken.output) for p in broken.output.rglob("*")} == names
+    for name in ("best", "model"):
+        file = Path(name, "model.safetensors")
+        assert (broken.output / file).read_bytes() == (whole.output / file).read_bytes()
+    scores = [
+        [(row["step"], row["score"]) for row in read_log(each.output) if "score" in row]
+        for each in (whole, broken)
+    ]
+    assert scores[0] == scores[1]
 
 
 def test_the_encoder_comes_from_pre_training(

@@ -13,7 +13,7 @@ from videomae.recipe import load_recipe
 from videomae.report.record import read_log
 from videomae.settings import PretrainSettings
 from videomae.training import log as report
-from videomae.training.log import RunLog, check_output, open_output
+from videomae.training.log import RunLog, open_output, own_output
 
 
 @pytest.fixture
@@ -111,9 +111,14 @@ def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machi
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_tracker_that_is_not_installed_is_named(settings: PretrainSettings) -> None:
-    with pytest.raises(ConfigError, match="tracker='wandb' is not installed: pip install wandb"):
-        check_output(dataclasses.replace(settings, tracker="wandb"))
+def test_a_tracker_that_is_not_installed_is_named(
+    settings: PretrainSettings, machine: Machine
+) -> None:
+    asked = dataclasses.replace(settings, tracker="wandb")
+    message = "tracker='wandb' is not installed: pip install wandb"
+    with pytest.raises(ConfigError, match=message), own_output(asked, machine, "pretrain"):
+        pass
+    assert not settings.output.exists()
 
 
 def test_long_numbers_are_written_out(

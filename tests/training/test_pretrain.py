@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from videomae.claim import claimed
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.model.modeling import VideoMAEForPreTraining
@@ -258,6 +260,56 @@ def test_a_run_that_was_killed_before_its_model_was_saved_saves_it(
     shutil.rmtree(asked.output / "model")
     again, first = weights_of(pretrain(asked)), weights_of(finished.output / "model")
     assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_two_runs_in_one_folder_are_refused_from_the_first_moment(
+    settings: PretrainSettings,
+) -> None:
+    output = settings.output
+    with claimed(output, again=""):
+        for resume in (False, True):
+            with pytest.raises(ConfigError, match=rf"in use by process {os.getpid()} on"):
+                pretrain(dataclasses.replace(settings, resume=resume))
+        assert [path.name for path in output.iterdir()] == [".lock"]
+    (output / "checkpoints").mkdir(parents=True)
+    (output / "checkpoints" / "step_00000001.pt").touch()  # of a run without a report yet
+    with pytest.raises(ConfigError, match="holds a run already"):
+        pretrain(settings)
+
+
+def test_files_that_a_killed_run_left_unfinished_are_removed_and_not_counted(
+    finished: PretrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = resumed(finished, tmp_path / "run")
+    left = [".log.0123abcd.jsonl", "checkpoints/.step_00000006.0123abcd.pt", "model/.c.01234567.x"]
+    for name in left:
+        (asked.output / name).touch()
+
+    def usage(_: Any) -> Any:
+        assert not any((asked.output / name).exists() for name in left)
+        return SimpleNamespace(free=1 << 40)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    pretrain(asked)
+    assert not list(asked.output.rglob(".*"))
+
+
+def test_a_disk_that_fills_up_is_a_sentence_with_the_way_back(
+    settings: PretrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        message = (
+            rf"cannot write to {settings.output}: No space left on device; make room, then go on "
+            rf"with videomae pretrain --output {settings.output} --resume"
+        )
+        with pytest.raises(ConfigError, match=message):
+            pretrain(settings)
+    assert not list(settings.output.rglob(".*"))
+    pretrain(dataclasses.replace(settings, resume=True))
 
 
 def test_resuming_nothing_begins(

@@ -151,9 +151,6 @@ class Evaluation:
         warned of, and the others are.
         """
         output = Path(output)
-        results = output / "results.json"
-        with going_on(str(results)):
-            write_json(results, {**about, **self._summary()})
         predictions = output / "predictions.parquet"
         with going_on(str(predictions)):
             metrics.write_predictions(
@@ -171,6 +168,9 @@ class Evaluation:
                     picture,
                     title=f"top-1 {self.top1:.1f} % of {counted(self.num_videos, 'video')}",
                 )
+        results = output / "results.json"  # last: what has it has all
+        with going_on(str(results)):
+            write_json(results, {**about, **self._summary()})
 
     def _summary(self) -> dict[str, Any]:
         figures = {k: None if math.isnan(v) else round(v, 4) for k, v in self.figures().items()}

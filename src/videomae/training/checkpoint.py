@@ -76,8 +76,9 @@ def save_checkpoint(
             **({"ema": ema_state(ema)} if ema else {}),
         }
         path = folder / f"step_{step:08d}.pt"
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        # An open file, not its name: else torch does not say why it could not be written.
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
         for old in checkpoint_paths(settings.output)[: -settings.keep_checkpoints]:
             if old != path:  # a damaged one may be of a later step
                 old.unlink()

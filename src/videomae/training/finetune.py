@@ -4,6 +4,7 @@ import math
 import random
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from videomae.training.data import Batch, ClipSource
 from videomae.training.defaults import decide
 from videomae.training.estimate import DryRun
 from videomae.training.head import fit_head
-from videomae.training.log import check_output, finish, keep, say, say_model
+from videomae.training.log import finish, keep, own_output, say, say_model
 from videomae.training.loop import EpochEnd, Training
 
 _PROBLEM_TYPES = {
@@ -52,10 +53,13 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
     centred clip, and an unreadable one counts as wrong.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
-    check_output(settings)
-    made = prepare(settings, machine)
-    settings = made.settings
-    model, processor, held_out = made.model, made.processor, made.held_out
+    with own_output(settings, machine, "finetune"):
+        return _train(prepare(settings, machine), machine)
+
+
+def _train(made: "Prepared", machine: Machine) -> Evaluation | None:
+    """Make the steps that are left, and the products of each epoch."""
+    settings, model, processor, held_out = made.settings, made.model, made.processor, made.held_out
     # Earlier versions trained a head step by step, and left checkpoints to go on from.
     if settings.train_only == "head" and not checkpoint_paths(settings.output):
         ends = fit_head(settings, model, made.videos, processor, machine, made.facts)
@@ -69,31 +73,25 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
 
     maker = ViewMaker(model.config, processor, on_damage=settings.on_damage)
 
-    def evaluate(trained: VideoMAEForVideoClassification) -> Evaluation | None:
-        if held_out is None:
-            return None
-        return evaluate_model(
-            trained, held_out, maker, machine=machine, num_workers=settings.num_workers
-        )
-
     def save(end: EpochEnd, name: str, evaluation: Evaluation | None) -> None:
         card = model_card(settings, model, evaluation)
         save_model(end.model, processor, machine, settings.output / name, card)
 
-    rows = read_log(settings.output)
-    best = max((row["score"] for row in rows if row.get("score") is not None), default=-math.inf)
     evaluation: Evaluation | None = None
     for end in ends:
         last, every = end.epoch == settings.epochs, settings.eval_every_epochs
-        if not last and not (every and end.epoch % every == 0):
+        if held_out is None or not (last or (every and end.epoch % every == 0)):
             continue
-        evaluation = evaluate(end.model)
-        if evaluation is not None:
-            figures = evaluation.figures()
-            end.log.record(step=end.step, epoch=end.epoch, score=evaluation.score, **figures)
-            if every and evaluation.score > best:
-                save(end, "best", evaluation)
-            best = max(best, evaluation.score)
+        evaluation = evaluate_model(
+            end.model, held_out, maker, machine=machine, num_workers=settings.num_workers
+        )
+        # Before the line in the log, so that one follows from the other when a run goes on.
+        best, *_ = machine.gather([_best_score(settings.output)])
+        if every and evaluation.score > best:
+            save(end, "best", evaluation)
+        end.log.record(
+            step=end.step, epoch=end.epoch, score=evaluation.score, **evaluation.figures()
+        )
         if not last:
             end.log.draw_page()
     save(end, "model", evaluation)
@@ -101,6 +99,12 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
         evaluation.write(settings.output, maker=maker)
     finish(settings, machine)
     return evaluation
+
+
+def _best_score(output: Path) -> float:
+    """The highest score of the evaluations in the log."""
+    scores = [row["score"] for row in read_log(output) if row.get("score") is not None]
+    return max(scores, default=-math.inf)
 
 
 def dry_run(settings: FinetuneSettings) -> DryRun:

@@ -26,6 +26,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from videomae.claim import claimed
 from videomae.compute.distributed import Machine, describe_devices, open_tracker, tracker_name
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError, going_on, one_line
@@ -266,8 +267,13 @@ def finish(settings: TrainSettings, machine: Machine) -> None:
 
 
 def keep(settings: TrainSettings, machine: Machine) -> None:
-    """Say that a run is finished and stays as it is."""
-    output = settings.output
+    """Say that a run is finished and stays as it is, but for a page that is still to be written."""
+    output = Path(settings.output)
+    page, last = output / "index.html", [output / "model" / "README.md", output / "results.json"]
+    ended = max(path.stat().st_mtime for path in last if path.exists())
+    if machine.is_main and not (page.exists() and page.stat().st_mtime >= ended):
+        with going_on(str(page)):
+            write_page(output)
     say(
         f"{output} is finished and stays as it is; to train on, begin in another folder with "
         f"--init {shlex.quote(str(output / 'model'))}",
@@ -280,16 +286,37 @@ def resume_command(title: str, output: Path) -> str:
     return f"videomae {title} --output {shlex.quote(str(output))} --resume"
 
 
-def check_output(settings: TrainSettings) -> None:
-    """ConfigError where a run cannot be written, before any work is done and anything is changed.
+# Folders of a run that unfinished files may be left in.
+_PARTS = ("checkpoints", "model", "best", "epoch_*", "reconstructions", "mistakes")
 
-    The tracker is not installed, the folder cannot be written, or it holds another run that this
-    one would overwrite.
+
+@contextlib.contextmanager
+def own_output(settings: TrainSettings, machine: Machine, title: str) -> Iterator[None]:
+    """Claim the output folder of a run, before any work is done and anything else is written.
+
+    Raises ConfigError, in all processes, where the run cannot be written: the tracker is not
+    installed, the folder cannot be written, another process holds it, or it has another run that
+    this one would overwrite. The same where the disk is full on the way, with how to go on.
     """
+    output, reasons = Path(settings.output), [""]
+    with contextlib.ExitStack() as stack:
+        if machine.is_main:
+            try:
+                tracker_name(settings.tracker)
+                check_writable(output)
+                again = f"make room, then go on with {resume_command(title, output)}"
+                stack.enter_context(claimed(output, *_PARTS, again=again))
+                _check_new(settings)
+            except ConfigError as error:
+                reasons = [str(error)]
+        if reason := machine.gather(reasons)[0]:
+            raise ConfigError(reason)
+        yield
+
+
+def _check_new(settings: TrainSettings) -> None:
     output = Path(settings.output)
-    tracker_name(settings.tracker)
-    check_writable(output)
-    if not settings.resume and (output / "log.jsonl").exists():
+    if not settings.resume and ((output / "log.jsonl").exists() or checkpoint_paths(output)):
         raise ConfigError(
             f"{output} holds a run already; pass --resume to go on with it, "
             "or choose another --output"
@@ -297,27 +324,21 @@ def check_output(settings: TrainSettings) -> None:
 
 
 def open_output(settings: TrainSettings, machine: Machine, facts: Mapping[str, Any]) -> None:
-    """Make the output folder and write what the run is made of.
+    """Write what the run is made of into its folder.
 
     `settings.toml` is a recipe that repeats the run, `run.json` has `facts`, which follow from
     settings, data and model, `environment.json` versions, hardware, command and git revision; what
-    `videomae prepare` found out about the data is copied beside them. Raises ConfigError where the
-    folder cannot be written.
+    `videomae prepare` found out about the data is copied beside them.
     """
     output = Path(settings.output)
-    machine.wait()
     if machine.is_main:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            write_recipe(dataclasses.replace(settings, resume=False), output / SETTINGS_NAME)
-            write_json(output / "run.json", facts)
-            write_json(output / "environment.json", _environment())
-            data_report = Path(settings.data) / REPORT_NAME
-            if data_report.is_file():
-                with atomic_path(output / "data_report.json") as temporary:
-                    Path(temporary).write_bytes(data_report.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"cannot write to the output folder {output}: {error}") from error
+        write_recipe(dataclasses.replace(settings, resume=False), output / SETTINGS_NAME)
+        write_json(output / "run.json", facts)
+        write_json(output / "environment.json", _environment())
+        data_report = Path(settings.data) / REPORT_NAME
+        if data_report.is_file():
+            with atomic_path(output / "data_report.json") as temporary:
+                Path(temporary).write_bytes(data_report.read_bytes())
     machine.wait()
 
 

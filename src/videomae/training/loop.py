@@ -70,7 +70,7 @@ class StepEnd:
 class Training:
     """A run made ready: its model, its optimiser, the order of its videos, and where it begins.
 
-    What `check_output` let pass is refused here, before anything is written: other settings than
+    What `own_output` let pass is refused here, before anything is written: other settings than
     those the run began with, a batch that cannot be split, a full disk.
     With `settings.resume` the run goes on from its last checkpoint, if there is one.
 

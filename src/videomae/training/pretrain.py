@@ -25,7 +25,7 @@ from videomae.training.checkpoint import is_finished, run_processor, save_model
 from videomae.training.data import Batch, ClipSource
 from videomae.training.defaults import decide
 from videomae.training.estimate import DryRun
-from videomae.training.log import check_output, finish, keep, say, say_model
+from videomae.training.log import finish, keep, own_output, say, say_model
 from videomae.training.loop import Training
 
 
@@ -42,14 +42,19 @@ def pretrain(settings: PretrainSettings) -> Path:
     stays as it is.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
-    check_output(settings)
-    training, processor = prepare(settings, machine)
-    assert isinstance(training.settings, PretrainSettings)
-    settings = training.settings  # all decided
-    model, videos = training.model, training.source.videos
+    with own_output(settings, machine, "pretrain"):
+        training, processor = prepare(settings, machine)
+        _train(training, processor, machine)
+    return settings.output / "model"
+
+
+def _train(training: Training, processor: VideoMAEImageProcessor, machine: Machine) -> None:
+    """Make the steps that are left, and the products of each epoch."""
+    settings, model, videos = training.settings, training.model, training.source.videos
+    assert isinstance(settings, PretrainSettings)
     if is_finished(settings, training.first_step, training.num_steps):
         keep(settings, machine)
-        return settings.output / "model"
+        return
     for end in training.epochs():
         if end.epoch % settings.draw_every_epochs == 0 or end.epoch == settings.epochs:
             maker = ViewMaker(model.config, processor, on_damage=settings.on_damage)
@@ -61,9 +66,8 @@ def pretrain(settings: PretrainSettings) -> Path:
             card = model_card(kept, model)
             save_model(model, processor, machine, settings.output / f"epoch_{end.epoch:04d}", card)
     card = model_card(settings, model)
-    folder = save_model(model, processor, machine, settings.output / "model", card)
+    save_model(model, processor, machine, settings.output / "model", card)
     finish(settings, machine)
-    return folder
 
 
 def dry_run(settings: PretrainSettings) -> DryRun:
