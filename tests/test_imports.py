@@ -276,6 +276,7 @@ def test_public_names_are_pinned() -> None:
         "errors",
         "masking",
         "reconstruct",
+        "timeline",
     }
 
 

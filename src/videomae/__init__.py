@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from videomae import errors, masking
     from videomae.config import VideoMAEConfig
     from videomae.inference.predict import classify, embed, reconstruct
+    from videomae.inference.timeline import timeline
     from videomae.model.modeling import (
         VideoMAEForPreTraining,
         VideoMAEForVideoClassification,
@@ -41,6 +42,7 @@ __all__ = [
     "errors",
     "masking",
     "reconstruct",
+    "timeline",
 ]
 
 # The file where each public name lives; `errors` and `masking` are files themselves.
@@ -59,6 +61,7 @@ _HOMES = {
     "errors": "errors",
     "masking": "masking",
     "reconstruct": "inference.predict",
+    "timeline": "inference.timeline",
 }
 
 

@@ -43,7 +43,7 @@ def classify(command: Classify) -> int:
     output = None if command.output == Path("-") else command.output
     if output is not None and (output.suffix.lower() != ".csv" or output.is_dir()):
         raise ConfigError(f"--output {output}: name a file that ends in .csv")
-    _warn_if_unlike_rendered(command.model, files[0])
+    warn_if_unlike_rendered(command.model, files[0])
     results = predict.classify(iter(files), **_options(command, output))
     return report(
         results,
@@ -133,7 +133,7 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
 }
 
 
-def _warn_if_unlike_rendered(model: str, path: Path) -> None:
+def warn_if_unlike_rendered(model: str, path: Path) -> None:
     """Warn where a model that comes with the package, and knows rendered clips, gets another."""
     if resolve_shipped(model) is None:
         return

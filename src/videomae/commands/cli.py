@@ -163,6 +163,11 @@ def _as_flags(arguments: list[str], known: set[str]) -> list[str]:
 def run(command: Any) -> int:
     """Import the code of one command, and call its function; the exit code."""
     match command:
+        case flags.Timeline():
+            _import_torch()
+            from videomae.commands.timeline import timeline
+
+            return timeline(command)
         case flags.ModelCommand():
             _import_torch()
             from videomae.commands import answers

@@ -109,6 +109,31 @@ class Embed(ViewsCommand):
 
 
 @dataclass(frozen=True)
+class Timeline(ViewsCommand):
+    """Say what happens when in long videos: segments, subtitles, a picture."""
+
+    window_seconds: float | Literal["clip"] = "clip"
+    """Length of the windows that slide over a video; clip: the span of one clip."""
+    hop_seconds: float | Literal["half"] = "half"
+    """From one window to the next; half: half a window."""
+    novelty: bool = False
+    """No labels, but how unlike its neighbours each moment is; --model may be a pre-trained one."""
+    enter: float | Literal["auto"] = "auto"
+    """A segment begins where a score reaches this; auto: 0.5, of novelty 2.5."""
+    leave: float | Literal["auto"] = "auto"
+    """It ends where the score falls below this; auto: 0.4, of novelty 1.5."""
+    min_seconds: float = 1.0
+    """Leave out shorter segments."""
+    max_gap_seconds: float = 1.0
+    """Join two segments of a label that are no further apart."""
+    top_k: int = 5
+    """Labels per window in tables and JSON."""
+    output: Path | None = None
+    """A file .json, .csv (segments), .scores.csv (windows), .vtt, .png or .svg of one video; or a
+    folder for all of them."""
+
+
+@dataclass(frozen=True)
 class Reconstruct(ModelCommand):
     """Hide most of a video and let a pre-trained model reconstruct it."""
 
@@ -300,6 +325,7 @@ GROUPS: dict[str, dict[str, type]] = {
     "use a model": {
         "classify": Classify,
         "embed": Embed,
+        "timeline": Timeline,
         "reconstruct": Reconstruct,
         "serve": Serve,
     },

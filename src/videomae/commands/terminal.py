@@ -119,7 +119,7 @@ def report(
                 line = {"path": str(path), **record}
                 print(to_json(line, default=lambda array: array.tolist()), flush=True)
             elif rows:
-                screen.out.print(_table(path, rows, files, widths))
+                screen.out.print(file_table(path, rows, files, widths))
             screen.advance(done, len(files))
     if failed and len(files) > 1:
         complain(f"{failed} of {len(files)} videos could not be read")
@@ -144,7 +144,7 @@ def _csv_rows(path: Path | None) -> Iterator[list[dict[str, Any]]]:
                 writer.writerows({k: as_text(value) for k, value in row.items()} for row in rows)
 
 
-def _table(
+def file_table(
     path: Path, rows: Sequence[tuple[str | Bar, ...]], files: list[Path], widths: Sequence[int]
 ) -> Table:
     """Rows about one file, which line up with those about the others."""

@@ -209,7 +209,9 @@ def classify(
     """
     check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     options = {"engine": engine, "dtype": dtype, "device": device}
-    ready, processor = _load(model, processor, VideoMAEForVideoClassification, tell, **options)
+    ready, processor = ready_model(
+        model, processor, VideoMAEForVideoClassification, tell, **options
+    )
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
 
     def answer(path: Path | None, logits: Tensor) -> Classification:
@@ -222,11 +224,7 @@ def classification(
     logits: Tensor, config: VideoMAEConfig, *, top_k: int, path: Path | None = None
 ) -> Classification:
     """The labels that the logits (V, K) of one video's views stand for, averaged over views."""
-    scores, problem = logits, config.problem_type
-    if problem != "regression":
-        multi_label = problem == "multi_label_classification"
-        scores = logits.sigmoid() if multi_label else logits.softmax(-1)
-    scores = scores.mean(0)  # (K,)
+    scores = mean_scores(logits, config)
     best = scores.topk(min(top_k, len(scores)))
     names = config.id2label or {}
     return Classification(
@@ -234,8 +232,16 @@ def classification(
         tuple(names.get(index, str(index)) for index in best.indices.tolist()),
         tuple(best.values.tolist()),
         logits.numpy(),
-        are_shares=problem != "regression",
+        are_shares=config.problem_type != "regression",
     )
+
+
+def mean_scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
+    """The scores (K,) that the logits (V, K) of one video's views stand for, averaged over them."""
+    if config.problem_type == "regression":
+        return logits.mean(0)
+    multi_label = config.problem_type == "multi_label_classification"
+    return (logits.sigmoid() if multi_label else logits.softmax(-1)).mean(0)
 
 
 @over_videos
@@ -280,7 +286,7 @@ def embed(
     check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     check_features(features, num_clips, num_crops)
     options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
-    ready, processor = _load(model, processor, VideoMAEPreTrainedModel, tell, **options)
+    ready, processor = ready_model(model, processor, VideoMAEPreTrainedModel, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
 
     def answer(path: Path | None, found: Tensor) -> Embedding:
@@ -358,7 +364,7 @@ def reconstruct(
     """
     check_choice("mask", mask, MASKS)
     options = {"engine": engine, "dtype": dtype, "device": device}
-    ready, processor = _load(model, processor, VideoMAEForPreTraining, tell, **options)
+    ready, processor = ready_model(model, processor, VideoMAEForPreTraining, tell, **options)
     hidden = clip_mask(ready.config, mask, mask_ratio, seed)
 
     def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
@@ -404,7 +410,7 @@ def reconstruct_clip(
     )
 
 
-def _load(
+def ready_model(
     model: Model,
     processor: Any,
     kind: type[VideoMAEPreTrainedModel],

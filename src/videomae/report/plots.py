@@ -3,6 +3,7 @@
 Their ground is transparent, and their colours show on white as well as on black.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
@@ -25,6 +26,8 @@ _INK = "#75757d"  # as in the style
 # Lines of a chart, told apart also by readers who see few colours: those of Okabe and Ito (2008),
 # with a blue that shows on black.
 COLOURS = ("#0f82c6", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
+# Seconds between two marks of an axis of time: as few as give at most ten.
+_TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 1e5)
 
 
 def plot_curve(
@@ -195,6 +198,73 @@ def plot_confusion(
     title = f"{title}\nin % of the class" if written else title
     _title(axes, title, fontsize=9)
     return _save(axes, path)
+
+
+def plot_timeline(
+    path: PathLike,
+    edges: Sequence[float],
+    curves: Mapping[str, Sequence[float] | NDArray[np.float32]],
+    *,
+    spans: Mapping[str, Sequence[tuple[float, float]]],
+    pictures: Mapping[float, NDArray[np.uint8]],
+) -> Path:
+    """Draw scores over time, a row for each label, above a film strip; .svg or .png, atomically.
+
+    edges: the W + 1 seconds that bound the W windows. curves: label -> W scores, all drawn to one
+    scale. spans: label -> (start, end) of its segments, drawn as bars. pictures: uint8 (H, W, 3) of
+    one size, by their seconds, each drawn in the middle of its share of the time.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    start, end, names = edges[0], edges[-1], list(map(one_line, curves))
+    wide, row, left, right = 2 * _WIDTH, 0.42, 0.3 + 0.075 * max(map(len, names)), 0.15
+    inner = wide - left - right
+    strip = 0.0
+    if pictures:
+        shape = next(iter(pictures.values())).shape
+        share = inner / len(pictures)
+        strip = share * shape[0] / shape[1]
+    high = row * len(names) + strip + 0.6
+    with rc_context({"font.size": 8.5}, _STYLE):
+        figure = Figure(figsize=(wide, high), dpi=160)
+        place = (left / wide, (strip + 0.5) / high, inner / wide, row * len(names) / high)
+        axes = figure.add_axes(place)
+    most = max(1.0, *(float(np.max(values)) for values in curves.values()))
+    for index, (name, values) in enumerate(curves.items()):
+        colour, base = COLOURS[index % len(COLOURS)], len(names) - 1 - index
+        heights = base + 0.85 * np.asarray(values) / most
+        axes.stairs(heights, edges, baseline=base, fill=True, color=colour, alpha=0.35, linewidth=0)
+        for first, last in spans[name]:
+            axes.plot(
+                [first, last], [base, base], color=colour, linewidth=3.5, solid_capstyle="butt"
+            )
+    axes.set(xlim=(start, end), ylim=(-0.1, len(names)))
+    axes.set_yticks(
+        [k + 0.4 for k in range(len(names))], names[::-1], parse_math=False, **_font(*names)
+    )
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    step = next(step for step in _TIME_STEPS if (end - start) / step <= 10)
+    ticks = [k * step for k in range(math.ceil(start / step), math.floor(end / step) + 1)]
+    axes.set_xticks(ticks, [clock(tick, tenths=step < 1) for tick in ticks])
+    if pictures:
+        below = figure.add_axes((left / wide, 0.1 / high, inner / wide, strip / high))
+        below.imshow(np.concatenate(list(pictures.values()), axis=1), aspect="auto")
+        below.set_axis_off()
+    return _save(axes, path)
+
+
+def clock(seconds: float, *, tenths: bool = False) -> str:
+    """A time as people write it, rounded to seconds or to tenths of them.
+
+    >>> clock(5), clock(62.46, tenths=True), clock(3723)
+    ('0:05', '1:02.5', '1:02:03')
+    """
+    count = round(10 * seconds) if tenths else 10 * round(seconds)
+    minutes, rest = divmod(count, 600)
+    text = f"{minutes % 60:02}:{rest // 10:02}" + (f".{rest % 10}" if tenths else "")
+    return f"{minutes // 60}:{text}" if minutes >= 60 else text.removeprefix("0")
 
 
 def _new_chart(

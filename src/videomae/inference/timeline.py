@@ -1,0 +1,414 @@
+"""A whole video over time: scores of its windows, and the segments in which labels hold.
+
+Letters: W windows of a video, K labels, D features.
+"""
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videomae.config import check_choice
+from videomae.errors import ConfigError, VideoError, as_text, one_line, to_json
+from videomae.hub import PathLike, atomic_path
+from videomae.inference.engines import Engine
+from videomae.inference.exported import Log
+from videomae.inference.predict import (
+    Floats,
+    Model,
+    describing,
+    mean_scores,
+    over_videos,
+    ready_model,
+)
+from videomae.inference.windows import Window, sliding_windows
+from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
+from videomae.processing.sampling import check_counts
+from videomae.processing.views import (
+    Fps,
+    FrameStride,
+    OnError,
+    ViewMaker,
+    in_background,
+    run_views,
+    shown,
+)
+from videomae.report.pictures import Picture, check_suffix
+from videomae.report.plots import plot_timeline
+from videomae.report.reconstruction import to_frames
+from videomae.settings import OnDamage
+from videomae.video.reader import BadVideo, is_source, source_path
+
+NOVELTY = "novelty"  # the one label of a timeline without labels
+_NEIGHBOUR_SECONDS = 30.0
+_NUM_PICTURES, _NUM_ROWS = 12, 8  # of a picture of a timeline
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch in which a label holds. score: the mean over its windows."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class SegmentRules:
+    """When a label holds: a segment begins with the first window whose score reaches `enter`, and
+    ends before the next whose score is below `leave`. Then gaps between segments of a label that
+    last `max_gap_seconds` at most are closed, and segments shorter than `min_seconds` left out."""
+
+    enter: float = 0.5
+    leave: float = 0.4
+    min_seconds: float = 1.0
+    max_gap_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.leave <= self.enter:
+            raise ConfigError(
+                f"leave={self.leave} is above enter={self.enter}: a segment would end where it "
+                "begins; give leave a value up to that of enter"
+            )
+        for name in ("min_seconds", "max_gap_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}={getattr(self, name)}; expected seconds, at least 0")
+
+
+NOVELTY_RULES = SegmentRules(enter=2.5, leave=1.5)
+
+
+class Scored(NamedTuple):
+    """A window, its scores (K,) or features (D,), and perhaps a picture of it."""
+
+    window: Window
+    values: Floats
+    picture: Picture | None
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What a model says about the windows of one video.
+
+    path: None for a video in memory. labels: K names. windows: W stretches of the video in order.
+    scores: (W, K), as `classify` has them, or, with the one label "novelty", how unlike its
+    neighbours each window is (`novelty_of`). rules: those for segments. pictures: up to 12 frames,
+    as the model sees them, by their seconds.
+    """
+
+    path: Path | None
+    labels: tuple[str, ...]
+    windows: tuple[Window, ...]
+    scores: Floats = field(repr=False)
+    rules: SegmentRules = SegmentRules()
+    pictures: Mapping[float, Picture] = field(default_factory=dict, repr=False)
+
+    @property
+    def edges(self) -> list[float]:
+        """The W + 1 seconds between which each window speaks: half-way to its neighbours."""
+        middles = [(each.start_seconds + each.end_seconds) / 2 for each in self.windows]
+        between = [(before + after) / 2 for before, after in pairwise(middles)]
+        return [self.windows[0].start_seconds, *between, self.windows[-1].end_seconds]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The segments of all labels in order; those of different labels may overlap."""
+        edges, found = self.edges, []
+        for k in np.flatnonzero(self.scores.max(0) >= self.rules.enter):
+            for first, stop in find_runs(self.scores[:, k], edges, self.rules):
+                start, end = round(edges[first], 3), round(edges[stop], 3)
+                mean = round(float(self.scores[first:stop, k].mean()), 4)
+                found.append(Segment(start, end, self.labels[k], mean))
+        return sorted(found, key=lambda each: (each.start_seconds, -each.score))
+
+    def record(self, *, top_k: int = 5) -> dict[str, Any]:
+        """All but pictures as JSON has it: segments, and the best labels of each window."""
+        windows = []
+        for window, scores in zip(self.windows, self.scores, strict=True):
+            best = np.argsort(-scores, kind="stable")[:top_k].tolist()
+            windows.append(
+                {
+                    "start_seconds": round(window.start_seconds, 3),
+                    "end_seconds": round(window.end_seconds, 3),
+                    "labels": [self.labels[k] for k in best],
+                    "scores": [round(float(scores[k]), 6) for k in best],
+                }
+            )
+        path = None if self.path is None else str(self.path)
+        return {"path": path, "segments": list(map(asdict, self.segments)), "windows": windows}
+
+    def save(self, path: PathLike, *, top_k: int = 5) -> Path:
+        """Write a file of the kind that its suffix says, atomically.
+
+        .json: segments, and the `top_k` labels of each window; .csv: a row per segment;
+        .scores.csv: a row per window; .vtt: subtitles; .png and .svg: labels over time.
+        """
+        path = Path(path)
+        kind = check_suffix(path, (".json", ".csv", ".vtt", ".png", ".svg"))
+        if kind in (".png", ".svg"):
+            return self._plot(path)
+        record = self.record(top_k=top_k)
+        if kind == ".vtt":
+            text = to_vtt(self.segments)
+        elif kind == ".json":
+            text = to_json(record) + "\n"
+        elif path.name.lower().endswith(".scores.csv"):
+            text = _csv([_flat(window) for window in record["windows"]])
+        else:
+            text = _csv(record["segments"], [each.name for each in fields(Segment)])
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return path
+
+    def _plot(self, path: Path) -> Path:
+        """Draw the labels that hold longest, then those with the highest scores."""
+        segments = self.segments
+        held = dict.fromkeys(self.labels, 0.0)
+        for each in segments:
+            held[each.label] += each.end_seconds - each.start_seconds
+        highest = dict(zip(self.labels, self.scores.max(0), strict=True))
+        top = sorted(self.labels, key=lambda label: (-held[label], -highest[label]))[:_NUM_ROWS]
+        spans = {
+            label: [(s.start_seconds, s.end_seconds) for s in segments if s.label == label]
+            for label in top
+        }
+        curves = {label: self.scores[:, self.labels.index(label)] for label in top}
+        return plot_timeline(path, self.edges, curves, spans=spans, pictures=self.pictures)
+
+
+def find_runs(
+    scores: Sequence[float] | Floats, edges: Sequence[float], rules: SegmentRules
+) -> list[tuple[int, int]]:
+    """The runs of windows (first, stop) in which one label holds, by its scores (W,).
+
+    `edges` are the W + 1 seconds between which each window speaks. With enter 0.5 and leave 0.4,
+    `#` are windows of a run; a gap of 1 s is then closed, and what is shorter than 2 s left out::
+
+        seconds    0    1    2    3    4    5    6    7    8
+        scores      .1   .6   .4   .3   .5   .2   .2   .9   .1
+        runs        .    #    #    .    #    .    .    #    .     (1, 3), (4, 5), (7, 8)
+        closed      .    #    #    #    #    .    .    #    .     (1, 5), (7, 8)
+        long        .    #    #    #    #    .    .    .    .     (1, 5)
+    """
+    runs: list[tuple[int, int]] = []
+    first = None
+    for index, score in enumerate([*scores, -np.inf]):
+        if first is None and score >= rules.enter:
+            first = index
+        elif first is not None and score < rules.leave:
+            # A hair of tolerance, as seconds are sums of fractions.
+            if runs and edges[first] - edges[runs[-1][1]] <= rules.max_gap_seconds + 1e-6:
+                first = runs.pop()[0]
+            runs.append((first, index))
+            first = None
+    return [run for run in runs if edges[run[1]] - edges[run[0]] >= rules.min_seconds - 1e-6]
+
+
+def novelty_of(features: Floats, windows: Sequence[Window]) -> Floats:
+    """How unlike its neighbours each window is, (W,), by its features (W, D).
+
+    The distance from its features to the mean of those of the windows up to 30 s before and after
+    it, divided by the median of all these distances: 2 is twice as unlike as is usual here.
+
+    Raises VideoError where a window has no neighbour that it shares no moment with.
+    """
+    hair = 1e-6  # as seconds are sums of fractions
+    starts = np.array([each.start_seconds for each in windows])
+    ends = np.array([each.end_seconds for each in windows])
+    near = np.searchsorted(ends, starts - _NEIGHBOUR_SECONDS - hair)
+    before = np.maximum(np.searchsorted(ends, starts + hair), near)
+    after = np.searchsorted(starts, ends - hair)
+    far = np.searchsorted(starts, ends + _NEIGHBOUR_SECONDS + hair)
+    counts = (before - near) + (far - after)
+    if not counts.all():
+        raise VideoError(
+            f"{ends[-1]:.3g} seconds are too short for novelty: a window of {ends[0]:.3g} seconds "
+            "has no other to be compared with; give a smaller window_seconds"
+        )
+    sums = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, 0, np.float64)])
+    means = (sums[before] - sums[near] + sums[far] - sums[after]) / counts[:, None]  # (W, D)
+    distances = np.linalg.norm(features - means, axis=1)
+    return np.asarray(distances / max(np.median(distances), 1e-12), np.float32)
+
+
+def scored_windows(
+    video: Any,
+    ready: Engine,
+    maker: ViewMaker,
+    *,
+    features: bool = False,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    batch_size: int = 8,
+) -> Iterator[Scored]:
+    """The windows of a video with their scores (K,), or features (D,), one after the other.
+
+    The next ones are decoded by a thread. For arguments and errors see `timeline`.
+    """
+
+    def named() -> Iterator[tuple[tuple[Window, Picture | None], Tensor]]:
+        pairs = sliding_windows(
+            video, maker, window_seconds=window_seconds, hop_seconds=hop_seconds
+        )
+        for window, views in in_background(pairs, num_ahead=batch_size):
+            picture = None
+            if _is_pictured(window):
+                clip = views[len(views) // 2, None, maker.config.num_frames // 2]
+                picture = to_frames(shown(clip, maker.processor))[0]
+            yield (window, picture), views
+
+    compute = partial(ready.run, describing(ready, "pooled")) if features else ready
+    for (window, picture), found in run_views(named(), compute, batch_size):
+        values = found.mean(0) if features else mean_scores(found, ready.config)
+        yield Scored(window, values.numpy(), picture)
+
+
+def gathered(
+    path: Path | None,
+    rows: Sequence[Scored],
+    labels: Mapping[int, str] | None,
+    rules: SegmentRules | None = None,
+) -> Timeline:
+    """The timeline of windows in order, perhaps of the first alone; no labels stand for novelty."""
+    windows = tuple(row.window for row in rows)
+    values = np.stack([row.values for row in rows])
+    pictures = {
+        (row.window.start_seconds + row.window.end_seconds) / 2: row.picture
+        for row in rows
+        if row.picture is not None
+    }
+    if labels is None:
+        scores = novelty_of(values, windows)[:, None]
+        return Timeline(path, (NOVELTY,), windows, scores, rules or NOVELTY_RULES, pictures)
+    names = tuple(labels.get(k, str(k)) for k in range(values.shape[1]))
+    return Timeline(path, names, windows, values, rules or SegmentRules(), pictures)
+
+
+@over_videos
+def timeline(
+    videos: Iterable[Any],
+    *,
+    model: Model = "motion-tiny",
+    processor: Any = None,
+    novelty: bool = False,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    rules: SegmentRules | None = None,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    frame_stride: FrameStride = "config",
+    fps: Fps = "config",
+    on_damage: OnDamage = "refuse",
+    dtype: str | torch.dtype = "auto",
+    engine: str = "auto",
+    device: str | torch.device | None = None,
+    tell: Log | None = None,
+    batch_size: int = 8,
+    on_error: OnError = "raise",
+) -> Iterator[Timeline | BadVideo]:
+    """Say what happens when in videos, by sliding windows; memory stays flat for hours of video.
+
+    Args:
+        model: a classifier; with `novelty` a model of any kind.
+        novelty: no labels, but how unlike its neighbours each moment is (`novelty_of`).
+        window_seconds: how long a window is; None is the span of one clip.
+        hop_seconds: from one window to the next; None is half a window. What happens at the end of
+            a video: see `windows.sliding_windows`.
+        rules: when a label holds, see `SegmentRules`; None is what suits scores or novelty.
+        num_clips, num_crops: views of each window, whose scores are averaged.
+
+    Other arguments, several videos and errors: see `classify`. Returns a Timeline, or a list or
+    iterator of them.
+
+    ```python
+    found = timeline("match.mp4", hop_seconds=1)
+    found.segments[0]  # Segment(start_seconds=0.0, end_seconds=4.5, label='sway', score=0.91)
+    found.save("match.vtt")
+    ```
+    """
+    check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    check_choice("on_error", on_error, get_args(OnError))
+    ready, processor = ready_for_timeline(
+        model, processor, novelty, tell, engine=engine, dtype=dtype, device=device
+    )
+    maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
+    labels = None if novelty else ready.config.id2label or {}
+    for video in videos:
+        path = source_path(video) if is_source(video) else None
+        try:
+            rows = scored_windows(
+                video,
+                ready,
+                maker,
+                features=novelty,
+                window_seconds=window_seconds,
+                hop_seconds=hop_seconds,
+                batch_size=batch_size,
+            )
+            yield gathered(path, list(rows), labels, rules)
+        except VideoError as error:
+            if on_error == "raise":
+                raise
+            yield BadVideo(path, str(error))
+
+
+def ready_for_timeline(
+    model: Model, processor: Any, novelty: bool, tell: Log | None, **options: Any
+) -> tuple[Engine, Any]:
+    """A classifier, or the encoder of any model for its features, ready to run; its processor."""
+    kind = VideoMAEPreTrainedModel if novelty else VideoMAEForVideoClassification
+    return ready_model(model, processor, kind, tell, tokens=novelty, **options)
+
+
+def to_vtt(segments: Sequence[Segment]) -> str:
+    r"""Segments as WebVTT subtitles; in a label, what would be markup is escaped.
+
+    >>> to_vtt([Segment(1.5, 3.25, "cut & run", 0.9)])
+    'WEBVTT\n\n00:00:01.500 --> 00:00:03.250\ncut &amp; run 0.90\n'
+    """
+    cues = [
+        f"{_stamp(each.start_seconds)} --> {_stamp(each.end_seconds)}\n"
+        f"{html.escape(one_line(each.label), quote=False)} {each.score:.2f}\n"
+        for each in segments
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def _stamp(seconds: float) -> str:
+    """Hours, minutes, seconds and their thousandths: 01:02:03.450."""
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"
+
+
+def _flat(window: Mapping[str, Any]) -> dict[str, Any]:
+    row = {name: window[name] for name in ("start_seconds", "end_seconds")}
+    pairs = zip(window["labels"], window["scores"], strict=True)
+    for k, (label, score) in enumerate(pairs, start=1):
+        row |= {f"label_{k}": label, f"score_{k}": score}
+    return row
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _is_pictured(window: Window) -> bool:
+    """Whether a window is the middle of one of the parts of which pictures are shown."""
+    count = min(_NUM_PICTURES, window.count)
+    part = window.index * count // window.count
+    return window.index == int((part + 0.5) * window.count / count)

@@ -1,0 +1,147 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from videomae.commands import cli
+from videomae.commands import timeline as command
+from videomae.data.motion import render_clip
+from videomae.errors import VideoError
+from videomae.inference.timeline import Scored
+from videomae.video.writer import write_video
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main(["timeline", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of 4 s, which swing to and fro."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("sway", "bob"):
+        clip = render_clip(name, seed=1, num_frames=32)
+        write_video(folder / f"{name}.mp4", np.concatenate([clip, clip[::-1]]), fps=16)
+    return folder
+
+
+def test_segments_are_shown_and_written(run: Run, videos: Path, tmp_path: Path) -> None:
+    code, out, err = run(videos, "--output", tmp_path / "out", "--dtype", "float32")
+    assert (code, err) == (0, "")
+    bob, sway = (row.split()[:5] for row in out.splitlines())
+    assert bob[:4] == [str(videos / "bob.mp4"), "0:00.0", "0:04.0", "bob"]
+    assert sway[:4] == [str(videos / "sway.mp4"), "0:00.0", "0:04.0", "sway"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    kinds = ("json", "csv", "scores.csv", "vtt", "png")
+    assert names == {f"{name}.{kind}" for name in ("bob", "sway") for kind in kinds}
+
+
+def test_one_line_of_json_each(run: Run, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    code, out, err = run(
+        videos / "bob.mp4", tmp_path / "bad.mp4", "--json", "--hop-seconds", 1, "--top-k", 2
+    )
+    good, bad = map(json.loads, out.splitlines())
+    assert [each["start_seconds"] for each in good["windows"]] == [0, 1, 2, 2.062]
+    assert {len(each["labels"]) for each in good["windows"]} == {2}
+    assert [each["label"] for each in good["segments"]] == ["bob"]
+    assert bad["path"] == str(tmp_path / "bad.mp4")
+    assert bad["error"].startswith(bad["path"])
+    assert code == 1
+    assert err.endswith("1 of 2 videos could not be read whole\n")
+
+
+def test_without_a_segment_the_best_is_named(run: Run, videos: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        videos / "bob.mp4", "--enter", 0.999, "--output", tmp_path / "a.csv", "--dtype", "float32"
+    )
+    assert code == 0
+    assert "no segment: the highest score is 0.9" in " ".join(out.split())
+    assert "(bob at 0:0" in out
+    assert (tmp_path / "a.csv").read_text() == "start_seconds,end_seconds,label,score\n"
+
+
+def test_novelty_takes_a_model_without_labels(run: Run, videos: Path, tmp_path: Path) -> None:
+    code, _, err = run(
+        *(videos / "bob.mp4", "--novelty", "--model", "motion-tiny-pretrain"),
+        *("--frame-stride", 1, "--output", tmp_path / "a.json"),
+    )
+    assert (code, err) == (0, "")
+    windows = json.loads((tmp_path / "a.json").read_text())["windows"]
+    assert {each["labels"][0] for each in windows} == {"novelty"}
+    code, out, err = run(videos / "bob.mp4", "--novelty", "--window-seconds", 3, "--json")
+    assert code == 1
+    assert "4 seconds are too short for novelty" in err
+    assert "too short" in json.loads(out)["error"]
+
+
+def stopping(how: BaseException) -> Callable[..., Iterator[Scored]]:
+    """What scores windows, and stops after three."""
+    whole = command.scored_windows
+
+    def scored(*arguments: Any, **options: Any) -> Iterator[Scored]:
+        for row in whole(*arguments, **options):
+            if row.window.index == 3:
+                raise how
+            yield row
+
+    return scored
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "bob.mp4: interrupted; the first 0:02 are kept"),
+        (VideoError("bob.mp4: is damaged"), 1, "bob.mp4: is damaged; the first 0:02 are kept"),
+    ],
+)
+def test_what_is_done_is_kept(
+    how: BaseException,
+    code: int,
+    message: str,
+    run: Run,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "scored_windows", stopping(how))
+    found, out, err = run(
+        videos / "bob.mp4", "--output", tmp_path / "a.json", "--hop-seconds", 0.25
+    )
+    assert found == code
+    assert message in err
+    assert len(json.loads((tmp_path / "a.json").read_text())["windows"]) == 3
+    assert out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--output", "a.txt"),
+            "--output a.txt: name a file .json, .csv, .scores.csv, .vtt, .png, ",
+        ),
+        (("--output", "a.vtt"), "--output a.vtt is one file for 2 videos; name a folder"),
+        (("--leave", 0.7), "--leave=0.7 is above --enter=0.5: a segment would end where it begins"),
+        (
+            ("--window-seconds", 0.5),
+            "window_seconds=0.5 is 8 of its frames (16 a second), and a clip takes 31",
+        ),
+    ],
+)
+def test_wrong_options_are_explained(
+    options: tuple[object, ...], message: str, run: Run, videos: Path
+) -> None:
+    code, out, err = run(videos, *options)
+    assert (code, out) == (1, "")
+    assert message in err

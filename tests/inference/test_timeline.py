@@ -1,0 +1,233 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+import videomae
+from videomae.data.motion import render_clip
+from videomae.errors import ConfigError, VideoError
+from videomae.inference.timeline import (
+    Segment,
+    SegmentRules,
+    Timeline,
+    find_runs,
+    novelty_of,
+    timeline,
+    to_vtt,
+)
+from videomae.inference.windows import Window
+from videomae.video.decoder import Frames
+from videomae.video.reader import BadVideo, read_frames
+from videomae.video.writer import write_video
+
+# One window a second, which speaks for the second around its middle.
+SCORES = [0.1, 0.6, 0.4, 0.3, 0.5, 0.2, 0.2, 0.9, 0.1]
+EDGES = list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("rules", "runs"),
+    [
+        (SegmentRules(0.5, 0.4, 0, 0), [(1, 3), (4, 5), (7, 8)]),
+        (SegmentRules(0.5, 0.4, 0, 1), [(1, 5), (7, 8)]),
+        (SegmentRules(0.5, 0.4, 2, 1), [(1, 5)]),
+        (SegmentRules(0.5, 0.4, 2, 0), [(1, 3)]),  # gaps are closed first
+        (SegmentRules(0.5, 0.4, 0, 2), [(1, 8)]),
+        (SegmentRules(0.5, 0.5, 0, 0), [(1, 2), (4, 5), (7, 8)]),
+        (SegmentRules(0.5, 0.1, 0, 0), [(1, 9)]),  # to the end of the video
+        (SegmentRules(0.95, 0.1, 0, 0), []),
+        (SegmentRules(0, 0, 0, 0), [(0, 9)]),
+    ],
+)
+def test_runs_by_hand(rules: SegmentRules, runs: list[tuple[int, int]]) -> None:
+    assert find_runs(SCORES, EDGES, rules) == runs
+
+
+def test_lengths_are_seconds_and_forgive_sums_of_fractions() -> None:
+    edges = list(np.cumsum([0.1] * 10))  # 0.1, 0.2, 0.30000000000000004, ...
+    assert find_runs(SCORES, edges, SegmentRules(0.5, 0.4, 0.2, 0)) == [(1, 3)]
+    assert find_runs(SCORES, edges, SegmentRules(0.5, 0.4, 0.2, 0.1)) == [(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"leave": 0.6}, "leave=0.6 is above enter=0.5: a segment would end where it begins; give"),
+        ({"enter": float("nan")}, "leave=0.4 is above enter=nan"),
+        ({"min_seconds": -1}, "min_seconds=-1; expected seconds, at least 0"),
+        ({"max_gap_seconds": float("nan")}, "max_gap_seconds=nan; expected seconds, at least 0"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SegmentRules(**wrong)
+
+
+def made(scores: Any, labels: tuple[str, ...] = ("run", "jump"), **options: Any) -> Timeline:
+    """A window of 2 s every second."""
+    windows = tuple(Window(k, k + 2, k, len(scores)) for k in range(len(scores)))
+    return Timeline(Path("a.mp4"), labels, windows, np.float32(scores), **options)
+
+
+def test_a_window_speaks_for_the_moments_next_to_its_middle() -> None:
+    found = made([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    assert found.edges == [0, 1.5, 2.5, 4]
+    assert found.segments == [Segment(0, 2.5, "run", 0.85), Segment(2.5, 4, "jump", 0.7)]
+    assert replace(found, rules=SegmentRules(min_seconds=2)).segments == found.segments[:1]
+    assert made([[0.9, 0.1]]).segments == [Segment(0, 2, "run", 0.9)]
+
+
+def test_json_and_csv_hold_segments_and_windows(tmp_path: Path) -> None:
+    found = made([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    record = json.loads(found.save(tmp_path / "new" / "a.json", top_k=1).read_text())
+    assert record["path"] == "a.mp4"
+    assert record["segments"][0] == {
+        "start_seconds": 0,
+        "end_seconds": 2.5,
+        "label": "run",
+        "score": 0.85,
+    }
+    assert record["windows"][2] == {
+        "start_seconds": 2,
+        "end_seconds": 4,
+        "labels": ["jump"],
+        "scores": [0.7],
+    }
+    rows = list(csv.reader(found.save(tmp_path / "a.csv").open(newline="")))
+    assert rows == [
+        ["start_seconds", "end_seconds", "label", "score"],
+        ["0", "2.5", "run", "0.85"],
+        ["2.5", "4", "jump", "0.7"],
+    ]
+    rows = list(csv.reader(found.save(tmp_path / "a.scores.csv").open(newline="")))
+    assert rows[0] == ["start_seconds", "end_seconds", "label_1", "score_1", "label_2", "score_2"]
+    assert rows[3] == ["2", "4", "jump", "0.7", "run", "0.3"]
+    assert made([[0.1, 0.2]]).save(tmp_path / "b.csv").read_text().count("\n") == 1
+    with pytest.raises(
+        ConfigError, match=r"ends in '.txt'; name a file that ends in .json or .csv"
+    ):
+        found.save(tmp_path / "a.txt")
+
+
+def test_subtitles_are_read_back_whatever_a_label_holds(tmp_path: Path) -> None:
+    labels = ("a --> b & <i>c</i>\n\n00:01.000", "Grüße")
+    found = made([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], labels)
+    path = found.save(tmp_path / "a.vtt")
+    with av.open(str(path)) as container:
+        assert container.format.name == "webvtt"
+        stream = container.streams.subtitles[0]
+        cues = [
+            (float(packet.pts * stream.time_base), float(packet.duration * stream.time_base))
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+    assert cues == [(0, 2.5), (2.5, 1.5)]
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\n")
+    assert "a --&gt; b &amp; &lt;i&gt;c&lt;/i&gt;\\n\\n00:01.000 0.85\n" in text
+    late = to_vtt([Segment(3599.9996, 360_000, "x", 1.0)])
+    assert "01:00:00.000 --> 100:00:00.000" in late
+
+
+def test_the_picture_shows_what_holds_longest(tmp_path: Path) -> None:
+    labels = tuple("abcdefghijkl")
+    scores = np.full((9, 12), 0.02)
+    scores[:, 10] = 0.7  # which holds all the time
+    frame = np.zeros((8, 12, 3), np.uint8)
+    pictures = {1.5: frame, 4.5: frame + 255}
+    text = made(scores, labels, pictures=pictures).save(tmp_path / "a.svg").read_text()
+    assert "<!-- k -->" in text
+    assert text.count("<image") == 1
+    with Image.open(made(scores, labels).save(tmp_path / "a.png")) as image:
+        assert image.width == pytest.approx(2048, abs=2)
+
+
+def swinging(motion: str, seed: int, num_frames: int, **options: Any) -> Frames:
+    clip = render_clip(motion, seed=seed, num_frames=32, **options)
+    return np.concatenate([clip, clip[-2:0:-1]] * 9)[:num_frames]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 s of sway, then 6 s of pulse."""
+    frames = np.concatenate([swinging("sway", 1, 96), swinging("pulse", 4, 96)])
+    return write_video(tmp_path_factory.mktemp("film") / "x.mp4", frames, fps=16)
+
+
+def test_what_happens_when_is_found(film: Path) -> None:
+    found = timeline(film, hop_seconds=0.5, dtype="float32")
+    assert [each.label for each in found.segments] == ["sway", "pulse"]
+    first, second = found.segments
+    assert (first.start_seconds, second.end_seconds) == (0, 12)
+    assert abs(first.end_seconds - 6) < 1
+    assert abs(second.start_seconds - 6) < 1
+    assert len(found.pictures) == 12
+    assert {picture.shape for picture in found.pictures.values()} == {(32, 32, 3)}
+    # a window has the scores of classify on its frames
+    window, scores = found.windows[3], found.scores[3]
+    clip = read_frames(film, range(24, 24 + 31))
+    assert (window.start_seconds, window.end_seconds) == (1.5, 55 / 16)
+    expected = videomae.classify(clip, dtype="float32", top_k=12)
+    by_label = dict(zip(expected.labels, expected.scores, strict=True))
+    np.testing.assert_allclose(scores, [by_label[label] for label in found.labels], atol=1e-5)
+
+
+def test_pictures_are_what_the_film_shows(film: Path) -> None:
+    found = timeline(film, hop_seconds=0.5)
+    frames = read_frames(film, [round(seconds * 16) for seconds in found.pictures])
+    for frame, picture in zip(frames, found.pictures.values(), strict=True):
+        small = np.asarray(Image.fromarray(frame).resize((32, 32), Image.Resampling.BILINEAR))
+        assert np.abs(small.astype(int) - picture).mean() < 6
+
+
+def test_a_list_keeps_its_order_and_bad_videos_their_places(film: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    engine_options: dict[str, Any] = {"hop_seconds": 4, "dtype": "float32"}
+    bad, good = timeline([tmp_path / "bad.mp4", film], on_error="skip", **engine_options)
+    assert isinstance(bad, BadVideo)
+    assert isinstance(good, Timeline)
+    with pytest.raises(VideoError, match=r"bad\.mp4: "):
+        timeline(tmp_path / "bad.mp4")
+
+
+def test_the_strange_part_is_the_most_novel() -> None:
+    """40 s of swaying scenes; for 2 s of it, one is zoomed into."""
+    pieces = [swinging("sway", seed, 64) for seed in range(10)]
+    pieces[7][20:52] = render_clip("zoom_in", seed=77, num_frames=32)
+    found = timeline(
+        np.concatenate(pieces), model="motion-tiny-pretrain", novelty=True, fps=16, hop_seconds=0.5
+    )
+    assert found.labels == ("novelty",)
+    assert float(np.median(found.scores)) == pytest.approx(1)
+    best = found.windows[int(found.scores.argmax())]
+    begin = (7 * 64 + 20) / 16
+    assert begin - 2 < (best.start_seconds + best.end_seconds) / 2 < begin + 4
+
+
+def test_novelty_by_hand() -> None:
+    # Neighbours share no moment: of window 0 (0 to 2 s) these are 2, 3 and 4.
+    windows = [Window(k, k + 2, k, 5) for k in range(5)]
+    features = np.float32([[0], [0], [3], [0], [0]])
+    # means of neighbours: (3 + 0 + 0) / 3, 0, 0, 0, (0 + 0 + 3) / 3
+    assert novelty_of(features, windows).tolist() == [1, 0, 3, 0, 1]
+
+
+def test_novelty_looks_half_a_minute_around() -> None:
+    windows = [Window(10 * k, 10 * k + 10, k, 9) for k in range(9)]
+    features = np.zeros((9, 1), np.float32)
+    features[0] = 8
+    # Window 4 begins 30 s after window 0 ends, and has all others as neighbours.
+    expected = [8, 8 / 5, 8 / 6, 8 / 7, 8 / 8, 0, 0, 0, 0]
+    np.testing.assert_allclose(novelty_of(features, windows), expected, rtol=1e-6)
+
+
+def test_novelty_needs_neighbours() -> None:
+    windows = [Window(0, 2, 0, 2), Window(1, 3, 1, 2)]
+    with pytest.raises(VideoError, match="3 seconds are too short for novelty: a window of 2 sec"):
+        novelty_of(np.zeros((2, 4), np.float32), windows)
