@@ -11,6 +11,7 @@ from videomae.commands import timeline as command
 from videomae.data.motion import render_clip
 from videomae.errors import VideoError
 from videomae.inference.timeline import Scored
+from videomae.video.reader import probe
 from videomae.video.writer import write_video
 
 Run = Callable[..., tuple[int, str, str]]
@@ -145,3 +146,15 @@ def test_wrong_options_are_explained(
     code, out, err = run(videos, *options)
     assert (code, out) == (1, "")
     assert message in err
+
+
+def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path) -> None:
+    code, _, err = run(videos, "--annotate", tmp_path / "drawn")
+    assert (code, err) == (0, "")
+    for name in ("bob", "sway"):
+        assert probe(tmp_path / "drawn" / f"{name}.mp4").num_frames == 64
+    code, out, err = run(videos, "--annotate", "a.mp4")
+    assert (code, out) == (1, "")
+    assert "--annotate a.mp4 is one file for 2 videos; name a folder" in err
+    code, _, err = run(videos / "bob.mp4", "--annotate", tmp_path / "a.mkv")
+    assert probe(tmp_path / "a.mkv").codec == "h264"

@@ -82,3 +82,24 @@ def test_clips_are_saved_as_the_suffix_says(tmp_path: Path) -> None:
         pictures.save_clips(tmp_path / "a.webm", clips)
     with pytest.raises(ConfigError, match="ends in 'nothing'"):
         pictures.save_gif(tmp_path / "a", frames())
+
+
+def test_labels_are_drawn_in_a_corner() -> None:
+    frame = frames(1, 200, 400, value=100)[0]
+    label = pictures.Labeller()
+    drawn = label(frame, ["run 0.90", "Größe 跳"])
+    assert drawn.shape == frame.shape
+    assert (frame == 100).all()  # which is left as it was
+    assert (drawn[:150] == 100).all()
+    assert (drawn[:, 300:] == 100).all()
+    corner = drawn[-20:, :60]
+    assert corner.max() > 240
+    assert corner.min() == 35
+    assert (label(frame, []) == 100).all()
+    np.testing.assert_array_equal(label(frame, ["run 0.90", "Größe 跳"]), drawn)
+
+
+def test_small_frames_are_enlarged_and_long_labels_drawn_smaller() -> None:
+    drawn = pictures.Labeller()(frames(1, 64, 64)[0], ["a very long label, written at length"])
+    assert drawn.shape == (192, 192, 3)
+    assert (drawn[:, -4:] == 7).all()

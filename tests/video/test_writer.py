@@ -14,7 +14,7 @@ from made_videos import KINDS, encode, make, numbers, scene
 from videomae.errors import ConfigError, VideoError
 from videomae.video import writer
 from videomae.video.reader import probe, read_frames
-from videomae.video.writer import resize_video, resized_size, write_video
+from videomae.video.writer import annotate_video, resize_video, resized_size, write_video
 
 
 def test_written_videos_come_back(tmp_path: Path) -> None:
@@ -240,3 +240,86 @@ def test_thirty_thousand_and_one_frames_a_thousand_seconds_stay_so(tmp_path: Pat
     source = encode(tmp_path / "x.mp4", scene(8), fps=Fraction(30000, 1001))  # type: ignore[arg-type]
     got = resize_video(source, tmp_path / "y.mp4", short_side_px=32)
     assert got.fps == pytest.approx(30000 / 1001)
+
+
+def with_sound(path: Path, *, codec: str = "aac", start: int = 0) -> Path:
+    """60 numbered frames at 25 a second from frame `start` on, and a tone from 0 on."""
+    rate = 48000
+    tone = np.sin(np.arange(rate * 3) * 2 * np.pi * 440 / rate).astype(np.float32)[None]
+    with av.open(str(path), "w") as container:
+        video, sound = (
+            container.add_stream("mpeg4", rate=25),
+            container.add_stream(codec, rate=rate),
+        )
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        frame = av.AudioFrame.from_ndarray(tone, format="flt", layout="mono")
+        frame.sample_rate, frame.pts = rate, 0
+        packets = []
+        resampler = av.AudioResampler(sound.codec_context.format or "fltp", "mono", rate, 1024)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            packets += sound.encode(part)
+        for number, image in enumerate(scene(60)):
+            picture = av.VideoFrame.from_ndarray(image)
+            picture.pts, picture.time_base = start + number, Fraction(1, 25)
+            packets += video.encode(picture)
+        for packet in [*packets, *video.encode(None), *sound.encode(None)]:
+            container.mux(packet)
+    return path
+
+
+def sound_of(path: Path) -> tuple[list[bytes], list[float]]:
+    """The packets of sound, and when they are heard, in seconds from the first picture."""
+    with av.open(str(path)) as container:
+        video, sound = container.streams.video[0], container.streams.audio[0]
+        first = float(video.start_time * video.time_base)
+        packets = [p for p in container.demux(sound) if p.size]
+        return [bytes(p) for p in packets], [float(p.pts * p.time_base) - first for p in packets]
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.mkv"])
+def test_what_is_drawn_is_there_at_its_time_and_the_sound_as_it_was(
+    name: str, tmp_path: Path
+) -> None:
+    source, seen = with_sound(tmp_path / "a.mp4"), []
+
+    def draw(seconds: float, frame: np.ndarray) -> np.ndarray:
+        seen.append(round(seconds * 25))
+        return np.concatenate([frame, frame // 2])[:-1]
+
+    path = annotate_video(source, tmp_path / "new" / name, draw)
+    assert seen == list(range(60))
+    back = read_frames(path, range(60))
+    assert back.shape == (60, 96, 64, 3)  # an odd height grows
+    assert numbers(back[:, :48]) == list(range(60))
+    packets, times = sound_of(source)
+    copied, heard = sound_of(path)
+    assert copied == packets
+    np.testing.assert_allclose(heard, times, atol=0.002)
+
+
+def test_sound_before_the_first_picture_is_not_copied(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "a.mkv", start=25)
+    path = annotate_video(source, tmp_path / "b.mkv", lambda _, frame: frame)
+    packets, times = sound_of(source)
+    copied, heard = sound_of(path)
+    after = [k for k, seconds in enumerate(times) if seconds > -0.001]
+    assert copied == [packets[k] for k in after]
+    np.testing.assert_allclose(heard, [times[k] for k in after], atol=0.002)
+
+
+def test_sound_that_an_mp4_cannot_hold_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "a.avi", codec="adpcm_ms")
+    with pytest.warns(UserWarning, match="sound of the kind adpcm_ms does not go into an mp4 and"):
+        path = annotate_video(source, tmp_path / "b.mp4", lambda _, frame: frame)
+    with av.open(str(path)) as container:
+        assert not container.streams.audio
+    assert probe(path).num_frames == 60
+
+
+def test_a_folder_of_images_is_annotated_at_a_rate(tmp_path: Path) -> None:
+    for number, frame in enumerate(scene(5)):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    path = annotate_video(tmp_path, tmp_path / "out" / "b.mp4", lambda _, frame: frame, fps=5)
+    assert probe(path).fps == 5
+    with pytest.raises(ConfigError, match=r"c\.gif: name a file that ends in \.mp4 or \.mkv"):
+        annotate_video(tmp_path, tmp_path / "c.gif", lambda _, frame: frame)

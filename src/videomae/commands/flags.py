@@ -131,6 +131,8 @@ class Timeline(ViewsCommand):
     output: Path | None = None
     """A file .json, .csv (segments), .scores.csv (windows), .vtt, .png or .svg of one video; or a
     folder for all of them."""
+    annotate: Path | None = None
+    """out.mp4 or .mkv: the video with its labels drawn in and its sound; or a folder."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _SUFFIXES = (".json", ".csv", ".scores.csv", ".vtt", ".png")  # what a folder ge
 def timeline(command: TimelineCommand) -> int:
     """Show the segments of each video, and write them; what is done is kept if it is broken off."""
     files = command.videos()
-    places = _places(files, command.output)
+    places, films = _places(files, command.output), _films(files, command.annotate)
     rules = _rules(command)
     if not command.novelty:
         warn_if_unlike_rendered(command.model, files[0])
@@ -64,6 +64,17 @@ def timeline(command: TimelineCommand) -> int:
     )
     failed, interrupted = 0, False
     with Screen("", as_json=command.json) as screen:
+
+        def draw(found: Timeline, path: Path) -> None:
+            total = round(found.windows[-1].end_seconds)
+            found.annotate(
+                path,
+                films[path],
+                progress=lambda seconds: screen.update("drawing", int(seconds), total),
+                fps=maker.rate,
+                on_damage=command.on_damage,
+            )
+
         for path in files:
             rows: list[Scored] = []
             reason = ""
@@ -86,6 +97,8 @@ def timeline(command: TimelineCommand) -> int:
             if found is not None:
                 for place in places[path]:
                     found.save(place, top_k=command.top_k)
+                if path in films and not interrupted:
+                    draw(found, path)
                 if command.json:
                     print(to_json(found.record(top_k=command.top_k)), flush=True)
                 else:
@@ -116,6 +129,21 @@ def _places(files: Sequence[Path], output: Path | None) -> dict[Path, list[Path]
     check_writable(output)
     every = [mirrored(list(files), output, suffix) for suffix in _SUFFIXES]
     return {path: [places[path] for places in every] for path in files}
+
+
+def _films(files: Sequence[Path], annotate: Path | None) -> dict[Path, Path]:
+    """The video to write of each video."""
+    if annotate is None:
+        return {}
+    if annotate.suffix.lower() not in (".mp4", ".mkv"):
+        check_writable(annotate)
+        return mirrored(list(files), annotate, ".mp4")
+    if len(files) > 1:
+        raise ConfigError(
+            f"--annotate {annotate} is one file for {len(files)} videos; name a folder"
+        )
+    check_writable(annotate.parent)
+    return {files[0]: annotate}
 
 
 def _number(value: float | str) -> float | None:

@@ -6,7 +6,7 @@ Letters: W windows of a video, K labels, D features.
 import csv
 import html
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from itertools import pairwise
@@ -42,11 +42,12 @@ from videomae.processing.views import (
     run_views,
     shown,
 )
-from videomae.report.pictures import Picture, check_suffix
+from videomae.report.pictures import Labeller, Picture, check_suffix
 from videomae.report.plots import plot_timeline
 from videomae.report.reconstruction import to_frames
 from videomae.settings import OnDamage
 from videomae.video.reader import BadVideo, is_source, source_path
+from videomae.video.writer import annotate_video
 
 NOVELTY = "novelty"  # the one label of a timeline without labels
 _NEIGHBOUR_SECONDS = 30.0
@@ -169,6 +170,27 @@ class Timeline:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         return path
+
+    def annotate(
+        self,
+        video: PathLike,
+        path: PathLike,
+        *,
+        progress: Callable[[float], object] = lambda _: None,
+        **options: Any,
+    ) -> Path:
+        """Write a video, a path, with the labels of its segments drawn in, and its sound as it is.
+
+        `progress` is given the seconds as they are done. For others see `writer.annotate_video`.
+        """
+        segments, label = self.segments, Labeller()
+
+        def draw(seconds: float, frame: Picture) -> Picture:
+            progress(seconds)
+            now = [s for s in segments if s.start_seconds <= seconds < s.end_seconds]
+            return label(frame, [f"{each.label} {each.score:.2f}" for each in now])
+
+        return annotate_video(video, path, draw, **options)
 
     def _plot(self, path: Path) -> Path:
         """Draw the labels that hold longest, then those with the highest scores."""

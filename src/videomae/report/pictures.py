@@ -3,7 +3,7 @@
 Clips are uint8 (T, H, W, 3) RGB: T frames of H x W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +94,52 @@ def _enlarge(frames: Frames, min_frame_px: int) -> Frames:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
+class Labeller:
+    """Draws labels on the frames of a video, in the lower left corner; enlarges small frames."""
+
+    def __init__(self) -> None:
+        self._drawn: tuple[tuple[str, ...], NDArray[np.float32]] | None = None
+
+    def __call__(self, frame: Picture, lines: Sequence[str]) -> Picture:
+        """A frame (H, W, 3) with these lines of text, enlarged to a shorter side of 192 px."""
+        large: Picture = _enlarge(frame[None], 2 * _MIN_FRAME_PX)[0]
+        if not lines:
+            return large
+        if self._drawn is None or self._drawn[0] != tuple(lines):  # the same for many frames
+            self._drawn = tuple(lines), _text_mask(lines, *large.shape[:2])
+        ink = self._drawn[1]  # (h, w, 1), 1 where there are letters
+        corner = large[-ink.shape[0] :, : ink.shape[1]]
+        corner[:] = 0.35 * corner * (1 - ink) + 255 * ink
+        return large
+
+
+def _text_mask(lines: Sequence[str], height: int, width: int) -> NDArray[np.float32]:
+    """Lines of text as (h, w, 1) in 0..1, as large as suits a frame, and not wider."""
+    lines = [one_line(line) for line in lines]
+    size = max(height // 16, 10)
+    while size > 6 and max(_font(line, size).getlength(line) for line in lines) > width - size:
+        size -= 1
+    pitch = round(1.35 * size)
+    wide = max(_font(line, size).getlength(line) for line in lines) + size
+    mask = Image.new("L", (min(int(wide), width), min(pitch * len(lines) + size // 2, height)))
+    for row, line in enumerate(lines):
+        place = (size // 2, round(size * 0.25 + pitch * (row + 0.75)))
+        ImageDraw.Draw(mask).text(place, line, 255, _font(line, size), anchor="ls")
+    return np.asarray(mask, np.float32)[..., None] / np.float32(255)
+
+
+def _font(text: str, size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    if text.isascii():
+        return ImageFont.load_default(size=size_px)
+    files = fonts_for(text)  # the usual font knows no other letters
+    file = max(files, key=lambda each: len(letters_of(each).intersection(text)))
+    return ImageFont.truetype(file, size_px)
+
+
 def _captioned(picture: Picture, caption: str) -> Picture:
     """The picture with a line of small text above it."""
     caption = one_line(caption)
-    font = ImageFont.load_default(size=_CAPTION_PX)
-    if not caption.isascii():  # that font knows no others
-        files = fonts_for(caption)
-        file = max(files, key=lambda each: len(letters_of(each).intersection(caption)))
-        font = ImageFont.truetype(file, _CAPTION_PX)
+    font = _font(caption, _CAPTION_PX)
     line = Image.new("RGB", (picture.shape[1], 2 * _CAPTION_PX), _PAPER)
     # Anchored at the baseline, so that letters with and without tails stand level.
     ImageDraw.Draw(line).text((0, 1.35 * _CAPTION_PX), caption, _INK, font, anchor="ls")

@@ -2,20 +2,24 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
 from av.video.reformatter import VideoReformatter
 
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike, atomic_path
+from videomae.video.container import VideoBytes
 from videomae.video.decoder import Frames, VideoFile
 from videomae.video.folder import FrameFolder
-from videomae.video.limits import OnDamage, VideoInfo, VideoLimits
+from videomae.video.limits import DecodeClock, OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
 from videomae.video.reader import open_video, probe
 
@@ -61,10 +65,8 @@ def write_video(
             f"cannot write with fps={fps}, crf={crf}, keyframe_distance={keyframe_distance}; "
             "expected fps above 0, crf from 0 to 51, keyframe_distance None or at least 1"
         )
-    growth = ((0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))
-    images = (np.ascontiguousarray(np.pad(image, growth, mode="edge")) for image in frames)
     options = {} if keyframe_distance is None else {"g": str(keyframe_distance)}
-    pictures = (av.VideoFrame.from_ndarray(image) for image in images)
+    pictures = map(_of_even_size, frames)
     with atomic_path(path) as temporary:
         _encode(temporary, pictures, fps=fps, options={"crf": str(crf), **options})
     return Path(path)
@@ -128,6 +130,96 @@ def resize_video(
     return dataclasses.replace(written, path=path, num_gaps=video.info.num_gaps)
 
 
+def annotate_video(
+    source: PathLike,
+    path: PathLike,
+    draw: Callable[[float, Frames], Frames],
+    *,
+    fps: float | None = None,
+    on_damage: OnDamage = "refuse",
+) -> Path:
+    """Write a video anew with something drawn on each frame, its sound copied as it is; atomically.
+
+    `draw` takes the seconds from the first frame and the frame (H, W, 3), upright, and returns one
+    of any size that is the same for all. Frames go through one by one and are shown at the times
+    they were, those of a folder of images at `fps` a second. `path` ends in .mp4 or .mkv; sound
+    that does not go into an mp4 is left out with a warning. Raises VideoError as `VideoReader`
+    does.
+    """
+    limits, suffix = VideoLimits(), Path(path).suffix.lower()
+    if suffix not in (".mp4", ".mkv"):
+        raise ConfigError(f"{path}: name a file that ends in .mp4 or .mkv")
+    with ExitStack() as stack:
+        temporary = stack.enter_context(atomic_path(path))
+        video = stack.enter_context(closing(open_video(Path(source), limits, None, on_damage)))
+        numbers = range(video.info.num_frames)
+        rate, times, sound = video.info.fps or fps or 25, None, None
+        if isinstance(video, VideoFile):
+            times = video.times(numbers)
+            file = stack.enter_context(closing(VideoBytes(Path(source), limits)))
+            sound = _Sound(stack.enter_context(file.open()), file.clock)
+        shown = [float(t * times[1]) for t in times[0]] if times else [k / rate for k in numbers]
+
+        def drawn() -> Iterator[av.VideoFrame]:
+            for seconds, frame in zip(shown, video.frames(numbers), strict=True):
+                video.clock.restart()  # the limit is for each frame, however many there are
+                yield _of_even_size(draw(seconds, frame))
+
+        _encode(
+            temporary,
+            drawn(),
+            fps=rate,
+            options={"crf": "20", "preset": "veryfast"},
+            times=times,
+            pixel_aspect=video.info.pixel_aspect,
+            sound=sound,
+            kind={".mp4": "mp4", ".mkv": "matroska"}[suffix],
+        )
+    return Path(path)
+
+
+class _Sound:
+    """The first sound of a file, copied packet by packet beside pictures that begin at 0 s."""
+
+    def __init__(self, source: InputContainer, clock: DecodeClock) -> None:
+        first = source.streams.video[0]
+        self._clock = clock
+        self._start_seconds = float((first.start_time or 0) * (first.time_base or 0))
+        self._stream = next(iter(source.streams.audio), None)
+        self._packets = iter(source.demux(self._stream) if self._stream else ())
+
+    def join(self, container: OutputContainer) -> None:
+        """Give a file its stream for the sound, before anything is written to it."""
+        if self._stream is None:
+            return
+        if self._stream.codec_context.name in container.supported_codecs:
+            self._copy = container.add_stream_from_template(self._stream)
+            return
+        warnings.warn(
+            f"sound of the kind {self._stream.codec_context.name} does not go into an mp4 and is "
+            "left out; name an .mkv to keep it",
+            stacklevel=4,
+        )
+        self._packets = iter(())
+
+    def copy(self, container: OutputContainer, until_seconds: float) -> None:
+        """Write the packets up to the first that is heard later."""
+        for packet in self._packets:
+            self._clock.restart()
+            if packet.pts is None or packet.time_base is None:
+                continue  # PyAV's own last packet
+            packet.pts -= round(self._start_seconds / packet.time_base)
+            packet.dts = packet.pts
+            packet.stream = self._copy
+            seconds = packet.pts * packet.time_base
+            # What comes before 0 in a file that begins there is not heard, but what follows is
+            # decoded with it.
+            if packet.pts >= 0 or not self._start_seconds:
+                container.mux(packet)
+            if seconds > until_seconds:
+                return
+
+
 def _encode(
     path: Path,
     pictures: Iterable[av.VideoFrame],
@@ -136,11 +228,14 @@ def _encode(
     options: dict[str, str],
     times: tuple[list[int], Fraction] | None = None,
     pixel_aspect: float = 1.0,
+    sound: _Sound | None = None,
+    kind: str = "mp4",
 ) -> None:
-    """Write pictures of one size as an H.264 mp4; the same bytes on every machine.
+    """Write pictures of one size as H.264, into an mp4; the same bytes on every machine.
 
     times: when each is shown, and the seconds in one unit of that; None is evenly, by `fps`.
-    pixel_aspect: width by height of a pixel, which players make up for.
+    pixel_aspect: width by height of a pixel, which players make up for. sound goes beside them, and
+    kind is FFmpeg's name of the container.
     """
     rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
     shown, unit = times or (itertools.count(), 1 / rate)
@@ -148,10 +243,12 @@ def _encode(
     # its AVX-512 code even reads memory that nobody wrote.
     options = {**options, "x264-params": "cpu-independent=1"}
     # The index goes first: the file plays while it loads, and a part of it can still be read.
-    flags = {"movflags": "+faststart"}
-    with av.open(str(path), "w", format="mp4", options=flags) as container:
+    flags = {"movflags": "+faststart"} if kind == "mp4" else {}
+    with av.open(str(path), "w", format=kind, options=flags) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         codec = stream.codec_context
+        if sound:
+            sound.join(container)
         for picture, time in zip(pictures, shown, strict=False):
             if not codec.is_open:
                 codec.width, codec.height, codec.pix_fmt = picture.width, picture.height, "yuv420p"
@@ -163,8 +260,18 @@ def _encode(
                 codec.color_primaries, codec.color_trc = picture.color_primaries, picture.color_trc
             picture.pts, picture.time_base = time, unit
             picture.pict_type = 0  # else x264 would take over the choice of key frames
+            if sound:
+                sound.copy(container, float(time * unit))
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+        if sound:
+            sound.copy(container, math.inf)
+
+
+def _of_even_size(frame: Frames) -> av.VideoFrame:
+    """A picture of a frame (H, W, 3), its odd sides grown by one pixel."""
+    growth = ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0))
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(frame, growth, mode="edge")))
 
 
 def resized_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
