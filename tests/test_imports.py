@@ -52,6 +52,7 @@ DOORS = {
     "torchvision": ["training.augment"],
     "accelerate": ["compute.distributed"],
     "fsspec": ["data.manifest"],
+    "ray": ["inference.cluster"],
     "torchmetrics": ["evaluation.metrics"],
     "sklearn": ["evaluation.classifiers"],
     "pyarrow": ["data.parquet"],

@@ -3,10 +3,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,8 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos
 from videomae.data.motion import render_clip
 from videomae.errors import as_text
-from videomae.inference import predict
+from videomae.inference import batch, predict
+from videomae.inference.batch import read_batch
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.recipe import write_recipe
 from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -207,18 +209,87 @@ def test_embed_shows_prints_or_writes_vectors(run: Run, place: Path, tmp_path: P
             stored["features"], np.stack([e.features for e in expected]), atol=1e-5
         )
 
-    code, out, _ = run(*call, "--output", tmp_path / "each", "--features", "per_time")
-    assert out.splitlines()[0].split()[1:4] == ["2", "x", "16"]
-    written = sorted(str(p.relative_to(tmp_path / "each")) for p in tmp_path.rglob("*.npy"))
-    assert written == ["a/1.npy", "b/1.npy", "b/2.npy", "c.npy"]
-    assert np.load(tmp_path / "each" / "c.npy").shape == (2, 16)
-
     code, _, err = run(*call, "--output", tmp_path / "all.txt")
     assert code == 1
-    assert "all.txt: name a file .npz or .csv, or a folder" in err
+    assert "all.txt: name a file that ends in .npz or .csv, or a folder" in err
     code, _, err = run(*call, "--output", tmp_path / "all.csv", "--features", "tokens")
     assert code == 1
-    assert "a row of a table has one vector; use --features pooled, or .npz" in err
+    assert "a row of a table has one vector; use --features pooled, .npz, or a folder" in err
+
+
+def test_a_batch_job_fills_a_folder_and_says_so_in_one_line(
+    run: Run, place: Path, tmp_path: Path
+) -> None:
+    call = ("--input", place / "videos", "--output", tmp_path / "out", "--dtype", "float32")
+    embed = ("embed", place / "bad.mp4", *call, "--model", place / "pretrained")
+    code, out, err = run(*embed, "--features", "per_time")
+    assert (code, err) == (1, "")
+    assert re.fullmatch(
+        r".*/out: 5 videos in .* s \(.* a second\), 4 rows; 1 video could not be read\n", out
+    )
+    rows = read_batch(tmp_path / "out")
+    assert rows.table["path"].to_pylist() == found(place)
+    assert rows.features().shape == (4, 2, 16)
+    code, out, _ = run(*embed, "--features", "per_time", "--resume", "--json")
+    assert code == 0
+    assert lines(out)[0].items() >= {"num_before": 5, "num_done": 0, "num_bad": 0}.items()
+    code, _, err = run(*embed)
+    assert code == 1
+    assert "was made with --features=per_time, and not with --features=pooled; name" in err
+    code, out, err = run(
+        "classify", *call[:-1], "auto", "--output", tmp_path / "labels", "--shard", "2/2",
+        "--model", place / "classifier", "--window-seconds", 1,
+    )  # fmt: skip
+    assert read_batch(tmp_path / "labels").facts["settings"]["window_seconds"] == 1
+    assert next((tmp_path / "labels").glob("*-2of2-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resume",), "--resume is for a batch job; give --output FOLDER, too"),
+        (("--input", "x", "--output", "x.csv"), "--input is for a batch job; give --output FOLDER"),
+        (("--output", "out", "--shard", "2"), "--shard 2: expected 2/8 for the second of 8"),
+        (("--output", "out", "--shard", "3/2"), "--shard=3/2 is no share; expected 1/2 to 2/2"),
+        (("--output", "out", "--input", "gone"), "gone does not exist; expected a folder, a video"),
+        (("--output", "out.parquet"), "out.parquet: name a file that ends in .csv, or a folder"),
+    ],
+)
+def test_options_of_a_batch_job_that_make_no_sense_are_refused(
+    options: tuple[str, ...],
+    message: str,
+    run: Run,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("classify", found(place)[0], *options, "--model", place / "classifier")
+    assert (code, out) == (1, "")
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_job_keeps_what_is_done_when_a_scheduler_ends_it(
+    run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = batch.compute_here
+
+    def stopped(*arguments: Any) -> Iterator[Any]:
+        for number, each in enumerate(compute(*arguments)):
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield each
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(batch, "compute_here", stopped)
+    code, out, err = run(
+        "classify", place / "videos", "--output", tmp_path, "--model", place / "classifier"
+    )
+    assert (code, out) == (130, "")
+    assert err == "videomae: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert read_batch(tmp_path).table["path"].to_pylist() == found(place)[:2]
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -250,7 +321,7 @@ def test_tables_have_a_row_per_video_bad_ones_too(run: Run, place: Path, tmp_pat
 
     code, _, err = run("classify", *call, "--output", tmp_path / "p.json")
     assert code == 1
-    assert "p.json: name a file that ends in .csv" in err
+    assert "p.json: name a file that ends in .csv, or a folder" in err
 
 
 def test_embed_leaves_bad_videos_out_of_the_file(run: Run, place: Path, tmp_path: Path) -> None:
@@ -583,7 +654,7 @@ def test_errors_are_one_line_without_a_traceback(run: Run, place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("classify", "x.csv"), ("embed", "x.npz"), ("embed", "x"), ("reconstruct", "x.png")],
+    [("classify", "x.csv"), ("embed", "x.npz"), ("reconstruct", "x.png")],
 )
 def test_outputs_are_checked_before_the_work(
     command: str, name: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from videomae.data.manifest import Video
 from videomae.errors import ConfigError
 from videomae.inference import batch
 from videomae.inference.batch import PartWriter, Row, read_batch
@@ -36,7 +37,7 @@ def labels(path: str, *pairs: tuple[str, float]) -> Row:
 def test_features_come_back_in_their_shape_with_the_facts(tmp_path: Path) -> None:
     with PartWriter(tmp_path / "new" / "out", EMBED, part_size=2) as parts:
         for number, path in enumerate(["a.mp4", "b.mp4", "c.mp4"]):
-            parts.add(path, [vector(path, number, 0.5, 1.0), vector(path, number + 0.5)])
+            parts.add(Video(path), [vector(path, number, 0.5, 1.0), vector(path, number + 0.5)])
     assert len(list((tmp_path / "new" / "out").iterdir())) == 2
     rows = read_batch(tmp_path / "new" / "out")
     assert rows.facts == EMBED
@@ -52,8 +53,10 @@ def test_features_come_back_in_their_shape_with_the_facts(tmp_path: Path) -> Non
 def test_labels_and_bad_videos_come_back_from_all_shards(tmp_path: Path) -> None:
     for shard in ((1, 2), (2, 2)):  # neither needs to know that the other one is there
         with PartWriter(tmp_path, CLASSIFY, shard=shard) as parts:
-            parts.add(f"{shard}.mp4", [labels(f"{shard}.mp4", ("sway", 0.75), ("zoom_in", 0.25))])
-            parts.add_bad(f"caf\udce9 {shard}", "no \udce9 video")
+            parts.add(
+                Video(f"{shard}.mp4"), [labels(f"{shard}.mp4", ("sway", 0.75), ("zoom_in", 0.25))]
+            )
+            parts.add(Video(f"caf\udce9 {shard}"), "no \udce9 video")
     rows = read_batch(tmp_path)
     assert rows.table.to_pylist()[1] == {
         "path": "(2, 2).mp4",
@@ -71,7 +74,7 @@ def test_labels_and_bad_videos_come_back_from_all_shards(tmp_path: Path) -> None
 
 def test_a_part_says_to_any_program_what_it_was_made_by(tmp_path: Path) -> None:
     with PartWriter(tmp_path, EMBED) as parts:
-        parts.add("a.mp4", [vector("a.mp4", 1)])
+        parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
     (path,) = tmp_path.iterdir()
     assert re.fullmatch(r"part-1of1-00000-[0-9a-f]{8}\.parquet", path.name)
     assert json.loads(pq.read_metadata(path).metadata[b"videomae"]) == EMBED
@@ -79,13 +82,13 @@ def test_a_part_says_to_any_program_what_it_was_made_by(tmp_path: Path) -> None:
 
 def test_work_goes_on_without_repeats_and_keeps_what_was_there(tmp_path: Path) -> None:
     with PartWriter(tmp_path, EMBED) as parts:
-        parts.add("a.mp4", [vector("a.mp4", 1)])
-        parts.add_bad("b.mp4", "is broken")
+        parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
+        parts.add(Video("b.mp4"), "is broken")
     with pytest.raises(ConfigError, match=r"bad-1of1-00000-\w+.parquet; go on with --resume"):
         PartWriter(tmp_path, EMBED)
     with PartWriter(tmp_path, {**EMBED, "version": "0.2.0"}, resume=True) as parts:
-        assert parts.done == {batch.key_of("a.mp4"), batch.key_of("b.mp4")}
-        parts.add("c.mp4", [vector("c.mp4", 2)])
+        assert parts.done == {batch.key_of(Video("a.mp4")), batch.key_of(Video("b.mp4"))}
+        parts.add(Video("c.mp4"), [vector("c.mp4", 2)])
     assert read_batch(tmp_path).table["path"].to_pylist() == ["a.mp4", "c.mp4"]
     # One of more shards, or of all of them, also knows what another one has done.
     assert len(PartWriter(tmp_path, EMBED, shard=(2, 3)).done) == 3
@@ -106,7 +109,7 @@ def test_another_model_or_setting_is_refused(
     change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with PartWriter(tmp_path, EMBED) as parts:
-        parts.add("a.mp4", [vector("a.mp4", 1)])
+        parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
     for shard in ((1, 1), (1, 2)):
         with pytest.raises(ConfigError, match=message):
             PartWriter(tmp_path, {**EMBED, **change}, shard=shard, resume=True)
@@ -115,7 +118,7 @@ def test_another_model_or_setting_is_refused(
 def test_what_was_done_is_kept_when_an_error_ends_the_work(tmp_path: Path) -> None:
     def work() -> None:
         with PartWriter(tmp_path, EMBED) as parts:
-            parts.add("a.mp4", [vector("a.mp4", 1)])
+            parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -128,12 +131,12 @@ def test_a_part_is_written_when_it_is_large_or_old(
 ) -> None:
     monkeypatch.setattr(batch, "_PART_BYTES", 2 * 6 * 4)
     with PartWriter(tmp_path, EMBED) as parts:
-        parts.add("a.mp4", [vector("a.mp4", 1)])
+        parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
         assert not list(tmp_path.iterdir())
-        parts.add("b.mp4", [vector("b.mp4", 1)])
+        parts.add(Video("b.mp4"), [vector("b.mp4", 1)])
         assert len(list(tmp_path.iterdir())) == 1
         monkeypatch.setattr(batch, "_PART_SECONDS", 0)
-        parts.add("c.mp4", [vector("c.mp4", 1)])
+        parts.add(Video("c.mp4"), [vector("c.mp4", 1)])
         assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -141,7 +144,7 @@ def test_folders_that_cannot_be_read_back_say_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no parts; expected a folder that `videomae cl"):
         read_batch(tmp_path)
     with PartWriter(tmp_path, EMBED) as parts:
-        parts.add("a.mp4", [vector("a.mp4", 1)])
+        parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
     (path,) = tmp_path.iterdir()
     twin = path.with_name("part-1of2-00000-00000000.parquet")
     twin.write_bytes(path.read_bytes())

@@ -4,13 +4,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from videomae.commands.flags import Classify, Embed, ModelCommand, Reconstruct
+from videomae.commands.flags import BatchCommand, Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain
 from videomae.hub import atomic_path, check_writable, resolve_shipped
@@ -18,6 +19,7 @@ from videomae.inference import predict
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe
 
+BATCH = ("input", "window_seconds", "hop_seconds", "resume", "shard", "part_size", "ray")
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 
@@ -41,8 +43,12 @@ def classify(command: Classify) -> int:
         return dict(chain.from_iterable(names))
 
     output = None if command.output == Path("-") else command.output
-    if output is not None and (output.suffix.lower() != ".csv" or output.is_dir()):
-        raise ConfigError(f"--output {output}: name a file that ends in .csv")
+    if output is not None and output.suffix.lower() != ".csv":
+        from videomae.commands.batch import run_batch
+
+        look_at = partial(warn_if_unlike_rendered, command.model)
+        return run_batch("classify", command, files, look_at=look_at)
+    _check_no_batch(command)
     warn_if_unlike_rendered(command.model, files[0])
     results = predict.classify(iter(files), **_options(command, output))
     return report(
@@ -59,26 +65,24 @@ def classify(command: Classify) -> int:
 
 def embed(command: Embed) -> int:
     """Show the features of each video, or write them to one file or one per video."""
-    files, output = command.videos(), command.output
-    suffix = output.suffix if output is not None else None
-    if suffix not in (None, "", ".npz", ".csv"):
-        raise ConfigError(f"--output {output}: name a file .npz or .csv, or a folder")
+    files, suffix = command.videos(), command.output.suffix
+    output = None if command.output == Path("-") else command.output
+    if output is not None and suffix not in (".npz", ".csv"):
+        from videomae.commands.batch import run_batch
+
+        return run_batch("embed", command, files)
+    _check_no_batch(command)
     if suffix == ".csv" and command.features != "pooled":
         raise ConfigError(
-            f"--output {output}: a row of a table has one vector; use --features pooled, or .npz"
+            f"--output {output}: a row of a table has one vector; use --features pooled, .npz, or "
+            "a folder"
         )
-    one_file = suffix == ".npz"
-    places = mirrored(files, output, ".npy") if output is not None and not suffix else {}
     kept: list[Embedding] = []
 
     def show(result: Embedding) -> Shown:
         found = result.features
-        if one_file:
+        if suffix == ".npz":
             kept.append(result)
-        elif places:
-            assert result.path is not None
-            with atomic_path(places[result.path]) as temporary:
-                np.save(temporary, found)
         few = " ".join(f"{value:.3f}" for value in found.flat[:4])
         record = {"features": found} if output is None else {"shape": found.shape}
         return record, [(" x ".join(map(str, found.shape)), f"{few} ...")]
@@ -133,6 +137,14 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
 }
 
 
+def _check_no_batch(command: BatchCommand) -> None:
+    """Raise ConfigError for options of a batch job, where there is none."""
+    for name in BATCH:
+        if getattr(command, name) != getattr(BatchCommand, name):
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} is for a batch job; give --output FOLDER, too")
+
+
 def warn_if_unlike_rendered(model: str, path: Path) -> None:
     """Warn where a model that comes with the package, and knows rendered clips, gets another."""
     if resolve_shipped(model) is None:
@@ -158,7 +170,7 @@ def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:
     """
     if output is not None:
         check_writable(output.parent if output.suffix else output)
-    ours = ("files", "json", "output", "format")
+    ours = ("files", "json", "output", "format", *BATCH)
     options = {name: value for name, value in vars(command).items() if name not in ours}
     # For a person who watches; a program finds nothing but complaints on stderr.
     options["tell"] = complain if sys.stderr.isatty() else None

@@ -87,25 +87,61 @@ class ViewsCommand(ModelCommand):
     """Views that go through the model at once."""
 
 
+Address = Annotated[
+    str,
+    PrimitiveConstructorSpec[str](
+        nargs=(0, 1),
+        metavar="[ADDRESS]",
+        instance_from_str=lambda words: words[0] if words else "auto",
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value] if value else [],
+    ),
+]
+
+
 @dataclass(frozen=True)
-class Classify(ViewsCommand):
+class BatchCommand(ViewsCommand):
+    """The options of commands whose answers may be a batch job, with `output` a folder."""
+
+    input: str = ""
+    """For a batch job: a folder, list, tar or address of videos, such as s3://bucket/videos."""
+    window_seconds: float | Literal["video"] = "video"
+    """A row of the batch job per window of so many seconds; video: per video."""
+    hop_seconds: float | Literal["half"] = "half"
+    """From the start of one window to the next; half: half a window."""
+    resume: bool = False
+    """Go on with a batch job, leaving out what is in its folder."""
+    shard: str = "1/1"
+    """Share of a batch job: 2/8 is the second of 8, which may all write into one folder."""
+    part_size: int = 500
+    """Videos per file of a batch job."""
+    ray: Address = ""
+    """Run the batch job on a Ray cluster; without an address, on the one this machine knows."""
+
+    def videos(self) -> list[Path]:
+        """All videos that the paths stand for; those of `input` are listed by the job."""
+        return super().videos() if self.files else []
+
+
+@dataclass(frozen=True)
+class Classify(BatchCommand):
     """Name what happens in videos."""
 
     top_k: int = 5
     """Labels per video."""
     output: Path = Path("-")  # `Path | None` makes tyro import a type checker: 0.1 s
-    """predictions.csv: a table with a row per video; -: what is printed is all."""
+    """predictions.csv: a row per video; a folder: a batch job, in Parquet; -: what is printed."""
 
 
 @dataclass(frozen=True)
-class Embed(ViewsCommand):
+class Embed(BatchCommand):
     """Describe videos by vectors."""
 
     features: Literal["pooled", "per_time", "tokens"] = "pooled"
     """One vector per video, per time slice, or per tubelet."""
-    output: Path | None = None
-    """features.npz for one file with `paths` and `features`, features.csv for a table with a row
-    per video, or a folder for one .npy each."""
+    output: Path = Path("-")
+    """features.npz for one file with `paths` and `features`; features.csv: a row per video; a
+    folder: a batch job, in Parquet; -: what is printed."""
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ _IN_WORDS = re.compile(rf"(.*\.(?:{_SUFFIXES}))(?:\s+|::|,)(.+)", re.IGNORECASE)
 class Listed(Video):
     """A video that a list names, and what was found out about it.
 
-    origin: where it is listed, such as `train.csv, line 7`. by_name: the file may lie anywhere
-    below the root and have any video suffix. first_number: the number in the name of the image that
-    the part begins with.
+    origin: where it is listed, such as `train.csv, line 7`. member: its name in a tar. by_name: the
+    file may lie anywhere below the root and have any video suffix. first_number: the number in the
+    name of the image that the part begins with.
 
     reason: why it is left out, "" if it is not. info: None for what was not looked at (an address)
     or cannot be read. num_part_frames: frames of the part that counts. content: the same for files
@@ -47,6 +47,7 @@ class Listed(Video):
     """
 
     origin: str = ""
+    member: str = ""
     by_name: bool = False
     first_number: int | None = None
     reason: str = ""

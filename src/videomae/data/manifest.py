@@ -11,10 +11,11 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -354,8 +355,10 @@ def read_bytes(video: Video) -> bytes:
     """The bytes of a video at an address or in a shard; for the errors see `open_video`."""
     start = video.offset or 0
     end = None if video.num_bytes is None else start + video.num_bytes
+    # What lies at a known place of a tar, tar://MEMBER::TAR, is not searched for.
+    place = video.path if end is None else video.path.rpartition("::")[2]
     try:
-        system, path = fsspec.url_to_fs(video.path)
+        system, path = fsspec.url_to_fs(place)
         data: bytes = system.cat_file(path, start=start, end=end)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{video} cannot be opened: {error}") from error
@@ -364,6 +367,29 @@ def read_bytes(video: Video) -> bytes:
     if end is not None and len(data) < end - start:
         raise VideoError(f"{video}: the shard ends after {len(data)} bytes of it; make it anew")
     return data
+
+
+def files_at(address: str) -> list[str]:
+    """The addresses of the files below an address, or that its `*` stands for; of one, itself.
+
+    Raises ConfigError where it cannot be searched.
+    """
+    try:
+        system, path = fsspec.url_to_fs(address)
+        is_pattern, is_folder = "*" in path, system.isdir(path)
+        found = system.glob(path) if is_pattern else system.find(path) if is_folder else [path]
+    except Exception as error:  # each kind of store has errors of its own
+        raise ConfigError(
+            f"{address} cannot be searched ({type(error).__name__}: {error})"
+        ) from error
+    return [system.unstrip_protocol(place) for place in sorted(found)]
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """Open a file, or what an address stands for, to read parts of it."""
+    with fsspec.open(path, "rb") if is_address(path) else Path(path).open("rb") as file:
+        yield file
 
 
 def part_of(video: Video, info: VideoInfo) -> range:

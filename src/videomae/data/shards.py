@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from videomae.data.checking import Work, common_folder, digest, stamp_of
 from videomae.data.lists import Listed
-from videomae.data.manifest import LABEL_SEPARATOR, SPLITS
+from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, is_address, open_file
 from videomae.errors import ConfigError, as_text
 from videomae.hub import atomic_path
 from videomae.settings import PrepareSettings
@@ -27,17 +27,17 @@ _LABELS = (".cls", ".txt", ".json")
 _MAX_LABEL_BYTES = 2**20
 
 
-def list_shard(path: Path, split: str = "train") -> list[Listed]:
+def list_shard(path: Path | str, split: str = "train") -> list[Listed]:
     """The videos of a WebDataset tar: where each lies, and its label from .cls, .txt or .json.
 
-    Members of one sample share their name up to its first dot. A file that is no tar is listed
-    itself, as damaged.
+    `path` may be an address. Members of one sample share their name up to its first dot. A file
+    that is no tar is listed itself, as damaged.
     """
-    place = str(path.absolute())
+    place = str(path) if is_address(str(path)) else str(Path(path).absolute())
     videos: list[tuple[str, tarfile.TarInfo]] = []
     labels: dict[str, list[tuple[int, str]]] = defaultdict(list)
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_file(place) as whole, tarfile.open(fileobj=whole, mode="r:") as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
@@ -60,7 +60,8 @@ def list_shard(path: Path, split: str = "train") -> list[Listed]:
             split,
             offset=member.offset_data,
             num_bytes=member.size,
-            origin=f"{path.name}, {member.name}",
+            origin=f"{Path(path).name}, {member.name}",
+            member=member.name,
         )
         for key, member in videos
     ]

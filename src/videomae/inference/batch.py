@@ -13,19 +13,26 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from videomae.data.inputs import name_of
+from videomae.data.manifest import Video
 from videomae.data.parquet import import_pyarrow, write_table
-from videomae.errors import ConfigError, as_text, to_json
+from videomae.errors import ConfigError, as_text, counted, to_json
 from videomae.hub import PathLike, check_writable
+from videomae.inference.exported import Log
+from videomae.inference.jobs import Job, answer_of, compute_here
 from videomae.inference.predict import Floats
 from videomae.video.folder import natural_key
+
+Progress = Callable[[int, int], None]  # (videos done, videos in all)
 
 # What all parts of a folder must share; the rest, such as the engine, may differ by machine.
 _SHARED = ("task", "settings", "feature_shape", "processor", "weights_sha256")
@@ -132,9 +139,18 @@ def find_parts(folder: Path) -> dict[Path, tuple[dict[str, Any], list[str]]]:
     return found
 
 
-def key_of(video: object) -> str:
-    """What stands for a video in the metadata of a part: 64 bits of a digest of its name."""
+def key_of(video: Video) -> str:
+    """What stands for a video, or its part, in metadata: 64 bits of a digest of its name."""
     return hashlib.sha256(as_text(video).encode()).hexdigest()[:16]
+
+
+@dataclass
+class _Part:
+    """What goes into the next part: videos with their rows, or with the reason for none."""
+
+    number: int
+    answers: list[tuple[Video, Sequence[Row] | str]] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -145,8 +161,7 @@ class PartWriter(AbstractContextManager["PartWriter"]):
     go on where such files are there. part_size: videos per part; a part of a minute's work, or of
     64 MiB, is written before.
 
-    ConfigError where the folder cannot be written, holds parts of other facts, or, without
-    `resume`, parts of this shard.
+    ConfigError where the folder holds parts of other facts, or, without `resume`, of this shard.
     """
 
     folder: Path
@@ -155,12 +170,9 @@ class PartWriter(AbstractContextManager["PartWriter"]):
     resume: bool = False
     part_size: int = 500
     done: set[str] = field(default_factory=set, init=False)
-    _rows: list[Row] = field(default_factory=list, init=False)
-    _bad: list[tuple[str, str]] = field(default_factory=list, init=False)
-    _keys: dict[str, list[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        check_writable(self.folder)
+        self.facts = json.loads(to_json(self.facts))  # as they come back: tuples are lists
         parts = find_parts(self.folder)
         for path, (facts, done) in parts.items():
             _check_same(self.facts, facts, path)
@@ -171,49 +183,46 @@ class PartWriter(AbstractContextManager["PartWriter"]):
                 f"{self.folder} holds the beginning of such a job, as {mine[0].name}; go on with "
                 "--resume, or name another folder"
             )
-        self._number = 1 + max((int(path.name.split("-")[2]) for path in mine), default=-1)
-        self._since = time.monotonic()
+        self._part = _Part(1 + max((int(path.name.split("-")[2]) for path in mine), default=-1))
+        for path in self.folder.glob(f".*-{self._name}-*.parquet"):
+            path.unlink(missing_ok=True)  # begun by a process that was killed
 
     @property
     def _name(self) -> str:
         return "{}of{}".format(*self.shard)
 
-    def add(self, video: object, rows: Iterable[Row]) -> None:
-        """Add all rows of one video; a part is written when it is full."""
-        self._rows.extend(rows)
-        self._count(video, "part")
-
-    def add_bad(self, video: object, reason: str) -> None:
-        """Add a video that could not be read, and why."""
-        self._bad.append((as_text(video), as_text(reason)))
-        self._count(video, "bad")
-
-    def _count(self, video: object, kind: str) -> None:
-        self._keys.setdefault(kind, []).append(key_of(video))
+    def add(self, video: Video, answer: Sequence[Row] | str) -> None:
+        """Add all rows of one video, or the reason why it has none; write a part that is full."""
+        self._part.answers.append((video, answer))  # in one step, as Ctrl-C comes between any two
+        rows = sum(len(each) for _, each in self._part.answers if not isinstance(each, str))
         size = math.prod(self.facts.get("feature_shape") or (16,)) * 4
         if (
-            sum(map(len, self._keys.values())) >= self.part_size
-            or len(self._rows) * size >= _PART_BYTES
-            or time.monotonic() - self._since >= _PART_SECONDS
+            len(self._part.answers) >= self.part_size
+            or rows * size >= _PART_BYTES
+            or time.monotonic() - self._part.began >= _PART_SECONDS
         ):
             self.write()
 
     def write(self) -> None:
-        """Write what was added since the last part."""
-        for kind, keys in self._keys.items():
-            is_part = kind == "part"
-            columns = _answers(self.facts, self._rows) if is_part else _complaints(self._bad)
-            stored = {"videomae": to_json(self.facts), "videomae.done": json.dumps(keys)}
-            digest = hashlib.sha256(stored["videomae.done"].encode()).hexdigest()[:8]
-            name = f"{kind}-{self._name}-{self._number:05d}-{digest}.parquet"
+        """Write what was added since the last part; once more, it writes the same files."""
+        good = [(v, rows) for v, rows in self._part.answers if not isinstance(rows, str)]
+        bad = [(v, reason) for v, reason in self._part.answers if isinstance(reason, str)]
+        for kind, videos in (("bad", [v for v, _ in bad]), ("part", [v for v, _ in good])):
+            if not videos:
+                continue
+            if kind == "part":
+                columns = _answers(self.facts, [row for _, rows in good for row in rows])
+            else:
+                columns = _complaints([(name_of(v), reason) for v, reason in bad])
+            done = json.dumps(list(map(key_of, videos)))
+            digest = hashlib.sha256(done.encode()).hexdigest()[:8]
+            name = f"{kind}-{self._name}-{self._part.number:05d}-{digest}.parquet"
+            stored = {"videomae": to_json(self.facts), "videomae.done": done}
             write_table(self.folder / name, columns, stored)
-            self.done.update(keys)
-        self._number += 1
-        self._rows, self._bad, self._keys = [], [], {}
-        self._since = time.monotonic()
+        self._part = _Part(self._part.number + 1)
 
     def __exit__(self, *_: object) -> None:
-        if self._keys:
+        if self._part.answers:
             self.write()
 
 
@@ -240,11 +249,9 @@ def _answers(facts: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
 def _complaints(bad: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The columns of a table of bad videos."""
     arrow = import_pyarrow()
-    paths, reasons = ([pair[k] for pair in bad] for k in (0, 1))
-    return {
-        name: arrow.array(values, arrow.string())
-        for name, values in (("path", paths), ("reason", reasons))
-    }
+    paths, reasons = ([as_text(pair[k]) for pair in bad] for k in (0, 1))
+    text = arrow.string()
+    return {"path": arrow.array(paths, text), "reason": arrow.array(reasons, text)}
 
 
 def _check_same(facts: dict[str, Any], others: dict[str, Any], path: Path) -> None:
@@ -262,3 +269,104 @@ def _check_same(facts: dict[str, Any], others: dict[str, Any], path: Path) -> No
             f"{path} was made with {name}={other}, and not with {name}={one}; name another folder, "
             "or give the same model and settings"
         )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the videos of a job, or of its shard: those of earlier runs, and of this."""
+
+    num_before: int
+    num_done: int
+    num_bad: int
+    num_rows: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = self.num_done / max(self.seconds, 1e-9)
+        text = f"{counted(self.num_done, 'video')} in {self.seconds:.1f} s ({rate:.1f} a second)"
+        text += f", {counted(self.num_rows, 'row')}"
+        if self.num_bad:
+            text += f"; {counted(self.num_bad, 'video')} could not be read"
+        return text + (f"; {self.num_before:,} were done before" if self.num_before else "")
+
+
+def run_job(
+    videos: Sequence[Video],
+    folder: PathLike,
+    job: Job,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    resume: bool = False,
+    part_size: int = 500,
+    ray: str = "",
+    tell: Log | None = None,
+    on_progress: Progress | None = None,
+) -> Summary:
+    """Answer about each video of a list once, and write parts into a folder; see `batch`.
+
+    Args:
+        shard: (i, n) takes the i-th of n shares, from 1. Which videos those are depends on their
+            names alone, so that shards on any machines may write into one folder.
+        resume: leave out what the folder has already, of this or any other shard.
+        part_size: videos per part.
+        ray: compute on a Ray cluster: its address, or "auto"; "" computes here. See `cluster`.
+        on_progress: takes (videos done, videos in all) after each video.
+
+    Raises ConfigError for settings that do not fit the folder, see `PartWriter`; WeightsError for
+    models that cannot be loaded. A bad video is listed in the folder and ends nothing.
+    """
+    number, of = shard
+    if not 1 <= number <= of:
+        raise ConfigError(f"shard={number}/{of} is no share; expected 1/{of} to {of}/{of}")
+    if part := job.has_windows and next(filter(_is_part, videos), None):
+        raise ConfigError(f"{part} is a part of a video, and windows are cut from whole ones")
+    check_writable(folder)  # and pyarrow is there: best known before the model is loaded
+    import_pyarrow()
+    mine = {key_of(v): v for v in videos if int(key_of(v), 16) % of == number - 1}
+    if ray:
+        from videomae.inference.cluster import Cluster
+
+        cluster = Cluster(job, ray)
+        facts, config = cluster.facts()
+        compute = cluster.compute
+    else:
+        loaded = job.load(tell)
+        facts, config = loaded.facts(), loaded.ready.config
+        compute = partial(compute_here, loaded)
+    began = time.monotonic()
+    with PartWriter(Path(folder), facts, shard, resume, part_size) as parts:
+        todo = dict(enumerate(v for key, v in mine.items() if key not in parts.done))
+        before, bad, rows = len(mine) - len(todo), 0, 0
+        open_rows: dict[int, dict[int, Row]] = {}
+        for each in compute(list(todo.items())):
+            video = todo.get(each.number)
+            if video is None:
+                continue  # known already: a window of a video that turned out to be bad
+            answer: list[Row] | str | None = None
+            if isinstance(each.value, str):
+                answer, bad = each.value, bad + 1
+            elif not each.value.isfinite().all():
+                answer, bad = "the model's answer is no number; try dtype=float32", bad + 1
+            else:
+                windows = open_rows.setdefault(each.number, {})
+                windows[each.window] = Row(
+                    name_of(video), each.start_seconds, each.end_seconds,
+                    answer_of(each.value, job, config),
+                )  # fmt: skip
+                if len(windows) == each.num_windows:
+                    answer = [row for _, row in sorted(windows.items())]
+                    rows += each.num_windows
+            if answer is not None:
+                parts.add(video, answer)
+                del todo[each.number]
+                open_rows.pop(each.number, None)
+                if on_progress:
+                    on_progress(len(mine) - len(todo), len(mine))
+    if todo:
+        raise ConfigError(f"{counted(len(todo), 'video')} got no answer; go on with --resume")
+    done = len(mine) - before
+    return Summary(before, done, bad, rows, time.monotonic() - began)
+
+
+def _is_part(video: Video) -> bool:
+    return (video.start_seconds, video.end_seconds, video.first_frame) != (None, None, None)

@@ -1,0 +1,70 @@
+"""classify and embed as a batch job: answers about many videos, in a folder of Parquet parts."""
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from videomae.commands.terminal import Screen
+from videomae.data.inputs import list_inputs
+from videomae.data.manifest import Video
+from videomae.errors import ConfigError, complain, to_json
+from videomae.inference.batch import run_job
+from videomae.inference.jobs import Job
+
+
+def run_batch(
+    task: Literal["classify", "embed"],
+    command: Any,
+    files: list[Path],
+    *,
+    look_at: Callable[[Path], None] | None = None,
+) -> int:
+    """Write answers into a folder of Parquet parts, and show a bar and one line about them.
+
+    `look_at` is called with the path of the first video.
+    """
+    output = command.output
+    if output.suffix or output.is_file():
+        kinds = ".csv" if task == "classify" else ".npz or .csv"
+        raise ConfigError(f"--output {output}: name a file that ends in {kinds}, or a folder")
+    found = re.fullmatch(r"(\d+)/(\d+)", command.shard)
+    if found is None:
+        raise ConfigError(f"--shard {command.shard}: expected 2/8 for the second of 8")
+    own = {name: getattr(command, name) for name in vars(command) if name in Job.__annotations__}
+    seconds = {"window_seconds": "video", "hop_seconds": "half"}
+    own |= {name: None for name, word in seconds.items() if own[name] == word}
+    job = Job(task, **own)
+    videos = [Video(str(path)) for path in files]
+    videos += list_inputs(command.input) if command.input else []
+    if look_at is not None:
+        look_at(Path(videos[0].path))
+    what = "classifying" if task == "classify" else "embedding"
+    with Screen(what, len(videos), as_json=command.json) as screen, _stopped_by_sigterm():
+        summary = run_job(
+            videos,
+            output,
+            job,
+            shard=(int(found[1]), int(found[2])),
+            resume=command.resume,
+            part_size=command.part_size,
+            ray=command.ray,
+            tell=complain if sys.stderr.isatty() else None,
+            on_progress=screen.advance,
+        )
+    print(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
+    return 1 if summary.num_bad else 0
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let a scheduler's SIGTERM end the work as Ctrl-C does, so that what is done is written."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,77 @@
+"""What names videos to be worked through -> these videos: folders, lists, tars, addresses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from videomae.data.checking import find_files
+from videomae.data.lists import Listed
+from videomae.data.manifest import Video, files_at, is_address
+from videomae.data.shards import list_shard
+from videomae.data.sources import guess_layout, read_source
+from videomae.errors import ConfigError
+from videomae.settings import PrepareSettings
+from videomae.video.folder import counted, scan_folder
+from videomae.video.limits import VIDEO_SUFFIXES
+
+
+def list_inputs(source: str) -> list[Video]:
+    """The videos that a source names, whatever their classes and splits, in its order.
+
+    source: a video; a folder of videos or frames; a manifest or any list that `videomae prepare`
+    reads; WebDataset tars; or an address that fsspec opens, such as s3://bucket/videos, of a
+    video, a tar, a folder of these, or a pattern with `*`. A video in a tar gets the address
+    tar://MEMBER::TAR. What is named and not there is listed for its error's sake.
+
+    Raises ConfigError where there is nothing, or it cannot be understood.
+    """
+    if is_address(source):
+        return _at_address(source)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; expected a folder, a video, a list or a tar")
+    if guess_layout(path) == "folder":
+        scan = scan_folder(path) if path.is_dir() else None
+        found = [path] if scan is None else [*scan.videos, *scan.unreadable]
+        if not found and scan is not None:
+            holds = counted(scan.passed_over) if scan.passed_over else "nothing"
+            raise ConfigError(f"{path} holds no videos; it holds {holds}")
+        return [Video(str(video)) for video in found]
+    listing = read_source(PrepareSettings(path, Path("-")))
+    there, missing = find_files(listing.items, listing.root)
+    lost = [replace(item, path=str(listing.root / item.path)) for item in missing]
+    return [_plain(item) for item in (*there, *lost)]
+
+
+def name_of(video: Video) -> str:
+    """What stands for a video in tables: its path or address, and where in it if by numbers.
+
+    Not its part in seconds, which has columns of its own.
+    """
+    whole = replace(video, start_seconds=None, end_seconds=None)
+    return whole.path if "::" in whole.path else str(whole)
+
+
+def _at_address(address: str) -> list[Video]:
+    found: list[Video] = []
+    for place in files_at(address):
+        suffix = Path(place).suffix.lower()
+        if suffix == ".tar":
+            found += map(_plain, list_shard(place))
+        elif suffix in VIDEO_SUFFIXES:
+            found.append(Video(place))
+    if not found:
+        raise ConfigError(
+            f"{address} holds no videos or tars of them; lists are read from this machine alone, "
+            "and their lines may be addresses"
+        )
+    return found
+
+
+def _plain(item: Listed) -> Video:
+    """A row of a list without its class and split; a member of a tar by its own address."""
+    known = vars(item)
+    names = ("path", "start_seconds", "end_seconds", "first_frame", "num_frames", "offset")
+    video = Video(**{name: known[name] for name in (*names, "num_bytes")})
+    if item.member:
+        return replace(video, path=f"tar://{item.member}::{item.path}")
+    return video

@@ -1,0 +1,85 @@
+import io
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from videomae.data.inputs import list_inputs, name_of
+from videomae.data.manifest import Video, open_video, read_bytes, write_manifest
+from videomae.data.manifest import Videos as VideoList
+from videomae.errors import ConfigError
+
+
+def put_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_folders_and_files_are_the_videos_in_them(videos_dir: Path, tmp_path: Path) -> None:
+    found = list_inputs(str(videos_dir))
+    assert [video.path for video in found] == sorted(map(str, videos_dir.rglob("*.mp4")))
+    assert {video.label for video in found} == {""}
+    assert list_inputs(found[0].path) == found[:1]
+    with pytest.raises(ConfigError, match="gone does not exist; expected a folder, a video"):
+        list_inputs(str(tmp_path / "gone"))
+    (tmp_path / "a.odd").touch()
+    with pytest.raises(ConfigError, match=r"holds no videos; it holds \.odd 1"):
+        list_inputs(str(tmp_path))
+
+
+def test_lists_of_any_kind_name_videos_with_their_parts(videos_dir: Path, tmp_path: Path) -> None:
+    one = str(videos_dir / "sway" / "0.mp4")
+    parts = (Video(one, "sway", "val", 0.5, 1.0), Video(one, "zoom_in", "test"))
+    write_manifest(tmp_path, VideoList(parts, ("sway", "zoom_in")))
+    for source in (tmp_path, tmp_path / "manifest.csv"):
+        found = list_inputs(str(source))
+        assert found == [Video(one, start_seconds=0.5, end_seconds=1.0), Video(one)]
+        assert [name_of(video) for video in found] == [one, one]
+    lines = tmp_path / "all.txt"
+    lines.write_text(f"{one} 0\ngone.mp4 1\nmemory://b/x.mp4 1\n")
+    assert [video.path for video in list_inputs(str(lines))] == [
+        one, "memory://b/x.mp4", str(tmp_path / "gone.mp4"),
+    ]  # fmt: skip
+
+
+def test_members_of_tars_have_addresses_of_their_own(videos_dir: Path, tmp_path: Path) -> None:
+    data = (videos_dir / "sway" / "0.mp4").read_bytes()
+    tar = put_tar(tmp_path / "x.tar", {"a/1.mp4": data, "a/1.cls": b"3", "2.mp4": data[:9]})
+    for source in (tar, tmp_path):
+        first, second = list_inputs(str(source))
+        assert name_of(first) == f"tar://a/1.mp4::{tar}"
+        assert name_of(second) == f"tar://2.mp4::{tar}"
+        assert first.offset
+        assert read_bytes(first) == data
+        assert read_bytes(second) == data[:9]
+        with open_video(Video(name_of(first))) as reader:  # found again by its name alone
+            assert reader.info.num_frames == 8
+    # Rows of a manifest know the place, not the name.
+    assert name_of(Video(str(tar), offset=512, num_bytes=9)) == f"{tar} (offset=512, num_bytes=9)"
+
+
+def test_addresses_are_searched(videos_dir: Path, tmp_path: Path) -> None:
+    data = (videos_dir / "sway" / "0.mp4").read_bytes()
+    tar = put_tar(tmp_path / "x.tar", {"1.mp4": data})
+    memory = fsspec.filesystem("memory")
+    for name, content in {"b.mp4": data, "a/c.mp4": data, "n.txt": b"no", "x.tar": tar}.items():
+        memory.pipe_file(
+            f"/inputs/{name}", content if isinstance(content, bytes) else content.read_bytes()
+        )
+    found = list_inputs("memory://inputs")
+    assert [name_of(video) for video in found] == [
+        "memory:///inputs/a/c.mp4", "memory:///inputs/b.mp4",
+        "tar://1.mp4::memory:///inputs/x.tar",
+    ]  # fmt: skip
+    assert {read_bytes(video) for video in found} == {data}
+    assert list_inputs("memory://inputs/*.mp4") == found[1:2]
+    assert list_inputs("memory://inputs/b.mp4") == found[1:2]
+    with pytest.raises(ConfigError, match=r"n\.txt holds no videos or tars of them; lists are"):
+        list_inputs("memory://inputs/n.txt")
+    with pytest.raises(ConfigError, match="nosuch://x cannot be searched"):
+        list_inputs("nosuch://x")
