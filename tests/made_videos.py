@@ -1,6 +1,7 @@
 """Small videos of known content for the tests: every picture carries its own number."""
 
 import random
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +81,25 @@ def copy(
             packet.stream = stream
             container.mux(packet)
     return to
+
+
+def with_edits(path: Path, edits: list[tuple[int, int]]) -> Path:
+    """Replace the edit list of an mp4 whose index comes last: (duration, start) in milliseconds."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        per_second = int(1 / container.streams.video[0].time_base)
+    entries = b"".join(
+        struct.pack(">IiI", ms, start * per_second // 1000, 1 << 16) for ms, start in edits
+    )
+    at = data.index(b"elst")
+    old_size = struct.unpack(">I", data[at - 4 : at])[0]
+    data[at + 8 : at - 4 + old_size] = struct.pack(">I", len(edits)) + entries
+    grown = 16 + len(entries) - old_size
+    for box in (b"elst", b"edts", b"trak", b"moov"):
+        at = data.index(box)
+        data[at - 4 : at] = struct.pack(">I", struct.unpack(">I", data[at - 4 : at])[0] + grown)
+    path.write_bytes(data)
+    return path
 
 
 def full_decode(path: Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Decoding one file: what it costs, edit lists, every kind of picture."""
 
+import io
 import random
 import struct
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from made_videos import encode, full_decode, join, make, numbers, scene
+from made_videos import encode, full_decode, join, make, numbers, scene, with_edits
 from videomae.errors import VideoError
 from videomae.video import decoder
 from videomae.video.decoder import VideoFile
@@ -137,24 +139,6 @@ def test_a_file_that_calls_a_wrong_picture_a_key_frame(codec: str, tmp_path: Pat
 
 
 # Edit lists beyond a late start
-
-
-def with_edits(path: Path, edits: list[tuple[int, int]]) -> None:
-    """Replace the edit list of an mp4 whose index comes last: (duration, start) in milliseconds."""
-    data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        per_second = int(1 / container.streams.video[0].time_base)
-    entries = b"".join(
-        struct.pack(">IiI", ms, start * per_second // 1000, 1 << 16) for ms, start in edits
-    )
-    at = data.index(b"elst")
-    old_size = struct.unpack(">I", data[at - 4 : at])[0]
-    data[at + 8 : at - 4 + old_size] = struct.pack(">I", len(edits)) + entries
-    grown = 16 + len(entries) - old_size
-    for box in (b"elst", b"edts", b"trak", b"moov"):
-        at = data.index(box)
-        data[at - 4 : at] = struct.pack(">I", struct.unpack(">I", data[at - 4 : at])[0] + grown)
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +292,25 @@ def test_angles_in_between_count_as_the_nearest_quarter(
         tmp_path / "x.mp4", scene(2), prepare=lambda stream: stream.set_display_rotation(angle)
     )
     assert probe(path).rotation_degrees == quarter
+
+
+def test_pictures_with_exif_are_turned_by_it(tmp_path: Path) -> None:
+    """As a camera writes motion JPEG; PyAV does not know this kind of data."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
+    frames = scene(3)
+    with av.open(str(tmp_path / "x.mov"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        for number, frame in enumerate(frames):
+            file = io.BytesIO()
+            Image.fromarray(frame).save(file, "JPEG", exif=exif)
+            packet = av.Packet(file.getvalue())
+            packet.pts = packet.dts = number
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), True
+            container.mux(packet)
+    assert probe(tmp_path / "x.mov").rotation_degrees == 90
+    assert read_frames(tmp_path / "x.mov", [2]).shape == (1, 64, 48, 3)
 
 
 def test_frames_that_change_size_are_refused(tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from made_videos import copy, encode, full_decode, numbers, scene
+from videomae.errors import VideoError
+from videomae.video.index import _keys_divide
 from videomae.video.reader import VideoReader
 
 STEP = 512  # units of time from one frame to the next, in the files written here
@@ -90,3 +93,64 @@ def test_each_frame_is_that_of_a_plain_decode(
             [25, 3, 12, 13, 24],
         ):
             assert numbers(reader.read(indices)) == numbers(expected[list(indices)])
+
+
+@pytest.mark.parametrize(
+    ("times", "keys", "expected"),
+    [
+        ([0, 3, 1, 2, 4], [0], True),
+        ([0, 3, 1, 2, 7, 5, 6], [0, 4], True),  # pictures before a key frame come right after it
+        ([0, 1, 2, 3], [0, 1, 2, 3], True),
+        ([4, 5, 0, 1], [0, 2], False),  # a key frame before what is stored before it
+        ([0, 4, 5, 3, 6], [0, 1], False),  # not right after it
+        ([], [], True),
+    ],
+)
+def test_where_decoding_can_start(times: list[int], keys: list[int], expected: bool) -> None:
+    shown = [(time, number in keys) for number, time in enumerate(times)]
+    assert _keys_divide(shown) is expected
+
+
+# A picture of MPEG-4 that shows nothing new (ISO 14496-2, vop_coded is 0)
+NOTHING = b"\0\0\1\xb6" + bytes([0b01010000, 0b01011111])
+
+
+def emptied(packets: list[Any]) -> list[Any]:
+    """Each tenth packet shows no picture."""
+    made = []
+    for number, packet in enumerate(packets):
+        new: Any = av.Packet(NOTHING if number % 10 == 5 else bytes(packet))
+        new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base
+        new.is_keyframe = packet.is_keyframe
+        made.append(new)
+    return made
+
+
+def test_packets_without_a_picture_are_not_counted(tmp_path: Path) -> None:
+    options = {"g": "10", "bf": "0"}
+    source = encode(tmp_path / "source.mp4", scene(40), codec="mpeg4", codec_options=options)
+    path = copy(source, tmp_path / "x.mp4", emptied)
+    expected = full_decode(path)
+    with VideoReader(path) as reader:
+        assert reader.info.num_frames == len(expected) == 36
+        np.testing.assert_array_equal(reader.read([35, 20, 5]), expected[[35, 20, 5]])
+
+
+def test_frames_keep_their_numbers_after_one_that_does_not_come(tmp_path: Path) -> None:
+    """Joined without decoding: the first pictures of the second part refer to what is gone."""
+
+    def cut(packets: list[Any]) -> list[Any]:
+        keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+        return packets[: keys[1]] + packets[keys[2] :]
+
+    options = {"x265-params": "log-level=0:keyint=12:bframes=4:open-gop=1"}
+    frames = scene(40)
+    source = encode(tmp_path / "source.mp4", frames, codec="libx265", codec_options=options)
+    path = copy(source, tmp_path / "x.mkv", cut)
+    with VideoReader(path) as reader:
+        count = reader.info.num_frames
+        assert len(full_decode(path)) < count  # FFmpeg passes over one without an error
+        last = numbers(reader.read([count - 1]))
+        with pytest.raises(VideoError, match=rf"is damaged or cut off; .*: {count - 1} of {count}"):
+            reader.read(range(count))
+        assert numbers(reader.read([count - 1])) == last == [39]

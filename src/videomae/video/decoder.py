@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 
 from videomae.errors import VideoError
 from videomae.video.container import VideoBytes
+from videomae.video.index import read_index
 from videomae.video.limits import OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
-# Containers that store when each frame is shown, so that counting needs no decoding.
-_TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-
-_PROGRESSIVE = 1  # AVFieldOrder; 0 is unknown
 # Of frames that had to be decoded to be counted, so many bytes are kept for the read that follows.
 _KEPT_BYTES = 64 * 2**20
 # Decode on to a later key frame, rather than seek to it, where it is no further away than this.
@@ -99,8 +96,12 @@ class VideoFile:
                 raise self._damaged(done, self.info.num_frames) from None
             # Either decoding could not begin where the file said, or the file is damaged. A decode
             # from the beginning tells, and is what frame numbers are defined by.
+            index = self._times, self._key_times
             num_frames, intact = self._count_by_decoding()
             if not intact or num_frames != self.info.num_frames:
+                # numbers stay what they were: other frames may be readable by them
+                (self._times, self._key_times), self._kept = index, []
+                self._position = self.info.num_frames
                 raise self._damaged(num_frames, self.info.num_frames) from None
             self._start_at_beginning()
             yield from self._find(wanted[done:])
@@ -187,35 +188,16 @@ class VideoFile:
 
     def _read_times(self) -> bool:
         """Learn from the packets when frames are shown; return whether all packets are there."""
-        codec = self._stream.codec_context
-        # An interlaced picture may be two packets, one for each field.
-        if self._container.format.name not in _TIMED_CONTAINERS or codec.field_order > _PROGRESSIVE:
-            return True
-        is_vp8 = codec.name == "vp8"
-        packet_times: list[int | None] = []
-        shown: list[tuple[int, bool]] = []  # when, and whether it is a key frame
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.dts is None and not packet.size:
-                    continue  # PyAV's own last packet, which empties the decoder
-                self.clock.check()
-                if packet.is_corrupt:
-                    return False
-                if is_vp8 and not memoryview(packet)[0] & 0x10:
-                    continue  # show_frame, RFC 6386 section 9.1: a picture for reference only
-                packet_times.append(packet.pts if packet.size else None)
-                self._limits.check(self._path, max_frames=len(packet_times))
-                if packet.pts is None or packet.is_discard:  # which is outside the edit list
-                    continue
-                shown.append((packet.pts, packet.is_keyframe))
-        except av.FFmpegError:
-            return False
-        unique = None not in packet_times and len(set(packet_times)) == len(packet_times)
-        if unique and _keys_divide(shown):
-            self._times = sorted(time for time, _ in shown)
-            self._key_times = [time for time, is_key in shown if is_key]
-            self._number: dict[int | None, int] = {t: k for k, t in enumerate(self._times)}
-        return True
+
+        def count(num_packets: int) -> None:
+            self.clock.check()
+            self._limits.check(self._path, max_frames=num_packets)
+
+        whole, shown = read_index(self._container, self._stream, count)
+        self._times = sorted(time for time, _ in shown)
+        self._key_times = [time for time, is_key in shown if is_key]
+        self._number: dict[int | None, int] = {t: k for k, t in enumerate(self._times)}
+        return whole
 
     def _shows_first_frame(self) -> bool:
         """Decode one frame, for its size; return whether that went well, and times are known."""
@@ -425,26 +407,3 @@ class VideoFile:
         # By one reformatter for all frames, as a new one each time costs 2 ms.
         picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return self.orientation.apply(cast(Frames, picture.to_ndarray()))
-
-
-def _keys_divide(shown: Iterable[tuple[int, bool]]) -> bool:
-    """Whether what is stored before a key frame is shown before it, and the rest after it.
-
-    Pictures that directly follow a key frame may be shown before it. `shown`: in stored order,
-    when each is shown, and whether it is a key frame. Without this, decoding cannot start there.
-
-    >>> _keys_divide([(0, True), (2, False), (1, False), (5, True), (3, False), (4, False)])
-    True
-    >>> _keys_divide([(2, True), (3, False), (0, True), (1, False)])
-    False
-    """
-    latest = key_time = -(2**63)
-    for time, is_key in shown:
-        if is_key:
-            if time < latest:
-                return False
-            key_time = time
-        elif time < key_time < latest:
-            return False
-        latest = max(latest, time)
-    return True

@@ -22,11 +22,16 @@ class Orientation:
 
         Angles between quarter turns, which no camera writes, count as the nearest.
         """
-        data = frame.side_data.get("DISPLAYMATRIX")
-        if data is None:
-            return cls()
-        matrix = np.frombuffer(data, np.int32)
-        a, b, c, d = (float(matrix[k]) for k in (0, 1, 3, 4))
+        try:
+            data = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV does not know every kind of data beside a picture, such as EXIF
+            angle = np.radians(-frame.rotation)
+            a, b, c, d = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)
+        else:
+            if data is None:
+                return cls()
+            matrix = np.frombuffer(data, np.int32)
+            a, b, c, d = (float(matrix[k]) for k in (0, 1, 3, 4))
         degrees = round(np.degrees(np.arctan2(b, a)) / 90) * 90 % 360
         if abs(b) + abs(c) > abs(a) + abs(d):
             return cls(True, b < 0, c < 0, degrees)
