@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -153,7 +154,7 @@ def png_chunks(data: bytes) -> Iterator[Part]:
 
 def y4m_frames(data: bytes) -> Iterator[Part]:
     starts = [0, *(found.start() for found in re.finditer(b"FRAME", data))]
-    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+    for start, end in pairwise([*starts, len(data)]):
         yield Part(start, end, start + 6 if start else 0, start > 0)
 
 
@@ -171,7 +172,7 @@ def blocks(size: int) -> Callable[[bytes], Iterator[Part]]:
 def start_codes(data: bytes) -> Iterator[Part]:
     """From one start code to the next: parts of MPEG streams, H.264 and H.265."""
     starts = [found.start() for found in re.finditer(b"\0\0\1", data)]
-    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+    for start, end in pairwise([*starts, len(data)]):
         yield Part(start, end, start + 8, end - start > 100)
 
 
