@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from videomae.data.motion import MOTIONS, render_clip
 from videomae.video.writer import write_video
+
+# Of tests/test_properties.py: the same cases in each run, and no clock.
+settings.register_profile(
+    "same",
+    derandomize=True,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
