@@ -279,7 +279,7 @@ seconds = st.none() | st.floats(0, 1e6)
 whole = st.none() | st.integers(0, 2**40)
 rows = st.builds(
     Video,
-    path=names.map("/data/{}".format),
+    path=names.map("/data/{}.mp4".format),
     label=names.map(as_text),
     split=st.sampled_from(["train", "val", "test"]),
     start_seconds=seconds,

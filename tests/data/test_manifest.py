@@ -36,6 +36,7 @@ NAMES = [
     "00123",
     "-1.mp4",
     "line\nend.mp4",
+    "carriage\rreturn.mp4",
     "a\u2028b.mp4",
     "ends with blank ",
     "ab::c/x.mp4",

@@ -326,7 +326,15 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
         atomic_path(folder / MANIFEST_NAME) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(file, [*_TEXTS, *used], extrasaction="ignore", lineterminator="\n")
+        # Up to Python 3.12, a carriage return alone gets no quotes, and then ends the row.
+        has_returns = any("\r" in f"{item.path}{item.label}{item.group}" for item in videos.items)
+        writer = csv.DictWriter(
+            file,
+            [*_TEXTS, *used],
+            extrasaction="ignore",
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL,
+        )
         writer.writeheader()
         for item in videos.items:
             place = item.path
