@@ -12,13 +12,17 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 _SURROGATES = "\ud800-\udfff"
 _NO_UTF8 = re.compile(f"[{_SURROGATES}]")
 # Control characters, line ends of Unicode, and those that turn the direction of writing: a name
 # must not move the cursor of a terminal, or look like another.
-_NO_LINE = re.compile(f"[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069{_SURROGATES}]")
+_SIGNS = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_NO_LINE = re.compile(f"[\0-\x1f{_SIGNS}{_SURROGATES}]")
+_NO_JSON = re.compile(f"[{_SIGNS}{_SURROGATES}]")  # json.dumps itself escapes what is below a blank
+# An error is a line that people read: of a value of thousands of signs, both ends do.
+_MAX_LINE = 1500
 
 
 class VideoMAEError(Exception):
@@ -76,8 +80,26 @@ def going_on(what: str) -> Iterator[None]:
 
 def complain(text: str, *, code: int = 1) -> int:
     """Print an error or a warning to stderr, in one line; returns the exit code to end with."""
-    print("videomae:", one_line(" ".join(text.split())), file=sys.stderr)
+    say(f"videomae: {in_brief(' '.join(text.split()))}", to=sys.stderr)
     return code
+
+
+def say(text: object, *, to: TextIO | None = None) -> None:
+    """Print lines of text, on stdout unless told otherwise: all that no table or bar shows.
+
+    Signs that would move the cursor, or turn the direction of writing, are escaped.
+    """
+    print("\n".join(map(one_line, str(text).split("\n"))), file=to)
+
+
+def in_brief(text: str, most: int = _MAX_LINE) -> str:
+    """A long text without its middle.
+
+    >>> in_brief("0123456789", 6)
+    '0123 ... 89'
+    """
+    cut = most // 3
+    return text if len(text) <= most else f"{text[: most - cut]} ... {text[-cut:]}"
 
 
 def as_text(value: object) -> str:
@@ -115,7 +137,12 @@ def to_json(value: Any, **options: Any) -> str:
     '{"path": "caf\\\\xe9"}'
     """
     text = json.dumps(value, ensure_ascii=False, **options)
-    return _NO_UTF8.sub(lambda found: "\\" + _escaped(found), text)
+    return _NO_JSON.sub(_escaped_json, text)
+
+
+def _escaped_json(found: re.Match[str]) -> str:
+    is_byte = _NO_UTF8.match(found[0])
+    return "\\" + _escaped(found) if is_byte else f"\\u{ord(found[0]):04x}"
 
 
 def _escaped(found: re.Match[str]) -> str:

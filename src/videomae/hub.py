@@ -4,8 +4,10 @@ The only file that knows huggingface_hub. It moves files and never looks inside 
 downloads is ever executed.
 """
 
+import hashlib
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +56,13 @@ PUBLISHED = (
     *(f"OpenGVLab/VideoMAEv2-{size}" for size in ("Base", "Large", "Huge", "giant")),
     *(f"facebook/vit-mae-{size}" for size in ("base", "large", "huge")),
 )
+# File systems allow 255 bytes; a file being written has a longer name for a while.
+_MAX_NAME_BYTES = 200
+# The surrogates are those that stand for no byte.
+_NO_NAME = re.compile(
+    r'[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff/\\:*?"<>|]|[. ]+$'
+)
+_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)  # of Windows
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -138,6 +147,31 @@ def find(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -
         return fetch(id_or_path, *filenames, **where)
     except AbsentError:
         return None
+
+
+def file_name(text: str) -> str:
+    r"""The name of a file or folder that stands for a text from data, such as a split or a title.
+
+    All names that data decides, and that are written, come from here. An ordinary text stays as it
+    is. In others, what leads elsewhere, moves a cursor or is refused by some system (/ \ : * ? " <
+    > |, control characters, blanks and points at the end, CON and other devices) is replaced, what
+    is beyond 200 bytes cut off, and a hash of the text put behind, so that no two have one name.
+
+    >>> file_name("train"), file_name("../X"), file_name("con.mp4")
+    ('train', '.._X-720ef6fdb77f', '_con.mp4-591aa6af5c18')
+    """
+    name = _NO_NAME.sub("_", text) or "_"
+    if _DEVICES.match(name):
+        name = f"_{name}"
+    raw = os.fsencode(name)
+    if len(raw) > _MAX_NAME_BYTES:
+        name = os.fsdecode(raw[:150]).encode(errors="ignore").decode()
+    return name if name == text else f"{name}-{short_digest(text)}"
+
+
+def short_digest(text: str) -> str:
+    """A short name for a long text, whatever it holds: 12 hex digits."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def _refuse_escape(filename: str) -> None:
@@ -358,7 +392,7 @@ def check_writable(folder: PathLike) -> None:
 def read_json(path: PathLike) -> dict[str, Any]:
     """The object in a JSON file; SourceError if it is missing, not JSON, or not an object."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SourceError(f"{path} does not exist") from error
     except ValueError as error:  # bad JSON and bad UTF-8 alike
@@ -366,6 +400,24 @@ def read_json(path: PathLike) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SourceError(f"{path} holds a {type(value).__name__}, expected an object {{...}}")
     return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON; ValueError where it is none, or nested too deeply.
+
+    A whole number of so many digits that Python refuses to count with it stays a text.
+    """
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+
+
+def _whole(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def write_json(path: PathLike, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:

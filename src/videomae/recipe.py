@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tomli_w
 
 from videomae.config import check_choice
-from videomae.errors import ConfigError, as_text, nearest
+from videomae.errors import ConfigError, as_text, in_brief, nearest
 from videomae.hub import atomic_path
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
@@ -55,6 +55,7 @@ class Limits:
     most: float = math.inf
 
 
+_ANY_NUMBER = Limits(-(2**63), 2**63)  # what is beyond, or is no number, no setting can mean
 Count = Annotated[int, Limits(1)]
 Share = Annotated[float, Limits(0, 1)]
 Rate = Annotated[float, Limits(0.01, 1000)]  # frames a second
@@ -73,7 +74,7 @@ class Checked:
             words = [part for part in parts if isinstance(part, str)]
             if words and isinstance(value, str):
                 check_choice(name, value, words)
-            for part in parts:
+            for part in (*parts, _ANY_NUMBER):
                 if isinstance(part, Limits) and isinstance(value, int | float):
                     _check_limits(name, value, part)
 
@@ -82,7 +83,7 @@ def _check_limits(name: str, value: float, limits: Limits) -> None:
     least, most = limits.least, limits.most
     if not least <= value <= most:
         expected = f"be at least {least}" if most == math.inf else f"lie in {least} to {most}"
-        raise ConfigError(f"{name}={value} must {expected}")
+        raise ConfigError(f"{name}={in_brief(str(value), 60)} must {expected}")
 
 
 def _field_parts(kind: type) -> dict[str, tuple[Any, ...]]:
@@ -97,7 +98,7 @@ def _parts(kind: Any) -> Iterator[Any]:
     [<class 'int'>, Limits(least=1, most=inf), 'uniform', <class 'NoneType'>]
     """
     if get_origin(kind) is tuple or not get_args(kind):
-        yield get_origin(kind) or kind
+        yield kind
     else:
         for part in get_args(kind):
             yield from _parts(part)
@@ -136,11 +137,22 @@ def find_recipe(name: Path | str) -> Path:
 
 def read_recipe(name: Path | str) -> dict[str, Any]:
     """The whole of a recipe file, with its table `[about]`."""
+    text = recipe_text(name)
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError(f"recipe {name} is not valid TOML: nested too deeply") from error
+    except ValueError as error:  # of TOML, and of numbers with thousands of digits
+        raise ConfigError(f"recipe {name} is not valid TOML: {error}") from error
+
+
+def recipe_text(name: Path | str) -> str:
+    """A recipe file as it is written."""
     path = find_recipe(name)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not valid TOML: {error}") from error
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {path} is not valid TOML, but other bytes: {error}") from error
 
 
 def load_recipe(name: Path | str, kind: type[Settings]) -> Settings:
@@ -166,10 +178,13 @@ def _from_toml(value: Any, parts: tuple[Any, ...], name: str) -> Any:
     types = [str if isinstance(part, str) else part for part in parts]
     if isinstance(value, str) and Path in types:
         return Path(value)
-    if isinstance(value, list) and tuple in types:
-        return tuple(value)
+    if isinstance(value, list):
+        for kind in types:
+            if get_origin(kind) is tuple:
+                return tuple(_from_toml(each, get_args(kind)[:1], name) for each in value)
     if type(value) not in types and not (type(value) is int and float in types):
-        raise ConfigError(f"{name}={value!r} should be {types[0].__name__}")
+        shown, expected = in_brief(repr(value), 200), getattr(types[0], "__name__", types[0])
+        raise ConfigError(f"{name}={shown} should be {expected}")
     return value
 
 

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -84,20 +83,6 @@ def test_a_run_begins_with_what_it_is_made_of(settings: PretrainSettings, machin
     environment = json.loads((settings.output / "environment.json").read_text())
     assert {"videomae", "git", "command", "torch", "processes"} <= set(environment)
     assert json.loads((settings.output / "data_report.json").read_text()) == {"usable": 3}
-
-
-def test_the_git_revision_is_told_or_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(command: list[str], **_: object) -> SimpleNamespace:
-        return SimpleNamespace(stdout="abc\n" if "rev-parse" in command else " M file\n")
-
-    monkeypatch.setattr(report.subprocess, "run", answer)
-    assert report._git_revision() == "abc+"
-
-    def missing(*_: object, **__: object) -> None:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(report.subprocess, "run", missing)
-    assert report._git_revision() is None
 
 
 def test_tensorboard_gets_the_figures(settings: PretrainSettings, machine: Machine) -> None:

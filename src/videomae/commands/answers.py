@@ -14,7 +14,7 @@ import numpy as np
 from videomae.commands.flags import BatchCommand, Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain
-from videomae.hub import atomic_path, check_writable, resolve_shipped
+from videomae.hub import atomic_path, check_writable, file_name, resolve_shipped
 from videomae.inference import predict
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe
@@ -188,7 +188,8 @@ def mirrored(files: list[Path], folder: Path, suffix: str) -> dict[Path, Path]:
     names = {path: place.relative_to(root) for path, place in absolute.items()}
     stems = {path: name if path.is_dir() else name.with_suffix("") for path, name in names.items()}
     times = Counter(stems.values())
+    chosen = {path: name if times[stems[path]] > 1 else stems[path] for path, name in names.items()}
     return {
-        path: folder / f"{name if times[stems[path]] > 1 else stems[path]}{suffix}"
-        for path, name in names.items()
+        path: folder.joinpath(*map(file_name, name.parent.parts), file_name(name.name) + suffix)
+        for path, name in chosen.items()
     }

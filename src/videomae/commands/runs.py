@@ -10,8 +10,8 @@ from rich.table import Column, Table
 
 from videomae.commands.flags import Evaluate, Finetune, LinearProbe, Pretrain, Recipes
 from videomae.commands.terminal import Screen, aligned
-from videomae.errors import complain
-from videomae.recipe import find_recipe, read_recipe, recipe_names
+from videomae.errors import complain, say
+from videomae.recipe import read_recipe, recipe_names, recipe_text
 
 if TYPE_CHECKING:
     from videomae.training.estimate import DryRun
@@ -118,7 +118,7 @@ def linear_probe(command: LinearProbe) -> int:
 def recipes(command: Recipes) -> int:
     """Print one recipe, or a table of all."""
     if command.name is not None:
-        print(find_recipe(command.name).read_text(encoding="utf-8"), end="")
+        say(recipe_text(command.name).removesuffix("\n"))
         return 0
     out, rows = Screen("listing").out, recipe_rows()
     room, out.width = out.width, 1000  # the names are to be copied, so none is ever cut

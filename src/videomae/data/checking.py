@@ -9,12 +9,14 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from videomae.data.lists import Listed
 from videomae.data.manifest import Video, open_video, part_of, read_bytes
 from videomae.errors import VideoMAEError
+from videomae.hub import parse_json
 from videomae.settings import Check, OnDamage
 from videomae.video.folder import image_files, image_numbers
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
@@ -25,6 +27,7 @@ Made = TypeVar("Made")
 
 # Decoded frames that a full check holds at once.
 _CHECKED_BYTES = 64 << 20
+_FACTS = get_type_hints(VideoInfo)
 
 
 class Work:
@@ -44,8 +47,9 @@ class Work:
             file.seek(0)
             line = b"\n"
             for line in file:
-                with suppress(ValueError):  # cut off when the work was interrupted
-                    key, stamp, value = json.loads(line)
+                # one may be cut off, as the work was interrupted
+                with suppress(ValueError, TypeError):
+                    key, stamp, value = parse_json(line)
                     self._known[key] = stamp, value
             # so that what follows an unfinished line stands on a line of its own
             file.write(b"" if line.endswith(b"\n") else b"\n")
@@ -54,20 +58,30 @@ class Work:
         """Whether the journal has a result under a key, for whatever stamp."""
         return key in self._known
 
-    def once(self, key: str, stamp: Any, act: Callable[[], Any], output: Path | None = None) -> Any:
-        """The result of a job, as JSON has it, done only where it is not known or its file is gone.
+    def once(
+        self,
+        key: str,
+        stamp: Any,
+        act: Callable[[], Any],
+        read: Callable[[Any], Made],
+        output: Path | None = None,
+    ) -> Made:
+        """The result of a job, done only where it is not known or its file is gone.
 
-        An error of the job is raised, and nothing written down.
+        `act` gives it as JSON has it, `read` makes of that what is returned; where it cannot, as
+        the journal was changed, the job is done again. An error of the job is raised, and nothing
+        written down.
         """
         known = self._known.get(key)
         if known and known[0] == stamp and (output is None or output.is_file()):
-            return known[1]
+            with suppress(ValueError, TypeError, KeyError):
+                return read(known[1])
         value = act()
         line = json.dumps([key, stamp, value])  # ASCII, so that any file name can be written
         with self._lock, self._journal.open("a") as file:
             self._known[key] = stamp, value
             file.write(f"{line}\n")
-        return value
+        return read(value)
 
     def each(self, what: str, act: Callable[[Job], Made], jobs: Iterable[Job]) -> dict[Job, Made]:
         """Do each job once in threads; decoding and encoding leave the interpreter's lock alone."""
@@ -87,12 +101,13 @@ class Work:
 
 def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Listed], list[Listed]]:
     """The videos whose files are there, and those that are missing; parts counted from frame 0."""
-    paths = {item: _exact(item, root) for item in items}
+    paths = {item: item.path if item.reason else _exact(item, root) for item in items}
     lost = [item for item, path in paths.items() if path is None and item.by_name]
     named = _by_stem(root, {_stem(item.path) for item in lost}) if lost else {}
     for item in lost:
         paths[item] = _best(item, named.get(_stem(item.path), []))
-    found = [_from_frame_0(replace(item, path=path)) for item in items if (path := paths[item])]
+    there = [(item, path) for item in items if (path := paths[item]) is not None]
+    found = [_from_frame_0(replace(item, path=path)) for item, path in there]
     return found, [item for item in items if paths[item] is None]
 
 
@@ -140,7 +155,10 @@ def _from_frame_0(row: Listed) -> Listed:
     """The same video, the part of a folder of frames in numbers from 0."""
     if row.reason or row.num_frames is None or row.offset is not None or row.is_remote:
         return row
-    images = image_numbers(Path(row.path))
+    try:
+        images = image_numbers(Path(row.path))
+    except OSError as error:
+        return replace(row, reason=f"{row.path}: cannot be opened ({error.strerror})")
     if images is None:  # a video file, or a folder without images, which probing will find
         return replace(row, first_frame=None, num_frames=None)
     first = row.first_frame or 0
@@ -167,8 +185,8 @@ def check(rows: Sequence[Listed], work: Work, how: Check, on_damage: OnDamage) -
     def probe(file: Video) -> VideoInfo | str:
         try:
             key, stamp = f"probe {file.path} {file.offset}", [how, *stamp_of(file), *asked]
-            known = work.once(key, stamp, lambda: _probe(file, how, on_damage))
-            return VideoInfo(path=Path(file.path), **known)
+            read = partial(info_of, Path(file.path))
+            return work.once(key, stamp, lambda: _probe(file, how, on_damage), read)
         except (VideoMAEError, OSError) as error:
             return str(error)
         except Exception as error:  # a decoder's accident with one file must not end hours of work
@@ -213,6 +231,14 @@ def as_json(info: VideoInfo) -> dict[str, Any]:
     return {name: value for name, value in asdict(info).items() if name != "path"}
 
 
+def info_of(path: Path, values: dict[str, Any]) -> VideoInfo:
+    """A VideoInfo out of the journal; ValueError or TypeError where it is none."""
+    info = VideoInfo(path=path, **values)
+    if not all(isinstance(value, _FACTS[name]) for name, value in values.items()):
+        raise ValueError(f"{values} are no facts of a video")
+    return info
+
+
 def _mixed_names(folder: Path) -> str:
     """The first and last name where several images have one number: flow_1.jpg ... img_9.jpg."""
     numbers = image_numbers(folder)
@@ -238,7 +264,7 @@ def compare(rows: Sequence[Listed], work: Work) -> list[Listed]:
 
     def content(file: Video) -> str:
         key = f"sha256 {file.path} {file.offset}"
-        return str(work.once(key, stamp_of(file), lambda: _sha256(file)))
+        return work.once(key, stamp_of(file), lambda: _sha256(file), str)
 
     size_of = {row.file: stamp_of(row)[0] for row in rows if row.info}
     times = Counter(size_of.values())
@@ -256,11 +282,6 @@ def _sha256(video: Video) -> str:
         with part.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)  # adds to what it has
     return digest.hexdigest()
-
-
-def digest(text: str) -> str:
-    """A short name for a long text."""
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def common_folder(paths: Iterable[str]) -> Path:

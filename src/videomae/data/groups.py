@@ -33,7 +33,7 @@ def with_groups(items: Sequence[Listed], how: str | None, root: Path) -> list[Li
         items = [replace(row, group=_group(_place(row, root), pattern)) for row in items]
     if how is None:
         return list(items)
-    if without := [row for row in items if not row.group]:
+    if without := [row for row in items if not row.group and not row.reason]:
         first = without[0].origin or without[0].path
         raise ConfigError(
             f"--group {how}: {len(without)} of {len(items)} videos have no group, the first is "

@@ -69,9 +69,8 @@ def _at_address(address: str) -> list[Video]:
 
 def _plain(item: Listed) -> Video:
     """A row of a list without its class and split; a member of a tar by its own address."""
-    known = vars(item)
     names = ("path", "start_seconds", "end_seconds", "first_frame", "num_frames", "offset")
-    video = Video(**{name: known[name] for name in (*names, "num_bytes")})
+    video = Video(**{name: getattr(item, name) for name in (*names, "num_bytes")})
     if item.member:
         return replace(video, path=f"tar://{item.member}::{item.path}")
     return video

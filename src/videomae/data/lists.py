@@ -10,9 +10,9 @@ Names may hold spaces: the numbers are taken from the right end, or a name stand
 are not opened here, and what the disk says of folders comes in as a function.
 """
 
-import csv
-import json
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,11 +20,17 @@ from pathlib import Path
 from statistics import fmean
 
 from videomae.data.manifest import LABEL_SEPARATOR, Video
-from videomae.errors import ConfigError, as_text
+from videomae.data.rows import check_classes, is_one_line
+from videomae.errors import ConfigError, as_text, in_brief
+from videomae.hub import parse_json
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
-# Class numbers make a list of names with a place for each, so that one slip must not make millions.
-_MAX_CLASSES = 1_000_000
+# Class numbers make a list of names with a place for each, so that one slip must not make millions:
+# without names, a number is believed up to here, or up to a hundred times the number of videos.
+_MAX_CLASSES = 10_000
+# Digits of a number: more are part of a name.
+_DIGITS = "[0-9]{1,18}"
+_WHOLE = re.compile("0|[1-9][0-9]*")
 # Rows that are looked up on the disk to find the layout, spread over the list.
 _LOOKED_UP = 32
 
@@ -33,7 +39,7 @@ _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _IN_WORDS = re.compile(rf"(.*\.(?:{_SUFFIXES}))(?:\s+|::|,)(.+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed(Video):
     """A video that a list names, and what was found out about it.
 
@@ -78,8 +84,8 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or error
+    except Exception as error:  # a mutilated file may raise anything
+        why = getattr(error, "strerror", None) or in_brief(str(error) or type(error).__name__)
         raise ConfigError(f"{path} cannot be read: {why}; expected {expected}") from error
 
 
@@ -88,7 +94,8 @@ def read_lines(path: Path, *, delimiter: str | None = None) -> list[Line]:
     expected = "text with lines such as `path/x.mp4 3`"
     with reading(path, expected):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    if "\0" in text:
+    # A line with a zero byte names a file that cannot be there; a text has few of them at most.
+    if text.count("\0") > text.count("\n"):
         raise ConfigError(f"{path} is no text; expected {expected}")
     return split_lines(text, path.name, delimiter=delimiter)
 
@@ -102,8 +109,10 @@ def split_lines(text: str, name: str, *, delimiter: str | None = None) -> list[L
     # Not splitlines(): names may hold characters that it, but no file system, takes for line ends.
     lines = [(k, line) for k, line in enumerate(text.split("\n"), 1) if line.strip()]
     if delimiter is None:
-        signs = {"\t": "\t", "::": "::", ",": r",\s*[+-]?\d+\s*$"}
-        fits = (sign for sign in signs if all(re.search(signs[sign], line) for _, line in lines))
+        signs = {"\t": "\t", "::": "::", ",": r",\s*[+-]?[0-9]+\s*$"}
+        fits = (
+            sign for sign in signs if _mostly(re.search(signs[sign], line) for _, line in lines)
+        )
         delimiter = next(fits, None)
     return [
         replace(split_line(line, delimiter=delimiter), origin=f"{name}, line {number}")
@@ -121,7 +130,7 @@ def split_line(line: str, *, delimiter: str | None = None) -> Line:
     """
     line = line.strip()
     gap = rf"\s*{re.escape(delimiter)}\s*" if delimiter else r"\s+"
-    numbers = rf"(?:{gap}[+-]?[0-9]+)*$"
+    numbers = rf"(?:{gap}[+-]?{_DIGITS})*$"
     quoted = re.match(rf'"((?:[^"]|"")*)"(?={gap}|$)', line)
     if quoted:
         path, rest = quoted[1].replace('""', '"'), line[quoted.end() :]
@@ -151,7 +160,7 @@ def layout_of(lines: Sequence[Line], images_of: Callable[[str], Sequence[int] | 
         raise ConfigError("the list has no lines; expected one video per line")
     if not any(line.numbers or line.words for line in lines):
         return "paths"
-    if any(len(line.numbers) < 2 for line in lines):
+    if not _mostly(len(line.numbers) >= 2 for line in lines):
         return "v1"
     if any(line.numbers[-1] < 0 for line in lines):
         return "v2-pretrain"  # -1 frames: a video, as many as it has
@@ -194,18 +203,25 @@ def _fitting(seen: Sequence[tuple[tuple[int, ...], Sequence[int]]]) -> list[str]
     return [layout for layout, fit in fits.items() if fit]
 
 
-def _mostly(facts: Iterable[bool]) -> bool:
-    """Whether nine of ten hold: some folders of a large data set always lack images."""
-    return fmean(facts) >= 0.9
+def _mostly(facts: Iterable[object]) -> bool:
+    """Whether nine of ten hold: in a large set, some folders lack images, some lines are odd."""
+    every = [bool(fact) for fact in facts]
+    return not every or fmean(every) >= 0.9
 
 
 def understood(lines: Iterable[Line], layout: str) -> list[Listed]:
-    """The videos that lines of a known layout name; ConfigError for a line that does not fit it.
+    """The videos that lines of a known layout name; a line that does not fit it gets a reason.
 
     >>> understood([Line("x", (1, 58))], "v2-pretrain")[0].first_number
     1
     """
-    return [replace(_understood(line, layout), origin=line.origin) for line in lines]
+    found = []
+    for line in lines:
+        try:
+            found.append(replace(_understood(line, layout), origin=line.origin))
+        except ConfigError as error:
+            found.append(Listed(line.path, origin=line.origin, reason=str(error)))
+    return found
 
 
 def _understood(line: Line, layout: str) -> Listed:
@@ -240,8 +256,8 @@ def _understood(line: Line, layout: str) -> Listed:
 def _expect(line: Line, good: bool, expected: str) -> None:
     if not good:
         raise ConfigError(
-            f"{line.origin}: expected {expected}, got {line.path!r} and the numbers "
-            f"{list(line.numbers)}; fix the line, or say another --layout or --delimiter"
+            f"{line.origin}: expected {expected}, got {in_brief(repr(line.path), 200)} and the "
+            f"numbers {list(line.numbers)}; fix the line, or say another --layout or --delimiter"
         )
 
 
@@ -258,51 +274,67 @@ def named(
     Where all labels are whole numbers, `names` are their names; without any, each number is its own
     name, those that never occur too, so that class 7 stays number 7. Other labels are names
     already, as all are unless `by_number`. Numbers with a point are values to be predicted, and no
-    classes. Raises ConfigError for numbers without a name, and names that are not among `names`.
+    classes. A label unlike most others, or that is not among `names`, is a reason to leave its
+    video out.
 
     >>> named([Listed("x", "2")])[1], named([Listed("x", "1")], ["no", "yes"])[0][0].label
     (('0', '1', '2'), 'yes')
     """
-    items = [replace(item, label=as_text(item.label)) for item in items]
-    labels = {item.label: item.label.split(LABEL_SEPARATOR) for item in items if item.label}
-    parts = {part for each in labels.values() for part in each}
-    if by_number and parts and all(re.fullmatch("0|[1-9][0-9]*", part) for part in parts):
-        most = max(map(int, parts))
-        if most >= _MAX_CLASSES:
-            raise ConfigError(
-                f"class number {most} is above {_MAX_CLASSES - 1}; expected whole numbers from 0. "
-                "Say --layout where the last number of a line is no class"
-            )
-        if names is None:
-            return items, tuple(str(number) for number in range(most + 1))
-        if most >= len(names):
-            raise ConfigError(
-                f"class number {most} has no name: --labels has {len(names)} names, for the "
-                f"numbers 0 to {len(names) - 1}"
-            )
-        label_of = {
-            label: LABEL_SEPARATOR.join(names[int(part)] for part in each)
-            for label, each in labels.items()
-        }
-        items = [replace(item, label=label_of.get(item.label, "")) for item in items]
+    times = Counter(label for item in items if (label := as_text(item.label)) and not item.reason)
+    parts = {label: label.split(LABEL_SEPARATOR) for label in times}
+
+    def are_mostly(fits: Callable[[str], object]) -> bool:
+        good = sum(times[label] for label in times if all(map(fits, parts[label])))
+        return by_number and 2 * good > times.total()
+
+    why: dict[str, str] = {}  # label -> what is wrong with it
+    # A point among numbers means values to be predicted; one 007 or -1 among them is a slip.
+    pointed = any("." in label and all(map(_is_number, parts[label])) for label in times)
+    if numbered := are_mostly(_WHOLE.fullmatch) and not pointed:
+        most = len(names) if names is not None else max(_MAX_CLASSES, 100 * len(items))
+        told = f"--labels has {most:,} names" if names is not None else "no --labels names them"
+        for label, each in parts.items():
+            if not all(map(_WHOLE.fullmatch, each)):
+                why[label] = "is no class number from 0, as those of most others are"
+            elif not all(map(re.compile(_DIGITS).fullmatch, each)) or max(map(int, each)) >= most:
+                why[label] = f"is above {most - 1:,}: {told}; is it really the number of a class?"
     elif names is not None:
         known = set(names)
-        unknown = sorted(
-            label for label, each in labels.items() if label not in known and not known >= {*each}
-        )
-        if unknown:
-            raise ConfigError(f"labels {unknown[:5]} are not among the {len(names)} of --labels")
-    elif by_number and all(map(_is_number, parts)):
-        names = ()
-    return items, tuple(sorted(labels) if names is None else names)
+        wrong = [label for label in parts if label not in known and not known >= {*parts[label]}]
+        why = dict.fromkeys(wrong, f"is not among the {len(known):,} classes of --labels")
+    elif valued := are_mostly(_is_number):
+        wrong = [label for label in parts if not all(map(_is_number, parts[label]))]
+        why = dict.fromkeys(wrong, "is no number, as those of most others are")
+    else:
+        wrong = [label for label in parts if not is_one_line(label)]
+        why = dict.fromkeys(wrong, "has a line end in it")
+    good = {label: parts[label] for label in times if label not in why}
+    classes = names
+    if numbered and names is None:
+        most = max((int(part) for each in good.values() for part in each), default=-1)
+        classes = [str(number) for number in range(most + 1)]
+    elif numbered and names is not None:
+        shown = {label: [names[int(part)] for part in each] for label, each in good.items()}
+        good = shown
+    elif names is None:
+        classes = () if valued else sorted(good)
+
+    def row(item: Listed) -> Listed:
+        label = as_text(item.label)
+        if not item.reason and label in why:
+            where = item.origin or item.path
+            reason = f"{where}: its label {in_brief(repr(label), 80)} {why[label]}"
+            return replace(item, label="", reason=reason)
+        return replace(item, label=LABEL_SEPARATOR.join(good.get(label, [label] * bool(label))))
+
+    return list(map(row, items)), tuple(classes or ())
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def read_names(path: Path) -> list[str]:
@@ -312,16 +344,26 @@ def read_names(path: Path) -> list[str]:
     """
     with reading(path, "a name per line, or JSON that maps names to the numbers from 0"):
         text = path.read_bytes().decode("utf-8-sig")
-        if path.suffix.lower() == ".json":
-            found = json.loads(text)
-            if isinstance(found, list):
-                return [str(name) for name in found]
-            numbers = {int(number): str(name) for name, number in found.items()}
-            if sorted(numbers) != list(range(len(numbers))):
-                raise ValueError(f"it has the numbers {sorted(numbers)[:5]}")
-            return [numbers[number] for number in range(len(numbers))]
+        names = _names_in_json(text) if path.suffix.lower() == ".json" else _names_in_lines(text)
+    check_classes(names, str(path))
+    return names
+
+
+def _names_in_json(text: str) -> list[str]:
+    found = parse_json(text)
+    if isinstance(found, list):
+        if odd := [name for name in found if type(name) not in (str, int)]:
+            raise ValueError(f"{in_brief(repr(odd[0]), 80)} is no name")
+        return [str(name) for name in found]
+    numbers = {int(number): str(name) for name, number in found.items()}
+    if sorted(numbers) != list(range(len(numbers))):
+        raise ValueError(f"it has the numbers {in_brief(str(sorted(numbers)[:5]), 80)}")
+    return [numbers[number] for number in range(len(numbers))]
+
+
+def _names_in_lines(text: str) -> list[str]:
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
-    matches = [re.fullmatch(r"(\d+)\s+(\S.*)", line) for line in lines]
+    matches = [re.fullmatch(rf"({_DIGITS})\s+(\S.*)", line) for line in lines]
     if lines and all(matches):
         numbers = {int(match[1]): match[2] for match in matches if match}
         if sorted(numbers) in (list(range(len(lines))), list(range(1, len(lines) + 1))):

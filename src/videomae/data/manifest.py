@@ -8,19 +8,19 @@ Paths are relative to the manifest's folder, absolute, or addresses that fsspec 
 """
 
 import csv
-import math
+import os
 import re
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
 from videomae.data.folders import Place, read_folders
-from videomae.errors import ConfigError, VideoError, as_text
+from videomae.data.rows import LABELS_NAME, check_classes, csv_rows, is_one_line
+from videomae.errors import ConfigError, VideoError, as_text, in_brief
 from videomae.hub import atomic_path, read_json
 from videomae.settings import OnDamage
 from videomae.video.folder import counted, scan_folder
@@ -28,9 +28,10 @@ from videomae.video.limits import VideoInfo
 from videomae.video.reader import VideoReader
 
 MANIFEST_NAME = "manifest.csv"
-LABELS_NAME = "labels.txt"
 REPORT_NAME = "report.json"  # what `videomae prepare` found
 SPLITS = ("train", "val", "test")
+# What a longer path or a larger number is, is a slip: no system opens it, no disk holds it.
+_MAX_PATH, _MAX_NUMBER = 4096, 2**53
 # Between the classes of a video that has several.
 LABEL_SEPARATOR = "|"
 
@@ -45,7 +46,7 @@ _NUMBERS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """One row of a manifest.
 
@@ -206,8 +207,9 @@ def left_out(data: Path | str, split: str) -> int:
     """How many videos of a split `videomae prepare` was given and could not read or find."""
     report = Path(data).expanduser() / REPORT_NAME
     found = read_json(report) if report.is_file() else {}
-    lost = [*found.get("unreadable", []), *found.get("missing", [])]
-    return sum(entry.get("split") == split for entry in lost)
+    lost = [rows for name in ("unreadable", "missing") if isinstance(rows := found.get(name), list)]
+    entries = (entry for rows in lost for entry in rows if isinstance(entry, dict))
+    return sum(entry.get("split") == split for entry in entries)
 
 
 def _places(data: Path | str) -> tuple[Path, Path]:
@@ -250,59 +252,92 @@ def _videos_in(folder: Path, split: str | None, labelled: bool) -> list[Video]:
     ]
 
 
-def read_manifest(path: Path | str, *, group: str = "group") -> Videos:
+def read_manifest(path: Path | str) -> Videos:
     """Every row of a manifest, its relative paths resolved, with the classes of labels.txt.
-
-    `group` is the column that groups are taken from, where there is one of that name.
 
     Raises ConfigError with the line number for a row that cannot be understood.
     """
     path = Path(path)
-    try:
-        # Names of files may hold any bytes, which are not always UTF-8.
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            items = tuple(_row(row, path, reader.line_num, group) for row in reader)
-    except (OSError, csv.Error) as error:
-        raise ConfigError(f"manifest {path} cannot be read: {error}") from error
-    if not items:
+    items = []
+    for line, row in manifest_rows(path):
+        if isinstance(row, str):
+            raise ConfigError(f"manifest {path}, line {line}: {row}")
+        items.append(row)
+    return Videos(tuple(items), classes_beside(path, items))
+
+
+def manifest_rows(
+    path: Path, *, group: str = "group", root: Path | None = None
+) -> Iterator[tuple[int, Video | str]]:
+    """The number of each line of a manifest with its video, or with what is wrong with it.
+
+    group: the column that groups are taken from, where there is one of that name. root: where
+    relative paths start; by default the manifest's folder, for a link the one it leads to where the
+    files lie there. Raises ConfigError for a file that is not there, or has no rows.
+    """
+    top = root or path.parent
+    linked = path.resolve().parent if path.is_symlink() and not root else None
+
+    def whole(place: str) -> str:
+        if is_address(place) or Path(place).is_absolute():
+            return place
+        beside = linked is not None and not os.path.lexists(top / place)
+        return str((linked if linked and beside else top) / place)
+
+    number = None
+    for number, row in csv_rows(path, f"manifest {path}"):
+        if isinstance(row, str):
+            yield number, row
+            continue
+        try:
+            video = _row(row, group)
+            yield number, replace(video, path=whole(video.path))
+        except ConfigError as error:
+            yield number, str(error)
+    if number is None:
         raise ConfigError(f"manifest {path} has no rows")
+
+
+def classes_beside(path: Path, items: Iterable[Video]) -> tuple[str, ...]:
+    """The classes of labels.txt beside a manifest; without one, those that the videos have."""
     labels_path = path.with_name(LABELS_NAME)
-    if labels_path.is_file():
-        # Not splitlines(), which takes more signs for line ends than names do without.
-        text = as_text(labels_path.read_bytes().decode("utf-8-sig", "surrogateescape"))
-        classes = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-        classes = [] if classes == [""] else classes
-    else:
-        classes = sorted(
-            {name for item in items for name in item.label.split(LABEL_SEPARATOR)} - {""}
-        )
-    return Videos(items, tuple(classes))
+    if not labels_path.is_file():
+        names = {name for item in items for name in item.label.split(LABEL_SEPARATOR)}
+        return tuple(sorted(names - {""}))
+    # Not splitlines(), which takes more signs for line ends than names do without.
+    text = as_text(labels_path.read_bytes().decode("utf-8-sig", "surrogateescape"))
+    classes = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    classes = [] if classes == [""] else classes
+    check_classes(classes, str(labels_path))
+    return tuple(classes)
 
 
-def _row(row: dict[str, Any], path: Path, line: int, group: str) -> Video:
+def _row(row: dict[str, Any], group: str) -> Video:
     if None in row or not row.get("path"):
         raise ConfigError(
-            f"manifest {path}, line {line}: expected a path and the columns of the first line, "
-            f"got {list(row.values())[:4]}"
+            "expected a path and the columns of the first line, got "
+            f"{in_brief(str(list(row.values())[:4]))}"
         )
+    if (length := len(row["path"])) > _MAX_PATH:
+        raise ConfigError(f"a path of {length:,} characters; is a quote left open?")
     values: dict[str, Any] = {name: row[name] for name in _TEXTS if row.get(name)}
     values["label"] = as_text(row.get("label") or "")
+    values["group"] = row.get(group) or ""
+    for name in ("label", "split", "group"):
+        if not is_one_line(text := values.get(name, "")):
+            shown = in_brief(repr(text), 80)
+            raise ConfigError(f"{name}={shown} has a line end in it; is a quote left open?")
     for name, kind in _NUMBERS.items():
         if text := row.get(name):
             try:
                 values[name] = kind(text)
             except ValueError:
                 values[name] = -1
-            if not 0 <= values[name] < math.inf:
+            if not 0 <= values[name] < _MAX_NUMBER:
                 number = "whole number" if kind is int else "number"
-                raise ConfigError(
-                    f"manifest {path}, line {line}: {name}={text!r} is no {number} of at least 0"
-                )
-    place = values["path"]
-    if not is_address(place) and not Path(place).is_absolute():
-        values["path"] = str(path.parent / place)
-    return Video(**values, group=row.get(group) or "")
+                shown = in_brief(repr(text), 80)
+                raise ConfigError(f"{name}={shown} is no {number} of at least 0, below 2**53")
+    return Video(**values)
 
 
 def write_manifest(folder: Path, videos: Videos) -> Path:
@@ -312,13 +347,7 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
     classes that labels.txt cannot hold: with line ends in their names, without a name, or twice.
     """
     names = videos.classes
-    odd = [name for name in names if not name or "\n" in name or name.endswith("\r")]
-    odd += [name for name, times in Counter(names).items() if times > 1]
-    if odd:
-        raise ConfigError(
-            f"class {odd[0]!r} cannot be written to {LABELS_NAME}; expected names of one line, "
-            "each once"
-        )
+    check_classes(names, "classes")
     folder = Path(folder)
     used = [n for n in _NUMBERS if any(getattr(item, n) is not None for item in videos.items)]
     used += ["group"] * any(item.group for item in videos.items)
@@ -331,7 +360,6 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
         writer = csv.DictWriter(
             file,
             [*_TEXTS, *used],
-            extrasaction="ignore",
             lineterminator="\n",
             quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL,
         )
@@ -341,7 +369,8 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
             if not item.is_remote:
                 full, top = Path(place).absolute(), folder.absolute()
                 place = str(full.relative_to(top) if full.is_relative_to(top) else full)
-            writer.writerow(vars(item) | {"path": place})
+            values = {name: getattr(item, name) for name in (*_TEXTS, *used)}
+            writer.writerow(values | {"path": place})
     with atomic_path(folder / LABELS_NAME) as temporary:
         temporary.write_text("".join(f"{as_text(name)}\n" for name in names), encoding="utf-8")
     return folder / MANIFEST_NAME

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,8 +21,8 @@ from videomae.data.checking import (
     check,
     common_folder,
     compare,
-    digest,
     find_files,
+    info_of,
     stamp_of,
 )
 from videomae.data.groups import split_off
@@ -38,14 +39,12 @@ from videomae.data.shards import pack
 from videomae.data.sources import read_source
 from videomae.data.survey import Survey
 from videomae.errors import ConfigError, VideoError, as_text
-from videomae.hub import atomic_path, read_json, write_json
+from videomae.hub import atomic_path, file_name, read_json, short_digest, write_json
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VideoInfo
 from videomae.video.writer import resize_video
 
 JOURNAL_NAME = "done.jsonl"
-# File systems allow 255 bytes; a file being written has a longer name for a while.
-_MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,10 @@ def _resized(
             return as_json(info)
 
         key = f"resize {source.path} {source.offset} {part}"
-        stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
-        stamp += [] if settings.on_damage == "refuse" else [settings.on_damage]
         try:
-            return VideoInfo(path=target, **work.once(key, stamp, act, target))
+            stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
+            stamp += [] if settings.on_damage == "refuse" else [settings.on_damage]
+            return work.once(key, stamp, act, partial(info_of, target), target)
         except VideoError as error:
             return str(error)
 
@@ -205,16 +204,9 @@ def targets(sources: Sequence[Video], root: Path) -> dict[Video, str]:
     result = {}
     for source in sources:
         name = plain[source] if times[plain[source]] == 1 else kept[source]
-        name = "/".join(_short_name(part) for part in PurePath(name).parts)
+        name = "/".join(map(file_name, PurePath(name).parts))
         if name in taken:  # x.avi.mp4 beside x.avi and x.mp4
-            name += f"-{digest(str(source))}"
+            name += f"-{short_digest(str(source))}"
         taken.add(name)
         result[source] = f"{name}.mp4"
     return result
-
-
-def _short_name(name: str) -> str:
-    raw = os.fsencode(name)
-    if len(raw) <= _MAX_NAME_BYTES:
-        return name
-    return f"{os.fsdecode(raw[:150]).encode(errors='ignore').decode()}-{digest(name)}"

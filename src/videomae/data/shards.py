@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from videomae.data.checking import Work, common_folder, digest, stamp_of
+from videomae.data.checking import Work, common_folder, stamp_of
 from videomae.data.lists import Listed
 from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, is_address, open_file
-from videomae.errors import ConfigError, as_text
-from videomae.hub import atomic_path
+from videomae.errors import ConfigError, as_text, in_brief
+from videomae.hub import atomic_path, file_name, parse_json, short_digest
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VIDEO_SUFFIXES
 
@@ -31,11 +31,14 @@ def list_shard(path: Path | str, split: str = "train") -> list[Listed]:
     """The videos of a WebDataset tar: where each lies, and its label from .cls, .txt or .json.
 
     `path` may be an address. Members of one sample share their name up to its first dot. A file
-    that is no tar is listed itself, as damaged.
+    that is no tar is listed itself, as damaged, as is what follows a damaged place. A video whose
+    label cannot be read from any of the files beside it gets a reason.
     """
     place = str(path) if is_address(str(path)) else str(Path(path).absolute())
     videos: list[tuple[str, tarfile.TarInfo]] = []
     labels: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    wrong: dict[str, str] = {}
+    damage = ""
     try:
         with open_file(place) as whole, tarfile.open(fileobj=whole, mode="r:") as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
@@ -45,15 +48,18 @@ def list_shard(path: Path | str, split: str = "train") -> list[Listed]:
                 kind = Path(f"x.{extension}").suffix.lower()
                 if kind in VIDEO_SUFFIXES:
                     videos.append((key, member))
-                elif kind in _LABELS and member.size <= _MAX_LABEL_BYTES:
-                    file = tar.extractfile(member)
-                    text = file.read().decode("utf-8", "replace") if file else ""
-                    if label := _label_in(kind, text):
-                        labels[key].append((_LABELS.index(kind), label))
-    except (OSError, tarfile.TarError) as error:
-        reason = f"{place}: is no readable tar ({error}); get the file anew"
-        return [Listed(place, split=split, origin=str(path), reason=reason)]
-    return [
+                elif kind in _LABELS:
+                    try:
+                        if label := _label_in(tar, member, kind):
+                            labels[key].append((_LABELS.index(kind), label))
+                    except ValueError as error:
+                        wrong[key] = f"{path}, {member.name}: {error}"
+            whole.seek(tar.offset)  # tarfile takes a bad header for the end
+            if any(whole.read(tarfile.BLOCKSIZE)):
+                damage = f"is damaged at byte {tar.offset:,}, what follows is not read"
+    except Exception as error:  # a mutilated file may raise anything
+        damage = f"is no readable tar ({error or type(error).__name__})"
+    found = [
         Listed(
             place,
             max(labels[key], default=(0, ""))[1],
@@ -62,20 +68,29 @@ def list_shard(path: Path | str, split: str = "train") -> list[Listed]:
             num_bytes=member.size,
             origin=f"{Path(path).name}, {member.name}",
             member=member.name,
+            reason="" if labels[key] else wrong.get(key, ""),
         )
         for key, member in videos
     ]
+    if damage:
+        reason = f"{place}: {damage}; get the file anew"
+        found.append(Listed(place, split=split, origin=str(path), reason=reason))
+    return found
 
 
-def _label_in(kind: str, text: str) -> str:
+def _label_in(tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str) -> str:
+    """The label in a file beside a video, "" where it has none; ValueError where it is no label."""
+    if member.size > _MAX_LABEL_BYTES:
+        raise ValueError(f"{member.size:,} bytes are too many for a label")
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
     if kind != ".json":
-        return text.strip()
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return ""
-    label = value.get("label", "") if isinstance(value, dict) else value
-    return str(label) if isinstance(label, str | int) else ""
+        return data.decode("utf-8", "replace").strip()
+    value = parse_json(data)
+    label = value.get("label") if isinstance(value, dict) else value
+    if label is not None and type(label) not in (str, int):
+        raise ValueError(f"its label {in_brief(repr(label), 80)} is neither a name nor a number")
+    return "" if label is None else str(label)
 
 
 def pack(
@@ -99,21 +114,25 @@ def pack(
         if split == "train":  # neighbours in a shard are read together: they must not be alike
             random.Random(f"{settings.seed} shards").shuffle(members)
         for number, start in enumerate(range(0, len(members), settings.videos_per_shard)):
-            path = place / f"{split}-{number:06d}.tar"
+            path = place / f"{file_name(split)}-{number:06d}.tar"
             shards[path] = members[start : start + settings.videos_per_shard]
     numbers = {name: number for number, name in enumerate(classes)}
     top = common_folder(row.path for row in local)
 
     def write(path: Path) -> list[list[int]]:
         texts = [_texts(row, numbers, top) for row in shards[path]]
-        stamp = digest(json.dumps([texts, list(map(stamp_of, shards[path]))]))
+        stamp = short_digest(json.dumps([texts, list(map(stamp_of, shards[path]))]))
 
         def act() -> list[list[int]]:
             _write(path, shards[path], texts)
             return [[item.offset or 0, item.num_bytes or 0] for item in list_shard(path)]
 
-        places: list[list[int]] = work.once(f"shard {path.name}", stamp, act, path)
-        return places
+        def read(places: list[list[int]]) -> list[list[int]]:
+            if [len(place) for place in places] != [2] * len(texts):
+                raise ValueError(f"{path} has other members")
+            return places
+
+        return work.once(f"shard {path.name}", stamp, act, read, path)
 
     places = work.each("writing shards", write, shards)
     # Shards of an earlier run with other settings would be read along with these.

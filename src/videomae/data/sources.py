@@ -4,12 +4,14 @@ Kinetics (csv with a first line), Something-Something V2 (json), UCF101 and HMDB
 lists), plain lists (see `lists`), V-JEPA's .npy, tar shards, folders, and our own manifests.
 """
 
-import csv
-import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +28,17 @@ from videomae.data.lists import (
     split_line,
     understood,
 )
-from videomae.data.manifest import LABELS_NAME, MANIFEST_NAME, is_address, read_manifest
+from videomae.data.manifest import (
+    MANIFEST_NAME,
+    classes_beside,
+    classes_of,
+    is_address,
+    manifest_rows,
+)
+from videomae.data.rows import LABELS_NAME, csv_rows
 from videomae.data.shards import list_shard
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, in_brief
+from videomae.hub import parse_json
 from videomae.settings import PrepareSettings
 from videomae.video.folder import FolderScan, counted, image_numbers, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
@@ -71,12 +81,9 @@ def read_source(settings: PrepareSettings) -> Listing:
             "--group pattern:REGEX, or write a manifest with the columns path, label and group"
         )
     if layout == "manifest":
-        path = source if source.is_file() else source / MANIFEST_NAME
-        videos = read_manifest(path.absolute(), group=_group_column(settings) or "group")
-        rows = enumerate(videos.items, start=1)
-        items = [Listed(**vars(row), origin=f"{path.name}, row {number}") for number, row in rows]
-        items = with_groups(items, settings.group, root)
-        return Listing(layout, items, videos.classes, root)
+        items, classes = list_manifest(settings)
+        _refuse_if_all_wrong(items)
+        return Listing(layout, with_groups(items, settings.group, root), classes, root)
     passed_over: dict[str, str] = {}
     if layout == "folder":
         items, passed_over = list_folder(settings)
@@ -89,9 +96,19 @@ def read_source(settings: PrepareSettings) -> Listing:
         raise ConfigError(f"{source}, read as {layout}, lists no videos{holds}")
     # Only lists and shards have numbers for labels: a class folder called 7 is not class number 7.
     by_number = layout == "shards" or layout not in (*_READERS, "folder")
+    if layout not in ("folder", "shards"):  # where each reason is a file's own
+        _refuse_if_all_wrong(items)
+    good = [number for number, row in enumerate(items) if not row.reason]
     items, classes = named(items, names or _names_beside(folder, layout), by_number=by_number)
+    _refuse_if_all_wrong([items[number] for number in good])
     items = with_groups(items, settings.group, root)
     return Listing(layout, items, classes, root, passed_over)
+
+
+def _refuse_if_all_wrong(items: Sequence[Listed]) -> None:
+    """Raise ConfigError where no entry is left: then a setting is wrong, or the list as a whole."""
+    if items and all(row.reason for row in items):
+        raise ConfigError(f"{items[0].reason} (so for all of {len(items):,})")
 
 
 def guess_layout(source: Path) -> str:
@@ -180,7 +197,9 @@ def list_lines(settings: PrepareSettings, layout: str, root: Path) -> tuple[list
         raise ConfigError(f"{settings.source} holds no lists such as train.csv; name the file")
 
     def images_of(path: str) -> list[int] | None:
-        return None if is_address(path) else image_numbers(root / path)
+        with suppress(OSError, ValueError):  # a folder that is not ours to read, no name of a file
+            return None if is_address(path) else image_numbers(root / path)
+        return None
 
     items: list[Listed] = []
     found = []
@@ -202,43 +221,95 @@ def _npy_lines(path: Path) -> list[Line]:
         found = np.load(path, allow_pickle=False)
         if found.dtype.kind != "U" or found.ndim != 1:
             raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
+        # numpy lets pass what is no character, and Python fails on such text later
+        if (np.frombuffer(found.tobytes(), found.dtype.byteorder + "u4") > sys.maxunicode).any():
+            raise ValueError("it holds codes that are no characters")
     return [
         replace(split_line(str(text)), origin=f"{path.name}, entry {number}")
         for number, text in enumerate(found)
     ]
 
 
+def list_manifest(settings: PrepareSettings) -> tuple[list[Listed], tuple[str, ...]]:
+    """The rows of a manifest, and its classes; what is wrong with a row is its reason."""
+    source = settings.source
+    path = (source if source.is_file() else source / MANIFEST_NAME).absolute()
+    root, group = settings.root, _group_column(settings) or "group"
+    items = []
+    for number, row in manifest_rows(path, group=group, root=root and root.absolute()):
+        origin = f"{path.name}, line {number}"
+        if isinstance(row, str):
+            items.append(Listed(origin, origin=origin, reason=f"{origin}: {row}"))
+        else:
+            values = {field.name: getattr(row, field.name) for field in fields(row)}
+            items.append(Listed(**values, origin=origin))
+    classes = classes_beside(path, items)
+    known = set(classes)
+    unknown = f"is not among the {len(known):,} classes of {LABELS_NAME}"
+
+    def checked(row: Listed) -> Listed:
+        if row.reason or not known or known.issuperset(classes_of(row.label, known)):
+            return row
+        label = in_brief(repr(row.label), 80)
+        return replace(row, reason=f"{row.origin}: its label {label} {unknown}")
+
+    return list(map(checked, items)), classes
+
+
 def list_kinetics(settings: PrepareSettings) -> list[Listed]:
     """The official csv: `label,youtube_id,time_start,time_end,split`; files id_start_end.mp4."""
-    items = []
+    group = _group_column(settings) or ""
     expected = "the columns label, youtube_id, time_start, time_end and split"
-    for path in _files(settings.source, "*.csv"):
-        with reading(path, expected), path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        for number, row in enumerate(rows, start=2):
-            origin = f"{path.name}, line {number}"
-            with reading(f"{origin}: {list(row.values())[:5]}", expected):
-                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-                name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-            split = settings.split or split_named(row.get("split") or "") or _split_of(path, None)
-            label = row.get("label") or ""
-            group = row.get(_group_column(settings) or "") or ""
-            items.append(Listed(name, label, split, by_name=True, origin=origin, group=group))
-    return items
+
+    def listed(path: Path, row: dict[str, Any] | str, origin: str) -> Listed:
+        if isinstance(row, str):
+            raise ConfigError(f"{origin}: {row}")
+        with reading(f"{origin}: {in_brief(str(list(row.values())[:5]), 200)}", expected):
+            start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+            name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+        split = settings.split or split_named(row.get("split") or "") or _split_of(path, None)
+        label, group_name = row.get("label") or "", row.get(group) or ""
+        return Listed(name, label, split, by_name=True, origin=origin, group=group_name)
+
+    return [
+        _or_reason(partial(listed, path, row, origin), origin)
+        for path in _files(settings.source, "*.csv")
+        for number, row in csv_rows(path, str(path))
+        for origin in [f"{path.name}, line {number}"]
+    ]
 
 
 def list_ssv2(settings: PrepareSettings) -> list[Listed]:
     """The official json: `[{"id": "1", "template": "Holding [something]"}]`; files id.webm."""
+    expected = '{"id": "1", "template": "..."}'
+
+    def listed(row: Any, split: str, origin: str) -> Listed:
+        with reading(f"{origin}: {in_brief(str(row), 200)}", expected):
+            # labels.json has the templates without their brackets
+            label = row.get("template", "").replace("[", "").replace("]", "")
+            return Listed(str(row["id"]), label, split, by_name=True, origin=origin)
+
     items = []
     for path in filter(_is_ssv2, _files(settings.source, "*.json")):
         split = _split_of(path, settings.split)
-        with reading(path, '[{"id": "1", "template": "..."}, ...]'):
-            for number, row in enumerate(json.loads(path.read_text(encoding="utf-8-sig"))):
-                # labels.json has the templates without their brackets
-                label = str(row.get("template", "")).replace("[", "").replace("]", "")
-                origin = f"{path.name}, entry {number}"
-                items.append(Listed(str(row["id"]), label, split, by_name=True, origin=origin))
+        with reading(path, f"[{expected}, ...]"):
+            rows = parse_json(path.read_text(encoding="utf-8-sig"))
+            if not isinstance(rows, list):
+                raise ConfigError(
+                    f"{path} holds a {type(rows).__name__}; expected [{expected}, ...]"
+                )
+        for number, row in enumerate(rows):
+            origin = f"{path.name}, entry {number}"
+            items.append(_or_reason(partial(listed, row, split, origin), origin))
     return items
+
+
+def _or_reason(listed: Callable[[], Listed], origin: str) -> Listed:
+    """What an entry of a list names, or why it names nothing."""
+    try:
+        return listed()
+    except ConfigError as error:
+        return Listed(origin, origin=origin, reason=str(error))
 
 
 def list_ucf101(settings: PrepareSettings) -> list[Listed]:
@@ -263,19 +334,19 @@ def list_hmdb51(settings: PrepareSettings) -> list[Listed]:
     files = sorted(folder.glob(f"*{ending}"))
     if not files:
         raise ConfigError(f"{folder} has no lists of split {settings.fold}; choose another --fold")
-    splits = {(0,): "", (1,): "train", (2,): "test"}
+    splits: dict[tuple[int, ...], str] = {(0,): "", (1,): "train", (2,): "test"}
     items = []
     for file in files:
         label = file.name.removesuffix(ending)
         for line in read_lines(file):
-            if line.numbers not in splits:
-                raise ConfigError(
-                    f"{line.origin}: expected `video.avi` and 0, 1 or 2, got {line.path!r} "
-                    f"{list(line.numbers)}"
-                )
-            if split := splits[line.numbers]:
-                place = f"{label}/{line.path}"
-                items.append(Listed(place, label, split, by_name=True, origin=line.origin))
+            place, split = f"{label}/{line.path}", splits.get(line.numbers)
+            row = Listed(place, label, split or "train", by_name=True, origin=line.origin)
+            if split is None:
+                shown = f"{in_brief(repr(line.path), 200)} {list(line.numbers)}"
+                reason = f"{line.origin}: expected `video.avi` and 0, 1 or 2, got {shown}"
+                row = replace(row, reason=reason)
+            if split != "":
+                items.append(row)
     return items
 
 

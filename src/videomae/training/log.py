@@ -6,7 +6,6 @@ import json
 import math
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -35,6 +34,7 @@ from videomae.recipe import SETTINGS_NAME, to_toml, write_recipe
 from videomae.report.advice import advice
 from videomae.report.html import duration
 from videomae.report.record import read_log, read_run
+from videomae.report.revision import git_revision, source_digest
 from videomae.report.run_page import write_page
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import checkpoint_paths
@@ -327,7 +327,7 @@ def open_output(settings: TrainSettings, machine: Machine, facts: Mapping[str, A
     """Write what the run is made of into its folder.
 
     `settings.toml` is a recipe that repeats the run, `run.json` has `facts`, which follow from
-    settings, data and model, `environment.json` versions, hardware, command and git revision; what
+    settings, data and model, `environment.json` versions, hardware, command and commit; what
     `videomae prepare` found out about the data is copied beside them.
     """
     output = Path(settings.output)
@@ -345,29 +345,17 @@ def open_output(settings: TrainSettings, machine: Machine, facts: Mapping[str, A
 def _environment() -> dict[str, Any]:
     return {
         "videomae": __version__,
-        "git": _git_revision(),
+        "git": git_revision(),
+        "source": source_digest(),
         "command": sys.argv,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "system": platform.platform(),
+        # Not platform.platform(), which starts whatever is called uname.
+        "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         **describe_devices(),
     }
-
-
-def _git_revision() -> str | None:
-    """The commit of the working folder, with + where files differ from it; None outside of git."""
-
-    def ask(*words: str) -> str:
-        command = ["git", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _as_json(value: Any) -> Any:

@@ -1,0 +1,49 @@
+"""Rows of CSV files, and names of classes: what every list is made of, whatever stands in it."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from videomae.errors import ConfigError, in_brief
+
+LABELS_NAME = "labels.txt"
+
+
+def csv_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The rows of a CSV by their columns, or why one cannot be taken apart; the lines they end in.
+
+    Raises ConfigError where the file cannot be read.
+    """
+    try:
+        # Names of files may hold any bytes, which are not always UTF-8.
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            while True:
+                row: dict[str, Any] | str | None
+                try:
+                    row = next(reader, None)
+                except csv.Error as error:
+                    row = f"cannot be taken apart ({error}); is a quote left open?"
+                if row is None:
+                    break
+                yield reader.line_num, row
+    except OSError as error:
+        raise ConfigError(f"{what} cannot be read: {error}") from error
+
+
+def is_one_line(name: str) -> bool:
+    """Whether a text has no line end, as the name of a class, split or group must not."""
+    return "\n" not in name and not name.endswith("\r")
+
+
+def check_classes(names: Sequence[str], where: str) -> None:
+    """Raise ConfigError for classes that labels.txt cannot hold, or that are there twice."""
+    odd = [name for name in names if not name or not is_one_line(name)]
+    odd += [name for name, times in Counter(names).items() if times > 1]
+    if odd:
+        raise ConfigError(
+            f"{where}: class {in_brief(repr(odd[0]))} cannot be written to {LABELS_NAME}; expected "
+            "names of one line, each once"
+        )
