@@ -51,7 +51,7 @@ DOORS = {
     "rich": ["commands.*", "training.log"],
     "torchvision": ["training.augment"],
     "accelerate": ["compute.distributed"],
-    "fsspec": ["data.manifest"],
+    "fsspec": ["data.opening"],
     "ray": ["inference.cluster"],
     "torchmetrics": ["evaluation.metrics"],
     "sklearn": ["evaluation.classifiers"],

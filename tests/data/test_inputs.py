@@ -6,8 +6,9 @@ import fsspec
 import pytest
 
 from videomae.data.inputs import list_inputs, name_of
-from videomae.data.manifest import Video, open_video, read_bytes, write_manifest
+from videomae.data.manifest import Video, write_manifest
 from videomae.data.manifest import Videos as VideoList
+from videomae.data.opening import open_video, read_bytes
 from videomae.errors import ConfigError
 
 

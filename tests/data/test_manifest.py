@@ -17,11 +17,10 @@ from videomae.data.manifest import (
     is_address,
     left_out,
     load_videos,
-    open_video,
-    part_of,
     read_manifest,
     write_manifest,
 )
+from videomae.data.opening import open_video, part_of
 from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import write_json
 from videomae.video.limits import VideoInfo

@@ -16,7 +16,8 @@ from PIL import Image
 
 from made_videos import encode
 from videomae.config import VideoMAEConfig
-from videomae.data.manifest import Video, Videos, load_videos, open_video
+from videomae.data.manifest import Video, Videos, load_videos
+from videomae.data.opening import open_video
 from videomae.errors import ConfigError, VideoError
 from videomae.settings import TrainSettings
 from videomae.training.augment import crop_and_resize

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, open_video, part_of, read_bytes
+from videomae.data.manifest import Video
+from videomae.data.opening import open_video, part_of, read_bytes
 from videomae.errors import VideoMAEError
 from videomae.hub import parse_json
 from videomae.settings import Check, OnDamage

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from videomae.data.checking import find_files
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, files_at, is_address
+from videomae.data.manifest import Video, is_address
+from videomae.data.opening import files_at
 from videomae.data.shards import list_shard
 from videomae.data.sources import guess_layout, read_source
 from videomae.errors import ConfigError

@@ -27,14 +27,8 @@ from videomae.data.checking import (
 )
 from videomae.data.groups import split_off
 from videomae.data.lists import Listed
-from videomae.data.manifest import (
-    MANIFEST_NAME,
-    REPORT_NAME,
-    Video,
-    Videos,
-    read_bytes,
-    write_manifest,
-)
+from videomae.data.manifest import MANIFEST_NAME, REPORT_NAME, Video, Videos, write_manifest
+from videomae.data.opening import read_bytes
 from videomae.data.shards import pack
 from videomae.data.sources import read_source
 from videomae.data.survey import Survey

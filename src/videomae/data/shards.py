@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from videomae.data.checking import Work, common_folder, stamp_of
 from videomae.data.lists import Listed
-from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, is_address, open_file
+from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, is_address
+from videomae.data.opening import open_file
 from videomae.errors import ConfigError, as_text, in_brief
 from videomae.hub import atomic_path, file_name, parse_json, short_digest
 from videomae.settings import PrepareSettings

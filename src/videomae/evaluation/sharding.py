@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from videomae.compute.distributed import Machine
-from videomae.data.manifest import Video, Videos, open_video, part_of
+from videomae.data.manifest import Video, Videos
+from videomae.data.opening import open_video, part_of
 from videomae.processing.views import ViewMaker, read_ahead, run_views, try_twice
 
 Progress = Callable[[int, int], None]  # (videos done, videos in all)

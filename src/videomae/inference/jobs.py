@@ -15,7 +15,8 @@ from torch import Tensor
 
 from videomae.compute.cpu import num_cores
 from videomae.data.inputs import name_of
-from videomae.data.manifest import Video, part_of, read_bytes
+from videomae.data.manifest import Video
+from videomae.data.opening import part_of, read_bytes
 from videomae.errors import VideoError, to_json
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log

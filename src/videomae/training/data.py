@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from videomae.config import VideoMAEConfig
-from videomae.data.manifest import Videos, open_video, part_of
+from videomae.data.manifest import Videos
+from videomae.data.opening import open_video, part_of
 from videomae.errors import ConfigError
 from videomae.processing.sampling import clip_indices, random_start, random_uniform_indices
 from videomae.processing.transforms import to_channels

@@ -1,0 +1,90 @@
+"""What a row of a manifest stands for: opened, its bytes, its part; and what an address holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec
+
+from videomae.data.manifest import Video, is_address
+from videomae.errors import ConfigError, VideoError
+from videomae.settings import OnDamage
+from videomae.video.limits import VideoInfo
+from videomae.video.reader import VideoReader
+
+
+def open_video(video: Video, on_damage: OnDamage = "refuse") -> VideoReader:
+    """Open what a row of a manifest stands for: a file, frames, an address, a piece of a shard.
+
+    Addresses are opened by fsspec: these rows are the user's own, unlike what is inside of files.
+    For `on_damage` see `VideoReader`. Raises VideoError where it cannot be read, ConfigError where
+    fsspec lacks a package for it.
+    """
+    if video.offset is None and not video.is_remote:
+        return VideoReader(video.path, on_damage=on_damage)
+    return VideoReader(str(video), data=read_bytes(video), on_damage=on_damage)
+
+
+def read_bytes(video: Video) -> bytes:
+    """The bytes of a video at an address or in a shard; for the errors see `open_video`."""
+    start = video.offset or 0
+    end = None if video.num_bytes is None else start + video.num_bytes
+    # What lies at a known place of a tar, tar://MEMBER::TAR, is not searched for.
+    place = video.path if end is None else video.path.rpartition("::")[2]
+    try:
+        system, path = fsspec.url_to_fs(place)
+        data: bytes = system.cat_file(path, start=start, end=end)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{video} cannot be opened: {error}") from error
+    except Exception as error:  # each kind of store has errors of its own
+        raise VideoError(f"{video}: cannot be read ({type(error).__name__}: {error})") from error
+    if end is not None and len(data) < end - start:
+        raise VideoError(f"{video}: the shard ends after {len(data)} bytes of it; make it anew")
+    return data
+
+
+def files_at(address: str) -> list[str]:
+    """The addresses of the files below an address, or that its `*` stands for; of one, itself.
+
+    Raises ConfigError where it cannot be searched.
+    """
+    try:
+        system, path = fsspec.url_to_fs(address)
+        is_pattern, is_folder = "*" in path, system.isdir(path)
+        found = system.glob(path) if is_pattern else system.find(path) if is_folder else [path]
+    except Exception as error:  # each kind of store has errors of its own
+        raise ConfigError(
+            f"{address} cannot be searched ({type(error).__name__}: {error})"
+        ) from error
+    return [system.unstrip_protocol(place) for place in sorted(found)]
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """Open a file, or what an address stands for, to read parts of it."""
+    with fsspec.open(path, "rb") if is_address(path) else Path(path).open("rb") as file:
+        yield file
+
+
+def part_of(video: Video, info: VideoInfo) -> range:
+    """The numbers of the frames that count, all unless the manifest names a part.
+
+    >>> info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
+    >>> part_of(Video("x", start_seconds=1, end_seconds=2), info)
+    range(25, 50)
+    """
+    first, last = 0, info.num_frames
+    if video.first_frame is not None:
+        first = video.first_frame
+        last = first + (video.num_frames or info.num_frames)
+    elif video.start_seconds is not None or video.end_seconds is not None:
+        if info.fps is None:
+            raise VideoError(f"{video}: folders of frames have no seconds; give first_frame")
+        first = round((video.start_seconds or 0) * info.fps)
+        if video.end_seconds is not None:
+            last = max(round(video.end_seconds * info.fps), first + 1)
+    part = range(first, min(last, info.num_frames))
+    if not part:
+        raise VideoError(f"{video}: that part is empty, as it has {info.num_frames} frames")
+    return part
