@@ -2,17 +2,21 @@
 
 A case follows from the seed and its number alone, so that one that failed can be made again. What
 came of each is a line of `results.jsonl` in the output folder: a campaign that was stopped goes on
-where it was. The files of a case that failed are kept in `failures/NUMBER` beside it.
+where it was. The files of a case that failed are kept in `failures/NUMBER` beside it, with what its
+process has printed: for a crash or a hang, where each thread was.
 
     read        the case was taken
     explained   one of our errors was raised (VideoMAEError)
     other       any other exception, also MemoryError
     crash       a signal ended the process
-    hang        the time limit ended it
+    hang        the limit of wall-clock time ended it
+
+The table's seconds are those of CPU time, which do not depend on what else the machine does.
 """
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -109,15 +113,17 @@ def campaign(make: Make, attempt: Try, options: Any) -> int:
                 if found["outcome"] in FAILURES:
                     kept = output / "failures" / str(case.number)
                     shutil.copytree(case.folder, kept, dirs_exist_ok=True)
+                    shutil.copy(case.folder.with_suffix(".txt"), kept / "said.txt")
                     print(f"{kept}: {found['outcome']}: {found['text'][-300:]}", file=sys.stderr)
                 shutil.rmtree(case.folder)
+                case.folder.with_suffix(".txt").unlink()
     print(table(list(done.values())))
     return int(any(found["outcome"] in FAILURES for found in done.values()))
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """The outcomes by kind of case, in Markdown, with the most time and memory that one took."""
-    rows = [["kind", "cases", *OUTCOMES, "most seconds", "most MB"]]
+    rows = [["kind", "cases", *OUTCOMES, "most CPU s", "most MB"]]
     kinds = sorted({found["kind"] for found in results})
     for kind in [*kinds, "all"]:
         mine = [found for found in results if kind in (found["kind"], "all")]
@@ -153,9 +159,10 @@ def _start(number: int, kind: str, folder: Path, attempt: Try, options: Any) -> 
         code = 1
         try:
             os.setpgid(0, 0)  # so that processes of its own end with it
-            with (folder.parent / "said").open("w") as said:
+            with folder.with_suffix(".txt").open("w") as said:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
+            faulthandler.enable()  # where all threads are, when a signal ends it
             room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             limit = room + options.megabytes * 2**20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -178,15 +185,17 @@ def _outcome(attempt: Try, folder: Path) -> tuple[str, str]:
 def _end(case: _Running, *, is_late: bool) -> dict[str, Any]:
     """What came of a case whose process has ended, or is ended here."""
     if is_late:
+        os.kill(case.pid, signal.SIGABRT)
+        select.select([case.exit], [], [], 5)  # while it writes down where it is
         os.kill(case.pid, signal.SIGKILL)
     _, status, used = os.wait4(case.pid, 0)
-    seconds = time.monotonic() - case.start
+    seconds = used.ru_utime + used.ru_stime
     os.close(case.exit)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(case.pid, signal.SIGKILL)  # what it has left behind
     outcome, text = "crash", f"status {os.waitstatus_to_exitcode(status)}"
     if is_late:
-        outcome, text = "hang", f"ended after {seconds:.0f} s"
+        outcome, text = "hang", f"ended after {time.monotonic() - case.start:.0f} s"
     elif status == 0:
         outcome, text = json.loads(case.answer.read_text())
     case.answer.unlink(missing_ok=True)

@@ -253,7 +253,7 @@ def _classify(model: Any, path: Path) -> None:
 
 
 def main() -> int:
-    parser = harness.arguments(__doc__, cases=5000, seconds=60, megabytes=2500)
+    parser = harness.arguments(__doc__, cases=5000, seconds=120, megabytes=2500)
     options = parser.parse_args()
     seeds = make_seeds(options.output / "seeds")
     model = VideoMAEForVideoClassification.from_pretrained("motion-tiny")
