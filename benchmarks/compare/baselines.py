@@ -28,7 +28,7 @@ from videomae.commands.bench import (
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
 from videomae.data.motion import render_clip
-from videomae.inference.exported import openvino_core
+from videomae.inference.formats import openvino_core
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.positions import grid_positions
 from videomae.tubelets import patchify

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -373,6 +374,26 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: PathLike) -> Iterator[Path]:
+    """Fill a new folder whole or not at all: write into the one given, which is renamed on success.
+
+    The temporary folder lies beside it. OSError where another one of that name is there by then.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for each in temporary.rglob("*"):
+            if each.is_file():
+                with each.open("rb") as file:
+                    os.fsync(file.fileno())  # as in `atomic_path`
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_writable(folder: PathLike) -> None:

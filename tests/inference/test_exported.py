@@ -362,9 +362,9 @@ def test_motion_tiny_answers_the_same_and_in_int8_as_well(cache: Path) -> None:
 SIGNALLED = """
 import faulthandler, gc, os, signal, sys
 from pathlib import Path
-from videomae.inference.exported import read_openvino
+from videomae.inference.formats import read_openvino
 faulthandler.enable()  # which gives signals a stack of their own, as any program may
-first, second = (read_openvino(Path(sys.argv[1]), "float32") for _ in range(2))
+first, second = (read_openvino(Path(sys.argv[1], "model.xml"), "float32") for _ in range(2))
 del first
 gc.collect()
 del second

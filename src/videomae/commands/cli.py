@@ -186,6 +186,10 @@ def run(command: Any) -> int:
             from videomae.commands.convert import convert
 
             print(convert(command))
+        case flags.Export():
+            from videomae.commands.export import export
+
+            print(export(command))
         case flags.Demo():
             from videomae.commands.demo import demo
 

@@ -217,6 +217,32 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a model as a file that runs without this package: ONNX, OpenVINO, a web page."""
+
+    model: conf.Positional[str]
+    """Hub id, folder, weight file, or a model that comes with the package."""
+    format: Literal["onnx", "openvino", "torch-export", "executorch", "web"] = "onnx"
+    """docs/export.md compares them; web: a page that looks at a camera or a file by itself."""
+    output: Path = Path("exported")
+    """The folder to write: the model's file and a README.md."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """Precision; auto: int8 for web, else float32."""
+    task: Literal["auto", "classify", "embed"] = "auto"
+    """classify: logits; embed: features, also of a classifier; auto: by what the model is."""
+    features: Literal["pooled", "per_time", "tokens"] = "pooled"
+    """The features of embed: one vector per clip, per time slice, or per tubelet."""
+    opset: int = 20
+    """Of ONNX, 18 to 23."""
+    calibration: Path | None = None
+    """A folder of videos of the model's own kind, to set the ranges of int8 and to check by."""
+    calibration_clips: int = 100
+    """Clips that set the ranges of int8, at most."""
+    check_clips: int = 24
+    """Clips whose answers are compared with those of torch before the file is kept."""
+
+
+@dataclass(frozen=True)
 class Prepare(PrepareSettings):
     """Make one checked manifest of a published list or a folder of videos."""
 
@@ -380,6 +406,12 @@ GROUPS: dict[str, dict[str, type]] = {
         "linear-probe": LinearProbe,
         "recipes": Recipes,
     },
-    "more": {"demo": Demo, "convert": Convert, "space": Space, "bench": Bench},
+    "more": {
+        "demo": Demo,
+        "convert": Convert,
+        "export": Export,
+        "space": Space,
+        "bench": Bench,
+    },
 }
 COMMANDS = {name: kind for group in GROUPS.values() for name, kind in group.items()}

@@ -8,7 +8,6 @@ A folder is written whole or not at all, and nothing in it is ever unpickled.
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from videomae.errors import ConfigError
-from videomae.hub import PathLike
+from videomae.hub import PathLike, atomic_folder
 
 # A few of each size, on any laptop: ViT-B takes 0.35 GB, ViT-g 4.
 MAX_BYTES = 16 * 2**30
@@ -66,26 +65,15 @@ def make_entry(root: Path, name: str, make: Callable[[Path], None]) -> Path:
     folders beyond MAX_BYTES are removed. ConfigError where the place cannot be written.
     """
     place = root / name
-    temporary = root / f".{name}.{secrets.token_hex(4)}"
     try:
-        temporary.mkdir(parents=True)
+        with atomic_folder(place) as temporary:
+            make(temporary)
     except OSError as error:
-        raise ConfigError(
-            f"converted models cannot be kept in {root} ({error.strerror}); name a folder that "
-            "can be written: set VIDEOMAE_CACHE, or pass engine_cache_dir="
-        ) from error
-    try:
-        make(temporary)
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())  # else a crash after the rename may leave an empty file
-        try:
-            temporary.rename(place)
-        except OSError:
-            if not place.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not place.is_dir():
+            raise ConfigError(
+                f"converted models cannot be kept in {root} ({error.strerror or error}); name a "
+                "folder that can be written: set VIDEOMAE_CACHE, or pass engine_cache_dir="
+            ) from error
     _make_room(root, keep=place)
     return place
 

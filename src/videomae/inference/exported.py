@@ -3,31 +3,26 @@
 Letters: B clips, T, C, H, W as everywhere; K labels, N tokens, D features.
 """
 
-import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videomae import positions, tubelets
 from videomae.compute import cpu
 from videomae.errors import ConfigError
-from videomae.inference import cache
+from videomae.inference import cache, formats
+from videomae.inference.formats import Compute
 from videomae.model import attention, layers, modeling
 from videomae.model.modeling import VideoMAEModel, VideoMAEPreTrainedModel
 
@@ -38,16 +33,15 @@ NEEDS = {
     "openvino": ("openvino", ("openvino",)),
     "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
     "int8": ("int8", ("openvino", "nncf")),
+    "executorch": ("executorch", ("executorch",)),
 }
 # Files that turn weights into answers: a change in any of them makes all converted models anew.
-_MODULES = (cpu, attention, layers, modeling, positions, tubelets)
+_MODULES = (formats, cpu, attention, layers, modeling, positions, tubelets)
 _CODE = (__file__, *(str(module.__file__) for module in _MODULES))
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
 
 Log = Callable[[str], object]
-Floats = NDArray[np.float32]
-Compute = Callable[[Floats], Floats]
 
 
 class Answer(nn.Module):
@@ -75,6 +69,29 @@ class Answer(nn.Module):
         """(T, C, H, W) of the clips that the model takes."""
         config = self.model.config
         return (config.num_frames, config.num_channels, *config.image_hw)
+
+
+def pool(tokens: Tensor, features: str, slices: int, norm: nn.Module | None) -> Tensor:
+    """Tokens (B, N, D) as "pooled" (B, D), "per_time" (B, f, D) of f slices, or "tokens"."""
+    if features == "tokens":
+        return tokens
+    slices = slices if features == "per_time" else 1
+    means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (B, f, D)
+    means = means if norm is None else norm(means)
+    return means if features == "per_time" else means[:, 0]
+
+
+class Features(nn.Module):
+    """A model with one output: clips -> features, as `predict.embed` explains them."""
+
+    def __init__(self, model: VideoMAEPreTrainedModel, features: str) -> None:
+        super().__init__()
+        self.answer, self.features = Answer(model, tokens=True), features
+        self.norm: nn.Module | None = getattr(model, "fc_norm", None)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        slices = self.answer.model.config.grid.frames
+        return pool(self.answer(pixel_values), self.features, slices, self.norm)
 
 
 @dataclass(eq=False)
@@ -113,7 +130,9 @@ class Export:
         clips = _as_clips(self.calibration) if self.dtype == "int8" else []
         name = self.entry_name(clips)
         by_openvino = self.engine == "openvino"
-        read, write = (read_openvino, _write_openvino) if by_openvino else (_read_onnx, _write_onnx)
+        read, write = (
+            (_read_openvino, _write_openvino) if by_openvino else (_read_onnx, _write_onnx)
+        )
         kept = cache.find_entry(self.root, name)
         if kept is not None:
             try:
@@ -167,14 +186,9 @@ def check_engine(engine: str, dtype: str, device: torch.device) -> None:
             f"engine={engine!r} does not compute in {dtype}; use {', '.join(PRECISIONS[engine])}, "
             "or engine='torch'"
         )
-    extra, packages = NEEDS["int8" if dtype == "int8" else engine]
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        what = "dtype='int8'" if dtype == "int8" else f"engine={engine!r}"
-        raise ConfigError(
-            f'{what} needs {" and ".join(missing)}; pip install "videomae[{extra}]", or use '
-            "engine='torch'"
-        )
+    name = "int8" if dtype == "int8" else engine
+    what = "dtype='int8'" if dtype == "int8" else f"engine={engine!r}"
+    check_packages(name, f"{what} needs", "use engine='torch'")
     if device.type != "cpu":
         raise ConfigError(
             f"engine={engine!r} runs on a CPU, and device is {device}; pass device='cpu', or use "
@@ -187,6 +201,16 @@ def check_engine(engine: str, dtype: str, device: torch.device) -> None:
         )
 
 
+def check_packages(name: str, what: str, instead: str) -> None:
+    """Raise ConfigError, with the extra, where packages of an entry of NEEDS are missing."""
+    extra, packages = NEEDS[name]
+    missing = [each for each in packages if importlib.util.find_spec(each) is None]
+    if missing:
+        raise ConfigError(
+            f'{what} {" and ".join(missing)}; pip install "videomae[{extra}]", or {instead}'
+        )
+
+
 def version_of(package: str) -> str:
     """The version of a package that is there, also where another distribution brings it."""
     try:
@@ -195,127 +219,24 @@ def version_of(package: str) -> str:
         return str(getattr(importlib.import_module(package), "__version__", "unknown"))
 
 
-def _exported(answer: Answer) -> torch.export.ExportedProgram:
-    """The traced computation for any number of clips of the config's shape."""
-    example = torch.zeros(2, *answer.clip_shape)  # a single clip would be a constant of the shape
-    shapes = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=4096)}}
-    with torch.no_grad():
-        # Strict, else a plain `len(clips)` in the model ties it to the number of the example.
-        return torch.export.export(answer, (example,), dynamic_shapes=shapes, strict=True)
-
-
-@contextlib.contextmanager
-def _unreported() -> Iterator[None]:
-    """Keep OpenVINO and NNCF from reporting their use over the network, as a CI job does.
-
-    They would when they are imported and when they convert, see docs/engines.md.
-    """
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
-
-
-@functools.cache
-def openvino_core() -> Any:
-    """The process's one `openvino.Core`, which stays until its end.
-
-    A core gives the thread that made it another stack for its signals, and with it takes that away
-    again. Of several cores the first to go leaves behind a stack that is freed, and the next signal
-    with a handler, a Ctrl-C say, ends the process with a segmentation fault (OpenVINO 2026.4).
-    """
-    with _unreported():
-        import openvino
-    return openvino.Core()
-
-
 def _write_openvino(answer: Answer, folder: Path, clips: list[Tensor]) -> None:
-    openvino_core()  # before those that NNCF makes and drops, which then leave its stack in place
-    program = _exported(answer)
-    # NNCF logs and draws bars on stdout, where results go.
-    with contextlib.redirect_stdout(sys.stderr), _unreported():
-        import openvino
-
-        graph = openvino.convert_model(program)
-        # torch.export's ranges do not survive: only the number of clips is free.
-        graph.reshape([-1, *answer.clip_shape])
-        if clips:
-            import nncf
-
-            graph = nncf.quantize(
-                graph,
-                nncf.Dataset([clip[None].numpy() for clip in clips]),
-                model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(clips),
-            )
-    # The compiled form is not kept: it doubles the size, and saves 0.1 to 0.3 s of each start.
-    openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+    formats.write_openvino(answer, folder / "model.xml", answer.clip_shape, clips=clips)
 
 
-def read_openvino(folder: Path, dtype: str) -> Compute:
-    """Clips (B, T, C, H, W) -> answers, by the converted model in a folder."""
-    core = openvino_core()
-    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    half = dtype == "bfloat16" or (dtype == "int8" and native)
-    compiled = core.compile_model(
-        folder / "model.xml",
-        "CPU",
-        {
-            # Said out loud, because OpenVINO takes bfloat16 by itself wherever there is any.
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-        },
-    )
-    request = compiled.create_infer_request()
-    lock = threading.Lock()  # a request serves one caller; all threads work for it as it is
-
-    def compute(pixels: Floats) -> Floats:
-        with lock:
-            answer: Floats = request.infer([pixels], share_inputs=True)[0]  # a copy
-        return answer
-
-    return compute
+def _read_openvino(folder: Path, dtype: str) -> Compute:
+    return formats.read_openvino(folder / "model.xml", dtype)
 
 
 def _write_onnx(answer: Answer, folder: Path, _clips: list[Tensor]) -> None:
-    program = torch.onnx.export(_exported(answer), input_names=["pixel_values"], verbose=False)
-    assert program is not None
     plain = folder / "plain.onnx"
-    # Weights in a file of their own, because protobuf ends at 2 GB.
-    program.save(plain, external_data=True)
-    _onnx_session(plain, save_to=folder / "model.onnx")
+    formats.write_onnx(formats.trace(answer, answer.clip_shape), plain)
+    formats.onnx_session(plain, save_to=folder / "model.onnx")
     for path in folder.glob("plain.*"):
         path.unlink()
 
 
 def _read_onnx(folder: Path, _dtype: str) -> Compute:
-    session = _onnx_session(folder / "model.onnx")
-    return lambda pixels: session.run(None, {"pixel_values": pixels})[0]
-
-
-def _onnx_session(path: Path, *, save_to: Path | None = None) -> Any:
-    """A session of a model that was optimised before, or one that optimises it and saves it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # it warns that the result suits this machine alone: it shall
-    if save_to is None:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    else:
-        options.optimized_model_filepath = str(save_to)
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
-        )
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return formats.read_onnx(folder / "model.onnx", optimize=False)  # it was, for this machine
 
 
 def _as_clips(calibration: Iterable[Tensor] | None) -> list[Tensor]:

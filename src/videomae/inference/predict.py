@@ -23,7 +23,7 @@ from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
 from videomae.inference import engines
-from videomae.inference.exported import Log
+from videomae.inference.exported import Log, pool
 from videomae.masking import MASKS, split_mask
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
@@ -311,16 +311,10 @@ def describing(ready: engines.Engine, features: Features) -> Callable[[Tensor], 
 
     `ready` is an engine that answers with tokens.
     """
-    slices = ready.config.grid.frames if features == "per_time" else 1
-    norm = getattr(ready.model, "fc_norm", None)
+    slices, norm = ready.config.grid.frames, getattr(ready.model, "fc_norm", None)
 
     def compute(pixel_values: Tensor) -> Tensor:
-        tokens = ready.answer(pixel_values)  # (V, N, D)
-        if features == "tokens":
-            return tokens
-        means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (V, f, D)
-        means = means if norm is None else norm(means)
-        return means if features == "per_time" else means[:, 0]
+        return pool(ready.answer(pixel_values), features, slices, norm)
 
     return compute
 
