@@ -7,7 +7,9 @@ A format whose packages are not installed is left out, with a line on stderr.
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -25,7 +27,7 @@ def random_model(preset: str, folder: Path) -> Path:
     """A classifier of 400 classes with random weights, whose answers differ from clip to clip."""
     torch.manual_seed(0)
     model = VideoMAEForVideoClassification(VideoMAEConfig.preset(preset, num_labels=400))
-    torch.nn.init.normal_(model.classifier.weight, std=0.05)
+    torch.nn.init.normal_(cast(torch.nn.Linear, model.classifier).weight, std=0.05)
     model.save_pretrained(folder)
     return folder
 
@@ -61,13 +63,13 @@ def row(asked: Export) -> str:
     """Error, agreement, size and time of one file."""
     written = export(asked)
     facts, parity = written.facts, written.parity
-    read = {
+    readers: dict[str, Callable[[Path], formats.Compute]] = {
         ".onnx": formats.read_onnx,
         ".pt2": formats.read_torch,
         ".pte": formats.read_executorch,
         ".xml": lambda path: formats.read_openvino(path, facts["dtype"]),
-    }[written.file.suffix]
-    compute = read(written.file)
+    }
+    compute = readers[written.file.suffix](written.file)
     clip = torch.randn(1, *facts["input"]["shape"][1:]).numpy()
     seconds = []
     for _ in range(6):
