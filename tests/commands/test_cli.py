@@ -287,7 +287,7 @@ def test_a_batch_job_keeps_what_is_done_when_a_scheduler_ends_it(
         "classify", place / "videos", "--output", tmp_path, "--model", place / "classifier"
     )
     assert (code, out) == (130, "")
-    assert err == "videomae: interrupted\n"
+    assert err == f"videomae: interrupted; {tmp_path} has what is done, and --resume goes on\n"
     assert signal.getsignal(signal.SIGTERM) is before
     assert read_batch(tmp_path).table["path"].to_pylist() == found(place)[:2]
 

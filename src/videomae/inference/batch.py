@@ -310,7 +310,7 @@ def run_job(
         resume: leave out what the folder has already, of this or any other shard.
         part_size: videos per part.
         ray: compute on a Ray cluster: its address, or "auto"; "" computes here. See `cluster`.
-        on_progress: takes (videos done, videos in all) after each video.
+        on_progress: takes (videos done, videos in all) at first and after each video.
 
     Raises ConfigError for settings that do not fit the folder, see `PartWriter`; WeightsError for
     models that cannot be loaded. A bad video is listed in the folder and ends nothing.
@@ -337,6 +337,8 @@ def run_job(
     with PartWriter(Path(folder), facts, shard, resume, part_size) as parts:
         todo = dict(enumerate(v for key, v in mine.items() if key not in parts.done))
         before, bad, rows = len(mine) - len(todo), 0, 0
+        if on_progress:
+            on_progress(before, len(mine))
         open_rows: dict[int, dict[int, Row]] = {}
         for each in compute(list(todo.items())):
             video = todo.get(each.number)
