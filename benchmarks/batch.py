@@ -26,7 +26,7 @@ import torch
 import transformers
 
 from benchmarks.compare.baselines import film_scene
-from videomae.commands.timing import about_machine, stopwatch, take_turns
+from videomae.commands.timing import Clock, about_machine, stopwatch, take_turns
 from videomae.config import VideoMAEConfig
 from videomae.data.inputs import list_inputs
 from videomae.data.motion import MOTIONS, render_clip
@@ -91,13 +91,17 @@ def measure_throughput(work: Path, preset: str, count: int, repeats: int) -> Non
             pipeline(video.path, top_k=5)
 
     print(json.dumps(about_machine(torch.device("cpu"))))
-    for clock in ("wall", "cpu"):
+    clock: Clock
+    for clock in ("cpu", "wall"):
         now = stopwatch(clock, torch.device("cpu"))
         found = take_turns({"ours": ours, "pipeline": theirs}, now, repeats=repeats)
         rates = {name: count / timing["median"] for name, timing in found.items()}
         ratio = rates["ours"] / rates["pipeline"]
         each = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
-        print(f"{preset}, videos a second of {clock} time: {each}; ratio {ratio:.2f}  {found}")
+        print(
+            f"{preset}, videos a second of {clock} time: {each}; ratio {ratio:.2f}  {found}",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -47,7 +47,11 @@ def run_batch(
     # Ray reports lost machines on stdout, which is for the one line of the job.
     elsewhere = redirect_stdout(sys.stderr) if command.ray else nullcontext()
     try:
-        with Screen(what, as_json=command.json) as screen, _stopped_by_sigterm(), elsewhere:
+        with (
+            Screen(what, len(videos), as_json=command.json) as screen,
+            _stopped_by_sigterm(),
+            elsewhere,
+        ):
             summary = run_job(
                 videos,
                 output,

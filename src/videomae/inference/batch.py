@@ -286,7 +286,7 @@ class Summary:
         text = f"{counted(self.num_done, 'video')} in {self.seconds:.1f} s ({rate:.1f} a second)"
         text += f", {counted(self.num_rows, 'row')}"
         if self.num_bad:
-            text += f"; {counted(self.num_bad, 'video')} could not be read"
+            text += f"; {counted(self.num_bad, 'video')} could not be read, see bad-*.parquet"
         return text + (f"; {self.num_before:,} were done before" if self.num_before else "")
 
 
