@@ -1,5 +1,6 @@
 """The service by its addresses, on the models that come with the package."""
 
+import asyncio
 import io
 import re
 import tempfile
@@ -17,6 +18,8 @@ from PIL import Image
 import videomae
 from videomae.errors import ConfigError
 from videomae.inference import engines
+from videomae.inference.predict import Reconstruction
+from videomae.serving import app as app_module
 from videomae.serving.app import make_app
 from videomae.serving.service import Service
 from videomae.serving.settings import ServeSettings
@@ -174,6 +177,51 @@ def test_no_upload_stays_on_the_disk(
     assert post(client, "reconstruct", video.read_bytes()).status_code == 200
     assert post(client, "classify", b"no video").status_code == 415
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_leaves_while_its_clip_is_written_leaves_nothing_behind(
+    client: TestClient, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    save, encoded = Reconstruction.save, app_module._encoded
+
+    def save_later(self: Reconstruction, path: Path) -> Path:
+        begun.set()
+        assert go_on.wait(60)
+        return save(self, path)
+
+    def encode_noting(*arguments: Any) -> bytes:
+        try:
+            return encoded(*arguments)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Reconstruction, "save", save_later)
+    monkeypatch.setattr(app_module, "_encoded", encode_noting)
+    address = "http://testserver/v1/reconstruct"
+    request = client.build_request("POST", address, files={"file": ("a.mp4", video.read_bytes())})
+    parts = [{"type": "http.request", "body": request.read(), "more_body": False}]
+
+    async def receive() -> Any:
+        if parts:
+            return parts.pop()
+        await asyncio.to_thread(begun.wait, 60)
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        raise AssertionError("nobody reads it")
+
+    async def ask() -> None:
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        scope = {"type": "http", "method": "POST", "path": request.url.path, "headers": headers}
+        await client.app({**scope, "query_string": b"", "root_path": ""}, receive, send)
+
+    assert client.portal is not None
+    client.portal.call(ask)
+    go_on.set()
+    assert ended.wait(60)
+    assert list(tmp_path.glob("videomae-*")) == []
 
 
 def test_the_model_and_the_state_are_told(client: TestClient, video: Path) -> None:

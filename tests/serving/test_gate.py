@@ -220,6 +220,20 @@ def test_a_client_that_goes_away_while_it_sends_is_counted_as_gone() -> None:
     assert through(work)[1] == [("classify", None)]
 
 
+@pytest.mark.parametrize("length", [0, 10**9])
+def test_an_answer_that_the_server_cannot_send_any_more_is_no_error(length: int) -> None:
+    class Closed(Client):
+        async def send(self, _: Message) -> None:
+            raise RuntimeError("it has answered 400, as the rest of the body was no HTTP")
+
+    async def work(gate: Gate, echo: Echo) -> None:
+        echo.release.set()
+        client = Closed(b"body", length=length)
+        await gate(client.scope, client.receive, client.send)
+
+    assert through(work)[1] == [("classify", None)]
+
+
 def test_a_body_is_refused_by_its_length_before_it_is_read_and_else_on_the_way() -> None:
     async def work(gate: Gate, echo: Echo) -> None:
         echo.release.set()

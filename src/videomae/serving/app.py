@@ -12,6 +12,7 @@ from fastapi import FastAPI, File, Form, Response, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from videomae.inference.predict import Reconstruction
 from videomae.serving.facts import (
     ClassifyAnswer,
     EmbedAnswer,
@@ -165,8 +166,7 @@ def make_app(service: Service) -> FastAPI:
             found, _ = await service.reconstruct(
                 path, name=name, mask=mask, mask_ratio=mask_ratio, seed=seed, rendering=rendering
             )
-            place = await asyncio.to_thread(found.save, path.with_suffix(f".{format}"))
-            content = place.read_bytes()
+        content = await asyncio.to_thread(_encoded, found, format)
         headers = {"X-Loss": f"{found.loss:.6f}"}
         return Response(content, media_type=SHOWN[format], headers=headers)
 
@@ -194,3 +194,10 @@ def make_app(service: Service) -> FastAPI:
     if settings.page and settings.tokens is None:
         add_page(app, service)
     return app
+
+
+def _encoded(found: Reconstruction, format: str) -> bytes:
+    """A clip as a file of a format. The folder is this call's own, as its client may go away: no
+    other may then be removed while a thread still writes to it."""
+    with tempfile.TemporaryDirectory(prefix="videomae-") as folder:
+        return found.save(Path(folder, f"clip.{format}")).read_bytes()

@@ -54,11 +54,20 @@ class Gate:
             await self.app(scope, receive, send)
             return
         status: int | None = None
+        is_lost = False
 
         async def send_noting(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
+            nonlocal status, is_lost
+            if is_lost:
+                return
+            try:
+                await send(message)
+            except Exception:
+                # A server that finds a body to be no HTTP says so itself, and then can send no
+                # answer: uvicorn raises an error of h11's own.
+                is_lost = True
+            else:
+                status = message.get("status", status)
 
         refusal = self._refusal(Headers(scope=scope))
         try:
