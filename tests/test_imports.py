@@ -40,7 +40,7 @@ DOORS = {
     "torch": ["*"],
     "numpy": ["*"],
     "PIL": ["*"],
-    "av": ["video.container", "video.index", "video.decoder", "video.writer"],
+    "av": ["video.container", "video.index", "video.decoder", "video.live", "video.writer"],
     "safetensors": ["weights.checkpoint"],
     "huggingface_hub": ["hub", "report.card", "commands.space"],
     "platformdirs": ["inference.cache"],

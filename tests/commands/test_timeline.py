@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from videomae.commands import timeline as command
 from videomae.data.motion import render_clip
 from videomae.errors import VideoError
 from videomae.inference.timeline import Scored
+from videomae.inference.windows import live_windows
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
 
@@ -158,3 +160,75 @@ def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path
     assert "--annotate a.mp4 is one file for 2 videos; name a folder" in err
     code, _, err = run(videos / "bob.mp4", "--annotate", tmp_path / "a.mkv")
     assert probe(tmp_path / "a.mkv").codec == "h264"
+
+
+class Camera:
+    """Stands in for LiveVideo: 2 s that sway, 16 frames a second."""
+
+    fps: float | None = 16
+
+    def __init__(self, where: str) -> None:
+        assert where == "0"
+
+    def __enter__(self) -> "Camera":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def frames(self, every_seconds: float) -> Iterator[tuple[float, np.ndarray]]:
+        assert every_seconds == 2 / 16
+        clip = render_clip("sway", seed=1, num_frames=32)
+        yield from ((k / 16, clip[k]) for k in range(0, 32, 2))
+
+
+def test_a_camera_is_labelled_as_it_goes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "LiveVideo", Camera)
+    code, out, err = run("--camera", 0, "--output", tmp_path / "a.csv")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r" +0:01\.9  sway +0\.\d\d  \d+\.\d\d s late\n", out)
+    assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith("0.0,1.875,sway,0.")
+    code, out, _ = run("--camera", 0, "--json", "--top-k", 1)
+    window = json.loads(out)
+    assert code == 0
+    assert set(window) == {
+        *("start_seconds", "end_seconds", "labels", "scores", "delay_seconds", "num_skipped")
+    }
+    assert (window["labels"], window["num_skipped"]) == (["sway"], 0)
+    monkeypatch.setattr(Camera, "fps", None)
+    code, _, err = run("--camera", 0)
+    assert code == 1
+    assert "--camera 0: frames of a clip are to be so many apart; give --fps" in err
+
+
+def test_a_camera_is_left_by_an_interrupt(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[Any]:
+        yield next(live_windows(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "LiveVideo", Camera)
+    monkeypatch.setattr(command, "live_windows", interrupted)
+    code, out, err = run("--camera", 0, "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"live.vtt", "live.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("x.mp4",), "--camera 0 does not go with a file; leave one out"),
+        (("--novelty",), "--camera 0 does not go with --novelty; leave one out"),
+        (("--window-seconds", 3), "--camera 0 shows the newest clip again and again; leave out"),
+    ],
+)
+def test_what_does_not_go_with_a_camera_is_refused(
+    options: tuple[object, ...], message: str, run: Run
+) -> None:
+    code, out, err = run("--camera", 0, *options)
+    assert (code, out) == (1, "")
+    assert message in err

@@ -12,61 +12,12 @@ from PIL import Image
 import videomae
 from videomae.data.motion import render_clip
 from videomae.errors import ConfigError, VideoError
-from videomae.inference.timeline import (
-    Segment,
-    SegmentRules,
-    Timeline,
-    find_runs,
-    novelty_of,
-    timeline,
-    to_vtt,
-)
+from videomae.inference.segments import Segment, SegmentRules
+from videomae.inference.timeline import Timeline, timeline
 from videomae.inference.windows import Window
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, read_frames
 from videomae.video.writer import write_video
-
-# One window a second, which speaks for the second around its middle.
-SCORES = [0.1, 0.6, 0.4, 0.3, 0.5, 0.2, 0.2, 0.9, 0.1]
-EDGES = list(range(10))
-
-
-@pytest.mark.parametrize(
-    ("rules", "runs"),
-    [
-        (SegmentRules(0.5, 0.4, 0, 0), [(1, 3), (4, 5), (7, 8)]),
-        (SegmentRules(0.5, 0.4, 0, 1), [(1, 5), (7, 8)]),
-        (SegmentRules(0.5, 0.4, 2, 1), [(1, 5)]),
-        (SegmentRules(0.5, 0.4, 2, 0), [(1, 3)]),  # gaps are closed first
-        (SegmentRules(0.5, 0.4, 0, 2), [(1, 8)]),
-        (SegmentRules(0.5, 0.5, 0, 0), [(1, 2), (4, 5), (7, 8)]),
-        (SegmentRules(0.5, 0.1, 0, 0), [(1, 9)]),  # to the end of the video
-        (SegmentRules(0.95, 0.1, 0, 0), []),
-        (SegmentRules(0, 0, 0, 0), [(0, 9)]),
-    ],
-)
-def test_runs_by_hand(rules: SegmentRules, runs: list[tuple[int, int]]) -> None:
-    assert find_runs(SCORES, EDGES, rules) == runs
-
-
-def test_lengths_are_seconds_and_forgive_sums_of_fractions() -> None:
-    edges = list(np.cumsum([0.1] * 10))  # 0.1, 0.2, 0.30000000000000004, ...
-    assert find_runs(SCORES, edges, SegmentRules(0.5, 0.4, 0.2, 0)) == [(1, 3)]
-    assert find_runs(SCORES, edges, SegmentRules(0.5, 0.4, 0.2, 0.1)) == [(1, 5)]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"leave": 0.6}, "leave=0.6 is above enter=0.5: a segment would end where it begins; give"),
-        ({"enter": float("nan")}, "leave=0.4 is above enter=nan"),
-        ({"min_seconds": -1}, "min_seconds=-1; expected seconds, at least 0"),
-        ({"max_gap_seconds": float("nan")}, "max_gap_seconds=nan; expected seconds, at least 0"),
-    ],
-)
-def test_rules_that_cannot_be_are_refused(wrong: dict[str, float], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        SegmentRules(**wrong)
 
 
 def made(scores: Any, labels: tuple[str, ...] = ("run", "jump"), **options: Any) -> Timeline:
@@ -131,8 +82,6 @@ def test_subtitles_are_read_back_whatever_a_label_holds(tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\n")
     assert "a --&gt; b &amp; &lt;i&gt;c&lt;/i&gt;\\n\\n00:01.000 0.85\n" in text
-    late = to_vtt([Segment(3599.9996, 360_000, "x", 1.0)])
-    assert "01:00:00.000 --> 100:00:00.000" in late
 
 
 def test_the_picture_shows_what_holds_longest(tmp_path: Path) -> None:
@@ -208,26 +157,3 @@ def test_the_strange_part_is_the_most_novel() -> None:
     best = found.windows[int(found.scores.argmax())]
     begin = (7 * 64 + 20) / 16
     assert begin - 2 < (best.start_seconds + best.end_seconds) / 2 < begin + 4
-
-
-def test_novelty_by_hand() -> None:
-    # Neighbours share no moment: of window 0 (0 to 2 s) these are 2, 3 and 4.
-    windows = [Window(k, k + 2, k, 5) for k in range(5)]
-    features = np.float32([[0], [0], [3], [0], [0]])
-    # means of neighbours: (3 + 0 + 0) / 3, 0, 0, 0, (0 + 0 + 3) / 3
-    assert novelty_of(features, windows).tolist() == [1, 0, 3, 0, 1]
-
-
-def test_novelty_looks_half_a_minute_around() -> None:
-    windows = [Window(10 * k, 10 * k + 10, k, 9) for k in range(9)]
-    features = np.zeros((9, 1), np.float32)
-    features[0] = 8
-    # Window 4 begins 30 s after window 0 ends, and has all others as neighbours.
-    expected = [8, 8 / 5, 8 / 6, 8 / 7, 8 / 8, 0, 0, 0, 0]
-    np.testing.assert_allclose(novelty_of(features, windows), expected, rtol=1e-6)
-
-
-def test_novelty_needs_neighbours() -> None:
-    windows = [Window(0, 2, 0, 2), Window(1, 3, 1, 2)]
-    with pytest.raises(VideoError, match="3 seconds are too short for novelty: a window of 2 sec"):
-        novelty_of(np.zeros((2, 4), np.float32), windows)

@@ -1,5 +1,6 @@
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from made_videos import damage, encode, make, numbers, scene
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
 from videomae.inference import predict, windows
-from videomae.inference.windows import Window, sliding_windows
+from videomae.inference.windows import Window, live_windows, sliding_windows
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, find_processor, in_background, run_views
+from videomae.video.decoder import Frames
 from videomae.video.reader import VideoReader, read_frames
 
 CONFIG = VideoMAEConfig(
@@ -260,3 +262,55 @@ def test_a_thread_makes_the_next_ones_and_ends_with_them() -> None:
     assert next(found) == 1
     with pytest.raises(VideoError, match="broken"):
         next(found)
+
+
+def test_live_windows_hold_the_newest_clip_and_what_is_late_is_dropped() -> None:
+    """Frames come one a second; while the first window is looked at, all others come."""
+    looking, all_came = threading.Event(), threading.Event()
+
+    def frames() -> Iterator[tuple[float, Frames]]:
+        for number, frame in enumerate(scene(30)):
+            if number == 4:
+                looking.wait(timeout=60)
+            yield number, frame
+        all_came.set()
+
+    found = live_windows(frames(), maker(), hop_seconds=2)
+    window, views = next(found)
+    assert frames_of(views) == [[0, 1, 2, 3]]
+    assert (window.start_seconds, window.end_seconds, window.num_skipped) == (0, 3, 0)
+    looking.set()
+    assert all_came.wait(timeout=60)
+    late, views = next(found)
+    assert frames_of(views) == [[26, 27, 28, 29]]
+    # due at 5, 7, ... 29 s: the last of these 13 is shown
+    assert (late.index, late.end_seconds, late.num_skipped) == (1, 29, 12)
+    assert late.arrived >= window.arrived
+    assert next(found, None) is None
+    assert not [each for each in threading.enumerate() if each.name == "videomae-live"]
+
+
+def test_a_live_video_that_breaks_off_shows_what_came_before() -> None:
+    def frames(count: int) -> Iterator[tuple[float, Frames]]:
+        yield from enumerate(scene(count))
+        raise VideoError("broke off")
+
+    found = live_windows(frames(4), maker(), hop_seconds=1)
+    assert frames_of(next(found)[1]) == [[0, 1, 2, 3]]
+    with pytest.raises(VideoError, match="broke off"):
+        next(found)
+    short = live_windows(iter(list(enumerate(scene(3)))), maker(), hop_seconds=1)
+    with pytest.raises(VideoError, match="ended after 3 of the 4 frames that a clip takes"):
+        next(short)
+
+
+def test_leaving_a_live_video_early_ends_its_thread() -> None:
+    def endless() -> Iterator[tuple[float, Frames]]:
+        [frame] = scene(1)
+        for number in range(10**9):
+            yield number, frame
+
+    found = live_windows(endless(), maker(), hop_seconds=1)
+    next(found)
+    found.close()
+    assert not [each for each in threading.enumerate() if each.name == "videomae-live"]

@@ -132,8 +132,9 @@ def parse(arguments: list[str]) -> Any:
         hint = nearest_setting(wrong.lstrip("-"), known, written=flag) if "-" in wrong[:1] else ""
         text = f"{name} has no {what}{hint}; `{program} --help` lists its options"
         raise SystemExit(complain(text, code=2))
-    has_list = isinstance(command, flags.BatchCommand) and command.input
-    if isinstance(command, flags.VideoCommand) and not (command.files or has_list):
+    # what stands in for files: a list of them, a camera
+    instead = getattr(command, "input", None) or getattr(command, "camera", "")
+    if isinstance(command, flags.VideoCommand) and not (command.files or instead):
         print(f"{program}: name at least one video", file=sys.stderr)
         raise SystemExit(2)
     return command

@@ -167,6 +167,8 @@ class Timeline(ViewsCommand):
     output: Path | None = None
     """A file .json, .csv (segments), .scores.csv (windows), .vtt, .png or .svg of one video; or a
     folder for all of them."""
+    camera: str = ""
+    """No files, but a camera by its number, or a stream: 0, rtsp://..., http://..., udp://..."""
     annotate: Path | None = None
     """out.mp4 or .mkv: the video with its labels drawn in and its sound; or a folder."""
 

@@ -1,6 +1,7 @@
-"""The command that says what happens when in long videos."""
+"""The command that says what happens when, in long videos and live ones."""
 
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,27 +13,33 @@ from videomae.commands.flags import Timeline as TimelineCommand
 from videomae.commands.terminal import Screen, file_table, score_bar
 from videomae.errors import ConfigError, VideoError, as_text, complain, to_json
 from videomae.hub import check_writable
+from videomae.inference.engines import Engine
+from videomae.inference.predict import mean_scores
+from videomae.inference.segments import SegmentRules
 from videomae.inference.timeline import (
     NOVELTY_RULES,
+    Gathered,
     Scored,
-    SegmentRules,
     Timeline,
-    gathered,
     ready_for_timeline,
     scored_windows,
 )
+from videomae.inference.windows import live_windows
 from videomae.processing.views import ViewMaker
 from videomae.report.plots import clock
+from videomae.video.live import LiveVideo
 
 _SUFFIXES = (".json", ".csv", ".scores.csv", ".vtt", ".png")  # what a folder gets of each video
 
 
 def timeline(command: TimelineCommand) -> int:
     """Show the segments of each video, and write them; what is done is kept if it is broken off."""
-    files = command.videos()
+    if command.camera:
+        _check_live(command)
+    files = [Path("live")] if command.camera else command.videos()
     places, films = _places(files, command.output), _films(files, command.annotate)
     rules = _rules(command)
-    if not command.novelty:
+    if not (command.novelty or command.camera):
         warn_if_unlike_rendered(command.model, files[0])
     ready, processor = ready_for_timeline(
         command.model,
@@ -53,6 +60,8 @@ def timeline(command: TimelineCommand) -> int:
         command.on_damage,
     )
     labels = None if command.novelty else ready.config.id2label or {}
+    if command.camera:
+        return _watch(command, ready, maker, rules, places[files[0]])
     scored = partial(
         scored_windows,
         ready=ready,
@@ -76,23 +85,26 @@ def timeline(command: TimelineCommand) -> int:
             )
 
         for path in files:
-            rows: list[Scored] = []
-            reason = ""
+            gathered, reason = Gathered(), ""
             try:
                 for row in scored(path):
-                    rows.append(row)
+                    gathered.add(row)
                     screen.update(as_text(path.name), row.window.index + 1, row.window.count)
             except VideoError as error:
                 reason = str(error)
             except KeyboardInterrupt:
                 interrupted, reason = True, f"{path}: interrupted"
             try:
-                found = gathered(path, rows, labels, rules) if rows else None
+                found = gathered.timeline(path, labels, rules) if gathered.windows else None
             except VideoError as error:
                 found, reason = None, reason or f"{path}: {error}"
             if reason:
                 failed += 1
-                done = f"; the first {clock(rows[-1].window.end_seconds)} are kept" if found else ""
+                done = (
+                    f"; the first {clock(gathered.windows[-1].end_seconds)} are kept"
+                    if found
+                    else ""
+                )
                 screen.complain(f"{reason}{done}")
             if found is not None:
                 for place in places[path]:
@@ -110,6 +122,64 @@ def timeline(command: TimelineCommand) -> int:
     if failed and len(files) > 1:
         complain(f"{failed} of {len(files)} videos could not be read whole")
     return 1 if failed else 0
+
+
+def _check_live(command: TimelineCommand) -> None:
+    """ConfigError for what does not go with a camera."""
+    for name in ("files", "novelty", "annotate"):
+        if getattr(command, name):
+            what = "a file" if name == "files" else f"--{name}"
+            raise ConfigError(f"--camera {command.camera} does not go with {what}; leave one out")
+    if command.num_clips > 1 or command.window_seconds != "clip":
+        raise ConfigError(
+            f"--camera {command.camera} shows the newest clip again and again; leave out "
+            "--num-clips and --window-seconds"
+        )
+
+
+def _watch(
+    command: TimelineCommand,
+    ready: Engine,
+    maker: ViewMaker,
+    rules: SegmentRules,
+    places: list[Path],
+) -> int:
+    """Show the labels of a live video as they come, until it ends or Ctrl-C; then write files."""
+    labels, gathered = ready.config.id2label or {}, Gathered()
+    reason = ""
+    try:
+        with LiveVideo(command.camera) as video:
+            rate = maker.rate or video.fps
+            if rate is None or maker.stride is None:
+                raise ConfigError(
+                    f"--camera {command.camera}: frames of a clip are to be so many apart; give "
+                    "--fps (it names no rate) and a number as --frame-stride"
+                )
+            every = maker.stride / rate
+            hop = _number(command.hop_seconds) or every * maker.config.num_frames / 2
+            for window, views in live_windows(video.frames(every), maker, hop_seconds=hop):
+                scores = mean_scores(ready(views), ready.config).numpy()
+                delay = time.monotonic() - window.arrived
+                newest, scored = Gathered(), Scored(window, scores, None)
+                newest.add(scored)
+                if places:
+                    gathered.add(scored)
+                [now] = newest.timeline(None, labels).record(top_k=command.top_k)["windows"]
+                late = {"delay_seconds": round(delay, 3), "num_skipped": window.num_skipped}
+                if command.json:
+                    print(to_json(now | late), flush=True)
+                else:
+                    best = f"{now['labels'][0]:16} {now['scores'][0]:.2f}"
+                    skipped = f", {window.num_skipped} skipped" if window.num_skipped else ""
+                    at = clock(window.end_seconds, tenths=True)
+                    print(f"{at:>9}  {best}  {delay:.2f} s late{skipped}", flush=True)
+    except VideoError as error:
+        reason = str(error)
+    except KeyboardInterrupt:  # which is how a camera is left
+        pass
+    for place in places if gathered.windows else []:
+        gathered.timeline(None, labels, rules).save(place, top_k=command.top_k)
+    return complain(reason) if reason else 0
 
 
 def _places(files: Sequence[Path], output: Path | None) -> dict[Path, list[Path]]:

@@ -4,8 +4,8 @@ Letters: W windows of a video, K labels, D features.
 """
 
 import csv
-import html
 import io
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from videomae.config import check_choice
-from videomae.errors import ConfigError, VideoError, as_text, one_line, to_json
+from videomae.errors import VideoError, as_text, to_json
 from videomae.hub import PathLike, atomic_path
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
@@ -30,6 +30,7 @@ from videomae.inference.predict import (
     over_videos,
     ready_model,
 )
+from videomae.inference.segments import Segment, SegmentRules, find_runs, novelty_of, to_vtt
 from videomae.inference.windows import Window, sliding_windows
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.processing.sampling import check_counts
@@ -50,40 +51,7 @@ from videomae.video.reader import BadVideo, is_source, source_path
 from videomae.video.writer import annotate_video
 
 NOVELTY = "novelty"  # the one label of a timeline without labels
-_NEIGHBOUR_SECONDS = 30.0
 _NUM_PICTURES, _NUM_ROWS = 12, 8  # of a picture of a timeline
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch in which a label holds. score: the mean over its windows."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class SegmentRules:
-    """When a label holds: a segment begins with the first window whose score reaches `enter`, and
-    ends before the next whose score is below `leave`. Then gaps between segments of a label that
-    last `max_gap_seconds` at most are closed, and segments shorter than `min_seconds` left out."""
-
-    enter: float = 0.5
-    leave: float = 0.4
-    min_seconds: float = 1.0
-    max_gap_seconds: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.leave <= self.enter:
-            raise ConfigError(
-                f"leave={self.leave} is above enter={self.enter}: a segment would end where it "
-                "begins; give leave a value up to that of enter"
-            )
-        for name in ("min_seconds", "max_gap_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}={getattr(self, name)}; expected seconds, at least 0")
 
 
 NOVELTY_RULES = SegmentRules(enter=2.5, leave=1.5)
@@ -111,7 +79,7 @@ class Timeline:
     labels: tuple[str, ...]
     windows: tuple[Window, ...]
     scores: Floats = field(repr=False)
-    rules: SegmentRules = SegmentRules()
+    rules: SegmentRules = field(default_factory=SegmentRules)
     pictures: Mapping[float, Picture] = field(default_factory=dict, repr=False)
 
     @property
@@ -208,61 +176,6 @@ class Timeline:
         return plot_timeline(path, self.edges, curves, spans=spans, pictures=self.pictures)
 
 
-def find_runs(
-    scores: Sequence[float] | Floats, edges: Sequence[float], rules: SegmentRules
-) -> list[tuple[int, int]]:
-    """The runs of windows (first, stop) in which one label holds, by its scores (W,).
-
-    `edges` are the W + 1 seconds between which each window speaks. With enter 0.5 and leave 0.4,
-    `#` are windows of a run; a gap of 1 s is then closed, and what is shorter than 2 s left out::
-
-        seconds    0    1    2    3    4    5    6    7    8
-        scores      .1   .6   .4   .3   .5   .2   .2   .9   .1
-        runs        .    #    #    .    #    .    .    #    .     (1, 3), (4, 5), (7, 8)
-        closed      .    #    #    #    #    .    .    #    .     (1, 5), (7, 8)
-        long        .    #    #    #    #    .    .    .    .     (1, 5)
-    """
-    runs: list[tuple[int, int]] = []
-    first = None
-    for index, score in enumerate([*scores, -np.inf]):
-        if first is None and score >= rules.enter:
-            first = index
-        elif first is not None and score < rules.leave:
-            # A hair of tolerance, as seconds are sums of fractions.
-            if runs and edges[first] - edges[runs[-1][1]] <= rules.max_gap_seconds + 1e-6:
-                first = runs.pop()[0]
-            runs.append((first, index))
-            first = None
-    return [run for run in runs if edges[run[1]] - edges[run[0]] >= rules.min_seconds - 1e-6]
-
-
-def novelty_of(features: Floats, windows: Sequence[Window]) -> Floats:
-    """How unlike its neighbours each window is, (W,), by its features (W, D).
-
-    The distance from its features to the mean of those of the windows up to 30 s before and after
-    it, divided by the median of all these distances: 2 is twice as unlike as is usual here.
-
-    Raises VideoError where a window has no neighbour that it shares no moment with.
-    """
-    hair = 1e-6  # as seconds are sums of fractions
-    starts = np.array([each.start_seconds for each in windows])
-    ends = np.array([each.end_seconds for each in windows])
-    near = np.searchsorted(ends, starts - _NEIGHBOUR_SECONDS - hair)
-    before = np.maximum(np.searchsorted(ends, starts + hair), near)
-    after = np.searchsorted(starts, ends - hair)
-    far = np.searchsorted(starts, ends + _NEIGHBOUR_SECONDS + hair)
-    counts = (before - near) + (far - after)
-    if not counts.all():
-        raise VideoError(
-            f"{ends[-1]:.3g} seconds are too short for novelty: a window of {ends[0]:.3g} seconds "
-            "has no other to be compared with; give a smaller window_seconds"
-        )
-    sums = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, 0, np.float64)])
-    means = (sums[before] - sums[near] + sums[far] - sums[after]) / counts[:, None]  # (W, D)
-    distances = np.linalg.norm(features - means, axis=1)
-    return np.asarray(distances / max(np.median(distances), 1e-12), np.float32)
-
-
 def scored_windows(
     video: Any,
     ready: Engine,
@@ -295,25 +208,40 @@ def scored_windows(
         yield Scored(window, values.numpy(), picture)
 
 
-def gathered(
-    path: Path | None,
-    rows: Sequence[Scored],
-    labels: Mapping[int, str] | None,
-    rules: SegmentRules | None = None,
-) -> Timeline:
-    """The timeline of windows in order, perhaps of the first alone; no labels stand for novelty."""
-    windows = tuple(row.window for row in rows)
-    values = np.stack([row.values for row in rows])
-    pictures = {
-        (row.window.start_seconds + row.window.end_seconds) / 2: row.picture
-        for row in rows
-        if row.picture is not None
-    }
-    if labels is None:
-        scores = novelty_of(values, windows)[:, None]
-        return Timeline(path, (NOVELTY,), windows, scores, rules or NOVELTY_RULES, pictures)
-    names = tuple(labels.get(k, str(k)) for k in range(values.shape[1]))
-    return Timeline(path, names, windows, values, rules or SegmentRules(), pictures)
+@dataclass
+class Gathered:
+    """What is known so far of a video: the windows that were scored."""
+
+    windows: list[Window] = field(default_factory=list)
+    # One block that grows: thousands of small arrays that are kept between large ones that are not
+    # break memory into pieces, which cost 40 kB a window.
+    values: "array[float]" = field(default_factory=lambda: array("f"))
+    pictures: dict[float, Picture] = field(default_factory=dict)
+
+    def add(self, scored: Scored) -> None:
+        """Keep the next window."""
+        window = scored.window
+        self.windows.append(window)
+        self.values.extend(scored.values.tolist())
+        if scored.picture is not None:
+            self.pictures[(window.start_seconds + window.end_seconds) / 2] = scored.picture
+
+    def timeline(
+        self,
+        path: Path | None,
+        labels: Mapping[int, str] | None,
+        rules: SegmentRules | None = None,
+    ) -> Timeline:
+        """The timeline of these windows; no labels stand for novelty."""
+        windows = tuple(self.windows)
+        values = np.array(self.values, np.float32).reshape(len(windows), -1)
+        if labels is None:
+            scores = novelty_of(values, windows)[:, None]
+            return Timeline(
+                path, (NOVELTY,), windows, scores, rules or NOVELTY_RULES, self.pictures
+            )
+        names = tuple(labels.get(k, str(k)) for k in range(values.shape[1]))
+        return Timeline(path, names, windows, values, rules or SegmentRules(), self.pictures)
 
 
 @over_videos
@@ -367,8 +295,9 @@ def timeline(
     labels = None if novelty else ready.config.id2label or {}
     for video in videos:
         path = source_path(video) if is_source(video) else None
+        gathered = Gathered()
         try:
-            rows = scored_windows(
+            for scored in scored_windows(
                 video,
                 ready,
                 maker,
@@ -376,8 +305,9 @@ def timeline(
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
                 batch_size=batch_size,
-            )
-            yield gathered(path, list(rows), labels, rules)
+            ):
+                gathered.add(scored)
+            yield gathered.timeline(path, labels, rules)
         except VideoError as error:
             if on_error == "raise":
                 raise
@@ -390,27 +320,6 @@ def ready_for_timeline(
     """A classifier, or the encoder of any model for its features, ready to run; its processor."""
     kind = VideoMAEPreTrainedModel if novelty else VideoMAEForVideoClassification
     return ready_model(model, processor, kind, tell, tokens=novelty, **options)
-
-
-def to_vtt(segments: Sequence[Segment]) -> str:
-    r"""Segments as WebVTT subtitles; in a label, what would be markup is escaped.
-
-    >>> to_vtt([Segment(1.5, 3.25, "cut & run", 0.9)])
-    'WEBVTT\n\n00:00:01.500 --> 00:00:03.250\ncut &amp; run 0.90\n'
-    """
-    cues = [
-        f"{_stamp(each.start_seconds)} --> {_stamp(each.end_seconds)}\n"
-        f"{html.escape(one_line(each.label), quote=False)} {each.score:.2f}\n"
-        for each in segments
-    ]
-    return "\n".join(["WEBVTT\n", *cues])
-
-
-def _stamp(seconds: float) -> str:
-    """Hours, minutes, seconds and their thousandths: 01:02:03.450."""
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"
 
 
 def _flat(window: Mapping[str, Any]) -> dict[str, Any]:

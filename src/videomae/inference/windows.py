@@ -1,10 +1,16 @@
 """Sliding windows over one video: each frame decoded and resized once, memory flat for hours.
 
+A video that comes live has windows too, and waits for nobody: what is not looked at is dropped.
+
 Letters: V views of a window, which are its clips and their crops; T, C, H, W as everywhere.
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -157,3 +163,73 @@ def _each_once(windows: Iterator[np.ndarray]) -> Iterator[int]:
         yield from sorted(number for number in waiting if number < first)
         waiting = {number for number in waiting if number >= first} | set(frames.ravel().tolist())
     yield from sorted(waiting)
+
+
+@dataclass(frozen=True)
+class LiveWindow(Window):
+    """The newest clip of a live video. `count` is 0: nobody knows how many are to come.
+
+    arrived: when its last frame was there, by the clock of time.monotonic. num_skipped: windows
+    that were due since the one before, and dropped, because nobody asked for them in time.
+    """
+
+    arrived: float
+    num_skipped: int
+
+
+def live_windows(
+    frames: Iterable[tuple[float, Frames]], maker: ViewMaker, *, hop_seconds: float
+) -> Generator[tuple[LiveWindow, Tensor]]:
+    """The newest clip of a live video, again and again, with the views (V, T, C, H, W) of it.
+
+    `frames` are what `LiveVideo.frames` gives: those of a clip, so many seconds apart. A thread
+    takes them as they come and keeps the last T, already as the model takes them; a clip is due
+    each `hop_seconds` of video. Raises what `frames` raise, and VideoError for too few of them.
+    """
+    length = maker.config.num_frames
+    clip: deque[tuple[float, float, Tensor]] = deque(maxlen=length)  # seconds, arrived, (C, H, W)
+    news, ended, stopped = threading.Condition(), threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    def receive() -> None:
+        try:
+            for seconds, frame in frames:
+                pixels = maker.pixels(frame[None])[0]
+                with news:
+                    clip.append((seconds, time.monotonic(), pixels))
+                    news.notify()
+                if stopped.is_set():
+                    return
+        except Exception as error:
+            errors.append(error)
+        finally:
+            with news:
+                ended.set()
+                news.notify()
+
+    def is_time() -> bool:
+        return ended.is_set() or (len(clip) == length and clip[-1][0] >= due)
+
+    due, index = -math.inf, 0
+    thread = threading.Thread(target=receive, name="videomae-live", daemon=True)
+    thread.start()
+    try:
+        while True:
+            with news:
+                news.wait_for(is_time)
+                newest = list(clip)
+            if len(newest) < length or newest[-1][0] < due:
+                break
+            last, arrived, _ = newest[-1]
+            skipped = 0 if index == 0 else int((last - due) / hop_seconds + 1e-6)
+            pixels = torch.stack([each for *_, each in newest])
+            window = LiveWindow(newest[0][0], last, index, 0, arrived, skipped)
+            yield window, maker.cut(pixels, np.arange(length)[None])
+            due, index = last + hop_seconds - 1e-6, index + 1
+    finally:
+        stopped.set()
+        thread.join()
+    if errors:
+        raise errors[0]
+    if not index:
+        raise VideoError(f"ended after {len(newest)} of the {length} frames that a clip takes")
