@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, ones
 
 from videomae.video.reader import VideoReader
@@ -28,6 +29,14 @@ class Hanging:
     def read_views(self, _: VideoReader) -> Tensor:
         time.sleep(600)
         raise AssertionError("not stopped")
+
+
+class Greedy:
+    """Asks for 64 GiB at once."""
+
+    def read_views(self, _: VideoReader) -> Tensor:
+        np.empty(2**36, np.uint8)
+        raise AssertionError("not refused")
 
 
 class Counting:

@@ -2,6 +2,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from odd_makers import Counting, Dying, Hanging
+from odd_makers import Counting, Dying, Greedy, Hanging
 from videomae.errors import NoVideoError, VideoError
 from videomae.serving.decoding import Decoders
 from videomae.video.limits import VideoLimits
@@ -43,6 +44,14 @@ def test_a_process_that_is_killed_once_costs_nothing_but_time(
     views, info = decode(decoders, videos_dir / "sway" / "0.mp4", Dying(tmp_path / "killed"))
     assert views.tolist() == [[1, 1]]
     assert info.num_frames == 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limit on the memory of a process")
+def test_a_file_that_needs_too_much_memory_is_refused(decoders: Decoders, videos_dir: Path) -> None:
+    video = videos_dir / "sway" / "0.mp4"
+    with pytest.raises(VideoError, match=r"^a\.mp4: decoding it needs too much memory$"):
+        decode(decoders, video, Greedy())
+    assert decode(decoders, video, Counting())[0].tolist() == [8, 8]
 
 
 def test_a_file_that_hangs_is_stopped(decoders: Decoders, videos_dir: Path) -> None:

@@ -21,7 +21,7 @@ SAMPLE = (
     "mp4 without stss, mpeg4",
     "avi, packed B-frames",
     "mpeg, joined 2 times, mpeg2 open",
-    "matroska libx264, noise",
+    "matroska libx264, cut_off",
 )
 ALL = {case.name: case for case in cases()}
 

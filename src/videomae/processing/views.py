@@ -53,7 +53,8 @@ _STATISTICS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     3: (IMAGENET_MEAN, IMAGENET_STD),
     4: ((*IMAGENET_MEAN, 0.5), (*IMAGENET_STD, 0.5)),
 }
-FRAMES_AT_ONCE = 16  # decoded and of full size, per video
+FRAMES_AT_ONCE = 16  # decoded and of full size, per video, and no more bytes than
+_BYTES_AT_ONCE = 2**28
 _MAX_DECODE_THREADS = 8  # each holds a clip of its own, and no large model keeps up with more
 
 
@@ -137,7 +138,12 @@ class ViewMaker:
             self.damaged[str(reader.info.path)] = reader.info.num_gaps
             warn_of_gaps(reader.info)
         numbers = shown_frames(reader, self.rate, part)
-        return self.views(len(numbers), lambda indices: reader.read([numbers[i] for i in indices]))
+        frame_bytes = 3 * reader.info.height * reader.info.width
+        return self.views(
+            len(numbers),
+            lambda indices: reader.read([numbers[i] for i in indices]),
+            at_once=max(1, min(FRAMES_AT_ONCE, _BYTES_AT_ONCE // frame_bytes)),
+        )
 
     @property
     def stride(self) -> int | None:
@@ -164,12 +170,17 @@ class ViewMaker:
             num_clips=self.num_clips,
         )
 
-    def views(self, num_video_frames: int, read: Callable[[Sequence[int]], Frames]) -> Tensor:
+    def views(
+        self,
+        num_video_frames: int,
+        read: Callable[[Sequence[int]], Frames],
+        at_once: int = FRAMES_AT_ONCE,
+    ) -> Tensor:
         """The views (V, T, C, H, W) of a video of so many frames, of which `read` gives any."""
         # Clips overlap: every frame is decoded and resized once, a few at a time.
         clips = np.array(self.clips(num_video_frames))
         wanted = np.unique(clips).tolist()
-        parts = (wanted[k : k + FRAMES_AT_ONCE] for k in range(0, len(wanted), FRAMES_AT_ONCE))
+        parts = (wanted[k : k + at_once] for k in range(0, len(wanted), at_once))
         pixels = torch.cat([self.pixels(read(part)) for part in parts])  # (frames, C, H, W)
         return self.cut(pixels, np.searchsorted(wanted, clips))
 

@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import re
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -127,6 +128,7 @@ def _work(pipe: Connection) -> None:
     """Answer jobs until the service is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     torch.set_num_threads(1)  # there is a process per core
+    _limit_memory(VideoLimits().max_memory_bytes)
     while True:
         try:
             job = pipe.recv()
@@ -138,9 +140,20 @@ def _work(pipe: Connection) -> None:
             pipe.send(error)
 
 
+def _limit_memory(num_bytes: int) -> None:
+    """Let this process allocate no more, where the system has such a limit (Linux)."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (num_bytes, num_bytes))
+
+
 def _decode(path: Path, maker: ViewMaker, limits: VideoLimits) -> Decoded:
-    with VideoReader(path, limits=limits) as reader:
-        return maker.read_views(reader).numpy(), reader.info
+    try:
+        with VideoReader(path, limits=limits) as reader:
+            return maker.read_views(reader).numpy(), reader.info
+    except MemoryError:
+        raise VideoError(f"{path}: decoding it needs too much memory") from None
 
 
 def _for_client(text: str, path: Path, name: str) -> str:

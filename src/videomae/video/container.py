@@ -4,10 +4,13 @@ Files are taken for hostile: we open them and hand FFmpeg their bytes, so that i
 by itself; the kinds of container are named, and limits are checked before anything is allocated.
 """
 
+import errno
 import io
 import re
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,20 @@ from videomae.video.limits import CONTAINERS, DecodeClock, VideoLimits
 _INDEX_BOXES = re.compile(
     rb"(?P<stsz>stsz.{4}(?P<bytes_each>.{4})(?P<samples>.{4}))"  # samples, perhaps of one size
     rb"|(?P<trun>trun.(?P<flags>.{3})(?P<run>.{4}))"  # samples of a fragment
+    rb"|(?P<stsd>stsd.{16}.{24}(?P<width>.{2})(?P<height>.{2}))"  # the codec of a track
     rb"|(?P<elst>elst.{4}(?P<edits>.{4}))"  # parts of the edit list
     rb"|(?P<cmov>cmov.{4}dcom)",  # a compressed index, which would hide all these
     re.DOTALL,
 )
+# Streams that FFmpeg makes of a file at most; films have some tens of subtitles and fonts.
+_MAX_STREAMS = 256
+# Outermost boxes that may be this small on average, from so many on: files that are written frame
+# by frame have many, but larger ones.
+_MANY_BOXES, _SMALL_BOX_BYTES = 10_000, 64
+# Boxes are searched in parts of this size, which overlap by what one match can be long.
+_PART_BYTES, _OVERLAP_BYTES = 2**20, 64
+# Pictures of no more pixels are decoded in milliseconds.
+_QUICK_PIXELS = 2**21
 _KNOWN_NOT_MP4 = re.compile(rb"RIFF|\x1aE\xdf\xa3|GIF8|FLV|OggS|\x30\x26\xb2\x75|DKIF|YUV4MPEG2")
 
 # Files that are taken for videos by mistake, and the signs that they begin with.
@@ -54,8 +67,9 @@ class VideoBytes:
             self._raw = io.FileIO(path, "rb") if data is None else io.BytesIO(data)
         except OSError as error:
             raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
-        self._size = self.seek(0, io.SEEK_END)
-        self.seek(max(0, self._size - 64))
+        self._num_pixels = 0  # of the pictures that FFmpeg decodes to open the file, once known
+        self.size = self.seek(0, io.SEEK_END)
+        self.seek(max(0, self.size - 64))
         self._tail = self.read(64)
         self.seek(0)
         self._head = self.read(64)
@@ -80,14 +94,47 @@ class VideoBytes:
     def close(self) -> None:
         self._raw.close()
 
+    def check_streams(self) -> int:
+        """Raise VideoError where the streams are too many or too large; return their pixels.
+
+        0 is few: an mp4 of two tracks need not be looked at. To find out about a stream, FFmpeg
+        decodes up to some ten pictures of each when it opens a file. This opens the file without
+        decoders, so that nothing is allocated for pictures.
+        """
+        if self.check_index():
+            return 0
+        container = self._open({"codec_whitelist": "none"})
+        try:
+            pictures = [stream.codec_context for stream in container.streams.video]
+        finally:
+            container.close()
+        pixels = [codec.width * codec.height for codec in pictures if codec]
+        self._limits.check(self._path, max_pixels=max(pixels, default=0))
+        # of unknown size: some kinds of stream tell it with their first picture
+        total = sum(each or self._limits.max_pixels for each in pixels[1:]) + sum(pixels[:1])
+        if total > 2 * self._limits.max_pixels:
+            raise VideoError(
+                f"{self._path}: has {len(pixels)} video streams of together up to {total:,} pixels "
+                f"a frame, above twice the limit of {self._limits.max_pixels:,}; keep one: "
+                "ffmpeg -i IN -map 0:v:0 -c copy OUT.mkv"
+            )
+        self._num_pixels = total
+        return total
+
     def open(self) -> InputContainer:
         """Open the file from its beginning; NoVideoError says what it is instead of a video."""
+        is_slow = self._num_pixels > _QUICK_PIXELS
+        return _interruptible(lambda: self._open({})) if is_slow else self._open({})
+
+    def _open(self, options: dict[str, str]) -> InputContainer:
         self.seek(0)
         try:
             return av.open(
                 self,
                 "r",
                 options={
+                    **options,
+                    "max_streams": str(_MAX_STREAMS),
                     "format_whitelist": ",".join(CONTAINERS),
                     "protocol_whitelist": "none",
                     "enable_drefs": "0",  # tracks of a mov whose pictures lie in another file
@@ -96,8 +143,15 @@ class VideoBytes:
                 },
                 metadata_errors="replace",  # titles are in any encoding
                 io_open=self._refuse_to_open,
+                timeout=(self.clock.seconds_left(), None),
             )
         except av.FFmpegError as error:
+            self.clock.check()
+            if error.errno == errno.ENOMEM:
+                raise VideoError(
+                    f"{self._path}: has more than {_MAX_STREAMS} streams, or needs more memory "
+                    "than there is; keep the video: ffmpeg -i IN -map 0:v:0 -c copy OUT.mkv"
+                ) from error
             why = self._why_no_video(error.strerror)
             raise NoVideoError(f"{self._path}: {why}") from error
 
@@ -138,12 +192,12 @@ class VideoBytes:
         """
         if self._head.startswith(b"GIF8"):
             return not self._tail.rstrip(b"\0").endswith(b";")
-        return self._size < _promised_bytes(self._head)
+        return self.size < _promised_bytes(self._head)
 
     def _why_no_video(self, error: object) -> str:
         """Say why FFmpeg, with its own `error`, opens no video: what the file is by its bytes."""
         head = self._head
-        if not self._size:
+        if not self.size:
             return "is empty (0 bytes); get the file anew"
         if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & 2:
             return (
@@ -154,8 +208,10 @@ class VideoBytes:
         for kind, signs in _KNOWN_HEADS.items():
             if re.match(signs, head[8:] if head[:4] == b"RIFF" else head, re.DOTALL):
                 return f"is {kind}"
-        index = [box for box in self._boxes() if box[4:8] == b"moov"]
-        if head[4:8] == b"ftyp" and not any(int.from_bytes(box[:4]) <= len(box) for box in index):
+        whole = any(
+            kind == b"moov" and start + size <= self.size for kind, start, size in self._boxes()
+        )
+        if head[4:8] == b"ftyp" and not whole:
             return (
                 "is an mp4 without its whole index (moov), which comes last in many: it was cut "
                 "off, or its recording never ended. 0 frames are readable; get the file anew"
@@ -165,20 +221,24 @@ class VideoBytes:
             f"is damaged, or it is of none of the kinds that are read: {' '.join(CONTAINERS)}"
         )
 
-    def check_index(self) -> None:
+    def check_index(self) -> bool:
         """Raise VideoError for an mp4 index of a few bytes that stands for millions of samples.
 
-        FFmpeg builds the whole index when it opens a file, some 24 bytes for each sample, before
-        anything can be counted: 6 kB could take 4 GB of memory.
+        Returns whether this is an mp4 of one or two tracks whose pictures are not large. FFmpeg
+        builds the whole index when it opens a file, some 24 bytes for each sample, before anything
+        can be counted: 6 kB could take 4 GB of memory.
         """
         if _KNOWN_NOT_MP4.match(self._head):
-            return
+            return False
+        tracks = pixels = 0
         samples = edits = sample_bytes = 0
         number = int.from_bytes  # big-endian
         # twice: old QuickTime sound counts one byte a sample and stores about half of it
-        room = 2 * self._size
-        for box in self._boxes():
-            for found in _INDEX_BOXES.finditer(box):
+        room = 2 * self.size
+        for kind, start, size in self._boxes():
+            if kind == b"mdat" or not kind.isascii() or not kind.decode().isprintable():
+                continue
+            for found in self._matches(kind, start, min(start + size, self.size)):
                 if found["stsz"]:
                     count = number(found["samples"])
                     samples = max(samples, count)
@@ -186,6 +246,9 @@ class VideoBytes:
                     sample_bytes = max(sample_bytes, number(found["bytes_each"]) * count)
                 elif found["trun"] and not number(found["flags"]) & 0xF00:  # no bytes per sample
                     samples += number(found["run"])
+                elif found["stsd"]:
+                    tracks += 1  # of sound they are a rate, and 0
+                    pixels = max(pixels, number(found["width"]) * number(found["height"]))
                 elif found["elst"]:
                     edits = max(edits, number(found["edits"]))
                 elif found["cmov"]:
@@ -196,7 +259,7 @@ class VideoBytes:
         if max(sample_bytes, samples) > room:
             raise VideoError(
                 f"{self._path}: is damaged or hostile; its index promises {samples:,} samples, "
-                f"more than the {self._size:,} bytes of the file can hold"
+                f"more than the {self.size:,} bytes of the file can hold"
             )
         max_frames = self._limits.max_frames
         if edits > 1 and edits * samples > 16 * max_frames:
@@ -205,24 +268,41 @@ class VideoBytes:
                 f"more than 16 times the limit of {max_frames:,} frames; if you trust the "
                 f"file, raise it: limits=VideoLimits(max_frames={edits * samples // 16 + 1})"
             )
+        return 0 < tracks <= 2 and pixels <= _QUICK_PIXELS
 
-    def _boxes(self) -> Iterator[bytes]:
-        """The outermost boxes of an mp4 but for the media data."""
-        start = 0
-        while start + 8 <= self._size:
+    def _boxes(self) -> Iterator[tuple[bytes, int, int]]:
+        """The kind, place and size of the outermost boxes of an mp4."""
+        start = count = 0
+        while start + 8 <= self.size:
             self.seek(start)
             size, kind, long_size = struct.unpack(">I4sQ", self.read(16).ljust(16, b"\0"))
             if size == 1:
                 size = long_size
             elif size == 0:
-                size = self._size - start  # the last box, to the end of the file
+                size = self.size - start  # the last box, to the end of the file
             if size < 8:
                 break
-            if kind != b"mdat" and kind.isascii() and kind.decode().isprintable():
-                self.seek(start)
-                yield self.read(min(size, self._size - start))
-            start += size
+            yield kind, start, size
+            start, count = start + size, count + 1
+            if count > _MANY_BOXES and start < count * _SMALL_BOX_BYTES:
+                raise VideoError(
+                    f"{self._path}: is damaged or hostile; it begins with {count:,} boxes of "
+                    f"{start // count} bytes on average. Rewrite it: ffmpeg -i IN -c copy OUT.mp4"
+                )
         self.seek(0)
+
+    def _matches(self, kind: bytes, start: int, end: int) -> Iterator[re.Match[bytes]]:
+        """What _INDEX_BOXES finds in a box, of which a part at a time is in memory."""
+        self.seek(start + 8)
+        # room left free, in which FFmpeg looks for an index only where it begins as one
+        if kind in (b"free", b"skip", b"wide") and not re.search(b"mvhd|cmov", self.read(16)):
+            return
+        for place in range(start, end, _PART_BYTES):
+            self.seek(place)
+            part = self.read(min(_PART_BYTES + _OVERLAP_BYTES, end - place))
+            for found in _INDEX_BOXES.finditer(part):
+                if found.start() < _PART_BYTES:
+                    yield found
 
 
 def _promised_bytes(head: bytes) -> int:
@@ -246,3 +326,22 @@ def _ebml_size(data: bytes, start: int) -> tuple[int, int]:
     bits = 7 * length
     size = int.from_bytes(data[start : start + length]) % (1 << bits)
     return (0 if size == (1 << bits) - 1 else size), start + length
+
+
+def _interruptible(make: Callable[[], InputContainer]) -> InputContainer:
+    """Call `make` so that Ctrl-C is heard at once.
+
+    In the main thread it would wait for FFmpeg, and be lost if FFmpeg called `read` meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return make()
+    made: Future[InputContainer] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return made.result()

@@ -3,7 +3,7 @@
 import itertools
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from videomae.errors import VideoError
 from videomae.video.container import VideoBytes
 from videomae.video.index import read_index
-from videomae.video.limits import OnDamage, VideoInfo, VideoLimits
+from videomae.video.limits import DECODE_MEMORY, OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 # Of frames that had to be decoded to be counted, so many bytes are kept for the read that follows.
 _KEPT_BYTES = 64 * 2**20
+# Pictures that take next to nothing to store take time to decode: refuse more of them than this in
+# a byte of the file, with so many bytes granted. A still scene of 8K has some 20,000.
+_PIXELS_PER_BYTE, _GRANTED_BYTES = 200_000, 2**17
 # Decode on to a later key frame, rather than seek to it, where it is no further away than this.
 _SEEK_COST_FRAMES = 4
 # A transport stream marks the packets at a gap in its numbers. Where a key frame comes so soon
@@ -63,9 +66,16 @@ class VideoFile:
         self._kept: list[av.VideoFrame] = []  # the first frames, if they had to be decoded to count
         self._file = VideoBytes(path, limits, data)
         self.clock = self._file.clock
+        self._give_back: Callable[[], object] = lambda: None
         try:
-            self._file.check_index()
+            num_pixels = self._file.check_streams()
+            if num_pixels:
+                self._give_back = DECODE_MEMORY.take(self, num_pixels, limits, self.clock)
             self._start_at_beginning()
+            if not num_pixels:  # few, if the index told the truth
+                codec = self._stream.codec_context
+                num_pixels = codec.width * codec.height
+                self._give_back = DECODE_MEMORY.take(self, num_pixels, limits, self.clock)
             self.info = self._survey()
         except BaseException:
             self.close()
@@ -79,6 +89,7 @@ class VideoFile:
         if hasattr(self, "_container"):
             self._container.close()
         self._file.close()
+        self._give_back()
 
     def frames(self, wanted: Sequence[int]) -> Iterator[Frames]:
         """The frames of ascending numbers, upright RGB (H, W, 3)."""
@@ -232,12 +243,22 @@ class VideoFile:
                 self._shown_times.append(frame.pts)
                 self._position += 1
                 self._limits.check(self._path, max_frames=self._position)
+                self._check_effort(self._position * frame.height * frame.width)
                 kept_bytes += sum(plane.buffer_size for plane in frame.planes)
                 if kept_bytes <= _KEPT_BYTES:
                     self._kept.append(frame)
         except (_LostError, av.FFmpegError):
             return self._position, False
         return self._position, True
+
+    def _check_effort(self, num_pixels: int) -> None:
+        num_bytes = max(self._file.size, _GRANTED_BYTES)
+        if num_pixels > _PIXELS_PER_BYTE * num_bytes:
+            raise VideoError(
+                f"{self._path}: is damaged or hostile; its {self._file.size:,} bytes hold more "
+                f"than {num_pixels:,} pixels. If you trust the file, re-encode it: "
+                "ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
 
     def _damaged(self, num_readable: int, num_promised: int) -> VideoError:
         of = f" of {num_promised}" if num_promised > num_readable else ""

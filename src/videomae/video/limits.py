@@ -1,6 +1,9 @@
 """Facts about a video (VideoInfo), and limits on what is read of one (VideoLimits)."""
 
+import threading
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -46,7 +49,8 @@ class VideoLimits:
 
     max_pixels: height x width of one frame. max_duration_seconds, max_frames: of the video.
     max_decode_seconds: wall-clock seconds that one call (opening, or one `read`) may take, with the
-    reading of the file.
+    reading of the file. max_memory_bytes: of the large videos that are open at once in a process,
+    as estimated from their pixels; a thread waits until those of others leave room.
 
     >>> VideoLimits(max_frames=1_000_000).max_pixels
     35389440
@@ -56,6 +60,7 @@ class VideoLimits:
     max_duration_seconds: float = 6 * 3600.0
     max_frames: int = 6 * 3600 * 60  # six hours at 60 frames a second
     max_decode_seconds: float = 300.0
+    max_memory_bytes: int = 4 * 2**30  # two of 8K, nine of 4K
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -114,21 +119,77 @@ class VideoInfo:
     num_gaps: int = 0
 
 
+# A decoder holds up to 17 pictures of 1.5 bytes a pixel, and a reader some more as RGB.
+_PIXEL_BYTES = 48
+_SMALL_BYTES = 64 * 2**20  # videos that need less, up to 1.4 megapixels, are not counted
+
+
+class DecodeMemory:
+    """Counts the memory of the large videos that are open in this process."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held: dict[object, tuple[int, int]] = {}  # the thread that opened it, bytes
+
+    def take(
+        self, video: object, num_pixels: int, limits: VideoLimits, clock: "DecodeClock"
+    ) -> Callable[[], object]:
+        """Wait until there is room for a video; return what gives it back, as does its end.
+
+        A thread that has a video open does not wait for another, as each might for the other. Nor
+        does one without which nothing is open. Raises VideoError once the time is up.
+        """
+        num_bytes = num_pixels * _PIXEL_BYTES
+        if num_bytes < _SMALL_BYTES:
+            return lambda: None
+        thread, key = threading.get_ident(), object()
+
+        def has_room() -> bool:
+            held = list(self._held.values())
+            total = sum(each for _, each in held) + num_bytes
+            return not held or thread in dict(held) or total <= limits.max_memory_bytes
+
+        with self._changed:
+            if not self._changed.wait_for(has_room, clock.seconds_left()):
+                raise VideoError(
+                    f"{clock.path}: waited {limits.max_decode_seconds:g} seconds for other large "
+                    "videos to be closed; use fewer threads, or raise the limit: "
+                    f"limits=VideoLimits(max_memory_bytes={2 * limits.max_memory_bytes})"
+                )
+            self._held[key] = thread, num_bytes
+        clock.restart()
+        end = weakref.finalize(video, self._give_back, key)
+        end.atexit = False
+        return end
+
+    def _give_back(self, key: object) -> None:
+        with self._changed:
+            del self._held[key]
+            self._changed.notify_all()
+
+
+# One for the process, as its memory is: what other threads have open decides how long one waits.
+DECODE_MEMORY = DecodeMemory()
+
+
 class DecodeClock:
     """Counts the seconds of one call against max_decode_seconds."""
 
     def __init__(self, path: Path, limits: VideoLimits) -> None:
-        self._path, self._seconds = path, limits.max_decode_seconds
+        self.path, self._seconds = path, limits.max_decode_seconds
         self.restart()
 
     def restart(self) -> None:
         self._end = time.monotonic() + self._seconds
 
+    def seconds_left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
     def check(self) -> None:
         """Raise VideoError once the time is up."""
         if time.monotonic() > self._end:
             raise VideoError(
-                f"{self._path}: reading took more than {self._seconds:g} seconds; read fewer "
+                f"{self.path}: reading took more than {self._seconds:g} seconds; read fewer "
                 f"frames at a time, or raise the limit: limits=VideoLimits("
                 f"max_decode_seconds={2 * self._seconds:g})"
             )
