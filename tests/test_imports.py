@@ -26,6 +26,7 @@ GROUND = {
     "errors",
     "hub",
     "claim",
+    "signals",
     "config",
     "tubelets",
     "masking",

@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -40,11 +40,11 @@ def claimed(folder: PathLike, *parts: str, again: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked(folder / LOCK_NAME)
-        _sweep(folder)
-        for place in [place for part in parts for place in folder.glob(part)]:
-            if not (place / LOCK_NAME).exists():  # another's, who may be at work
-                _sweep(place)
-        yield
+        _sweep(folder, parts)
+        try:
+            yield
+        finally:
+            _sweep(folder, parts)  # what killed processes of ours left
     except Exception as error:
         reason = _disk_reason(error, folder)
         if reason is None:
@@ -119,11 +119,15 @@ def _holder(file: IO[bytes]) -> str:
         return "another process"
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, parts: Sequence[str]) -> None:
     """Remove what nobody will finish, as we hold the lock: files before they have their name."""
-    for path in folder.glob(".*"):
-        if _UNFINISHED.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+    inside = [place for part in parts for place in folder.glob(part) if place.is_dir()]
+    for place in (folder, *inside):
+        if place != folder and (place / LOCK_NAME).exists():
+            continue  # another's, who may be at work
+        for path in place.glob(".*"):
+            if _UNFINISHED.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 if sys.platform == "win32":

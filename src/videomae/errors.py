@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 _SURROGATES = "\ud800-\udfff"
@@ -76,6 +76,17 @@ def going_on(what: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"{what} could not be written ({reason}); all else goes on", stacklevel=3)
+
+
+@contextlib.contextmanager
+def keeping(tell: Callable[[], str]) -> Iterator[None]:
+    """Give the KeyboardInterrupt of a block the words of `tell`: what is kept of the work."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:
+            raise
+        raise KeyboardInterrupt(tell()) from None
 
 
 def complain(text: str, *, code: int = 1) -> int:

@@ -9,7 +9,9 @@ import gc
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -22,11 +24,17 @@ from tyro import conf
 from videomae.commands import flags
 from videomae.errors import ConfigError, VideoMAEError, complain, nearest
 from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
+from videomae.signals import heard
 from videomae.version import __version__
+
+# Ctrl-C is answered within the first, and the process has ended after both.
+_ANSWER_SECONDS, _PATIENCE_SECONDS = 1.0, 4.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 all went well, 1 something failed, 2 wrong usage."""
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return _as_program(sys.argv[1:])
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that it cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -46,10 +54,49 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The reader, such as `head`, has enough. What is still unwritten must not raise again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except KeyboardInterrupt:
-            return complain("interrupted", code=130)
+        except KeyboardInterrupt as interrupt:
+            return complain("; ".join(["interrupted", *map(str, interrupt.args)]), code=130)
         except (VideoMAEError, OSError) as error:
             return complain(as_typed(str(error), options_of(arguments[0])))
+
+
+def _as_program(arguments: list[str]) -> int:
+    """Run one command so that Ctrl-C ends the process soon, whatever that is computing.
+
+    KeyboardInterrupt is raised as always, but once: launchers hand on what the terminal has sent
+    already. Where nothing comes of it for a second, a line says so, and some seconds later the
+    process ends all the same. Threads that still decode are not waited for.
+    """
+    over, raised = threading.Event(), False
+
+    def handle(*_: object) -> None:
+        nonlocal raised
+        if not raised:
+            raised = True
+            raise KeyboardInterrupt
+
+    def hear(_: int) -> None:
+        if not over.wait(_ANSWER_SECONDS):
+            complain("interrupted; ending what is being computed")
+            if not over.wait(_PATIENCE_SECONDS):
+                _end_now()
+
+    with heard({signal.SIGINT: handle}, hear):
+        try:
+            code = main(arguments)
+        finally:
+            over.set()
+    if code == 130:
+        _end_now()
+    return code
+
+
+def _end_now() -> None:
+    if sys.stderr.isatty():
+        print("\x1b[?25h", end="", file=sys.stderr)  # shows the cursor, which a bar hides
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def overview() -> str:

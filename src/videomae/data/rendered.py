@@ -1,21 +1,28 @@
 """Folders of rendered videos: claimed by their settings, written by processes, carried on."""
 
+import contextlib
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from videomae.errors import ConfigError
+from videomae.claim import LOCK_NAME, claimed
+from videomae.errors import ConfigError, counted, keeping
 from videomae.hub import read_json, write_json
 from videomae.settings import RenderSettings
 from videomae.video.decoder import Frames
 from videomae.video.writer import write_video
 
 AnySettings = TypeVar("AnySettings", bound=RenderSettings)
+
+_AGAIN = "the same command goes on from there"
 
 
 def check_shape(size: int, num_frames: int) -> None:
@@ -49,29 +56,63 @@ def render_set(
     values = {key: each for key, each in vars(settings).items() if key not in ("output", "workers")}
     asked = {"made_by": made_by, **values, "classes": list(classes)}
     _check_folder(settings.output, asked, defaults or {})
-    for folder in [folder for folder, count in counts.items() if count]:
-        for name in classes:
-            (settings.output / folder / name).mkdir(parents=True, exist_ok=True)
-    (settings.output / "labels.txt").write_text("".join(f"{name}\n" for name in classes))
-    write_json(settings.output / "dataset.json", asked)
+    folders = [settings.output / folder for folder, count in counts.items() if count]
     paths = [
         settings.output / folder / classes[index % len(classes)] / f"{index:05d}.mp4"
         for folder, count in counts.items()
         for index in range(count)
     ]
-    # A file appears under its name only when it is complete, so what exists is finished.
-    missing = [path for path in paths if not path.exists()]
+    parts = [str(path.relative_to(settings.output)) for path in {path.parent for path in paths}]
     write = partial(_write_clip, settings, render, crf)
-    workers = min(settings.workers or os.cpu_count() or 1, len(missing))
-    # Processes, as small arrays keep the interpreter busy. Spawned, not forked: the caller may have
-    # torch's threads running.
-    pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
-    with pool or nullcontext():
-        written = pool.map(write, missing, chunksize=4) if pool else map(write, missing)
-        for done, _ in enumerate(written, len(paths) - len(missing) + 1):
-            if on_progress:
-                on_progress(done, len(paths))
+
+    def kept() -> str:
+        there = sum(path.exists() for path in paths)
+        return f"{there} of {counted(len(paths), 'video')} are in {settings.output}; {_AGAIN}"
+
+    with keeping(kept), claimed(settings.output, *parts, again=f"make room; {_AGAIN}"):
+        write_json(settings.output / "dataset.json", asked)
+        for folder, name in itertools.product(folders, classes):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{name}\n" for name in classes)
+        (settings.output / "labels.txt").write_text(text, encoding="utf-8")
+        # A file appears under its name only when it is complete, so what exists is finished.
+        missing = [path for path in paths if not path.exists()]
+        workers = min(settings.workers or os.cpu_count() or 1, len(missing))
+        with contextlib.closing(_each(write, missing, workers)) as written:
+            for done, _ in enumerate(written, len(paths) - len(missing) + 1):
+                if on_progress:
+                    on_progress(done, len(paths))
     return paths
+
+
+def _each(write: Callable[[Path], None], paths: Sequence[Path], workers: int) -> Generator[None]:
+    """Call `write` on each path, here or in processes, which do not outlive the iterator."""
+    if workers <= 1:
+        yield from map(write, paths)
+        return
+    others = set(active_children())
+    # Processes, as small arrays keep the interpreter busy. Spawned, not forked: the caller may have
+    # torch's threads running. Ctrl-C reaches all of a terminal's: this one ends the others.
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    pending: deque[Future[None]] = deque()
+    try:
+        for path in paths:
+            pending.append(pool.submit(write, path))
+            if len(pending) > 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            f"a process that renders was killed, perhaps for want of memory; {_AGAIN}, and fewer "
+            "workers need less memory"
+        ) from error
+    finally:
+        for process in set(active_children()) - others if pending else ():
+            process.kill()
+        pool.shutdown()
 
 
 def _write_clip(
@@ -96,7 +137,9 @@ def _check_folder(output: Path, asked: Mapping[str, Any], defaults: Mapping[str,
                 f"{', '.join(f'{key}={asked[key]!r}' for key in wrong)}; give another folder, or "
                 "remove this one"
             )
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+    elif output.exists() and (
+        not output.is_dir() or any(path.name != LOCK_NAME for path in output.iterdir())
+    ):
         raise ConfigError(
             f"{output} is not empty and has no dataset.json, so it is not a data set to carry "
             "on with; give a new folder"

@@ -8,6 +8,7 @@ classes.
 import dataclasses
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from videomae.claim import claimed
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
 from videomae.data.parquet import import_pyarrow
-from videomae.errors import ConfigError, counted, going_on
+from videomae.errors import ConfigError, counted, going_on, keeping
 from videomae.evaluation import metrics
 from videomae.evaluation.mistakes import write_mistakes
+from videomae.evaluation.partial import Partial, answers_key
 from videomae.evaluation.sharding import Progress, compute_videos
 from videomae.hub import check_writable, write_json
 from videomae.model.modeling import VideoMAEForVideoClassification
@@ -217,9 +220,19 @@ def evaluate(
     checkpoint without trained head raises WeightsError.
     """
     machine = machine or Machine.start(settings.device, settings.dtype)
-    if settings.output is not None:  # before the work, not after it
-        check_writable(settings.output)
-        import_pyarrow()
+    if settings.output is None:
+        with keeping(lambda: "nothing is kept without --output"):
+            return _evaluate(settings, machine, on_progress)
+    check_writable(settings.output)  # before the work, not after it
+    import_pyarrow()
+    again = "make room; the same command goes on from there"
+    with claimed(settings.output, "mistakes", again=again) if machine.is_main else nullcontext():
+        return _evaluate(settings, machine, on_progress)
+
+
+def _evaluate(
+    settings: EvaluateSettings, machine: Machine, on_progress: Progress | None
+) -> Evaluation:
     model = load_trained(
         VideoMAEForVideoClassification,
         settings.model,
@@ -233,27 +246,34 @@ def evaluate(
         "on_damage": settings.on_damage,
     }
     maker = ViewMaker(model.config, processor, **views)
-    evaluation = evaluate_model(
-        model,
-        load_labelled(settings, model),
-        maker,
-        machine=machine,
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        on_progress=on_progress,
-    )
-    if settings.output is not None and machine.is_main:
-        evaluation.write(
-            settings.output,
-            maker=maker,
-            model=settings.model,
-            data=str(settings.data),
-            split=chosen_split(settings.data, settings.split),
-            frame_stride=model.config.frame_stride or "uniform",
-            fps=model.config.fps or "own",
+    videos, partial = load_labelled(settings, model), None
+    if settings.output is not None:
+        key = answers_key(model, maker, machine, videos)
+        partial = Partial(settings.output, "predictions", key)
+    with keeping(lambda: str(partial)) if partial else nullcontext():
+        evaluation = evaluate_model(
+            model,
+            videos,
+            maker,
+            machine=machine,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            on_progress=on_progress,
+            partial=partial,
         )
-        with going_on(str(settings.output / "index.html")):
-            write_page(settings.output)
+        if partial is not None and machine.is_main:
+            evaluation.write(
+                partial.folder,
+                maker=maker,
+                model=settings.model,
+                data=str(settings.data),
+                split=chosen_split(settings.data, settings.split),
+                frame_stride=model.config.frame_stride or "uniform",
+                fps=model.config.fps or "own",
+            )
+            with going_on(str(partial.folder / "index.html")):
+                write_page(partial.folder)
+            partial.remove()
     machine.wait()
     return evaluation
 
@@ -323,6 +343,7 @@ def evaluate_model(
     batch_size: int = 32,
     num_workers: int = 2,
     on_progress: Progress | None = None,
+    partial: Partial | None = None,
 ) -> Evaluation:
     """Evaluate a loaded model, leaving it in the mode it was in. Every video counts once.
 
@@ -360,6 +381,7 @@ def evaluate_model(
         batch_size=batch_size,
         num_workers=num_workers,
         on_progress=on_progress,
+        partial=partial,
     )
     damaged = dict(machine.gather(maker.damaged.items()))
     return Evaluation(problem, videos, maker.num_clips, maker.num_crops, scores, bad, damaged)

@@ -3,7 +3,6 @@
 N videos, V views of each, D features.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos
+from videomae.errors import keeping
+from videomae.evaluation.partial import Partial
 from videomae.evaluation.sharding import Progress, compute_videos
 from videomae.hub import atomic_path
-from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.processing.views import ViewMaker
-from videomae.version import __version__
 
 FEATURES_NAME = "features.npz"
 _SETS = ("train", "test")  # their names in the file
@@ -45,6 +44,7 @@ def compute_features(
     batch_size: int,
     num_workers: int,
     on_progress: Progress | None = None,
+    partial: Partial | None = None,
 ) -> Features:
     """What `features_of` makes of the model's output, (B, D), for each view of `maker`."""
     values, bad = compute_videos(
@@ -58,6 +58,7 @@ def compute_features(
         batch_size=batch_size,
         num_workers=num_workers,
         on_progress=on_progress,
+        partial=partial,
     )
     return Features(videos, values, bad)
 
@@ -67,39 +68,23 @@ def stored_or_computed(
     key: str,
     lists: Sequence[Videos],
     machine: Machine,
-    compute: Callable[[], list[Features]],
+    compute: Callable[[list[Partial]], list[Features]],
 ) -> tuple[list[Features], bool]:
     """The features that all processes find at `path` for this key, or computed and written there.
 
-    Also whether they were found.
+    Also whether they were found. Broken off, the same call goes on with what there is of them.
     """
+    partials = [Partial(path.parent, name, key) for name in _SETS[: len(lists)]]
     found = read_features(path, key, *lists)
     reused = all(machine.gather([found is not None]))
     if found is None or not reused:
-        found = compute()
-        if machine.is_main:
-            write_features(path, key, *found)
+        with keeping(lambda: str(partials[0])):
+            found = compute(partials)
+            if machine.is_main:
+                write_features(path, key, *found)
+                for partial in partials:
+                    partial.remove()
     return found, reused
-
-
-def features_key(
-    model: VideoMAEPreTrainedModel, maker: ViewMaker, machine: Machine, *lists: Videos
-) -> str:
-    """A digest of all that features depend on: model, precision, pixels, clips, videos."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    described = {
-        "version": __version__,
-        "config": model.config.to_dict(),
-        "processor": maker.processor.to_dict(),
-        "dtype": str(machine.dtype),
-        "num_clips": maker.num_clips,
-        **({} if maker.on_damage == "refuse" else {"on_damage": maker.on_damage}),
-        "videos": [[str(video) for video in videos.items] for videos in lists],
-    }
-    digest.update(json.dumps(described, default=str).encode())
-    return digest.hexdigest()
 
 
 def write_features(path: Path, key: str, *sets: Features) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from videomae.claim import claimed
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos, load_videos
-from videomae.errors import ConfigError, counted
+from videomae.errors import ConfigError, counted, keeping
 from videomae.evaluation.classifiers import (
     HELD_OUT,
     choose_l2,
@@ -31,9 +33,9 @@ from videomae.evaluation.features import (
     FEATURES_NAME,
     Features,
     compute_features,
-    features_key,
     stored_or_computed,
 )
+from videomae.evaluation.partial import Partial, answers_key
 from videomae.evaluation.sharding import list_unreadable
 from videomae.hub import check_writable, write_json
 from videomae.model.modeling import (
@@ -104,10 +106,10 @@ def linear_probe(
         for n in (settings.num_clips, 1)
     ]
     lists = (train_videos, test_videos)
-    key = features_key(model, makers[0], machine, *lists)
+    key = answers_key(model, makers[0], machine, *lists)
     norm = getattr(model, "fc_norm", None) or nn.Identity()
 
-    def compute() -> list[Features]:
+    def compute(partials: list[Partial]) -> list[Features]:
         return [
             compute_features(
                 getattr(model, "videomae", model),
@@ -119,16 +121,21 @@ def linear_probe(
                 batch_size=settings.batch_size,
                 num_workers=settings.num_workers,
                 on_progress=functools.partial(on_progress, what) if on_progress else None,
+                partial=partial,
             )
-            for what, videos, maker in zip(("learning", "testing"), lists, makers, strict=True)
+            for what, videos, maker, partial in zip(
+                ("learning", "testing"), lists, makers, partials, strict=True
+            )
         ]
 
-    path = settings.output / FEATURES_NAME
-    found, reused = stored_or_computed(path, key, lists, machine, compute)
-    result = probe(*found, num_neighbours=settings.num_neighbours)
-    result = dataclasses.replace(result, reused=reused)
-    if machine.is_main:
-        write_json(settings.output / "results.json", _summary(settings, result))
+    path, again = settings.output / FEATURES_NAME, "make room; the same command goes on from there"
+    with claimed(settings.output, again=again) if machine.is_main else nullcontext():
+        found, reused = stored_or_computed(path, key, lists, machine, compute)
+        with keeping(lambda: f"the features are kept in {path}; the same command takes them"):
+            result = probe(*found, num_neighbours=settings.num_neighbours)
+        result = dataclasses.replace(result, reused=reused)
+        if machine.is_main:
+            write_json(settings.output / "results.json", _summary(settings, result))
     machine.wait()
     return result
 

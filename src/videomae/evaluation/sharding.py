@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Video, Videos
 from videomae.data.opening import open_video, part_of
+from videomae.evaluation.partial import Partial
 from videomae.processing.views import ViewMaker, read_ahead, run_views, try_twice
 
 Progress = Callable[[int, int], None]  # (videos done, videos in all)
@@ -38,6 +39,7 @@ def compute_videos(
     batch_size: int,
     num_workers: int,
     on_progress: Progress | None = None,
+    partial: Partial | None = None,
 ) -> tuple[Tensor, dict[int, str]]:
     """Run each video through a model: what `combine` makes of its views, (N, *shape).
 
@@ -47,9 +49,16 @@ def compute_videos(
     two tries, is NaN, and its row has the reason in the dict.
 
     Of several processes each takes the videos rank, rank + world, ..., and all get all the results.
+    Answers go to `partial` as they come; those that it has are taken from there.
     """
     count, at_once = len(videos), max(batch_size // maker.num_views, 1)
     num_calls = 0
+    own = range(machine.rank, count, machine.world)
+    known: dict[int, Tensor] = {}
+    if partial is not None:
+        known = {row: answer for row, answer in partial.read(shape).items() if row in own}
+        machine.wait()  # all have read before any writes
+        partial.begin(machine.rank, known)
 
     def compute(views: Tensor) -> Tensor:
         nonlocal num_calls
@@ -60,13 +69,29 @@ def compute_videos(
 
     made = read_ahead(
         lambda row: (row, try_twice(views_of, videos.items[row], maker)),
-        range(machine.rank, count, machine.world),
+        [row for row in own if row not in known],
         num_threads=num_workers,
         num_ahead=at_once,
     )
-    answers: list[tuple[int, Tensor | str]] = []
+    answers: list[tuple[int, Tensor | str]] = list(known.items())
+    num_kept = len(answers)
+
+    def keep() -> None:
+        nonlocal num_kept
+        if partial is not None:
+            new = [(row, a) for row, a in answers[num_kept:] if isinstance(a, Tensor)]
+            partial.add(machine.rank, new)
+            num_kept = len(answers)
+
+    def in_batches() -> Iterator[tuple[int, Tensor | str]]:
+        for each in made:
+            # The next batch begins, and what is kept ends with a whole one: work that goes on then
+            # has the batches, and so the last bits, of work that was never broken off.
+            keep()
+            yield each
+
     with evaluating(model), contextlib.closing(made):
-        for row, outputs in run_views(made, compute, batch_size):
+        for row, outputs in run_views(in_batches(), compute, batch_size):
             answer = outputs if isinstance(outputs, str) else combine(outputs)
             if isinstance(answer, Tensor) and not answer.isfinite().all():
                 answer = "the model's answer is no number; try dtype=float32"
@@ -74,6 +99,7 @@ def compute_videos(
             answers.append((row, answer if isinstance(answer, str) else answer.clone()))
             if on_progress and machine.is_main:
                 on_progress(min(len(answers) * machine.world, count), count)
+        keep()
         if is_split(model):  # the processes must call it equally often
             batches = math.ceil(count / (machine.world * at_once))
             most = batches * math.ceil(at_once * maker.num_views / batch_size)

@@ -17,9 +17,9 @@ from videomae.evaluation.features import (
     FEATURES_NAME,
     Features,
     compute_features,
-    features_key,
     stored_or_computed,
 )
+from videomae.evaluation.partial import Partial, answers_key
 from videomae.evaluation.sharding import list_unreadable
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor
@@ -58,7 +58,7 @@ def fit_head(
     maker = ViewMaker(
         model.config, processor, num_clips=settings.num_repeats, on_damage=settings.on_damage
     )
-    path, key = settings.output / FEATURES_NAME, features_key(model, maker, machine, videos)
+    path, key = settings.output / FEATURES_NAME, answers_key(model, maker, machine, videos)
     with RunLog(settings, machine, num_steps=len(videos), title="head") as log:
         defaults = FinetuneSettings(epochs=1)
         unused = [n for n in _UNUSED if getattr(settings, n) != getattr(defaults, n)]
@@ -67,7 +67,7 @@ def fit_head(
                 "train_only=head computes features once, and has no use for: " + ", ".join(unused)
             )
 
-        def compute() -> list[Features]:
+        def compute(partials: list[Partial]) -> list[Features]:
             return [
                 compute_features(
                     model,
@@ -78,6 +78,7 @@ def fit_head(
                     batch_size=settings.batch_size,
                     num_workers=settings.num_workers,
                     on_progress=log.show,
+                    partial=partials[0],
                 )
             ]
 

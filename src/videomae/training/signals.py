@@ -4,11 +4,11 @@ import _thread
 import contextlib
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
 
+from videomae.signals import heard
 from videomae.training.log import RunLog
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,12 +22,12 @@ _PATIENCE_SECONDS = 3.0
 def stop_signals(log: RunLog) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, so that the step in progress is finished first.
 
-    A second SIGINT raises KeyboardInterrupt. Python handles signals between its own instructions
-    alone, and a backward pass may be a minute of one; so a thread reads them where the system
-    writes them. It answers at once, and ends the process if the second one is not handled, but only
-    where a terminal shows that somebody pressed a key: a notebook must not lose its kernel.
+    A second SIGINT raises KeyboardInterrupt. A backward pass may be a minute of one instruction; so
+    a thread answers at once, and ends the process if the second one is not handled, but only where
+    a terminal shows that somebody pressed a key: a notebook must not lose its kernel.
     """
-    stop, now, ended = threading.Event(), threading.Event(), False
+    stop, now, over = (threading.Event() for _ in range(3))
+    ended, first = False, 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
         return
@@ -45,42 +45,29 @@ def stop_signals(log: RunLog) -> Iterator[threading.Event]:
             ended = True  # once: what it interrupts must not be interrupted in its turn
             raise KeyboardInterrupt
 
-    def answer() -> None:
-        first = 0.0
-        while number := reading.recv(1):
-            if number[0] not in _SIGNALS or now.is_set():
-                continue
-            if not first:
-                first = time.monotonic()
-                stop.set()
-                again = "; press Ctrl-C again to stop now" if log.console.is_terminal else ""
-                log.say(f"stopping after this step{again}")
-            elif number[0] == signal.SIGINT and time.monotonic() - first > _ONE_PRESS_SECONDS:
-                log.say(f"stopping now; {log.last_checkpoint()}")
-                now.set()
-                until = time.monotonic() + _PATIENCE_SECONDS
-                while not ended and time.monotonic() < until:
-                    interrupt()  # again: one that comes just before a wait begins does not end it
-                    over.wait(0.1)
-                left = max(0.0, until - time.monotonic())
-                if not over.wait(left) and log.console.is_terminal:
-                    log.progress.stop()  # shows the cursor again
-                    os._exit(130)
+    def answer(number: int) -> None:
+        nonlocal first
+        if now.is_set():
+            return
+        if not first:
+            first = time.monotonic()
+            stop.set()
+            again = "; press Ctrl-C again to stop now" if log.console.is_terminal else ""
+            log.say(f"stopping after this step{again}")
+        elif number == signal.SIGINT and time.monotonic() - first > _ONE_PRESS_SECONDS:
+            log.say(f"stopping now; {log.last_checkpoint()}")
+            now.set()
+            until = time.monotonic() + _PATIENCE_SECONDS
+            while not ended and time.monotonic() < until:
+                interrupt()  # again: one that comes just before a wait begins does not end it
+                over.wait(0.1)
+            left = max(0.0, until - time.monotonic())
+            if not over.wait(left) and log.console.is_terminal:
+                log.progress.stop()  # shows the cursor again
+                os._exit(130)
 
-    over = threading.Event()
-    reading, writing = socket.socketpair()
-    writing.setblocking(False)
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
-    wakeup = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=answer, name="videomae-signals", daemon=True)
-    thread.start()
-    try:
-        yield stop
-    finally:
-        over.set()
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        writing.close()  # ends the thread
-        thread.join()
-        reading.close()
+    with heard(dict.fromkeys(_SIGNALS, handle), answer):
+        try:
+            yield stop
+        finally:
+            over.set()
