@@ -688,6 +688,34 @@ def test_ctrl_c_ends_quietly(run: Run, place: Path, monkeypatch: pytest.MonkeyPa
     assert run("probe", place) == (130, "", "videomae: interrupted\n")
 
 
+DEAF = """
+import os, signal, sys, threading
+from videomae.commands import cli
+cli._ANSWER_SECONDS = cli._PATIENCE_SECONDS = 0.1
+kind = sys.argv.pop()
+def run(_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        if kind == "hears":
+            raise
+    threading.Event().wait()  # as a call of a library that never ends
+cli.run = run
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("deaf", "interrupted; ending what is being computed"), ("hears", "interrupted")],
+)
+def test_ctrl_c_ends_the_program_whatever_it_computes(kind: str, said: str) -> None:
+    command = [sys.executable, "-c", DEAF, "recipes", kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"videomae: {said}\n")
+
+
 def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
     command = [sys.executable, "-m", "videomae", "probe", "--json", *found(place)]
     read, write = os.pipe()

@@ -91,23 +91,23 @@ def embed(command: Embed) -> int:
         return {f"feature_{k}": f"{value:.6g}" for k, value in enumerate(result.features)}
 
     results = predict.embed(iter(files), **_options(command, output))
-    code = report(
-        results,
-        files,
-        "embedding",
-        show,
-        widths=(10,),
-        as_json=command.json,
-        csv_path=output if suffix == ".csv" else None,
-        cells=cells,
-    )
-    if kept:
-        assert output is not None
-        paths = np.array([str(each.path) for each in kept])
-        features = np.stack([each.features for each in kept])
-        with atomic_path(output) as temporary:
-            np.savez(temporary, paths=paths, features=features)
-    return code
+    try:
+        return report(
+            results,
+            files,
+            "embedding",
+            show,
+            widths=(10,),
+            as_json=command.json,
+            csv_path=output if suffix == ".csv" else None,
+            cells=cells,
+        )
+    finally:  # what there is, where the work is broken off
+        if kept and output is not None:
+            paths = np.array([str(each.path) for each in kept])
+            features = np.stack([each.features for each in kept])
+            with atomic_path(output) as temporary:
+                np.savez(temporary, paths=paths, features=features)
 
 
 def reconstruct(command: Reconstruct) -> int:

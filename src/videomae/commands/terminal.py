@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from videomae.errors import as_text, complain, one_line, to_json
+from videomae.errors import as_text, complain, counted, keeping, one_line, to_json
 from videomae.hub import atomic_path
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def report(
     """
     from videomae.video.reader import BadVideo
 
-    failed = 0
+    failed = done = 0
     with (
+        keeping(lambda: f"{done} of {counted(len(files), 'video')} are done, and kept"),
         Screen(what, len(files), as_json=as_json) as screen,
         _csv_rows(csv_path) as rows_of_csv,
     ):

@@ -42,6 +42,7 @@ class Work:
     def __init__(self, journal: Path, *, workers: int, on_progress: Progress | None) -> None:
         self._journal, self._workers, self._on_progress = journal, workers, on_progress
         self._lock = threading.Lock()
+        self._unwritten: OSError | None = None
         self._known: dict[str, tuple[Any, Any]] = {}
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("a+b") as file:
@@ -79,9 +80,13 @@ class Work:
                 return read(known[1])
         value = act()
         line = json.dumps([key, stamp, value])  # ASCII, so that any file name can be written
-        with self._lock, self._journal.open("a") as file:
-            self._known[key] = stamp, value
-            file.write(f"{line}\n")
+        try:
+            with self._lock, self._journal.open("a") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            self._unwritten = error  # of the output, and no fault of the video
+            raise
+        self._known[key] = stamp, value
         return read(value)
 
     def each(self, what: str, act: Callable[[Job], Made], jobs: Iterable[Job]) -> dict[Job, Made]:
@@ -93,6 +98,8 @@ class Work:
             tasks = {pool.submit(act, job): job for job in every}
             for task in as_completed(tasks):
                 done[tasks[task]] = task.result()
+                if self._unwritten:
+                    raise self._unwritten
                 if self._on_progress:
                     self._on_progress(what, len(done), len(every))
         finally:

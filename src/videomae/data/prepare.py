@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+from videomae.claim import claimed
 from videomae.data.checking import (
     Progress,
     Work,
@@ -32,7 +33,7 @@ from videomae.data.opening import read_bytes
 from videomae.data.shards import pack
 from videomae.data.sources import read_source
 from videomae.data.survey import Survey
-from videomae.errors import ConfigError, VideoError, as_text
+from videomae.errors import ConfigError, VideoError, as_text, keeping
 from videomae.hub import atomic_path, file_name, read_json, short_digest, write_json
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VideoInfo
@@ -64,8 +65,16 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
     prepare(settings).survey.summary()
     ```
     """
-    source, output = settings.source, settings.output
-    _claim(source, output)
+    output = settings.output
+    _claim(settings.source, output)
+    kept = f"what was found is kept in {output}; the same command goes on from there"
+    parts = ("shards", "videos", "videos/**")
+    with keeping(lambda: kept), claimed(output, *parts, again=f"make room; {kept}"):
+        return _prepare(settings, on_progress)
+
+
+def _prepare(settings: PrepareSettings, on_progress: Progress | None) -> Prepared:
+    output = settings.output
     listing = read_source(settings)
     rows, missing = find_files(listing.items, listing.root)
     workers = settings.workers or os.cpu_count() or 1

@@ -58,11 +58,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     ema: AveragedModel | None,
     step: int,
+    seen: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, optimiser and step, then remove all but the last few checkpoints.
 
     All processes take part, the first one writes. The file is whole or not there at all; no older
     one is removed before it is. There is no random state to save: each step seeds its own.
+    seen: plain counts and lists that go on with the run.
     """
     model_state, optimizer_state = get_state_dict(network, optimizer, options=_WHOLE)
     if machine.is_main:
@@ -73,6 +75,7 @@ def save_checkpoint(
             "model": model_state,
             "optimizer": optimizer_state,
             "settings": _comparable(settings),
+            "seen": dict(seen or {}),
             **({"ema": ema_state(ema)} if ema else {}),
         }
         path = folder / f"step_{step:08d}.pt"
@@ -90,13 +93,14 @@ def load_checkpoint(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: AveragedModel | None,
+    seen: dict[str, Any] | None = None,
 ) -> int:
     """Take up a run where `save_checkpoint` left it; the steps done, or 0 where nothing is saved.
 
     A checkpoint that cannot be used gives way, with a warning, to the one before: a file that
     cannot be read, that is not what was written (its checksums differ), or that is another's.
     Raises WeightsError where none can be used, and ConfigError where a setting that changes the
-    result is not the one the run began with.
+    result is not the one the run began with. `seen` gets what was saved as that.
     """
     if not checkpoint_paths(settings.output):
         return 0
@@ -112,6 +116,8 @@ def load_checkpoint(
     )
     if ema:
         load_ema(ema, state["ema"])
+    if seen is not None:
+        seen.update(state.get("seen", {}))  # earlier versions saved none
     return int(state["step"])
 
 

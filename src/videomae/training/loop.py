@@ -114,9 +114,11 @@ class Training:
         self.optimizer = make_optimizer(settings, model, layer_decay)
         self.scaler = machine.grad_scaler()
         self.ema = make_ema(model, ema_decay) if ema_decay else None
-        self.first_step = 0
+        self.first_step, self.seen = 0, dict[str, Any]()
         if settings.resume:
-            self.first_step = load_checkpoint(settings, self.network, self.optimizer, self.ema)
+            self.first_step = load_checkpoint(
+                settings, self.network, self.optimizer, self.ema, self.seen
+            )
 
     def __str__(self) -> str:
         return (
@@ -142,6 +144,7 @@ class Training:
         settings, machine, first = self.settings, self.machine, self.first_step
         open_output(settings, machine, self.facts)
         watch, meter, told = _Watch(settings, self.source, machine), Meter(), False
+        watch.go_on(self.seen)
         with (
             RunLog(
                 settings, machine, num_steps=self.num_steps, title=self.title, first_step=first
@@ -173,7 +176,8 @@ class Training:
                     with meter.paused():
                         log.draw_page()
                 if done % settings.save_every_steps == 0 or last or end.is_last:
-                    save_checkpoint(settings, machine, self.network, self.optimizer, self.ema, done)
+                    parts = self.network, self.optimizer, self.ema
+                    save_checkpoint(settings, machine, *parts, done, watch.seen())
                 if end.is_last:
                     command = resume_command(self.title, settings.output)
                     log.say(f"stopped after step {done}; go on with {command}")
@@ -321,14 +325,25 @@ class _Watch:
             f"The last of these steps had the videos {', '.join(dict.fromkeys(seen))}"
         )
 
-    def counts(self) -> dict[str, int]:
-        """Figures for the log, over all processes, whose lists of bad videos become one."""
-        for found in self.machine.gather([self.bad]):
-            self.bad |= found
-        self._check_bad()
-        counts = {"num_bad_videos": len(self.bad), "num_skipped_steps": self.num_skipped}
-        for damaged in self.machine.gather([self.damaged]):
+    def go_on(self, seen: Mapping[str, Any]) -> None:
+        """Take up what `seen` gave."""
+        self.bad |= seen.get("bad", {})
+        self.damaged |= seen.get("damaged", {})
+        self.num_skipped, self._in_a_row = seen.get("skipped", (0, 0))
+
+    def seen(self) -> dict[str, Any]:
+        """All that was noted, over all processes, whose lists become one."""
+        for bad, damaged in self.machine.gather([(self.bad, self.damaged)]):
+            self.bad |= bad
             self.damaged |= damaged
+        self._check_bad()
+        skipped = self.num_skipped, self._in_a_row
+        return {"bad": self.bad, "damaged": self.damaged, "skipped": skipped}
+
+    def counts(self) -> dict[str, int]:
+        """Figures for the log, over all processes."""
+        self.seen()
+        counts = {"num_bad_videos": len(self.bad), "num_skipped_steps": self.num_skipped}
         return counts | ({"num_damaged_videos": len(self.damaged)} if self.damaged else {})
 
     def _check_bad(self) -> None:
