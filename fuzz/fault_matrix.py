@@ -308,8 +308,10 @@ def wrong(case: Case, first: list[int], second: list[int], logs: list[str], same
     return "; ".join(filter(None, faults))
 
 
-def try_case(case: Case, base: Path, expected: dict[str, Any], values: dict[str, str]) -> str:
-    """What is wrong with a case, or nothing."""
+def try_case(
+    case: Case, base: Path, expected: dict[str, Any], values: dict[str, str]
+) -> tuple[str, int]:
+    """What is wrong with a case, or nothing, and the exit code of the process that was struck."""
     folder = base / str(case).replace(" ", "-").replace("/", "").replace("'", "")
     output = folder / "out"
     folder.mkdir()
@@ -337,7 +339,7 @@ def try_case(case: Case, base: Path, expected: dict[str, Any], values: dict[str,
     reason = wrong(case, first, second, texts, different)
     if not reason:
         shutil.rmtree(folder)
-    return reason
+    return reason, first[-1]
 
 
 def try_all(
@@ -346,8 +348,8 @@ def try_all(
     expected: dict[tuple[str, int], dict[str, Any]],
     values: dict[str, str],
     workers: int,
-) -> dict[Case, str]:
-    """What is wrong with each case, or nothing, by so many processes at once."""
+) -> dict[Case, tuple[str, int]]:
+    """What `try_case` says of each case, by so many processes at once."""
     children = []
     for number in range(workers):
         child = os.fork()
@@ -355,18 +357,18 @@ def try_all(
         if child == 0:
             results = {}
             for case in chosen[number::workers]:
-                reason = try_case(case, base, expected[case.job, case.processes], values)
-                results[str(case)] = reason
-                if reason:
-                    print(f"{case}: {reason}", flush=True)
+                tried = try_case(case, base, expected[case.job, case.processes], values)
+                results[str(case)] = tried
+                if tried[0]:
+                    print(f"{case}: {tried[0]}", flush=True)
                 (base / f"results-{number}.json").write_text(json.dumps(results))
             os._exit(0)
     for child in children:
         os.waitpid(child, 0)
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, int]] = {}
     for number in range(workers):
         found |= json.loads((base / f"results-{number}.json").read_text())
-    return {case: found.get(str(case), "not tried") for case in chosen}
+    return {case: found.get(str(case), ("not tried", 0)) for case in chosen}
 
 
 def _short_page(output: Path) -> None:
@@ -428,7 +430,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 importlib.import_module(name)
         expected[job, processes] = contents(output)
     results = try_all(chosen, base, expected, values, options.workers)
-    counted = Counter(bool(reason) for reason in results.values())
+    counted = Counter(bool(reason) for reason, _ in results.values())
     minutes = (time.monotonic() - began) / 60
     print(f"{counted[False]} of {len(results)} as promised, in {minutes:.1f} minutes; see {base}")
     if options.table:
@@ -436,19 +438,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if counted[True] else 0
 
 
-def rows(results: dict[Case, str]) -> Iterator[str]:
+def rows(results: dict[Case, tuple[str, int]]) -> Iterator[str]:
     """The table: a row per job, place and state, a column per fault."""
     yield f"| command | killed or refused | state | {' | '.join(FAULTS)} |"
     yield "|" + "---|" * (3 + len(FAULTS))
     groups: dict[tuple[str, str, str], dict[str, str]] = {}
-    for case, reason in results.items():
+    for case, (reason, code) in results.items():
         state = case.state if case.processes == 1 else f"{case.processes} processes"
-        groups.setdefault((case.job, case.place, state), {})[case.fault] = reason or "same"
+        groups.setdefault((case.job, case.place, state), {})[case.fault] = reason or f"{code}, same"
     for key, found in groups.items():
         yield f"| {' | '.join(key)} | {' | '.join(found.get(f, '') for f in FAULTS)} |"
 
 
-def write_table(results: dict[Case, str]) -> None:
+def write_table(results: dict[Case, tuple[str, int]]) -> None:
     """Put the table in the place of the one on the page."""
     before, rest = PAGE.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
     after = rest.split("<!-- end of table -->", 1)[1]
