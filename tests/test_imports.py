@@ -43,7 +43,7 @@ DOORS = {
     "PIL": ["*"],
     "av": ["video.container", "video.index", "video.decoder", "video.live", "video.writer"],
     "safetensors": ["weights.checkpoint"],
-    "huggingface_hub": ["hub", "report.card", "commands.space"],
+    "huggingface_hub": ["hub", "report.card", "commands.doctor", "commands.space"],
     "platformdirs": ["inference.cache"],
     "matplotlib": ["report.fonts", "report.plots"],
     "jinja2": ["report.html"],

@@ -238,6 +238,12 @@ def run(command: Any) -> int:
             from videomae.commands.export import export
 
             print(export(command))
+        case flags.Doctor():
+            try:
+                from videomae.commands.doctor import doctor
+            except ImportError as error:
+                return complain(f"broken: {error}; install videomae anew in a fresh environment")
+            return doctor(command)
         case flags.Demo():
             from videomae.commands.demo import demo
 

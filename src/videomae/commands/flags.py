@@ -307,6 +307,14 @@ class Space:
 
 
 @dataclass(frozen=True)
+class Doctor:
+    """Say what is installed here, what will be used and why, and try whether it works."""
+
+    json: bool = False
+    """Print one line of JSON and nothing else: for a bug report."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure how fast this machine is: models, training, decoding, whole files."""
 
@@ -414,6 +422,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "export": Export,
         "space": Space,
         "bench": Bench,
+        "doctor": Doctor,
     },
 }
 COMMANDS = {name: kind for group in GROUPS.values() for name, kind in group.items()}

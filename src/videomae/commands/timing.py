@@ -1,30 +1,21 @@
 """Times measured side by side: in turns, as medians and quartiles; and on what machine."""
 
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from videomae.compute.cpu import CPU_CAPABILITIES, num_cores
+from videomae.compute.environment import environment
 from videomae.errors import ConfigError
-from videomae.version import __version__
 
 Clock = Literal["wall", "cpu"]
 Timing = dict[str, float]  # seconds over several rounds: the "median", the quartiles "low", "high"
 
 # Threads of OpenMP and ONNX Runtime go on spinning after their work, which slows what comes next.
 _SETTLE_SECONDS = 0.1
-
-_PACKAGES = (
-    "torch", "torchvision", "transformers", "numpy", "av", "pillow", "decord", "torchcodec",
-    "openvino", "onnxruntime",
-)  # fmt: skip
 
 
 def stopwatch(clock: Clock, device: torch.device) -> Callable[[], float]:
@@ -74,21 +65,8 @@ def take_turns(
 
 
 def about_machine(device: torch.device) -> dict[str, Any]:
-    """The facts that a figure depends on: processor, cores, threads, load, versions."""
-    facts: dict[str, Any] = {
-        "processor": CPU_CAPABILITIES.get("cpu_name") or platform.processor() or platform.machine(),
-        "cores": num_cores(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "videomae": __version__,
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
+    """The facts that a figure depends on: versions, processor, cores, threads, device, load."""
+    facts = environment() | {"device": str(device)}
     if hasattr(os, "getloadavg"):
         facts["load"] = round(os.getloadavg()[0], 2)  # above `cores`, others compute here as well
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            facts[name] = metadata.version(name)
     return facts

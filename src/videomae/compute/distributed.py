@@ -219,16 +219,3 @@ def _accelerate(what: str = "training") -> Any:
     with needing(what):
         import accelerate
     return accelerate
-
-
-def describe_devices() -> dict[str, Any]:
-    """The hardware, for environment.json."""
-    found: dict[str, Any] = {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "processes": num_processes(),
-    }
-    if torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        found["cuda"] = torch.version.cuda
-    return found

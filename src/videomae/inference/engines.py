@@ -176,13 +176,24 @@ def load(
 
 
 def fastest(config: VideoMAEConfig, device: torch.device, precision: str) -> str:
-    """Choose for "auto": openvino where it is there, was measured faster and pays; else torch."""
+    """The engine that "auto" takes: openvino where it is there, was measured faster and pays."""
+    return choose(config, device, precision)[0]
+
+
+def choose(config: VideoMAEConfig, device: torch.device, precision: str) -> tuple[str, str]:
+    """The engine that "auto" takes, and the reason in words."""
     if precision == "int8":
-        return "openvino"  # nothing else computes in it
+        return "openvino", "nothing else computes in int8"
+    if device.type != "cpu":
+        return "torch", f"nothing else runs on {device.type}"
+    if config.hidden_size < _OPENVINO_MIN_HIDDEN_SIZE:
+        return "torch", f"to convert a model narrower than {_OPENVINO_MIN_HIDDEN_SIZE} never pays"
     faster = {"bfloat16": cpu_multiplies_bfloat16, "float32": onednn_outruns_mkl}.get(precision)
-    wide = config.hidden_size >= _OPENVINO_MIN_HIDDEN_SIZE
-    pays = device.type == "cpu" and wide and faster is not None and faster()
-    return "openvino" if pays and importlib.util.find_spec("openvino") else "torch"
+    if faster is None or not faster():
+        return "torch", f"nothing was measured to be faster in {precision} on such a processor"
+    if not importlib.util.find_spec("openvino"):
+        return "torch", 'OpenVINO would be faster here: pip install "videomae[openvino]"'
+    return "openvino", f"it was measured to be the fastest in {precision} on such processors"
 
 
 def _precision(

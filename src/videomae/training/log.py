@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import platform
 import shlex
 import sys
 import time
@@ -13,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,7 +23,8 @@ from rich.progress import (
 )
 
 from videomae.claim import claimed
-from videomae.compute.distributed import Machine, describe_devices, open_tracker, tracker_name
+from videomae.compute.distributed import Machine, num_processes, open_tracker, tracker_name
+from videomae.compute.environment import environment
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError, going_on, one_line
 from videomae.hub import atomic_path, check_writable, write_json
@@ -39,7 +37,6 @@ from videomae.report.run_page import write_page
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.estimate import Pace
-from videomae.version import __version__
 
 # Figures that log.jsonl has and a line on the screen does without.
 _QUIET = ("lr", "grad_norm", "data_ms", "forward_ms", "backward_ms", "optimizer_ms", "per_class")
@@ -343,19 +340,8 @@ def open_output(settings: TrainSettings, machine: Machine, facts: Mapping[str, A
 
 
 def _environment() -> dict[str, Any]:
-    return {
-        "videomae": __version__,
-        "git": git_revision(),
-        "source": source_digest(),
-        "command": sys.argv,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        # Not platform.platform(), which starts whatever is called uname.
-        "system": f"{platform.system()} {platform.release()}",
-        "machine": platform.machine(),
-        **describe_devices(),
-    }
+    facts = {"git": git_revision(), "source": source_digest(), "command": sys.argv}
+    return {**facts, "processes": num_processes(), **environment()}
 
 
 def _as_json(value: Any) -> Any:

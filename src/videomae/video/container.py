@@ -54,6 +54,24 @@ _KNOWN_HEADS = {
 }
 
 
+# Codecs that videos are met in, and FFmpeg's decoder of each; its own of AV1 needs a GPU.
+_USUAL_CODECS = {
+    **{name: name for name in ("h264", "hevc", "vp9", "vp8", "mpeg4", "mpeg2video", "prores")},
+    **{"av1": "libdav1d", "mjpeg": "mjpeg", "gif": "gif"},
+}
+
+
+def ffmpeg_facts() -> tuple[str, dict[str, bool]]:
+    """The release of FFmpeg, and of each usual codec whether it is decoded here."""
+    decoded = {}
+    for name, decoder in _USUAL_CODECS.items():
+        try:
+            decoded[name] = av.Codec(decoder, "r").is_decoder
+        except ValueError:  # UnknownCodecError
+            decoded[name] = False
+    return av.ffmpeg_version_info, decoded
+
+
 class VideoBytes:
     """A video file, or its `data`, as FFmpeg gets it: no name or folder, read on the clock."""
 
