@@ -225,7 +225,9 @@ def test_a_batch_job_fills_a_folder_and_says_so_in_one_line(
     code, out, err = run(*embed, "--features", "per_time")
     assert (code, err) == (1, "")
     assert re.fullmatch(
-        r".*/out: 5 videos in .* s \(.* a second\), 4 rows; 1 video could not be read\n", out
+        r".*/out: 5 videos in .* s \(.* a second\), 4 rows; "
+        r"1 video could not be read, see bad-\*.parquet\n",
+        out,
     )
     rows = read_batch(tmp_path / "out")
     assert rows.table["path"].to_pylist() == found(place)
@@ -287,7 +289,7 @@ def test_a_batch_job_keeps_what_is_done_when_a_scheduler_ends_it(
         "classify", place / "videos", "--output", tmp_path, "--model", place / "classifier"
     )
     assert (code, out) == (130, "")
-    assert err == "videomae: interrupted\n"
+    assert err == f"videomae: interrupted; {tmp_path} has what is done, and --resume goes on\n"
     assert signal.getsignal(signal.SIGTERM) is before
     assert read_batch(tmp_path).table["path"].to_pylist() == found(place)[:2]
 

@@ -127,3 +127,21 @@ def test_warnings_and_complaints_are_one_line_each(capsys: pytest.CaptureFixture
         warnings.warn("beware\nof this", stacklevel=1)
     assert complain("no", code=5) == 5
     assert capsys.readouterr().err == "videomae: warning: beware of this\nvideomae: no\n"
+
+
+def test_a_bar_says_how_many_a_second_and_counts_no_earlier_work_as_speed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    clock = iter(range(1000))
+    with terminal.Screen("counting") as screen:
+        monkeypatch.setattr(screen.progress, "get_time", lambda: float(next(clock)))
+        screen.advance(1000, 1010)
+        for done in range(1001, 1004):
+            screen.advance(done, 1010)
+        (task,) = screen.progress.tasks
+        assert task.speed == pytest.approx(1, rel=0.6)
+        assert (task.completed, task.total) == (1003, 1010)
+    assert "1003/1010" in capsys.readouterr().out
+    assert terminal._Rate().render(task).plain == f"{task.speed:.3g}/s"

@@ -4,7 +4,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -44,18 +44,27 @@ def run_batch(
     if look_at is not None:
         look_at(Path(videos[0].path))
     what = "classifying" if task == "classify" else "embedding"
-    with Screen(what, len(videos), as_json=command.json) as screen, _stopped_by_sigterm():
-        summary = run_job(
-            videos,
-            output,
-            job,
-            shard=(int(found[1]), int(found[2])),
-            resume=command.resume,
-            part_size=command.part_size,
-            ray=command.ray,
-            tell=complain if sys.stderr.isatty() else None,
-            on_progress=screen.advance,
-        )
+    # Ray reports lost machines on stdout, which is for the one line of the job.
+    elsewhere = redirect_stdout(sys.stderr) if command.ray else nullcontext()
+    try:
+        with (
+            Screen(what, len(videos), as_json=command.json) as screen,
+            _stopped_by_sigterm(),
+            elsewhere,
+        ):
+            summary = run_job(
+                videos,
+                output,
+                job,
+                shard=(int(found[1]), int(found[2])),
+                resume=command.resume,
+                part_size=command.part_size,
+                ray=command.ray,
+                tell=complain if sys.stderr.isatty() else None,
+                on_progress=screen.advance,
+            )
+    except KeyboardInterrupt:
+        return complain(f"interrupted; {output} has what is done, and --resume goes on", code=130)
     print(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
     return 1 if summary.num_bad else 0
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from rich.bar import Bar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -25,6 +33,14 @@ Result = TypeVar("Result")
 Shown = tuple[dict[str, Any], Sequence[tuple[str | Bar, ...]]]
 
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+
+
+class _Rate(ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g}/s" if speed else "")
 
 
 class Screen:
@@ -46,6 +62,7 @@ class Screen:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _Rate(),
             TimeRemainingColumn(),
             console=self.live,
             transient=True,
@@ -63,7 +80,9 @@ class Screen:
         self.progress.stop()
 
     def advance(self, done: int, total: int) -> None:
-        """Move the bar."""
+        """Move the bar; where it begins, what is done already is not counted as speed."""
+        if self.progress.tasks[0].completed == 0:
+            self.progress.reset(self.task, completed=done, total=total)
         self.progress.update(self.task, completed=done, total=total)
 
     def update(self, what: str, done: int, total: int) -> None:

@@ -286,7 +286,7 @@ class Summary:
         text = f"{counted(self.num_done, 'video')} in {self.seconds:.1f} s ({rate:.1f} a second)"
         text += f", {counted(self.num_rows, 'row')}"
         if self.num_bad:
-            text += f"; {counted(self.num_bad, 'video')} could not be read"
+            text += f"; {counted(self.num_bad, 'video')} could not be read, see bad-*.parquet"
         return text + (f"; {self.num_before:,} were done before" if self.num_before else "")
 
 
@@ -310,7 +310,7 @@ def run_job(
         resume: leave out what the folder has already, of this or any other shard.
         part_size: videos per part.
         ray: compute on a Ray cluster: its address, or "auto"; "" computes here. See `cluster`.
-        on_progress: takes (videos done, videos in all) after each video.
+        on_progress: takes (videos done, videos in all) at first and after each video.
 
     Raises ConfigError for settings that do not fit the folder, see `PartWriter`; WeightsError for
     models that cannot be loaded. A bad video is listed in the folder and ends nothing.
@@ -337,6 +337,8 @@ def run_job(
     with PartWriter(Path(folder), facts, shard, resume, part_size) as parts:
         todo = dict(enumerate(v for key, v in mine.items() if key not in parts.done))
         before, bad, rows = len(mine) - len(todo), 0, 0
+        if on_progress:
+            on_progress(before, len(mine))
         open_rows: dict[int, dict[int, Row]] = {}
         for each in compute(list(todo.items())):
             video = todo.get(each.number)
