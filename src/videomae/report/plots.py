@@ -218,7 +218,7 @@ def plot_timeline(
     from matplotlib.figure import Figure
 
     start, end, names = edges[0], edges[-1], list(map(one_line, curves))
-    wide, row, left, right = 2 * _WIDTH, 0.42, 0.3 + 0.075 * max(map(len, names)), 0.15
+    wide, row, left, right = 2 * _WIDTH, 0.42, 0.3 + 0.075 * max(map(len, names)), 0.3
     inner = wide - left - right
     strip = 0.0
     if pictures:
