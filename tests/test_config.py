@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -91,18 +92,32 @@ def test_sizes_are_one_number_or_height_and_width() -> None:
             {"num_frames": 9},
             r"num_frames=9 is not a multiple of tubelet_size=2; use 8, or change tubelet_size",
         ),
-        ({"num_frames": 0}, r"num_frames=0 must be at least 1"),
-        ({"patch_size": (16, 0)}, r"patch_size=\(16, 0\) must be at least 1"),
-        ({"num_attention_heads": 0}, r"num_attention_heads=0 must be at least 1"),
+        ({"num_frames": 0}, r"num_frames=0 must lie in 1 to 65536; the default is 16"),
+        ({"patch_size": (16, 0)}, r"patch_size=0 must lie in 1 to 65536"),
+        ({"num_attention_heads": 0}, r"num_attention_heads=0 must lie in 1"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0 must be at least 0 and below 1"),
         ({"hidden_dropout_prob": -0.1}, r"hidden_dropout_prob=-0.1 must be at least 0"),
         ({"attention_probs_dropout_prob": 2}, r"attention_probs_dropout_prob=2 must be"),
         ({"classifier_dropout_prob": 1}, r"classifier_dropout_prob=1 must be"),
+        ({"frame_stride": 0}, r"frame_stride=0 must lie in 1 to 65536, or be None"),
+        ({"fps": 0}, r"fps=0 must be above 0, or be None"),
+        ({"layer_norm_eps": math.nan}, r"layer_norm_eps=nan must be at least 0"),
+        ({"hidden_size": "8"}, r"hidden_size='8' should be int; the default is 768"),
+        ({"num_hidden_layers": True}, r"num_hidden_layers=True should be int"),
+        ({"qv_bias": 1}, r"qv_bias=1 should be bool"),
+        ({"image_size": [32, 32, 32]}, r"image_size=\[32, 32, 32\] should be 2 values"),
+        ({"position_grid": [8, 0, 2]}, r"position_grid=0 must lie in 1 to 65536"),
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers=1000000000 must lie in 0 to 1000"),
+        ({"num_labels": 10**9}, r"num_labels=1000000000 must lie in 0 to 100000"),
+        ({"image_size": 65536}, r"a clip of 8 x 4096 x 4096 tubelets, .* lower image_size"),
+        ({"position_grid": (800, 4096, 4096)}, r"a clip of 800 x 4096 x 4096 tubelets"),
         (
-            {"frame_stride": 0},
-            r"frame_stride=0 must be at least 1, or None to spread the frames over the whole video",
+            {"id2label": {1: "walk", 2: "run"}},
+            r"names the classes \[1, 2\] ...; expected 0 to 1",
         ),
-        ({"fps": 0}, r"fps=0 must be above 0, or None for each video's own rate"),
+        ({"id2label": {"9" * 5000: "walk"}}, r"id2label must have a name and a whole number"),
+        ({"label2id": {"walk": None}}, r"label2id must have a name and a whole number"),
+        ({"id2label": ["walk"]}, r"id2label=\['walk'\] should be dict"),
         (
             {"attn_implementation": "flash"},
             r"attn_implementation='flash' is not one of auto, eager, sdpa, flash_attention_2",

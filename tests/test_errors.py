@@ -90,3 +90,9 @@ def test_a_report_that_cannot_be_written_ends_nothing(capsys: pytest.CaptureFixt
         raise OSError("full")
     complain("a\x1b[2Jb\n  c")
     assert capsys.readouterr().err == "videomae: a\\x1b[2Jb c\n"
+
+
+def test_json_has_no_word_for_what_is_not_finite() -> None:
+    values = {"é": [float("nan"), 1.5], "x": {"y": float("-inf")}}
+    assert to_json(values) == '{"é": [null, 1.5], "x": {"y": null}}'
+    assert to_json({"x": {float("inf")}}, default=list) == '{"x": [null]}'

@@ -28,6 +28,8 @@ GROUND = {
     "claim",
     "signals",
     "config",
+    "fields",
+    "presets",
     "tubelets",
     "masking",
     "positions",

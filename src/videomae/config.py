@@ -3,14 +3,26 @@
 import dataclasses
 import difflib
 import functools
+import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from videomae import hub
 from videomae.errors import ConfigError, nearest, to_json
+from videomae.fields import (
+    Limits,
+    NotNegative,
+    PartialShare,
+    Positive,
+    check_fields,
+    check_value,
+    field_types,
+)
+from videomae.fields import check_choice as check_choice  # beside the choices of a model
+from videomae.presets import PRESETS as PRESETS  # beside the config that they are sizes of
 
 # ImageNet statistics of RGB in 0..1. All published models were trained with them, and the loss
 # undoes them to reach pixels; the processors and the loss both read them here.
@@ -37,9 +49,11 @@ _UNSET = {
     "transformers_version": None,
     "base_model_tp_plan": None,
 }
-# How the names of fields end that must be at least 1, and of shares below 1.
-_SIZES = ("_size", "num_channels", "num_frames", "num_attention_heads")
-_SHARES = ("_prob", "drop_path_rate")
+# Of sizes that no model comes near: a file that claims more is wrong, or meant to harm.
+Size = Annotated[int, Limits(1, 2**16)]
+Width = Annotated[int, Limits(1, 2**14)]
+Depth = Annotated[int, Limits(0, 1000)]
+_MOST_POSITIONS = 2**27  # numbers in the table of positions: 0.5 GB
 
 
 class Grid(NamedTuple):
@@ -49,9 +63,9 @@ class Grid(NamedTuple):
     1568
     """
 
-    frames: int
-    height: int
-    width: int
+    frames: Size
+    height: Size
+    width: Size
 
     @property
     def num_cells(self) -> int:
@@ -62,14 +76,6 @@ class Grid(NamedTuple):
     def num_tokens(self) -> int:
         """Tubelets of the whole clip."""
         return self.frames * self.height * self.width
-
-
-def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Raise ConfigError where a value is none of the choices, naming the nearest."""
-    if value not in choices:
-        raise ConfigError(
-            f"{name}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}"
-        )
 
 
 Config = TypeVar("Config")
@@ -117,39 +123,40 @@ class VideoMAEConfig:
     Grid(frames=8, height=4, width=4)
     """
 
-    image_size: int | tuple[int, int] = 224
-    patch_size: int | tuple[int, int] = 16
-    num_channels: int = 3
-    num_frames: int = 16
-    tubelet_size: int = 2
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    image_size: Size | tuple[Size, Size] = 224
+    patch_size: Size | tuple[Size, Size] = 16
+    num_channels: Size = 3
+    num_frames: Size = 16
+    tubelet_size: Size = 2
+    hidden_size: Width = 768
+    num_hidden_layers: Depth = 12
+    num_attention_heads: Width = 12
+    intermediate_size: Size = 3072
     hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: PartialShare = 0.0
+    attention_probs_dropout_prob: PartialShare = 0.0
+    initializer_range: NotNegative = 0.02
+    layer_norm_eps: NotNegative = 1e-12
     qv_bias: bool = True
     use_mean_pooling: bool = True
-    decoder_num_attention_heads: int = 6
-    decoder_hidden_size: int = 384
-    decoder_num_hidden_layers: int = 4
-    decoder_intermediate_size: int = 1536
+    decoder_num_attention_heads: Width = 6
+    decoder_hidden_size: Width = 384
+    decoder_num_hidden_layers: Depth = 4
+    decoder_intermediate_size: Size = 1536
     norm_pix_loss: bool = True
 
-    drop_path_rate: float = 0.0  # stochastic depth: 0 in the first layer, this in the last
-    classifier_dropout_prob: float = 0.0  # between the pooled features and the head
-    pooled_norm_eps: float = 1e-5  # fc_norm and decoder.norm: 1e-5 in transformers, 1e-6 originally
-    frame_stride: int | None = 4  # frames between two sampled ones; None: spread over the video
-    fps: float | None = None  # the rate that videos are taken to have; None: each its own
-    position_grid: Grid | None = None  # the grid the weights were trained on, where not `grid`
+    drop_path_rate: PartialShare = 0.0  # stochastic depth: 0 in the first layer, this in the last
+    classifier_dropout_prob: PartialShare = 0.0  # between the pooled features and the head
+    pooled_norm_eps: NotNegative = 1e-5  # fc_norm, decoder.norm: 1e-5 in transformers, 1e-6 before
+    frame_stride: Size | None = 4  # frames between two sampled ones; None: spread over the video
+    fps: Positive | None = None  # the rate that videos are taken to have; None: each its own
+    # the grid the weights were trained on, where it is not `grid`
+    position_grid: Grid | None = None
 
     # Whichever is given names the classes, and none of them is None afterwards; two by default.
     id2label: dict[int, str] = None  # type: ignore[assignment]
     label2id: dict[str, int] = None  # type: ignore[assignment]
-    num_labels: int = None  # type: ignore[assignment]
+    num_labels: Annotated[int, Limits(0, 100_000)] = None  # type: ignore[assignment]
     problem_type: str | None = None
     output_hidden_states: bool = False
     output_attentions: bool = False
@@ -164,6 +171,9 @@ class VideoMAEConfig:
     sub_configs: ClassVar[dict[str, type]] = {}
 
     def __post_init__(self) -> None:
+        for name in _LABEL_FIELDS:  # before a name is made for each of so many
+            if getattr(self, name) is not None:
+                check_value(name, getattr(self, name), field_types(type(self))[name])
         if self.id2label is not None and self.num_labels not in (None, len(self.id2label)):
             raise ConfigError(
                 f"num_labels={self.num_labels}, but id2label names {len(self.id2label)}; "
@@ -175,9 +185,9 @@ class VideoMAEConfig:
             self.label2id = self.label2id
         else:
             self.num_labels = 2 if self.num_labels is None else self.num_labels
+        check_fields(self)
         for name in ("image_size", "patch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int):
+            if not isinstance(value := getattr(self, name), int):
                 setattr(self, name, (int(value[0]), int(value[1])))
         if self.position_grid is not None:
             self.position_grid = Grid(*self.position_grid)
@@ -198,10 +208,16 @@ class VideoMAEConfig:
         object.__setattr__(self, name, value)
         if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
             return  # `extra` is the last field: the generated __init__ is still at work
-        if name == "label2id":
-            labels = sorted((int(index), str(label)) for label, index in value.items())
-        elif name == "id2label":
-            labels = sorted((int(index), str(label)) for index, label in value.items())
+        if name in ("id2label", "label2id"):
+            pairs = (
+                value.items() if name == "id2label" else ((n, label) for label, n in value.items())
+            )
+            try:
+                labels = sorted((int(index), str(label)) for index, label in pairs)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ConfigError(
+                    f"{name} must have a name and a whole number of each class ({error})"
+                ) from error
         elif self.id2label is None or len(self.id2label) != value:
             labels = [(index, f"LABEL_{index}") for index in range(value)]
         else:
@@ -242,11 +258,12 @@ class VideoMAEConfig:
 
     def check(self) -> None:
         """Raise ConfigError where values are out of range or contradict each other."""
-        for name, value in vars(self).items():
-            if name.endswith(_SIZES) and min(_pair(value)) < 1:
-                raise ConfigError(f"{name}={value} must be at least 1")
-            if name.endswith(_SHARES) and not 0 <= value < 1:
-                raise ConfigError(f"{name}={value} must be at least 0 and below 1")
+        check_fields(self)
+        if list(self.id2label) != list(range(len(self.id2label))):
+            raise ConfigError(
+                f"id2label names the classes {list(self.id2label)[:5]} ...; expected 0 to "
+                f"{len(self.id2label) - 1}, each once"
+            )
         for name, step_name, sizes, steps in (
             ("image_size", "patch_size", self.image_hw, self.patch_hw),
             ("num_frames", "tubelet_size", (self.num_frames,), (self.tubelet_size,)),
@@ -258,13 +275,14 @@ class VideoMAEConfig:
                     f"{name}={got} is not a multiple of {step_name}={step}; "
                     f"use {use}, or change {step_name}"
                 )
-        if self.frame_stride is not None and self.frame_stride < 1:
-            raise ConfigError(
-                f"frame_stride={self.frame_stride} must be at least 1, "
-                "or None to spread the frames over the whole video"
-            )
-        if self.fps is not None and not self.fps > 0:
-            raise ConfigError(f"fps={self.fps} must be above 0, or None for each video's own rate")
+        width = max(self.hidden_size, self.decoder_hidden_size)
+        for grid in (self.grid, self.position_grid or self.grid):
+            if math.prod(grid) * width > _MOST_POSITIONS:
+                raise ConfigError(
+                    f"a clip of {' x '.join(map(str, grid))} tubelets, each with a position of "
+                    f"{width} numbers, is larger than any model can compute with; lower "
+                    "image_size or num_frames"
+                )
         check_choice("attn_implementation", self.attn_implementation, ATTENTION_IMPLEMENTATIONS)
         if self.problem_type is not None:
             check_choice("problem_type", self.problem_type, PROBLEM_TYPES)
@@ -318,7 +336,8 @@ class VideoMAEConfig:
         if unknown:
             word = sorted(unknown)[0]
             raise ConfigError(f"VideoMAEConfig has no field {word!r}{nearest(word, known)}")
-        num_named = len(values.get("id2label") or ())
+        names = values.get("id2label")
+        num_named = len(names) if isinstance(names, dict) else 0
         if num_named:
             values.pop("num_labels", None)
         if set(overrides) & set(_LABEL_FIELDS) and overrides.get("num_labels") != num_named:
@@ -326,6 +345,7 @@ class VideoMAEConfig:
                 values.pop(name, None)
         values.update(overrides)
         extra = values.pop("extra", {})
+        extra = extra if isinstance(extra, dict) else {"extra": extra}
         others = {key: values.pop(key) for key in list(values) if key not in known}
         return cls(**values, extra={**extra, **others})  # without a word on names of the file
 
@@ -414,33 +434,6 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the names that older files and other callers use put right."""
     old = {RENAMED[key]: value for key, value in values.items() if key in RENAMED}
     return old | {key: value for key, value in values.items() if key not in RENAMED}
-
-
-def _sizes(
-    encoder: tuple[int, int, int], decoder: tuple[int, int, int], **others: int
-) -> dict[str, int]:
-    """Fields by (width, depth, heads) of encoder and decoder; an MLP is four times as wide."""
-    fields = {}
-    for part, (width, depth, heads) in (("", encoder), ("decoder_", decoder)):
-        fields[f"{part}hidden_size"] = width
-        fields[f"{part}num_hidden_layers"] = depth
-        fields[f"{part}num_attention_heads"] = heads
-        fields[f"{part}intermediate_size"] = 4 * width
-    return fields | others
-
-
-# The published models (papers and scripts of V1 and V2), and two of ours in front: `micro`, of
-# which two CPU cores can train a hundred in a night, on a grid of 6 x 6 cells, and `tiny`, which
-# they can train in minutes.
-PRESETS: dict[str, dict[str, int]] = {
-    "micro": _sizes((96, 4, 3), (64, 2, 2), image_size=48, patch_size=8, frame_stride=2),
-    "tiny": _sizes((128, 6, 4), (64, 2, 2), image_size=32, patch_size=8, frame_stride=2),
-    "small": _sizes((384, 12, 6), (192, 4, 3)),
-    "base": _sizes((768, 12, 12), (384, 4, 6)),
-    "large": _sizes((1024, 24, 16), (512, 12, 8)),
-    "huge": _sizes((1280, 32, 16), (640, 12, 8)),
-    "giant": _sizes((1408, 40, 16), (512, 4, 8), patch_size=14, intermediate_size=6144),
-}
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

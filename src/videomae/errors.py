@@ -144,10 +144,17 @@ def counted(count: float, word: str) -> str:
 def to_json(value: Any, **options: Any) -> str:
     r"""JSON that any program can read; for the options see `json.dumps`.
 
+    A number that is not finite becomes null, as JSON has no word for it.
+
     >>> to_json({"path": "caf\udce9"})
     '{"path": "caf\\\\xe9"}'
     """
-    text = json.dumps(value, ensure_ascii=False, **options)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        plain = json.dumps(value, **options)
+        finite = json.loads(plain, parse_constant=lambda _: None)
+        text = json.dumps(finite, ensure_ascii=False, **options)
     return _NO_JSON.sub(_escaped_json, text)
 
 

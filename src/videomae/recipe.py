@@ -1,18 +1,16 @@
-"""Settings whose fields are checked, and recipes: settings as TOML files."""
+"""Recipes: settings as TOML files."""
 
 import dataclasses
-import math
 import tomllib
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import tomli_w
 
-from videomae.config import check_choice
-from videomae.errors import ConfigError, as_text, in_brief, nearest
+from videomae.errors import ConfigError, as_text, nearest
+from videomae.fields import Checked, field_types, parts
 from videomae.hub import atomic_path
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
@@ -45,63 +43,6 @@ ELSEWHERE = {
     "update_freq": "accumulate",
     "warmup_ratio": "warmup_epochs",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The least and the largest number that a field may hold."""
-
-    least: float
-    most: float = math.inf
-
-
-_ANY_NUMBER = Limits(-(2**63), 2**63)  # what is beyond, or is no number, no setting can mean
-Count = Annotated[int, Limits(1)]
-Share = Annotated[float, Limits(0, 1)]
-Rate = Annotated[float, Limits(0.01, 1000)]  # frames a second
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Settings whose fields hold what their types say: recipes and callers can write anything.
-
-    Raises ConfigError for a word that is none of the choices, and for a number beyond its limits.
-    """
-
-    def __post_init__(self) -> None:
-        for name, parts in _field_parts(type(self)).items():
-            value = getattr(self, name)
-            words = [part for part in parts if isinstance(part, str)]
-            if words and isinstance(value, str):
-                check_choice(name, value, words)
-            for part in (*parts, _ANY_NUMBER):
-                if isinstance(part, Limits) and isinstance(value, int | float):
-                    _check_limits(name, value, part)
-
-
-def _check_limits(name: str, value: float, limits: Limits) -> None:
-    least, most = limits.least, limits.most
-    if not least <= value <= most:
-        expected = f"be at least {least}" if most == math.inf else f"lie in {least} to {most}"
-        raise ConfigError(f"{name}={in_brief(str(value), 60)} must {expected}")
-
-
-def _field_parts(kind: type) -> dict[str, tuple[Any, ...]]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: tuple(_parts(hints[field.name])) for field in dataclasses.fields(kind)}
-
-
-def _parts(kind: Any) -> Iterator[Any]:
-    """The types, words and limits that a field's type is made of.
-
-    >>> list(_parts(Count | Literal["uniform"] | None))
-    [<class 'int'>, Limits(least=1, most=inf), 'uniform', <class 'NoneType'>]
-    """
-    if get_origin(kind) is tuple or not get_args(kind):
-        yield kind
-    else:
-        for part in get_args(kind):
-            yield from _parts(part)
 
 
 Settings = TypeVar("Settings", bound=Checked)
@@ -163,29 +104,20 @@ def load_recipe(name: Path | str, kind: type[Settings]) -> Settings:
     """
     values = read_recipe(name)
     values.pop("about", None)
-    fields = _field_parts(kind)
+    fields = field_types(kind)
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(
                 f"recipe {name}: {kind.__name__} has no key {key!r}{nearest_setting(key, fields)}"
             )
-        values[key] = _from_toml(value, fields[key], f"recipe {name}: {key}")
-    return kind(**values)
-
-
-def _from_toml(value: Any, parts: tuple[Any, ...], name: str) -> Any:
-    """A TOML value as a field of these parts wants it: a path is text, a tuple a list."""
-    types = [str if isinstance(part, str) else part for part in parts]
-    if isinstance(value, str) and Path in types:
-        return Path(value)
-    if isinstance(value, list):
-        for kind in types:
-            if get_origin(kind) is tuple:
-                return tuple(_from_toml(each, get_args(kind)[:1], name) for each in value)
-    if type(value) not in types and not (type(value) is int and float in types):
-        shown, expected = in_brief(repr(value), 200), getattr(types[0], "__name__", types[0])
-        raise ConfigError(f"{name}={shown} should be {expected}")
-    return value
+        if isinstance(value, str) and Path in parts(fields[key]):
+            values[key] = Path(value)
+        if isinstance(value, list):
+            values[key] = tuple(value)
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"recipe {name}: {error}") from error
 
 
 def to_toml(settings: Checked) -> str:

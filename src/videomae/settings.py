@@ -10,9 +10,21 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from videomae.errors import ConfigError
-from videomae.recipe import Checked, Count, Limits, Rate, Share
+from videomae.fields import (
+    Checked,
+    Count,
+    Limits,
+    NotNegative,
+    PartialShare,
+    Pixels,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+)
 from videomae.recipe import load_recipe as load_recipe  # beside the settings that it loads
 
+Scale = Annotated[float, Limits(above=0, most=1)]
 Check = Literal["quick", "decode"]
 Domain = Literal["camera", "object"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -63,17 +75,17 @@ class TrainSettings(DataSettings):
     """Size of a model that starts from scratch."""
     init: str | None = None
     """Start from these weights: a hub id, folder, weight file or shipped name; image MAE too."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Height and width of a clip in pixels; by default the preset's."""
-    num_frames: int | None = None
+    num_frames: Pixels | None = None
     """Frames of a clip; by default the preset's."""
-    frame_stride: int | Literal["uniform"] | None = None
+    frame_stride: Count | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the preset's."""
     fps: Rate | Literal["own"] | None = None
     """Take each video as if it had so many frames a second; own: as it is; None: as init has it."""
     num_repeats: Count = 1
     """Crops drawn from each clip that is decoded (repeated augmentation)."""
-    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    crop_scales: tuple[Scale, ...] = (1.0, 0.875, 0.75, 0.66)
     """Sides that multi-scale crops may have, as shares of the largest possible."""
     flip: bool = False
     """Mirror half of the clips. Not where left and right are told apart, as in SSv2."""
@@ -84,23 +96,23 @@ class TrainSettings(DataSettings):
     """Videos per step, over all processes; each gives num_repeats clips. 0: by the data's size."""
     accumulate: Count = 1
     """Parts that a step is computed in, one after the other, to save memory."""
-    lr: Annotated[float, Limits(0)] = 0.0
+    lr: NotNegative = 0.0
     """Base learning rate; the peak is lr * batch_size / 256, as in the published recipes. 0: by the
     model's width and the batch (docs/training.md has the rule)."""
-    min_lr: float = 1e-6
+    min_lr: NotNegative = 1e-6
     """Learning rate at the end of the cosine, scaled like lr."""
-    warmup_epochs: float | None = None
+    warmup_epochs: NotNegative | None = None
     """Epochs of linear warm-up from 0; by default the published 5 (pre-training: 40), at most a
     tenth of all."""
-    weight_decay: float = 0.05
+    weight_decay: NotNegative = 0.05
     """Weight decay of AdamW; biases, norms and the mask token have none."""
-    beta2: float = 0.999
+    beta2: PartialShare = 0.999
     """Second beta of AdamW; the first is 0.9."""
-    clip_grad: float | None = None
+    clip_grad: Positive | None = None
     """Largest norm of the gradient; None clips nothing."""
     max_nonfinite_steps: Count = 5
     """A step whose loss is no number is skipped; so many in a row stop the run."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed gives other weights, order, crops and masks."""
 
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -111,7 +123,7 @@ class TrainSettings(DataSettings):
     """Compile the model with torch.compile."""
     workers: Literal["threads", "processes"] = "threads"
     """Kept for recipes of earlier versions: threads decode, whichever is named."""
-    cache_gb: float = 4.0
+    cache_gb: NotNegative = 4.0
     """Memory for videos that are kept decoded."""
     max_bad_fraction: Share = 0.01
     """Unreadable videos are skipped and listed; a larger share of them stops the run."""
@@ -127,11 +139,6 @@ class TrainSettings(DataSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
-            raise ConfigError(
-                f"crop_scales={self.crop_scales} must be one or more shares above 0 and up to 1; "
-                "use (1.0,) for the largest crop that fits"
-            )
         if self.epochs and self.num_warmup_epochs > self.epochs:
             raise ConfigError(
                 f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}; lower it"
@@ -167,18 +174,18 @@ class PretrainSettings(TrainSettings):
 
     published_warmup_epochs: ClassVar[float] = 40.0
 
-    min_lr: float = 1e-5
-    beta2: float = 0.95
+    min_lr: NotNegative = 1e-5
+    beta2: PartialShare = 0.95
     mask: Mask | Literal["auto"] = "auto"
     """Way of hiding tubelets: tube, random, frame or running_cell. auto: tube, or random where a
     slice has fewer than 100 cells."""
-    mask_ratio: float = 0.0
+    mask_ratio: PartialShare = 0.0
     """Share of the clip that is hidden; 0: 0.9, or 0.75 where a slice has fewer than 100 cells."""
-    decoder_mask_ratio: float | None = None
+    decoder_mask_ratio: PartialShare | None = None
     """Share that is not decoded either, in running cells (VideoMAE V2: 0.5); None decodes all."""
-    decoder_depth: int | None = None
+    decoder_depth: Annotated[int, Limits(1, 1000)] | None = None
     """Layers of the decoder; by default the preset's."""
-    decoder_width: int | None = None
+    decoder_width: Annotated[int, Limits(1, 2**14)] | None = None
     """Features of a decoder token, 64 a head; by default the preset's."""
     norm_pix_loss: bool = True
     """Predict tubelets less their mean, over their deviation; --no-norm-pix-loss: plain pixels."""
@@ -205,21 +212,21 @@ class FinetuneSettings(TrainSettings):
     them, in seconds; lr, epochs and augmentation have no part in it."""
     keep_final_norm: bool = False
     """Start the classifier's norm from the encoder's last one, which published code throws away."""
-    layer_decay: float = 0.75
+    layer_decay: Scale = 0.75
     """Learning rate of each layer as a share of that of the layer above it."""
-    drop_path_rate: Share = 0.1
+    drop_path_rate: PartialShare = 0.1
     """Stochastic depth: rises to this in the last layer."""
-    classifier_dropout: Share = 0.0
+    classifier_dropout: PartialShare = 0.0
     """Dropout between the pooled features and the head."""
     label_smoothing: Share = 0.1
     """Share of the target that is spread over all classes."""
-    ema_decay: Share = 0.0
+    ema_decay: PartialShare = 0.0
     """Keep a running mean of the weights with this decay, say 0.9999, and evaluate and save it."""
     crop: Literal["multi_scale", "random_resized"] = "multi_scale"
     """Crops of a few scales and one shape, or of any area and shape, as published."""
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_area: tuple[Scale, Scale] = (0.08, 1.0)
     """Share of the frame's area, for random_resized."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Width by height, for random_resized."""
     rand_augment_ops: Annotated[int, Limits(0)] = 0
     """RandAugment: operations per clip; published: 4."""
@@ -227,9 +234,9 @@ class FinetuneSettings(TrainSettings):
     """RandAugment: strength, 0 to 10."""
     erase_prob: Share = 0.0
     """Chance that a box of the clip is filled with noise; published: 0.25."""
-    mixup_alpha: Annotated[float, Limits(0)] = 0.0
+    mixup_alpha: NotNegative = 0.0
     """Mix pairs of clips, shares drawn from Beta(a, a); published: 0.8."""
-    cutmix_alpha: Annotated[float, Limits(0)] = 0.0
+    cutmix_alpha: NotNegative = 0.0
     """Paste a box of one clip into another, its area drawn from Beta(a, a); published: 1."""
     mix_prob: Share = 1.0
     """Chance that a batch is mixed at all."""
@@ -238,16 +245,10 @@ class FinetuneSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ConfigError(
-                f"crop_area={self.crop_area} must be a least and a largest share of the frame, "
-                "above 0 and up to 1; published: (0.08, 1.0)"
-            )
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise ConfigError(
-                f"crop_ratio={self.crop_ratio} must be a least and a largest width / height above "
-                "0; published: (0.75, 1.3333)"
-            )
+        for name in ("crop_area", "crop_ratio"):
+            least, largest = getattr(self, name)
+            if least > largest:
+                raise ConfigError(f"{name}={(least, largest)} must be a least and a largest value")
         if self.mixes and self.problem == "regression":
             raise ConfigError("mixup and cutmix mix classes; leave them out for regression")
         if self.class_weights == "balanced" and self.problem == "regression":
@@ -271,7 +272,7 @@ class EvaluateSettings(DataSettings):
     """Clips along time; the paper tests Kinetics with 5, Something-Something with 2."""
     num_crops: Count = 1
     """Crops across each clip; the paper tests with 3."""
-    frame_stride: int | Literal["uniform"] | None = None
+    frame_stride: Count | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the model's."""
     fps: Rate | Literal["own"] | None = None
     """Take each video as if it had so many frames a second; own: as it is; None: the model's."""
@@ -297,7 +298,7 @@ class LinearProbeSettings(DataSettings):
     """Clips along time of each video learned from; tested is one centred clip."""
     num_neighbours: Count = 20
     """Nearest neighbours that vote on a video's class."""
-    frame_stride: int | Literal["uniform"] | None = None
+    frame_stride: Count | Literal["uniform"] | None = None
     """Video frames between two sampled ones; uniform: one of each part; None: the model's."""
     fps: Rate | Literal["own"] | None = None
     """Take each video as if it had so many frames a second; own: as it is; None: the model's."""
@@ -324,7 +325,7 @@ class PrepareSettings(Checked):
     """Where relative paths start and the videos lie; by default the folder of the source."""
     split: str | None = None
     """Split of a list whose name has none of train, val and test."""
-    fold: int = 1
+    fold: Annotated[int, Limits(1, 3)] = 1
     """Number of the split of UCF101 and HMDB51, which have three."""
     labels: Path | None = None
     """Names of class numbers: a line each, classInd.txt, or SSv2's labels.json."""
@@ -336,32 +337,28 @@ class PrepareSettings(Checked):
     """use_readable: keep damaged videos, as far as their frames can be decoded, and list them."""
     min_frames: Count = 1
     """Leave out shorter videos."""
-    val_share: float = 0.0
+    val_share: PartialShare = 0.0
     """Make this share of the training videos val, where there is no val or test."""
     group: str | None = None
     """Keep videos of one group in one split. folder: their folder; column:NAME of the list;
     pattern:REGEX, by what it finds in the path."""
-    resize_short: Annotated[int, Limits(16)] | None = None
+    resize_short: Annotated[int, Limits(16, 8192)] | None = None
     """Re-encode the videos with this short side in pixels, quick to read from any frame."""
-    keyframe_distance: int = 16
+    keyframe_distance: Count = 16
     """Frames from one key frame of a resized video to the next."""
-    crf: int = 23
+    crf: Annotated[int, Limits(0, 51)] = 23
     """Quality of resized videos, from 0 (lossless) to 51."""
     shards: bool = False
     """Pack the videos into WebDataset tar files."""
     videos_per_shard: Count = 500
     """Videos in each of those."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed gives another order in shards."""
     workers: Count | None = None
     """Videos read or written at once; by default one per core."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.fold not in (1, 2, 3):
-            raise ConfigError(f"fold={self.fold} is unknown; UCF101 and HMDB51 have 1, 2 and 3")
-        if not 0 <= self.val_share < 1:
-            raise ConfigError(f"val_share={self.val_share} must be at least 0 and below 1")
         words = (self.folders or "class").split("/")
         if not {"split", "class", "*"}.issuperset(words) or words.count("split") > 1:
             raise ConfigError(
@@ -387,11 +384,11 @@ class RenderSettings(Checked):
     """The folder to write: a folder per class."""
     clips: Count = 600
     """Videos in all; the classes take turns."""
-    seed: Annotated[int, Limits(0)] = 7
+    seed: Seed = 7
     """Other seeds give other videos."""
-    size: int = 64
+    size: Pixels = 64
     """Height and width in pixels."""
-    num_frames: int = 32
+    num_frames: Count = 32
     """Frames per video."""
     fps: Count = 16
     """Frames per second."""

@@ -163,7 +163,7 @@ def test_films_play_a_scene_to_and_fro(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(ConfigError, match="repeats=0, files=32"):
+    with pytest.raises(ConfigError, match="repeats=0 must be at least 1"):
         bench.bench(Bench("decode", repeats=0))
-    with pytest.raises(ConfigError, match="all must be at least 1"):
+    with pytest.raises(ConfigError, match=r"batch_sizes=\(\) should be one or more"):
         bench.bench(Bench("forward", batch_sizes=()))

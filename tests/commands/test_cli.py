@@ -187,7 +187,7 @@ def test_the_rate_can_be_told(run: Run, place: Path) -> None:
     assert scores[0] == scores[1] == scores[2] != scores[3]
     code, _, err = run(*call, "--fps", "0")
     assert code == 1
-    assert err.startswith("videomae: --fps=0.0; expected frames per second, above 0, or 'own'")
+    assert err.startswith("videomae: --fps=0.0 must lie in 0.01 to 1000, or be config or own")
 
 
 def test_embed_shows_prints_or_writes_vectors(run: Run, place: Path, tmp_path: Path) -> None:

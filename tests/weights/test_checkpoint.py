@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import subprocess
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from videomae.config import VideoMAEConfig
 from videomae.errors import WeightsError
+from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.weights.checkpoint import (
     Checkpoint,
     _published_config,
@@ -27,9 +30,11 @@ from videomae.weights.checkpoint import (
     save_pth,
     save_safetensors,
 )
-from videomae.weights.keys import to_hf_file_keys
+from videomae.weights.checks import check_finite
+from videomae.weights.keys import to_hf_file_keys, to_v1
 
 State = dict[str, Tensor]
+TINY = VideoMAEConfig.preset("tiny", use_mean_pooling=False)
 
 
 @pytest.fixture
@@ -553,3 +558,87 @@ def test_v2_hub_repositories(raw: State, tmp_path: Path) -> None:
     assert (config.intermediate_size, config.qv_bias, config.use_mean_pooling) == (192, True, True)
     assert (config.layer_norm_eps, config.pooled_norm_eps) == (1e-6, 1e-6)
     assert config.extra == {}
+
+
+# What a file claims, and what it holds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor.bool(), r"holds encoder.* as torch\.bool; expected float32"),
+        (lambda tensor: tensor.to(torch.int8), r" as torch\.int8; expected float32"),
+        (lambda tensor: tensor.to(torch.complex64), r" as torch\.complex64; expected float32"),
+        (lambda tensor: tensor.to_sparse(), "as a sparse, quantised, nested or empty tensor"),
+        (lambda tensor: tensor.to("meta"), "as a sparse, quantised, nested or empty tensor"),
+        (
+            lambda _: torch.zeros(1).expand(10**6, 10**6),
+            r"of shape \(1000000, 1000000\) in 4 bytes, expected 4,000,000,000,000; get it anew",
+        ),
+        (lambda tensor: torch.full_like(tensor, torch.nan), "not finite in float32: .*; get the"),
+        (lambda _: torch.zeros(()), r"the patch embedding has shape \(\), expected 5 axes"),
+    ],
+)
+def test_a_weight_that_is_no_weight_is_refused(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    model = VideoMAEForPreTraining(TINY)
+    state = to_v1(model.state_dict())
+    name = "encoder.patch_embed.proj.weight"
+    path = tmp_path / "x.pth"
+    torch.save({"model": {**state, name: change(state[name])}}, path)
+    heads = {"num_attention_heads": 4, "decoder_num_attention_heads": 2}
+    with pytest.raises(WeightsError, match=message.replace("encoder.*", "videomae.*")):
+        VideoMAEForPreTraining.from_pretrained(path, **heads)
+
+
+def test_numbers_that_only_add_up_to_infinity_are_finite() -> None:
+    check_finite({"x": torch.tensor([3e38, 3e38]), "y": torch.tensor([6e4] * 9).half()}, "x")
+    with pytest.raises(
+        WeightsError, match=r"^x has numbers .* not finite in float16: y; .*float32"
+    ):
+        check_finite({"y": torch.tensor([7e4]).half()}, "x")
+
+
+def test_a_layer_far_away_is_no_reason_to_count_so_far(tmp_path: Path) -> None:
+    state = to_v1(VideoMAEForPreTraining(TINY).state_dict())
+    far = {key.replace("blocks.5.", "blocks.999999999."): value for key, value in state.items()}
+    torch.save({"model": far}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"lacks videomae\.encoder\.layer\.5 though it has .*9;"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_file_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    cycle: dict[str, Any] = {}
+    cycle["model"] = cycle
+    torch.save(cycle, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="holds no named tensors"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_flipped_bit_in_a_pickle_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    state = to_v1(VideoMAEForPreTraining(TINY).state_dict())
+    torch.save({"model": state}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"x\.pth is damaged: it is not what was written .*CRC"):
+        read_checkpoint(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\0" * 10**6)
+    with pytest.raises(WeightsError, match=r"it is compressed, which torch\.save never does"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (0, 8), (3, 3, 3)])
+@pytest.mark.parametrize("name", ["gamma_1", "attn.qkv.weight", "pos_embed"])
+def test_parts_of_a_strange_shape_are_refused(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    state = to_v1(VideoMAEForPreTraining(TINY).state_dict())
+    key = name if name == "pos_embed" else f"encoder.blocks.0.{name}"
+    torch.save({"model": {**state, key: torch.ones(shape)}}, tmp_path / "x.pth")
+    heads = {"num_attention_heads": 4, "decoder_num_attention_heads": 2}
+    with pytest.raises(WeightsError):
+        VideoMAEForPreTraining.from_pretrained(tmp_path / "x.pth", **heads)

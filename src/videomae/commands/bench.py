@@ -26,6 +26,7 @@ from videomae.compute import devices
 from videomae.config import PRESETS, VideoMAEConfig
 from videomae.data.motion import render_clip, render_dataset
 from videomae.errors import ConfigError, to_json
+from videomae.fields import check_fields
 from videomae.hub import write_json
 from videomae.inference import engines
 from videomae.inference.predict import classify
@@ -237,11 +238,7 @@ def bench(
     `figures` of that: case -> way -> "median", "low" and "high" (the quartiles), in seconds. Raises
     ConfigError for what cannot be measured.
     """
-    if min(asked.repeats, asked.files, len(asked.batch_sizes), *asked.batch_sizes) < 1:
-        raise ConfigError(
-            f"repeats={asked.repeats}, files={asked.files}, batch_sizes={asked.batch_sizes}: all "
-            "must be at least 1"
-        )
+    check_fields(asked)
     out = Console(quiet=asked.json, highlight=False, markup=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as afterwards:
         afterwards.callback(torch.set_num_threads, torch.get_num_threads())

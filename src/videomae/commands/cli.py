@@ -23,6 +23,7 @@ from tyro import conf
 
 from videomae.commands import flags
 from videomae.errors import ConfigError, VideoMAEError, complain, nearest
+from videomae.fields import check_fields
 from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
 from videomae.signals import heard
 from videomae.version import __version__
@@ -179,6 +180,7 @@ def parse(arguments: list[str]) -> Any:
         hint = nearest_setting(wrong.lstrip("-"), known, written=flag) if "-" in wrong[:1] else ""
         text = f"{name} has no {what}{hint}; `{program} --help` lists its options"
         raise SystemExit(complain(text, code=2))
+    check_fields(command)
     # what stands in for files: a list of them, a camera
     instead = getattr(command, "input", None) or getattr(command, "camera", "")
     if isinstance(command, flags.VideoCommand) and not (command.files or instead):

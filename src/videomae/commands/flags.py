@@ -8,6 +8,7 @@ from tyro import conf
 from tyro.constructors import PrimitiveConstructorSpec
 
 from videomae.errors import complain
+from videomae.fields import Count, NotNegative, PartialShare, Positive, Rate, Seed
 from videomae.serving.settings import ServeSettings
 from videomae.settings import (
     ActionsSettings,
@@ -65,9 +66,9 @@ class ModelCommand(VideoCommand):
 
     model: str = "motion-tiny"
     """Hub id, folder, weight file, or a model that comes with the package."""
-    frame_stride: int | Literal["config", "uniform"] = "config"
+    frame_stride: Count | Literal["config", "uniform"] = "config"
     """Video frames between two sampled ones; uniform: spread out; config: as it was trained."""
-    fps: float | Literal["config", "own"] = "config"
+    fps: Rate | Literal["config", "own"] = "config"
     """Take each video as if it had so many frames a second; own: as it is; config: as trained."""
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""
@@ -79,11 +80,11 @@ class ModelCommand(VideoCommand):
 
 @dataclass(frozen=True)
 class ViewsCommand(ModelCommand):
-    num_clips: int = 1
+    num_clips: Count = 1
     """Clips along time, averaged; the paper tests Kinetics with 5."""
-    num_crops: int = 1
+    num_crops: Count = 1
     """Crops across each clip, averaged; the paper tests with 3."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Views that go through the model at once."""
 
 
@@ -105,15 +106,15 @@ class BatchCommand(ViewsCommand):
 
     input: str = ""
     """For a batch job: a folder, list, tar or address of videos, such as s3://bucket/videos."""
-    window_seconds: float | Literal["video"] = "video"
+    window_seconds: Positive | Literal["video"] = "video"
     """A row of the batch job per window of so many seconds; video: per video."""
-    hop_seconds: float | Literal["half"] = "half"
+    hop_seconds: Positive | Literal["half"] = "half"
     """From the start of one window to the next; half: half a window."""
     resume: bool = False
     """Go on with a batch job, leaving out what is in its folder."""
     shard: str = "1/1"
     """Share of a batch job: 2/8 is the second of 8, which may all write into one folder."""
-    part_size: int = 500
+    part_size: Count = 500
     """Videos per file of a batch job."""
     ray: Address = ""
     """Run the batch job on a Ray cluster; without an address, on the one this machine knows."""
@@ -127,7 +128,7 @@ class BatchCommand(ViewsCommand):
 class Classify(BatchCommand):
     """Name what happens in videos."""
 
-    top_k: int = 5
+    top_k: Count = 5
     """Labels per video."""
     output: Path = Path("-")  # `Path | None` makes tyro import a type checker: 0.1 s
     """predictions.csv: a row per video; a folder: a batch job, in Parquet; -: what is printed."""
@@ -148,21 +149,21 @@ class Embed(BatchCommand):
 class Timeline(ViewsCommand):
     """Say what happens when in long videos: segments, subtitles, a picture."""
 
-    window_seconds: float | Literal["clip"] = "clip"
+    window_seconds: Positive | Literal["clip"] = "clip"
     """Length of the windows that slide over a video; clip: the span of one clip."""
-    hop_seconds: float | Literal["half"] = "half"
+    hop_seconds: Positive | Literal["half"] = "half"
     """From one window to the next; half: half a window."""
     novelty: bool = False
     """No labels, but how unlike its neighbours each moment is; --model may be a pre-trained one."""
-    enter: float | Literal["auto"] = "auto"
+    enter: NotNegative | Literal["auto"] = "auto"
     """A segment begins where a score reaches this; auto: 0.5, of novelty 2.5."""
-    leave: float | Literal["auto"] = "auto"
+    leave: NotNegative | Literal["auto"] = "auto"
     """It ends where the score falls below this; auto: 0.4, of novelty 1.5."""
-    min_seconds: float = 1.0
+    min_seconds: NotNegative = 1.0
     """Leave out shorter segments."""
-    max_gap_seconds: float = 1.0
+    max_gap_seconds: NotNegative = 1.0
     """Join two segments of a label that are no further apart."""
-    top_k: int = 5
+    top_k: Count = 5
     """Labels per window in tables and JSON."""
     output: Path | None = None
     """A file .json, .csv (segments), .scores.csv (windows), .vtt, .png or .svg of one video; or a
@@ -181,9 +182,9 @@ class Reconstruct(ModelCommand):
     """A pre-trained model with its decoder: hub id, folder, weight file, or a shipped one."""
     mask: Mask = "tube"
     """Kind of mask."""
-    mask_ratio: float = 0.9
+    mask_ratio: PartialShare = 0.9
     """Share that is hidden."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the mask."""
     rendering: Literal["plain", "paper"] = "plain"
     """plain: what the model knows; paper: borrows each hidden patch's brightness and contrast."""
@@ -210,9 +211,9 @@ class Convert:
     """hf: a folder for transformers and this package; v1: a .pth for the original code."""
     config: Path | None = None
     """A config.json, where the source has none and its shapes are not enough."""
-    num_attention_heads: int | None = None
+    num_attention_heads: Count | None = None
     """Heads of the encoder, for widths that were never published."""
-    decoder_num_attention_heads: int | None = None
+    decoder_num_attention_heads: Count | None = None
     """Heads of the decoder, for widths that were never published."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
@@ -273,15 +274,15 @@ class Demo:
     """The folder to write; open index.html in it."""
     video: Path | None = None
     """Classify and reconstruct this video, too."""
-    clips: int = 48
+    clips: Count = 48
     """Videos to classify."""
-    train_clips: int = 240
+    train_clips: Count = 240
     """Labelled videos to learn from."""
-    finetune_epochs: int = 24
+    finetune_epochs: Count = 24
     """Times that fine-tuning sees each of those."""
-    seed: int = 11
+    seed: Seed = 11
     """Other seeds give other scenes."""
-    workers: int | None = None
+    workers: Count | None = None
     """Videos rendered at once; by default one per core."""
 
 
@@ -324,11 +325,11 @@ class Bench:
     """The part to measure; docs/speed.md explains each."""
     model: str = "base"
     """A preset with random weights (tiny, small, base, large, huge, giant), or a model's path."""
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    batch_sizes: tuple[Count, ...] = (1, 2, 4, 8)
     """Clips that go through the model at once, for forward."""
-    repeats: int = 7
+    repeats: Count = 7
     """Rounds in which all that is measured takes turns, after one to warm up."""
-    threads: int | None = None
+    threads: Count | None = None
     """Threads that compute on a CPU; by default as many as torch takes."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
@@ -338,7 +339,7 @@ class Bench:
     """wall: time that a user waits; cpu: time of all threads, for a machine that is busy."""
     video: Path | None = None
     """Measure decode and end-to-end with this video, not with rendered ones."""
-    files: int = 32
+    files: Count = 32
     """Number of short files, for end-to-end."""
     output: Path | None = None
     """A folder for bench.json."""

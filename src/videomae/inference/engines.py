@@ -26,6 +26,7 @@ from videomae.model.modeling import (
     VideoMAEPreTrainedModel,
 )
 from videomae.weights.checkpoint import has_pooled_norm
+from videomae.weights.checks import check_answer
 from videomae.weights.pretrained import load_trained
 
 ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
@@ -73,11 +74,12 @@ class Engine:
         """Compute anything of clips, brought to the model's device and dtype, without gradients.
 
         Returns what `compute` returns, as float32 on the CPU. ConfigError where a GPU's memory is
-        too small.
+        too small, WeightsError where the answer is not finite.
         """
         try:
             with torch.inference_mode():
-                return compute(pixel_values.to(self.device).to(self.model.dtype)).float().cpu()
+                pixels = pixel_values.to(self.device).to(self.model.dtype)
+                return check_answer(compute(pixels).float().cpu())
         except torch.OutOfMemoryError as error:
             raise ConfigError(
                 f"{len(pixel_values)} clips at once do not fit into the memory of {self.device}; "

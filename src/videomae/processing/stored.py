@@ -15,6 +15,7 @@ import torch
 from videomae import hub
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError, nearest, to_json
+from videomae.fields import shortened
 from videomae.processing.transforms import RESAMPLE
 
 Size = Any  # given as an int, (height, width) or a dict; reads back as the dict
@@ -114,8 +115,8 @@ class StoredSettings:
         form, expected = _FORMS.get(name, (_flag, "True or False"))
         try:
             value = None if value is None else form(value)  # None means "off"
-        except (TypeError, ValueError, KeyError, RuntimeError):
-            raise ConfigError(f"{name}={value!r}; expected {expected}") from None
+        except (TypeError, ValueError, KeyError, RuntimeError, OverflowError):
+            raise ConfigError(f"{name}={shortened(value)}; expected {expected}") from None
         object.__setattr__(self, name, value)
 
     @classmethod
@@ -231,15 +232,18 @@ def _flag(value: Any) -> bool:
     return bool(value)
 
 
+_MOST_PX = 4096  # of a side, and of any count here: a file that asks for more is meant to harm
+
+
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or operator.index(value) < 1:
+    if isinstance(value, bool) or not 1 <= operator.index(value) <= _MOST_PX:
         raise ValueError
     return operator.index(value)
 
 
 def _numbers(value: Any, *, above: float = -np.inf) -> Any:
     array = np.asarray(value, dtype=np.float64)
-    if array.ndim > 1 or not array.size or not ((array > above) & np.isfinite(array)).all():
+    if array.ndim > 1 or not array.size or not ((array > above) & (abs(array) <= 1e6)).all():
         raise ValueError
     return tuple(array.tolist()) if array.ndim else array.item()
 
@@ -277,20 +281,26 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 
 _BOX = (
     lambda value: _size(value, [{"height", "width"}]),
-    "an int, (height, width), or a dict of height and width, in px",
+    "an int, (height, width), or a dict of height and width, up to 4096 px",
 )
 _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "size": (
         _size,
         "an int, (height, width), or a dict of shortest_edge (and longest_edge), of height and "
-        "width, or of max_height and max_width, in px",
+        "width, or of max_height and max_width, up to 4096 px",
     ),
     "crop_size": _BOX,
     "pad_size": _BOX,
     "resample": (_filter, "'bilinear', 'bicubic', 'nearest', 'lanczos', or Pillow's 0 to 3"),
-    "rescale_factor": (lambda value: float(_numbers(value, above=0)), "a number above 0"),
-    "image_mean": (_numbers, "a number, or one per channel"),
-    "image_std": (lambda value: _numbers(value, above=0), "a number above 0, or one per channel"),
+    "rescale_factor": (
+        lambda value: float(_numbers(value, above=0)),
+        "a number above 0, up to 1e6",
+    ),
+    "image_mean": (_numbers, "a number, or one per channel, up to 1e6"),
+    "image_std": (
+        lambda value: _numbers(value, above=1e-6),
+        "a number above 1e-6, or one per channel, up to 1e6",
+    ),
     "input_data_format": (
         _one_of("channels_first", "channels_last"),
         "'channels_first' or 'channels_last'",
@@ -301,8 +311,8 @@ _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "return_tensors": (_one_of("pt", "np"), "'pt', 'np', or None for a list"),
     "device": (torch.device, "a device of PyTorch, such as 'cuda'"),
-    "image_seq_length": (_count, "a whole number above 0"),
+    "image_seq_length": (_count, "a whole number from 1 to 4096"),
     "video_metadata": (lambda value: value, ""),
-    "num_frames": (_count, "a whole number above 0"),
-    "fps": (lambda value: float(_numbers(value, above=0)), "a number above 0"),
+    "num_frames": (_count, "a whole number from 1 to 4096"),
+    "fps": (lambda value: float(_numbers(value, above=0)), "a number above 0, up to 1e6"),
 }

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from videomae.errors import ConfigError
-from videomae.recipe import Checked, Count, Limits
+from videomae.fields import Checked, Count, Limits, NotNegative, Positive
 from videomae.settings import Dtype
-
-Positive = Annotated[float, Limits(0.001)]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class ServeSettings(Checked):
 
     batch_size: Count = 8
     """Views that go through the model at once, of however many requests."""
-    max_wait_ms: Annotated[float, Limits(0)] = 4.0
+    max_wait_ms: NotNegative = 4.0
     """Longest time that a clip waits for others to join its batch."""
     decoders: Count | None = None
     """Processes that decode uploads; by default one per core."""

@@ -27,7 +27,7 @@ from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideo
 from videomae.processing.views import find_processor
 from videomae.settings import TrainSettings
 from videomae.training.optim import ema_state, load_ema
-from videomae.weights.checkpoint import check_records
+from videomae.weights.checks import check_records
 from videomae.weights.keys import some
 
 # What may differ when a run goes on: none of these changes what a step computes.

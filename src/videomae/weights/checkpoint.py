@@ -23,6 +23,7 @@ from torch.serialization import safe_globals
 from videomae import hub
 from videomae.config import PRESETS, VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
+from videomae.weights.checks import check_dense, check_floats, check_records
 from videomae.weights.keys import (
     State,
     facts_of,
@@ -103,6 +104,7 @@ def checkpoint_of(
     """As `read_checkpoint`, of tensors in memory; `source` is what errors call them."""
     kept, left_out = without_image_parts(raw)
     state, unexpected, notes = rename(kept, source=source)
+    check_floats(state, source)
     if unexpected and of_images(state):
         raise WeightsError(
             f"{source} is an image model with {len(unexpected)} tensors that no image MAE has: "
@@ -204,12 +206,14 @@ def _read_file(path: Path) -> State:
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
+        except Exception as error:  # a damaged or hostile file may raise anything
             raise WeightsError(
                 f"{path} is not a whole safetensors file: {error}; get it anew"
             ) from error
     if path.suffix in _PICKLE_SUFFIXES:
-        return _peel(_read_pickle(path), path)
+        state = _peel(_read_pickle(path), path)
+        check_dense(state, path)
+        return state
     raise WeightsError(
         f"{path} is not a weight file; expected .safetensors, {', '.join(_PICKLE_SUFFIXES)}"
     )
@@ -232,36 +236,15 @@ def _harmless() -> list[Any]:
     ]
 
 
-def check_records(path: Path) -> None:
-    """Raise WeightsError where a zip file of torch.save is no longer what was written.
-
-    torch writes a CRC-32 of each record and does not look at it again, so that a flipped bit in a
-    tensor would pass. 0 stands in files that were written without. One reading: 0.3 s per GB.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for record in archive.infolist():
-                if record.compress_type != zipfile.ZIP_STORED:  # 1 kB could become 1 MB
-                    raise zipfile.BadZipFile("it is compressed, which torch.save never does")
-                if record.CRC:
-                    with archive.open(record) as file:
-                        while file.read(1 << 20):
-                            pass  # at its end, the checksum is compared
-    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"{path} is damaged: it is not what was written ({error}); get it anew"
-        ) from error
-
-
 _TORCH_ALLOW_LIST = threading.Lock()  # torch keeps one list for all threads
 
 
 def _read_pickle(path: Path) -> Any:
+    if is_zip := zipfile.is_zipfile(path):
+        check_records(path)
     try:
         with _TORCH_ALLOW_LIST, safe_globals(_harmless()):
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # a damaged or hostile file may raise anything
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:

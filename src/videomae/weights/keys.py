@@ -153,6 +153,11 @@ def rename(
             continue  # it adds the same to all scores of a query, which the softmax does not see
         elif part in ("attn.qkv.weight", "attn.qkv.bias"):
             kind = part.removeprefix("attn.qkv.")
+            if not tensor.ndim or not len(tensor) or len(tensor) % 3:
+                raise WeightsError(
+                    f"{source} has {key} of shape {tuple(tensor.shape)}, expected a multiple of 3 "
+                    "rows, for queries, keys and values; get the file anew"
+                )
             for each, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 if (each, kind) != ("key", "bias"):  # as above
                     put(f"{layer}attention.attention.{each}.{kind}", third)
@@ -162,7 +167,9 @@ def rename(
                 "and videomae does not compute; use a checkpoint trained without cos_attn"
             )
         elif part in ("gamma_1", "gamma_2"):
-            scales[f"{layer}{'attention.' if part == 'gamma_1' else ''}output.dense"] = tensor
+            scales[f"{layer}{'attention.' if part == 'gamma_1' else ''}output.dense"] = (
+                tensor.ravel()
+            )
         elif _OURS.fullmatch(name):
             put(name, tensor)
         else:
@@ -170,6 +177,11 @@ def rename(
 
     for linear, scale in scales.items():
         for name, factor in ((f"{linear}.weight", scale[:, None]), (f"{linear}.bias", scale)):
+            if name in state and len(factor) != len(state[name]):
+                raise WeightsError(
+                    f"{source} has {len(factor)} factors for {name} {tuple(state[name].shape)}; "
+                    "get the file anew"
+                )
             if name in state:
                 state[name] = state[name] * factor
     notes = ("layer scale was multiplied into the linear maps in front of it",) if scales else ()
@@ -183,9 +195,10 @@ def rename(
 
 def _check_positions(table: Tensor, key: str, source: str) -> None:
     """A stored position table must be the fixed one, which the model computes for itself."""
-    fixed = sincos_positions(table.shape[-2], table.shape[-1])
+    is_table = table.ndim in (2, 3) and 0 < table.numel() == math.prod(table.shape[-2:])
+    fixed = sincos_positions(table.shape[-2], table.shape[-1]) if is_table else table
     # 2e-3: half precision near 1 is this coarse.
-    if not torch.allclose(table.float().reshape(fixed.shape), fixed, atol=2e-3):
+    if not is_table or not torch.allclose(table.float().reshape(fixed.shape), fixed, atol=2e-3):
         raise WeightsError(
             f"{source} has learned positions ({key}), which no published model has and videomae "
             "does not use; expected the fixed sin-cos table"
@@ -285,7 +298,9 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
         "decoder_hidden_size": "encoder_to_decoder.weight",
         "decoder_intermediate_size": f"{decoder}0.intermediate.dense.weight",
     }
-    facts |= {field: len(state[name]) for field, name in sizes.items() if name in state}
+    for field, name in sizes.items():
+        if name in state and state[name].ndim:
+            facts[field] = len(state[name])
     # A stored table has a row per token. VideoMAEs were made with 16 square frames, image MAEs with
     # one and a class token.
     num_frames, tubelet, num_extra = (16, frames[0], 0) if frames else (1, 1, 1)
@@ -303,9 +318,11 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
 def _count_layers(state: State, prefix: str, source: str) -> int:
     inside = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
     numbers = {int(key.partition(".")[0]) for key in inside}
-    if lost := {*range(max(numbers, default=0))} - numbers:
+    # So many are there: a number alone, however large, is no layer.
+    lost = next((number for number in range(len(numbers)) if number not in numbers), None)
+    if lost is not None:
         raise WeightsError(
-            f"{source} lacks {prefix}{min(lost)} though it has {prefix}{max(numbers)}; "
+            f"{source} lacks {prefix}{lost} though it has {prefix}{max(numbers)}; "
             "the file is incomplete"
         )
     return len(numbers)

@@ -18,6 +18,7 @@ from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
 from videomae.weights.arguments import as_dtype, check_overrides, whole_device
 from videomae.weights.checkpoint import Checkpoint, checkpoint_of, describe, read_checkpoint
+from videomae.weights.checks import check_finite
 from videomae.weights.keys import State, from_hf_file_keys, inflate, some
 from videomae.weights.matching import LoadReport, match
 from videomae.weights.saving import save_folder
@@ -241,6 +242,7 @@ class PretrainedModel(nn.Module):
             ).copy_(state[name])
             for name in report.loaded
         }
+        check_finite(tensors, report.source)
         self.load_state_dict(tensors, strict=False, assign=True)
         self.to(device=device, dtype=dtype)
         self.eval()
