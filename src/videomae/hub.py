@@ -11,13 +11,14 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
 
 from videomae.errors import ConfigError, SourceError, WeightsError, nearest, to_json
+from videomae.fields import shallow
 
 PathLike = str | os.PathLike[str]
 
@@ -64,7 +65,6 @@ _NO_NAME = re.compile(
     r'[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff/\\:*?"<>|]|[. ]+$'
 )
 _DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)  # of Windows
-_MOST_LEVELS = 100
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -430,13 +430,7 @@ def parse_json(text: str | bytes) -> Any:
     A whole number of so many digits that Python refuses to count with it stays a text.
     """
     try:
-        value = json.loads(text, parse_int=_whole)
-        level = [value]
-        for _ in range(_MOST_LEVELS):
-            level = [inner for each in level for inner in _inside(each)]
-        if level:
-            raise RecursionError
-        return value
+        return shallow(json.loads(text, parse_int=_whole))
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
 
@@ -446,10 +440,6 @@ def _whole(digits: str) -> int | str:
         return int(digits)
     except ValueError:
         return digits
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def write_json(path: PathLike, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:
