@@ -10,7 +10,7 @@ from made_videos import encode, scene
 from videomae.commands import cli
 from videomae.data.manifest import load_videos
 from videomae.data.prepare import prepare
-from videomae.errors import as_text, complain, going_on, one_line, to_json
+from videomae.errors import as_text, complain, going_on, one_line, shallow, to_json
 from videomae.hub import read_json, write_json
 from videomae.recipe import read_recipe, write_recipe
 from videomae.settings import FinetuneSettings, PrepareSettings
@@ -96,3 +96,10 @@ def test_json_has_no_word_for_what_is_not_finite() -> None:
     values = {"é": [float("nan"), 1.5], "x": {"y": float("-inf")}}
     assert to_json(values) == '{"é": [null, 1.5], "x": {"y": null}}'
     assert to_json({"x": {float("inf")}}, default=list) == '{"x": [null]}'
+
+
+def test_json_is_refused_where_a_copy_of_it_would_recurse_too_deeply() -> None:
+    assert shallow({"a": [[{"b": 1}]]}) == {"a": [[{"b": 1}]]}
+    for text in ("[" * 101 + "]" * 101, '{"a":' * 500 + "1" + "}" * 500):
+        with pytest.raises(RecursionError):
+            shallow(json.loads(text))

@@ -163,6 +163,18 @@ def _escaped_json(found: re.Match[str]) -> str:
     return "\\" + _escaped(found) if is_byte else f"\\u{ord(found[0]):04x}"
 
 
+def shallow(value: Any) -> Any:
+    """The value of JSON; RecursionError where it is nested deeper than a copy of it could go."""
+    level = [value]
+    for _ in range(100):
+        dicts = [each.values() for each in level if isinstance(each, dict)]
+        lists = [each for each in level if isinstance(each, list)]
+        level = [inner for each in (*dicts, *lists) for inner in each]
+    if level:
+        raise RecursionError
+    return value
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:  # a byte from 0x80 on

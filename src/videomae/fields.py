@@ -156,18 +156,6 @@ def _fits(value: Any, kinds: Collection[type]) -> bool:
     return any(issubclass(each, _ALIKE[own]) for each in kinds if each is not bool or own is bool)
 
 
-def shallow(value: Any) -> Any:
-    """The value of JSON; RecursionError where it is nested deeper than a copy of it could go."""
-    level = [value]
-    for _ in range(100):
-        dicts = [each.values() for each in level if isinstance(each, dict)]
-        lists = [each for each in level if isinstance(each, list)]
-        level = [inner for each in (*dicts, *lists) for inner in each]
-    if level:
-        raise RecursionError
-    return value
-
-
 def shortened(value: object) -> str:
     """The repr of a value that may be endless."""
     return _SHORT.repr(value)

@@ -17,8 +17,7 @@ from inspect import signature
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
 
-from videomae.errors import ConfigError, SourceError, WeightsError, nearest, to_json
-from videomae.fields import shallow
+from videomae.errors import ConfigError, SourceError, WeightsError, nearest, shallow, to_json
 
 PathLike = str | os.PathLike[str]
 

@@ -235,13 +235,13 @@ class Export:
     """classify: logits; embed: features, also of a classifier; auto: by what the model is."""
     features: Literal["pooled", "per_time", "tokens"] = "pooled"
     """The features of embed: one vector per clip, per time slice, or per tubelet."""
-    opset: int = 20
+    opset: Count = 20
     """Of ONNX, 18 to 23."""
     calibration: Path | None = None
     """A folder of videos of the model's own kind, to set the ranges of int8 and to check by."""
-    calibration_clips: int = 100
+    calibration_clips: Count = 100
     """Clips that set the ranges of int8, at most."""
-    check_clips: int = 24
+    check_clips: Count = 24
     """Clips whose answers are compared with those of torch before the file is kept."""
 
 
