@@ -223,6 +223,7 @@ def test_a_camera_is_left_by_an_interrupt(
     [
         (("x.mp4",), "--camera 0 does not go with a file; leave one out"),
         (("--novelty",), "--camera 0 does not go with --novelty; leave one out"),
+        (("--num-clips", 2), "--camera 0 shows the newest clip again and again; leave out"),
         (("--window-seconds", 3), "--camera 0 shows the newest clip again and again; leave out"),
     ],
 )
@@ -232,3 +233,17 @@ def test_what_does_not_go_with_a_camera_is_refused(
     code, out, err = run("--camera", 0, *options)
     assert (code, out) == (1, "")
     assert message in err
+
+
+def test_a_video_is_not_replaced_by_itself(run: Run, videos: Path) -> None:
+    for place in (videos, videos / ".." / videos.name):
+        code, out, err = run(videos, "--annotate", place)
+        assert (code, out) == (1, "")
+        assert f"--annotate {place} would replace {videos / 'bob.mp4'}; name another place" in err
+
+
+def test_a_hop_of_a_live_video_is_checked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "LiveVideo", Camera)
+    code, _, err = run("--camera", 0, "--hop-seconds", 0)
+    assert code == 1
+    assert "--hop-seconds=0.0 is no length of time; expected a number above 0" in err

@@ -109,12 +109,12 @@ def timeline(command: TimelineCommand) -> int:
             if found is not None:
                 for place in places[path]:
                     found.save(place, top_k=command.top_k)
-                if path in films and not interrupted:
-                    draw(found, path)
                 if command.json:
                     print(to_json(found.record(top_k=command.top_k)), flush=True)
                 else:
                     screen.out.print(file_table(path, _shown(found), files, (8, 14)))
+                if path in films and not reason:
+                    draw(found, path)
             elif command.json:
                 print(to_json({"path": str(path), "error": reason}), flush=True)
             if interrupted:
@@ -156,7 +156,8 @@ def _watch(
                     "--fps (it names no rate) and a number as --frame-stride"
                 )
             every = maker.stride / rate
-            hop = _number(command.hop_seconds) or every * maker.config.num_frames / 2
+            hop = _number(command.hop_seconds)
+            hop = every * maker.config.num_frames / 2 if hop is None else hop
             for window, views in live_windows(video.frames(every), maker, hop_seconds=hop):
                 scores = mean_scores(ready(views), ready.config).numpy()
                 delay = time.monotonic() - window.arrived
@@ -207,13 +208,18 @@ def _films(files: Sequence[Path], annotate: Path | None) -> dict[Path, Path]:
         return {}
     if annotate.suffix.lower() not in (".mp4", ".mkv"):
         check_writable(annotate)
-        return mirrored(list(files), annotate, ".mp4")
-    if len(files) > 1:
+        films = mirrored(list(files), annotate, ".mp4")
+    elif len(files) > 1:
         raise ConfigError(
             f"--annotate {annotate} is one file for {len(files)} videos; name a folder"
         )
-    check_writable(annotate.parent)
-    return {files[0]: annotate}
+    else:
+        check_writable(annotate.parent)
+        films = {files[0]: annotate}
+    for path, film in films.items():
+        if film.resolve() == path.resolve():
+            raise ConfigError(f"--annotate {annotate} would replace {path}; name another place")
+    return films
 
 
 def _number(value: float | str) -> float | None:

@@ -51,10 +51,8 @@ from videomae.video.reader import BadVideo, is_source, source_path
 from videomae.video.writer import annotate_video
 
 NOVELTY = "novelty"  # the one label of a timeline without labels
-_NUM_PICTURES, _NUM_ROWS = 12, 8  # of a picture of a timeline
-
-
 NOVELTY_RULES = SegmentRules(enter=2.5, leave=1.5)
+_NUM_PICTURES, _NUM_ROWS = 12, 8  # of a picture of a timeline
 
 
 class Scored(NamedTuple):

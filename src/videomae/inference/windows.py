@@ -74,9 +74,7 @@ def sliding_windows(
         print(window.start_seconds, logits.mean(0).argmax())  # of logits (V, K)
     ```
     """
-    for name, seconds in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
-        if seconds is not None and not seconds > 0:
-            raise ConfigError(f"{name}={seconds} is no length of time; expected a number above 0")
+    _check_lengths(window_seconds=window_seconds, hop_seconds=hop_seconds)
     if maker.stride is None and window_seconds is None:
         raise ConfigError(
             "frame_stride='uniform' spreads a clip over a window; give its window_seconds"
@@ -99,6 +97,12 @@ def sliding_windows(
             pixels = torch.stack([held[number] for number in needed.tolist()])
             window = Window(start / rate, (start + length) / rate, index, len(starts))
             yield window, maker.cut(pixels, np.searchsorted(needed, frames))
+
+
+def _check_lengths(**lengths: float | None) -> None:
+    for name, seconds in lengths.items():
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"{name}={seconds} is no length of time; expected a number above 0")
 
 
 def _open(
@@ -186,6 +190,7 @@ def live_windows(
     takes them as they come and keeps the last T, already as the model takes them; a clip is due
     each `hop_seconds` of video. Raises what `frames` raise, and VideoError for too few of them.
     """
+    _check_lengths(hop_seconds=hop_seconds)
     length = maker.config.num_frames
     clip: deque[tuple[float, float, Tensor]] = deque(maxlen=length)  # seconds, arrived, (C, H, W)
     news, ended, stopped = threading.Condition(), threading.Event(), threading.Event()
