@@ -166,6 +166,18 @@ async function rate() {
   return steps.length ? 1 / Math.min(...steps) : USUAL_RATE;
 }
 
+// Frames of the file in the preview: up to the last that it shows, for its sound may be longer.
+async function numFrames(own) {
+  const byLength = Math.round(preview.duration * own);
+  if (!preview.requestVideoFrameCallback) return byLength;
+  const shown = new Promise((resolve) =>
+    preview.requestVideoFrameCallback((_, frame) => resolve(Math.round(frame.mediaTime * own) + 1)),
+  );
+  preview.currentTime = preview.duration;
+  const late = new Promise((resolve) => setTimeout(resolve, 2000, byLength));
+  return Math.min(byLength, await Promise.race([shown, late]));
+}
+
 async function classify(file) {
   stop();
   const mine = ++turn;
@@ -185,9 +197,9 @@ async function classify(file) {
   at("invite").hidden = true;
   const own = await rate();
   const shown = facts.fps || own;
-  const ticks = facts.fps
-    ? Math.floor((preview.duration - 1 / own) * shown + 0.1) + 1
-    : Math.round(preview.duration * own);
+  const total = await numFrames(own);
+  if (mine !== turn) return;
+  const ticks = facts.fps ? Math.floor(((total - 1) / own) * shown + 0.1) + 1 : total;
   const seen = new Map();
   for (const index of chosen(ticks)) {
     if (seen.has(index)) continue;
