@@ -240,10 +240,3 @@ def test_a_video_is_not_replaced_by_itself(run: Run, videos: Path) -> None:
         code, out, err = run(videos, "--annotate", place)
         assert (code, out) == (1, "")
         assert f"--annotate {place} would replace {videos / 'bob.mp4'}; name another place" in err
-
-
-def test_a_hop_of_a_live_video_is_checked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "LiveVideo", Camera)
-    code, _, err = run("--camera", 0, "--hop-seconds", 0)
-    assert code == 1
-    assert "--hop-seconds=0.0 is no length of time; expected a number above 0" in err

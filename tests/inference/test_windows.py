@@ -304,6 +304,11 @@ def test_a_live_video_that_breaks_off_shows_what_came_before() -> None:
         next(short)
 
 
+def test_a_hop_of_a_live_video_is_checked() -> None:
+    with pytest.raises(ConfigError, match="hop_seconds=0 is no length of time; expected a number"):
+        next(live_windows(iter([]), maker(), hop_seconds=0))
+
+
 def test_leaving_a_live_video_early_ends_its_thread() -> None:
     def endless() -> Iterator[tuple[float, Frames]]:
         [frame] = scene(1)
