@@ -37,7 +37,7 @@ FORMATS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "web": ("model.onnx", ("int8", "float32"), "onnxruntime"),
 }
 # How far answers may lie from those of torch in float32: the length of the difference, as a share
-# of the length of the answers. Measured were at most a quarter of each (benchmarks/formats.md).
+# of the length of the answers. Measured was about a quarter at most (benchmarks/formats.md).
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.1}
 # The least share of clips whose first label int8 must leave as it is.
 MIN_AGREEMENT = 0.9
