@@ -2,7 +2,7 @@ import io
 import json
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -10,7 +10,16 @@ from made_videos import encode, scene
 from videomae.commands import cli
 from videomae.data.manifest import load_videos
 from videomae.data.prepare import prepare
-from videomae.errors import as_text, complain, going_on, one_line, shallow, to_json
+from videomae.errors import (
+    as_text,
+    complain,
+    file_name,
+    going_on,
+    one_line,
+    reason_of,
+    shallow,
+    to_json,
+)
 from videomae.hub import read_json, write_json
 from videomae.recipe import read_recipe, write_recipe
 from videomae.settings import FinetuneSettings, PrepareSettings
@@ -103,3 +112,48 @@ def test_json_is_refused_where_a_copy_of_it_would_recurse_too_deeply() -> None:
     for text in ("[" * 101 + "]" * 101, '{"a":' * 500 + "1" + "}" * 500):
         with pytest.raises(RecursionError):
             shallow(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Re-run with `weights_only=False`.\nplease: WeightsUnpickler error: no", "no"),
+        ("Pass `weights_only=False`.\nit is short", "it is short"),
+        ("Pass `weights_only=False`.", "ValueError"),
+        ("", "ValueError"),
+        ("\nfirst\nsecond", "first"),
+    ],
+)
+def test_no_advice_to_run_what_is_in_a_file_is_passed_on(text: str, reason: str) -> None:
+    assert reason_of(ValueError(text)) == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "../../X",
+            "/abs/X",
+            "..",
+            ".",
+            "",
+            "a/b",
+            "C:\\X",
+            "\\\\host\\x",
+            "CON",
+            "nul.mp4",
+            "com1",
+        ),
+        *("x.", "x ", "a\0b", "a\x1b[2J", "a\nb", "x" * 5000, "é" * 300, "\ud800", "a:b", "?", "~"),
+    ],
+)
+def test_a_name_of_a_file_leads_nowhere_and_stands_for_one_text(text: str, tmp_path: Path) -> None:
+    name = file_name(text)
+    assert Path(name).name == PureWindowsPath(name).name == name
+    assert name not in ("", ".", "..")
+    assert (tmp_path / name).parent == tmp_path
+    (tmp_path / name).write_text("")
+    assert name != file_name(f"{text}x")
+    assert file_name("train") == "train"
+    assert file_name("Ein Name (2).mp4") == "Ein Name (2).mp4"
+    assert file_name(LATIN_1) == LATIN_1

@@ -409,3 +409,83 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="cannot be written to; name another one"):
         hub.check_writable(tmp_path)
+
+
+class Hub:
+    """A hub that lets nobody in but those with a token, and notes what it was sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, is_public: bool, stored: str | None):
+        self.sent: list[Any] = []
+        self.is_public = is_public
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", self.ask)
+        monkeypatch.setattr(huggingface_hub, "get_token", lambda: stored)
+
+    def ask(self, _: str, token: Any = None) -> None:
+        self.sent.append(token)
+        if not self.is_public and token is False:
+            raise _raised(hub_errors.RepositoryNotFoundError)
+
+    def download(self, *_: Any, token: Any = None, **__: Any) -> str:
+        self.sent.append(token)
+        return "/cache/config.json"
+
+
+@pytest.mark.parametrize(
+    ("is_public", "stored", "token", "sent"),
+    [
+        (True, "stored", None, [False, False]),
+        (True, None, None, [False, False]),
+        (False, "stored", None, [False, None, None]),  # None: huggingface_hub takes the stored one
+        (False, "stored", "mine", ["mine", "mine"]),
+        (True, "stored", True, [True, True]),
+    ],
+)
+def test_a_token_is_sent_where_nothing_is_found_without(
+    is_public: bool,
+    stored: str | None,
+    token: Any,
+    sent: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    served = Hub(monkeypatch, is_public=is_public, stored=stored)
+    hub.fetch("owner/name", "config.json", token=token, cache_dir=tmp_path)
+    assert served.sent == sent
+
+
+def test_a_hidden_model_stays_hidden_without_a_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served = Hub(monkeypatch, is_public=False, stored=None)
+    with pytest.raises(SourceError, match="or it is private"):
+        hub.fetch("owner/name", "config.json", cache_dir=tmp_path)
+    assert served.sent == [False]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("runs/modle", "runs/model"),
+        ("rusn/model", "runs/model"),
+        ("runs/Model", "runs/model"),
+        ("runs/anything", None),
+        ("owner/name", None),
+        ("MCG-NJU/videomae-base", None),  # published, whatever lies here
+        ("MCG-NJU/videomae-bsae", "MCG-NJU/videomae-base-mine"),
+    ],
+)
+def test_a_folder_of_nearly_that_name_is_told_before_the_hub_is_asked(
+    name: str, meant: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in ("runs/model", "MCG-NJU/videomae-base-mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    served = Hub(monkeypatch, is_public=True, stored="stored")
+    if meant is None:
+        hub.fetch(name, "config.json", cache_dir=tmp_path)
+        assert served.sent == [False, False]
+        return
+    with pytest.raises(SourceError, match=rf"no folder {name}, but {meant} is one; .* not asked"):
+        hub.fetch(name, "config.json", cache_dir=tmp_path)
+    assert not served.sent

@@ -1,4 +1,4 @@
-r"""The errors that a user can fix, and the text of paths and names in all that is written.
+r"""The errors that a user can fix, and paths and names in all that is written, as text or files.
 
 Messages say what was got, what was expected, what to do. The name of a file may hold any bytes;
 Python has those that are no UTF-8 as single surrogates, which no UTF-8 file can hold. They are
@@ -7,7 +7,9 @@ written as \xNN. A manifest alone keeps the bytes themselves, as its paths are t
 
 import contextlib
 import difflib
+import hashlib
 import json
+import os
 import re
 import sys
 import warnings
@@ -21,6 +23,13 @@ _NO_UTF8 = re.compile(f"[{_SURROGATES}]")
 _SIGNS = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _NO_LINE = re.compile(f"[\0-\x1f{_SIGNS}{_SURROGATES}]")
 _NO_JSON = re.compile(f"[{_SIGNS}{_SURROGATES}]")  # json.dumps itself escapes what is below a blank
+# File systems allow 255 bytes; a file being written has a longer name for a while.
+_MAX_NAME_BYTES = 200
+# The surrogates are those that stand for no byte.
+_NO_NAME = re.compile(
+    r'[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff/\\:*?"<>|]|[. ]+$'
+)
+_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)  # of Windows
 # An error is a line that people read: of a value of thousands of signs, both ends do.
 _MAX_LINE = 1500
 
@@ -100,7 +109,7 @@ def say(text: object, *, to: TextIO | None = None) -> None:
 
     Signs that would move the cursor, or turn the direction of writing, are escaped.
     """
-    print("\n".join(map(one_line, str(text).split("\n"))), file=to)
+    print("\n".join(map(one_line, str(text).split("\n"))), file=to, flush=True)
 
 
 def in_brief(text: str, most: int = _MAX_LINE) -> str:
@@ -111,6 +120,17 @@ def in_brief(text: str, most: int = _MAX_LINE) -> str:
     """
     cut = most // 3
     return text if len(text) <= most else f"{text[: most - cut]} ... {text[-cut:]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The line of an error that says what is wrong, or its kind where it says nothing.
+
+    Of torch's about pickles, not the lines that advise to run whatever is in them.
+    """
+    text = str(error)
+    refused = re.findall("WeightsUnpickler error: (.+)", text)
+    lines = [line for line in text.splitlines() if line.strip() and "weights_only" not in line]
+    return next(iter([*refused, *lines]), type(error).__name__)
 
 
 def as_text(value: object) -> str:
@@ -129,6 +149,31 @@ def one_line(value: object) -> str:
     'a\\nb\\x1b[2J\\xe9'
     """
     return _NO_LINE.sub(_escaped, str(value))
+
+
+def file_name(text: str) -> str:
+    r"""The name of a file or folder that stands for a text from data, such as a split or a title.
+
+    All names that data decides, and that are written, come from here. An ordinary text stays as it
+    is. In others, what leads elsewhere, moves a cursor or is refused by some system (/ \ : * ? " <
+    > |, control characters, blanks and points at the end, CON and other devices) is replaced, what
+    is beyond 200 bytes cut off, and a hash of the text put behind, so that no two have one name.
+
+    >>> file_name("train"), file_name("../X"), file_name("con.mp4")
+    ('train', '.._X-720ef6fdb77f', '_con.mp4-591aa6af5c18')
+    """
+    name = _NO_NAME.sub("_", text) or "_"
+    if _DEVICES.match(name):
+        name = f"_{name}"
+    raw = os.fsencode(name)
+    if len(raw) > _MAX_NAME_BYTES:
+        name = os.fsdecode(raw[:150]).encode(errors="ignore").decode()
+    return name if name == text else f"{name}-{short_digest(text)}"
+
+
+def short_digest(text: str) -> str:
+    """A short name for a long text, whatever it holds: 12 hex digits."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def counted(count: float, word: str) -> str:

@@ -4,15 +4,14 @@ The only file that knows huggingface_hub. It moves files and never looks inside 
 downloads is ever executed.
 """
 
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
@@ -57,13 +56,6 @@ PUBLISHED = (
     *(f"OpenGVLab/VideoMAEv2-{size}" for size in ("Base", "Large", "Huge", "giant")),
     *(f"facebook/vit-mae-{size}" for size in ("base", "large", "huge")),
 )
-# File systems allow 255 bytes; a file being written has a longer name for a while.
-_MAX_NAME_BYTES = 200
-# The surrogates are those that stand for no byte.
-_NO_NAME = re.compile(
-    r'[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff/\\:*?"<>|]|[. ]+$'
-)
-_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)  # of Windows
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -134,6 +126,11 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
     meant_as_path = isinstance(id_or_path, os.PathLike) or name.endswith(_WEIGHT_SUFFIXES)
     if meant_as_path or "/" not in name:  # no model of this kind is on the hub without an owner
         raise _no_such_place(name)
+    if near := _near_folder(name, **where):
+        raise SourceError(
+            f"there is no folder {name}, but {near} is one; name it, or, for a model of the hub "
+            "that is called so, start from another folder. The hub was not asked"
+        )
     for filename in filenames:
         try:
             return _download(name, filename, **where)
@@ -148,31 +145,6 @@ def find(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -
         return fetch(id_or_path, *filenames, **where)
     except AbsentError:
         return None
-
-
-def file_name(text: str) -> str:
-    r"""The name of a file or folder that stands for a text from data, such as a split or a title.
-
-    All names that data decides, and that are written, come from here. An ordinary text stays as it
-    is. In others, what leads elsewhere, moves a cursor or is refused by some system (/ \ : * ? " <
-    > |, control characters, blanks and points at the end, CON and other devices) is replaced, what
-    is beyond 200 bytes cut off, and a hash of the text put behind, so that no two have one name.
-
-    >>> file_name("train"), file_name("../X"), file_name("con.mp4")
-    ('train', '.._X-720ef6fdb77f', '_con.mp4-591aa6af5c18')
-    """
-    name = _NO_NAME.sub("_", text) or "_"
-    if _DEVICES.match(name):
-        name = f"_{name}"
-    raw = os.fsencode(name)
-    if len(raw) > _MAX_NAME_BYTES:
-        name = os.fsdecode(raw[:150]).encode(errors="ignore").decode()
-    return name if name == text else f"{name}-{short_digest(text)}"
-
-
-def short_digest(text: str) -> str:
-    """A short name for a long text, whatever it holds: 12 hex digits."""
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def _refuse_escape(filename: str) -> None:
@@ -192,6 +164,27 @@ def _no_such_place(name: str) -> SourceError:
     )
 
 
+def _near_folder(name: str, **where: Unpack[HubArguments]) -> Path | None:
+    """A folder here that was probably meant by a name that is none: its path was mistyped."""
+    owner, _, model = name.partition("/")
+    with suppress(ValueError):  # no name that the hub can have
+        if name in PUBLISHED or _is_cached(name, "config.json", **where):
+            return None
+    tops = [Path(owner)]
+    if not tops[0].is_dir():
+        tops = [Path(close) for close in get_close_matches(owner, _folders_in(Path()))]
+    for top in tops:
+        for close in get_close_matches(model, _folders_in(top), n=1, cutoff=0.7):
+            return top / close
+    return None
+
+
+def _folders_in(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    return []
+
+
 def _hint(name: str) -> str:
     known = (*shipped_names(), *PUBLISHED)
     return "" if name in known else nearest(name, known)
@@ -199,13 +192,24 @@ def _hint(name: str) -> str:
 
 def _download(repo_id: str, filename: str, **where: Unpack[HubArguments]) -> Path:
     from huggingface_hub import errors as hub_errors
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_token, hf_hub_download
 
     revision = where.get("revision") or "main"
-    try:
+
+    def get(where: HubArguments) -> Path:
         if not where.get("local_files_only"):
             _ask_once(repo_id, filename, **where)
         return Path(hf_hub_download(repo_id, filename, **where))
+
+    try:
+        try:
+            # Whoever is logged in has a token, which no public model needs.
+            token = where.get("token")
+            return get({**where, "token": False if token is None else token})
+        except hub_errors.RepositoryNotFoundError:  # gated, or seen by those alone who may
+            if token is not None or get_token() is None:
+                raise
+            return get(where)
     except hub_errors.HFValidationError as error:  # before the hub is asked
         raise _no_such_place(repo_id) from error
     except hub_errors.GatedRepoError as error:

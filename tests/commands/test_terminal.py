@@ -1,3 +1,4 @@
+import ast
 import io
 import json
 import sys
@@ -145,3 +146,33 @@ def test_a_bar_says_how_many_a_second_and_counts_no_earlier_work_as_speed(
         assert (task.completed, task.total) == (1003, 1010)
     assert "1003/1010" in capsys.readouterr().out
     assert terminal._Rate().render(task).plain == f"{task.speed:.3g}/s"
+
+
+def test_what_would_move_the_cursor_reaches_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    odd = "a\x1b[2J\x9b1m\x07\u202e\rb"
+    (tmp_path / "r.toml").write_text(f"# {odd}\nlr = 1\n", newline="")
+    assert cli.main(["recipes", str(tmp_path / "r.toml")]) == 0
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich believe in a terminal
+    with terminal.Screen(odd, 2) as screen:
+        screen.out.print(odd)
+        screen.out.print(terminal.aligned([(odd, odd)]))
+        screen.update(odd, 1, 2)
+        screen.complain(odd)
+    terminal.report([1], [Path(odd)], odd, lambda _: ({odd: odd}, [(odd,)]), as_json=False)
+    terminal.report([1], [Path(odd)], odd, lambda _: ({odd: odd}, [(odd,)]), as_json=True)
+    shown = "".join(capsys.readouterr())
+    assert shown.count(r"a\x1b[2J\x9b1m\x07\u202e\rb") >= 6
+    for sign in ("\x1b[2J", "\x9b", "\x07", "\u202e", "\rb"):
+        assert sign not in shown
+
+
+def test_text_leaves_for_a_terminal_by_ways_that_escape_it() -> None:
+    source = Path(terminal.__file__).parents[1]
+    for path in source.rglob("*.py"):
+        calls = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ]
+        bare = [call.lineno for call in calls if ast.unparse(call.func) == "print"]
+        assert not bare or path.name == "errors.py", f"{path}: print in lines {bare}; use say"

@@ -13,8 +13,8 @@ import numpy as np
 
 from videomae.commands.flags import BatchCommand, Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
-from videomae.errors import ConfigError, VideoError, complain
-from videomae.hub import atomic_path, check_writable, file_name, resolve_shipped
+from videomae.errors import ConfigError, VideoError, complain, file_name
+from videomae.hub import atomic_path, check_writable, resolve_shipped
 from videomae.inference import predict
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe

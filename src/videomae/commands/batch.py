@@ -12,7 +12,7 @@ from typing import Any, Literal
 from videomae.commands.terminal import Screen
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
-from videomae.errors import ConfigError, complain, to_json
+from videomae.errors import ConfigError, complain, say, to_json
 from videomae.inference.batch import run_job
 from videomae.inference.jobs import Job
 
@@ -65,7 +65,7 @@ def run_batch(
             )
     except KeyboardInterrupt:
         return complain(f"interrupted; {output} has what is done, and --resume goes on", code=130)
-    print(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
+    say(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
     return 1 if summary.num_bad else 0
 
 

@@ -25,7 +25,7 @@ from videomae.commands.timing import about_machine, stopwatch, take_turns
 from videomae.compute import devices
 from videomae.config import PRESETS, VideoMAEConfig
 from videomae.data.motion import render_clip, render_dataset
-from videomae.errors import ConfigError, to_json
+from videomae.errors import ConfigError, say, to_json
 from videomae.fields import check_fields
 from videomae.hub import write_json
 from videomae.inference import engines
@@ -109,7 +109,7 @@ def forward(session: Session, clips: Tensor | None = None) -> Iterator[Case]:
         yield Case(f"batch {size}", ways, (clips[:size],))
     if not session.asked.json:
         auto = engines.fastest(model.config, session.device, best)
-        print(f"\nof these engines, auto would take {auto} in {best}")
+        say(f"\nof these engines, auto would take {auto} in {best}")
 
 
 def train(session: Session) -> Iterator[Case]:
@@ -265,5 +265,5 @@ def bench(
         }
     if asked.output is not None:
         write_json(asked.output / "bench.json", record)
-    print(to_json(record), flush=True)
+    say(to_json(record))
     return record

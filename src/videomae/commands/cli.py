@@ -22,7 +22,7 @@ import tyro
 from tyro import conf
 
 from videomae.commands import flags
-from videomae.errors import ConfigError, VideoMAEError, complain, nearest
+from videomae.errors import ConfigError, VideoMAEError, complain, nearest, say
 from videomae.fields import check_fields
 from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
 from videomae.signals import heard
@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that it cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments in (["--version"], ["-V"]):
-        print(f"videomae {__version__}")
+        say(f"videomae {__version__}")
         return 0
     if arguments in ([], ["--help"], ["-h"]):
-        print(overview())
+        say(overview())
         return 0
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
@@ -184,7 +184,7 @@ def parse(arguments: list[str]) -> Any:
     # what stands in for files: a list of them, a camera
     instead = getattr(command, "input", None) or getattr(command, "camera", "")
     if isinstance(command, flags.VideoCommand) and not (command.files or instead):
-        print(f"{program}: name at least one video", file=sys.stderr)
+        say(f"{program}: name at least one video", to=sys.stderr)
         raise SystemExit(2)
     return command
 
@@ -235,11 +235,11 @@ def run(command: Any) -> int:
         case flags.Convert():
             from videomae.commands.convert import convert
 
-            print(convert(command))
+            say(convert(command))
         case flags.Export():
             from videomae.commands.export import export
 
-            print(export(command))
+            say(export(command))
         case flags.Doctor():
             try:
                 from videomae.commands.doctor import doctor
@@ -257,7 +257,7 @@ def run(command: Any) -> int:
         case flags.Space():
             from videomae.commands.space import write_space
 
-            print(f"wrote {write_space(command)}; its README.md says how to push it")
+            say(f"wrote {write_space(command)}; its README.md says how to push it")
         case flags.Bench():
             from videomae.commands.bench import bench
 

@@ -29,7 +29,7 @@ def pretrain(command: Pretrain) -> int:
         return _print_dry_run(dry_run(command.settings))
     folder = pretrain(command.settings)
     if _is_first():
-        print(f"model: {folder}")
+        say(f"model: {folder}")
     return 0
 
 
@@ -42,16 +42,16 @@ def finetune(command: Finetune) -> int:
         return _print_dry_run(dry_run(command.settings))
     evaluation = finetune(command.settings)
     if _is_first():
-        print(f"model: {command.settings.output / 'model'}")
+        say(f"model: {command.settings.output / 'model'}")
         if evaluation is not None:
-            print(evaluation)
+            say(evaluation)
     return 0
 
 
 def _say_loading() -> None:
     """Say what the first seconds go to, where a person watches."""
     if _is_first() and sys.stderr.isatty() and "torch" not in sys.modules:
-        print("loading PyTorch", file=sys.stderr)
+        say("loading PyTorch", to=sys.stderr)
 
 
 def _print_dry_run(made: "DryRun") -> int:
@@ -109,7 +109,7 @@ def linear_probe(command: LinearProbe) -> int:
     if machine.is_main:
         screen.out.print(aligned(result.rows(), justify="right"))
         if result.reused:
-            print(f"the features were those of {settings.output / FEATURES_NAME}")
+            say(f"the features were those of {settings.output / FEATURES_NAME}")
         for reason in result.unreadable:
             complain(reason)
     return 1 if result.unreadable else 0

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from videomae.errors import as_text, complain, counted, keeping, one_line, to_json
+from videomae.errors import as_text, complain, counted, keeping, one_line, say, to_json
 from videomae.hub import atomic_path
 
 if TYPE_CHECKING:
@@ -43,23 +43,30 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.3g}/s" if speed else "")
 
 
+class _Console(Console):
+    """A console that escapes what would move the cursor, in all text that it is given."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("\n".join(map(one_line, text.split("\n"))), **options)
+
+
 class Screen:
     """Results on stdout, complaints on stderr, and below them a bar where there is a terminal."""
 
     def __init__(
         self, what: str, total: int = 0, *, as_json: bool = False, hidden: bool = False
     ) -> None:
-        self.out = Console(**_PLAIN)
+        self.out = _Console(**_PLAIN)
         if not self.out.is_terminal:
             self.out.width = 1000  # a file has no edge at which to cut
-        self.error = Console(stderr=True, **_PLAIN)
+        self.error = _Console(stderr=True, **_PLAIN)
         # Bar and results must share a console, or they write into each other. In a terminal that
         # is stdout's; lines of JSON are not to be mixed with anything.
         shared = self.out.is_terminal and not as_json
         self.live = self.out if shared else self.error
         hidden |= not self.live.is_terminal or (as_json and self.out.is_terminal)
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -70,7 +77,7 @@ class Screen:
             redirect_stderr=False,
             disable=hidden,
         )
-        self.task = self.progress.add_task(what, total=total)
+        self.task = self.progress.add_task(one_line(what), total=total)
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -87,7 +94,7 @@ class Screen:
 
     def update(self, what: str, done: int, total: int) -> None:
         """Move the bar, and name what is done."""
-        self.progress.update(self.task, description=what, completed=done, total=total)
+        self.progress.update(self.task, description=one_line(what), completed=done, total=total)
 
     def complain(self, text: str) -> None:
         """Print one line to stderr; above the bar where that is in the same terminal."""
@@ -137,7 +144,7 @@ def report(
             if as_json:
                 # The only values that are not of JSON are arrays.
                 line = {"path": str(path), **record}
-                print(to_json(line, default=lambda array: array.tolist()), flush=True)
+                say(to_json(line, default=lambda array: array.tolist()))
             elif rows:
                 screen.out.print(file_table(path, rows, files, widths))
             screen.advance(done, len(files))

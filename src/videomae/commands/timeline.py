@@ -11,7 +11,7 @@ from rich.bar import Bar
 from videomae.commands.answers import mirrored, warn_if_unlike_rendered
 from videomae.commands.flags import Timeline as TimelineCommand
 from videomae.commands.terminal import Screen, file_table, score_bar
-from videomae.errors import ConfigError, VideoError, as_text, complain, to_json
+from videomae.errors import ConfigError, VideoError, as_text, complain, say, to_json
 from videomae.hub import check_writable
 from videomae.inference.engines import Engine
 from videomae.inference.predict import mean_scores
@@ -110,13 +110,13 @@ def timeline(command: TimelineCommand) -> int:
                 for place in places[path]:
                     found.save(place, top_k=command.top_k)
                 if command.json:
-                    print(to_json(found.record(top_k=command.top_k)), flush=True)
+                    say(to_json(found.record(top_k=command.top_k)))
                 else:
                     screen.out.print(file_table(path, _shown(found), files, (8, 14)))
                 if path in films and not reason:
                     draw(found, path)
             elif command.json:
-                print(to_json({"path": str(path), "error": reason}), flush=True)
+                say(to_json({"path": str(path), "error": reason}))
             if interrupted:
                 return 130
     if failed and len(files) > 1:
@@ -168,12 +168,12 @@ def _watch(
                 [now] = newest.timeline(None, labels).record(top_k=command.top_k)["windows"]
                 late = {"delay_seconds": round(delay, 3), "num_skipped": window.num_skipped}
                 if command.json:
-                    print(to_json(now | late), flush=True)
+                    say(to_json(now | late))
                 else:
                     best = f"{now['labels'][0]:16} {now['scores'][0]:.2f}"
                     skipped = f", {window.num_skipped} skipped" if window.num_skipped else ""
                     at = clock(window.end_seconds, tenths=True)
-                    print(f"{at:>9}  {best}  {delay:.2f} s late{skipped}", flush=True)
+                    say(f"{at:>9}  {best}  {delay:.2f} s late{skipped}")
     except VideoError as error:
         reason = str(error)
     except KeyboardInterrupt:  # which is how a camera is left

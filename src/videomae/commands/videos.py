@@ -7,7 +7,7 @@ from typing import Any
 
 from videomae.commands.flags import Actions, Motion, Prepare, Probe
 from videomae.commands.terminal import Screen, Shown, aligned, report
-from videomae.errors import VideoError, complain, counted, one_line
+from videomae.errors import VideoError, complain, counted, say
 
 
 def probe(command: Probe) -> int:
@@ -52,7 +52,7 @@ def prepare(command: Prepare) -> int:
     for text in [*result.survey.left_out(), *result.survey.warnings()]:
         complain(text)
     written = (result.manifest, result.report)
-    print(f"wrote {', '.join(one_line(path) for path in written if path)}")
+    say(f"wrote {', '.join(str(path) for path in written if path)}")
     return 0 if result.manifest else complain("no video is usable")
 
 
@@ -62,7 +62,7 @@ def actions(command: Actions) -> int:
 
     with Screen("rendering", command.clips + command.test_clips) as screen:
         paths = render_dataset(command, on_progress=screen.advance)
-    print(f"wrote {counted(len(paths), 'video')} into {command.output}")
+    say(f"wrote {counted(len(paths), 'video')} into {command.output}")
     return 0
 
 
@@ -72,7 +72,7 @@ def motion(command: Motion) -> int:
 
     with Screen("rendering", command.clips) as screen:
         paths = render_dataset(command, on_progress=screen.advance)
-    print(f"wrote {counted(len(paths), 'video')} into {command.output}")
+    say(f"wrote {counted(len(paths), 'video')} into {command.output}")
     return 0
 
 

@@ -6,10 +6,11 @@ import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -43,7 +44,7 @@ class Work:
         self._journal, self._workers, self._on_progress = journal, workers, on_progress
         self._lock = threading.Lock()
         self._unwritten: OSError | None = None
-        self._known: dict[str, tuple[Any, Any]] = {}
+        self._known: dict[str, bytes] = {}  # [stamp, value] as text, which takes less memory
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("a+b") as file:
             file.seek(0)
@@ -52,7 +53,7 @@ class Work:
                 # one may be cut off, as the work was interrupted
                 with suppress(ValueError, TypeError):
                     key, stamp, value = parse_json(line)
-                    self._known[key] = stamp, value
+                    self._known[key] = json.dumps([stamp, value]).encode()
             # so that what follows an unfinished line stands on a line of its own
             file.write(b"" if line.endswith(b"\n") else b"\n")
 
@@ -74,10 +75,10 @@ class Work:
         the journal was changed, the job is done again. An error of the job is raised, and nothing
         written down.
         """
-        known = self._known.get(key)
-        if known and known[0] == stamp and (output is None or output.is_file()):
+        before, known = parse_json(self._known.get(key, b"[null, null]"))
+        if before == stamp and (output is None or output.is_file()):
             with suppress(ValueError, TypeError, KeyError):
-                return read(known[1])
+                return read(known)
         value = act()
         line = json.dumps([key, stamp, value])  # ASCII, so that any file name can be written
         try:
@@ -86,22 +87,27 @@ class Work:
         except OSError as error:
             self._unwritten = error  # of the output, and no fault of the video
             raise
-        self._known[key] = stamp, value
+        self._known[key] = json.dumps([stamp, value]).encode()
         return read(value)
 
     def each(self, what: str, act: Callable[[Job], Made], jobs: Iterable[Job]) -> dict[Job, Made]:
         """Do each job once in threads; decoding and encoding leave the interpreter's lock alone."""
         every = list(dict.fromkeys(jobs))
+        waiting = iter(every)
         done: dict[Job, Made] = {}
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="videomae-prepare")
         try:
-            tasks = {pool.submit(act, job): job for job in every}
-            for task in as_completed(tasks):
-                done[tasks[task]] = task.result()
-                if self._unwritten:
-                    raise self._unwritten
-                if self._on_progress:
-                    self._on_progress(what, len(done), len(every))
+            # Few at once: a task that waits takes more memory than what it finds out.
+            tasks = {pool.submit(act, job): job for job in islice(waiting, 4 * self._workers)}
+            while tasks:
+                for task in wait(tasks, return_when=FIRST_COMPLETED).done:
+                    done[tasks.pop(task)] = task.result()
+                    if self._unwritten:
+                        raise self._unwritten
+                    for job in islice(waiting, 1):
+                        tasks[pool.submit(act, job)] = job
+                    if self._on_progress:
+                        self._on_progress(what, len(done), len(every))
         finally:
             pool.shutdown(cancel_futures=True)
         return done

@@ -33,8 +33,8 @@ from videomae.data.opening import read_bytes
 from videomae.data.shards import pack
 from videomae.data.sources import read_source
 from videomae.data.survey import Survey
-from videomae.errors import ConfigError, VideoError, as_text, keeping
-from videomae.hub import atomic_path, file_name, read_json, short_digest, write_json
+from videomae.errors import ConfigError, VideoError, as_text, file_name, keeping, short_digest
+from videomae.hub import atomic_path, read_json, write_json
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VideoInfo
 from videomae.video.writer import resize_video

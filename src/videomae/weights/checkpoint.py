@@ -22,7 +22,7 @@ from torch.serialization import safe_globals
 
 from videomae import hub
 from videomae.config import PRESETS, VideoMAEConfig
-from videomae.errors import ConfigError, WeightsError
+from videomae.errors import ConfigError, WeightsError, reason_of
 from videomae.weights.checks import check_dense, check_floats, check_records
 from videomae.weights.keys import (
     State,
@@ -254,9 +254,8 @@ def _read_pickle(path: Path) -> Any:
                 "it was made and save its tensors alone, with torch.save({'model': state_dict}, "
                 "...)"
             ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{path} is not a checkpoint that torch can open, or is damaged: {reason}"
+            f"{path} is not a checkpoint that torch can open, or is damaged: {reason_of(error)}"
         ) from error
 
 
