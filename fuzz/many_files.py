@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=float, default=1200, help="memory a call may take")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     videos = asked.output / "videos"
     videos.mkdir(parents=True, exist_ok=True)
     make_videos(videos, asked.count)

@@ -236,3 +236,47 @@ def test_a_long_value_is_shown_by_both_its_ends(
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 1600
     assert line.startswith("videomae: ")
+
+
+def test_no_name_in_data_leads_a_command_out_of_its_output(
+    folder: Path, video: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Splits, classes, members and files, of prepare, embed and reconstruct, under a watch."""
+    top = folder / "work"
+    top.mkdir()
+    monkeypatch.chdir(top)
+    splits = ["../../X", str(folder / "abs"), "CON", "a\x1b[2J", "s" * 3000, "..", "x:y"]
+    rows = [f'../videos/{k % 3}.mp4,../c{k},"{split}"' for k, split in enumerate(splits)]
+    Path("m.csv").write_text("\n".join(["path,label,split", *rows]))
+    Path("odd").mkdir()
+    for name in ("a\x1b[2J.mp4", "CON.mp4", "x:y.mp4", "..mp4.mp4", "é" * 100 + ".mp4"):
+        Path("odd", name).write_bytes(video)
+    with tarfile.open("train.tar", "w") as tar:
+        for name in ("../../X.mp4", "/abs/X.mp4", "a/../../b.mp4", "CON.mp4"):
+            member = tarfile.TarInfo(name)
+            member.size = len(video)
+            tar.addfile(member, io.BytesIO(video))
+
+    def outside() -> set[tuple[str, int]]:
+        found = {path for path in folder.rglob("*") if path.is_file()}
+        inside = {path for path in found if path.is_relative_to(top / "out")}
+        return {(str(path), path.stat().st_mtime_ns) for path in found - inside}
+
+    before = outside()
+    for number, arguments in enumerate(
+        [
+            ["prepare", "m.csv", "--shards"],
+            ["prepare", "m.csv", "--shards", "--resize-short", "16"],
+            ["prepare", "train.tar", "--resize-short", "16", "--shards"],
+            ["prepare", "odd", "--folders", "*", "--resize-short", "16"],
+            ["embed", "odd", "--model", "motion-tiny-pretrain", "--engine", "torch"],
+            ["reconstruct", "odd", "--model", "motion-tiny-pretrain", "--engine", "torch"],
+        ]
+    ):
+        output = Path("out", str(number))
+        assert cli.main([*arguments, "--output", str(output)]) == 0, arguments
+        assert outside() == before, arguments
+        names = [path.name for path in output.rglob("*")]
+        assert names
+        assert not [name for name in names if set(name) & set('\x1b:\\"') or len(name) > 255]
+    assert len(list(Path("out/0/shards").iterdir())) == len(splits)
