@@ -16,7 +16,7 @@ from videomae.compute.devices import as_device, best_dtype
 from videomae.compute.environment import environment
 from videomae.config import VideoMAEConfig
 from videomae.data.motion import render_clip
-from videomae.errors import ConfigError, to_json
+from videomae.errors import ConfigError, say, to_json
 from videomae.hub import check_writable
 from videomae.inference import engines
 from videomae.inference.cache import cache_root
@@ -57,7 +57,7 @@ def doctor(command: Doctor) -> int:
     elif locked:
         report["verdict"] = f"works, but there is no place to write {' and '.join(locked)}"
     if command.json:
-        print(to_json(report))
+        say(to_json(report))
     else:
         _show(report)
     return 1 if broken else 0
