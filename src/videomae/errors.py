@@ -212,12 +212,12 @@ def shallow(value: Any) -> Any:
     """The value of JSON; RecursionError where it is nested deeper than a copy of it could go."""
     level = [value]
     for _ in range(100):
+        if not level:
+            return value
         dicts = [each.values() for each in level if isinstance(each, dict)]
         lists = [each for each in level if isinstance(each, list)]
         level = [inner for each in (*dicts, *lists) for inner in each]
-    if level:
-        raise RecursionError
-    return value
+    raise RecursionError
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -428,10 +428,7 @@ def read_json(path: PathLike) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of JSON; ValueError where it is none, or nested too deeply.
-
-    A whole number of so many digits that Python refuses to count with it stays a text.
-    """
+    """The value of JSON; ValueError where it is none, or too deep. Endless numbers stay texts."""
     try:
         return shallow(json.loads(text, parse_int=_whole))
     except RecursionError as error:
