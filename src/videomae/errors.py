@@ -211,7 +211,7 @@ def _escaped_json(found: re.Match[str]) -> str:
 def shallow(value: Any) -> Any:
     """The value of JSON; RecursionError where it is nested deeper than a copy of it could go."""
     level = [value]
-    for _ in range(100):
+    for _ in range(101):
         if not level:
             return value
         dicts = [each.values() for each in level if isinstance(each, dict)]

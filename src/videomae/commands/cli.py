@@ -94,7 +94,7 @@ def _as_program(arguments: list[str]) -> int:
 
 def _end_now() -> None:
     if sys.stderr.isatty():
-        print("\x1b[?25h", end="", file=sys.stderr)  # shows the cursor, which a bar hides
+        sys.stderr.write("\x1b[?25h")  # shows the cursor, which a bar hides
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(130)
