@@ -48,6 +48,10 @@ def test_a_line_is_taken_apart_from_its_right_end(
     assert split_line(text) == Line(path, numbers, words)
 
 
+def test_a_control_character_before_a_number_is_a_blank() -> None:
+    assert split_line("a.mp4::\x1e5", delimiter="::") == Line("a.mp4", (5,))
+
+
 @pytest.mark.parametrize(
     ("text", "paths"),
     [

@@ -140,7 +140,9 @@ def split_line(line: str, *, delimiter: str | None = None) -> Line:
         path = re.sub(rf"(?<=\S){numbers}", "", line)
         rest = line[len(path) :]
     if rest or quoted:
-        return Line(path, tuple(int(part) for part in rest.split(delimiter) if part.strip()))
+        return Line(
+            path, tuple(int(part) for part in map(str.strip, rest.split(delimiter)) if part)
+        )
     in_words = _IN_WORDS.fullmatch(path)
     if in_words and not Line(path).is_file:
         return Line(in_words[1], words=in_words[2].strip().strip('"'))
