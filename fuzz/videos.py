@@ -64,8 +64,8 @@ SEEDS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 assert {container for container, *_ in SEEDS} == set(CONTAINERS)
 
-# FFmpeg fills what is damaged of these with what it showed before, and marks no frame: what a single
-# read shows there depends on the frames decoded before it.
+# FFmpeg fills what is damaged of these with what it showed before, and marks no frame: what a read
+# shows there depends on the frames decoded before it.
 _SILENT_CODECS = ("ffv1", "mjpeg")
 
 Seed = tuple[str, str, bytes]  # container, suffix, the file
