@@ -320,7 +320,7 @@ def test_ucf101_takes_the_fold_asked_for(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match=r"has no trainlist01.txt and no testlist01.txt"):
         read(tmp_path)
-    with pytest.raises(ConfigError, match="fold=4 is unknown"):
+    with pytest.raises(ConfigError, match="fold=4 must lie in 1 to 3"):
         read(tmp_path, fold=4)
 
 
