@@ -56,6 +56,7 @@ DOORS = {
     "accelerate": ["compute.distributed"],
     "fsspec": ["data.opening"],
     "ray": ["inference.cluster"],
+    "faiss": ["inference.duplicates"],
     "torchmetrics": ["evaluation.metrics"],
     "sklearn": ["evaluation.classifiers"],
     "pyarrow": ["data.parquet"],

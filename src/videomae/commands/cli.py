@@ -219,6 +219,11 @@ def run(command: Any) -> int:
             from videomae.commands.timeline import timeline
 
             return timeline(command)
+        case flags.Index() | flags.Search() | flags.Duplicates():
+            _import_torch()
+            from videomae.commands import search
+
+            return search.FUNCTIONS[type(command)](command)
         case flags.ModelCommand():
             _import_torch()
             from videomae.commands import answers

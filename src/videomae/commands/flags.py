@@ -146,6 +146,66 @@ class Embed(BatchCommand):
 
 
 @dataclass(frozen=True)
+class Index(BatchCommand):
+    """Describe videos, or each stretch of long ones, so that `search` finds them."""
+
+    window_seconds: float | Literal["video"] = 10.0
+    """A row per window of so many seconds; video: one clip of each video is all that is seen."""
+    output: Path = Path("index")
+    """The folder to write, as `embed` does: Parquet files of features."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Find the videos of an index that are most like a video or a stretch of one."""
+
+    index: Annotated[conf.Positional[Path], conf.arg(metavar="INDEX")]
+    """A folder that `index` has written."""
+    query: Annotated[conf.Positional[Path], conf.arg(metavar="VIDEO")]
+    """The video to compare with."""
+    start_seconds: float = 0.0
+    """Where the stretch of the video begins that is looked for."""
+    end_seconds: float | Literal["end"] = "end"
+    """Where it ends; the whole video is compared window by window, a stretch as one clip."""
+    top_k: int = 10
+    """Videos to find."""
+    mirrored: bool = False
+    """Look for the mirror image, too."""
+    model: str = ""
+    """Where the model of the index lies now, if it has moved."""
+    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    """The engine that runs the model."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the best that is there."""
+    output: Path = Path("-")
+    """found.html: a page of moving pictures; -: what is printed is all."""
+    json: bool = False
+    """Print one line of JSON per video found and nothing else."""
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Find videos that are copies of each other, and test videos that are in training, too."""
+
+    source: Annotated[conf.Positional[str], conf.arg(metavar="VIDEOS")]
+    """A folder, list, tar or address of videos; or an index of them, as `index` has written."""
+    threshold: float | Literal["auto"] = "auto"
+    """Least similarity of a pair, up to 1; auto is measured on copies of some of the videos."""
+    model: str = "motion-tiny"
+    """Hub id, folder, weight file or shipped model for the features; an index knows its own."""
+    window_seconds: float | Literal["video"] = 10.0
+    """Windows that are compared, a video may have many; video: one clip of each."""
+    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    """The engine that runs the model."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the best that is there."""
+    output: Path = Path("duplicates")
+    """Folder of pairs.csv, index.html and, unless there is one already, the index."""
+    json: bool = False
+    """Print one line of JSON per pair and nothing else."""
+
+
+@dataclass(frozen=True)
 class Timeline(ViewsCommand):
     """Say what happens when in long videos: segments, subtitles, a picture."""
 
@@ -401,12 +461,15 @@ GROUPS: dict[str, dict[str, type]] = {
         "classify": Classify,
         "embed": Embed,
         "timeline": Timeline,
+        "index": Index,
+        "search": Search,
         "reconstruct": Reconstruct,
         "serve": Serve,
     },
     "videos and data": {
         "probe": Probe,
         "prepare": Prepare,
+        "duplicates": Duplicates,
         "actions": Actions,
         "motion": Motion,
     },

@@ -156,6 +156,25 @@ def plot_bars(
     return _save(axes, path)
 
 
+def plot_threshold(
+    groups: Mapping[str, NDArray[np.float32]], threshold: float, path: PathLike, *, xlabel: str
+) -> Path:
+    """Draw how the values of each group are spread, and a threshold; atomically, .svg or .png.
+
+    Each group's bars are its shares in bins that all groups have in common.
+    """
+    axes = _new_chart(_HEIGHT)
+    values = np.concatenate([*groups.values(), np.array([threshold], np.float32)])
+    edges = np.linspace(values.min() - 1e-6, values.max() + 1e-6, 61)
+    for (name, group), colour in zip(groups.items(), COLOURS, strict=False):
+        weights = np.full(len(group), 100 / max(len(group), 1))
+        axes.hist(group, edges, weights=weights, color=colour, alpha=0.65, label=name)
+    axes.axvline(threshold, color=_INK, linestyle=":", label=f"threshold {threshold:.3f}")
+    axes.legend(loc="upper left", frameon=False)
+    axes.set(xlabel=xlabel, ylabel="% of each")
+    return _save(axes, path)
+
+
 def plot_confusion(
     matrix: NDArray[np.int64], classes: Sequence[str], path: PathLike, *, title: str = ""
 ) -> Path:

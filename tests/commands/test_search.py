@@ -1,0 +1,163 @@
+"""The commands on an index, on rendered videos."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from videomae.commands import cli
+from videomae.commands.search import _splits
+from videomae.data.motion import render_clip
+from videomae.video.writer import write_video
+
+Run = Callable[..., tuple[int, str, str]]
+MOTIONS = ("sway", "bob", "zoom_in", "slide_left", "slide_up", "turn_left")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([*map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos to train with and two to test with, one of which is in training, smaller."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number, name in enumerate(MOTIONS):
+        clip = render_clip(name, seed=number, num_frames=32)
+        write_video(folder / "train" / name / "0.mp4", clip, fps=16)
+    write_video(folder / "test" / "sway" / "1.mp4", render_clip("sway", seed=50, num_frames=32))
+    bob = render_clip("bob", seed=1, num_frames=32)
+    brighter = np.clip(bob * 1.02, 0, 255).astype(np.uint8)
+    write_video(folder / "test" / "bob" / "1.mp4", brighter, fps=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "index"
+    options = ["--input", str(videos), "--output", str(folder), "--dtype", "float32"]
+    assert cli.main(["index", *options]) == 0
+    return folder
+
+
+def test_search_finds_the_copy_and_not_the_video_itself(
+    run: Run, videos: Path, index: Path
+) -> None:
+    query = videos / "train" / "bob" / "0.mp4"
+    code, out, err = run("search", index, query, "--top-k", 3)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert len(rows) == 3
+    assert rows[0][1:] == ["0:00.0-0:02.0", str(videos / "test" / "bob" / "1.mp4")]
+    assert float(rows[0][0]) > 0.95
+    assert str(query) not in out
+
+
+def test_search_by_a_stretch_as_json_and_as_a_page(
+    run: Run, videos: Path, index: Path, tmp_path: Path
+) -> None:
+    query, page = videos / "train" / "bob" / "0.mp4", tmp_path / "found.html"
+    code, out, _ = run(
+        "search", index, query, "--start-seconds", 0.2, "--end-seconds", 1.9, "--json",
+        "--mirrored", "--top-k", 2, "--output", page,
+    )  # fmt: skip
+    assert code == 0
+    found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == 2
+    assert found[0]["path"] == str(videos / "test" / "bob" / "1.mp4")
+    assert found[0]["similarity"] >= found[1]["similarity"]
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<figure>") == 3
+    assert text.count("data:image/gif") == 3
+
+
+def test_search_finds_a_mirror_image_where_it_is_asked_to(
+    run: Run, index: Path, tmp_path: Path
+) -> None:
+    mirror = np.ascontiguousarray(render_clip("bob", seed=1, num_frames=32)[:, :, ::-1])
+    query = write_video(tmp_path / "mirror.mp4", mirror, fps=16)
+    options = ("search", index, query, "--json", "--top-k", 1)
+    plain, flipped = (json.loads(run(*options, *more)[1]) for more in ((), ("--mirrored",)))
+    assert flipped["similarity"] > plain["similarity"]
+    assert Path(flipped["path"]).parent.name == "bob"
+
+
+def test_duplicates_between_splits(run: Run, videos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    code, out, err = run(
+        "duplicates", videos, "--output", output, "--threshold", 0.97, "--window-seconds", "video"
+    )
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[1] == "8 videos, 1 pair of copies in 1 group (similarity of 0.970 or more)"
+    assert lines[2] == "1 pair in different splits: a model is tested on them"
+    with (output / "pairs.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert {row["split_a"], row["split_b"]} == {"train", "test"}
+    assert {Path(row["path_a"]).parent.name, Path(row["path_b"]).parent.name} == {"bob"}
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert "in different splits" in page
+    assert page.count("data:image/gif") == 2
+    assert "data:image/png" in page  # the picture of the threshold
+    # Once more, from the index: the same pairs, and nothing is computed again.
+    again = tmp_path / "again"
+    code, out, _ = run(
+        "duplicates", output / "index", "--output", again, "--threshold", 0.97, "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["similarity"] == pytest.approx(float(row["similarity"]), abs=1e-6)
+    assert not (again / "index").exists()
+
+
+def test_the_threshold_is_measured_where_none_is_given(
+    run: Run, index: Path, tmp_path: Path
+) -> None:
+    code, out, _ = run("duplicates", index, "--output", tmp_path)
+    assert code == 0
+    assert "8 videos" in out
+    assert (tmp_path / "threshold.png").stat().st_size > 1000
+
+
+def test_an_index_of_another_model_is_not_mixed(
+    run: Run, videos: Path, index: Path
+) -> None:  # fmt: skip
+    query = videos / "train" / "bob" / "0.mp4"
+    code, out, err = run("search", index, query, "--model", "motion-tiny-pretrain")
+    assert (code, out) == (1, "")
+    assert "model motion-tiny-pretrain has other weights than the index was made with" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_what_cannot_be_searched_is_said(
+    run: Run, videos: Path, index: Path, tmp_path: Path
+) -> None:
+    query = videos / "train" / "bob" / "0.mp4"
+    for arguments, expected in (
+        ((videos, query), "holds no parts"),
+        ((index, tmp_path / "none.mp4"), "none.mp4"),
+        ((index, query, "--top-k", 0), "--top-k=0 is not above 0"),
+        ((index, query, "--output", "found.txt"), "found.txt ends in '.txt'"),
+    ):
+        code, out, err = run("search", *arguments)
+        assert (code, out) == (1, "")
+        assert expected in err
+        assert len(err.splitlines()) == 1
+
+
+def test_splits_by_manifest_and_by_folder(videos: Path, tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted(videos.rglob("*.mp4"))]
+    assert set(_splits(str(videos), paths).values()) == {"train", "test"}
+    copy = tmp_path / "clip.mp4"
+    shutil.copy(paths[0], copy)
+    assert _splits(str(tmp_path), [str(copy)]) == {}
+    (tmp_path / "manifest.csv").write_text("path,label,split\nclip.mp4,,val\n", encoding="utf-8")
+    assert _splits(str(tmp_path), [str(copy)]) == {str(copy): "val"}
