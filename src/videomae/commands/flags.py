@@ -185,7 +185,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Find videos that are copies of each other, and test videos that are in training, too."""
+    """Find copies among videos, and test videos that training has seen."""
 
     source: Annotated[conf.Positional[str], conf.arg(metavar="VIDEOS")]
     """A folder, list, tar or address of videos; or an index of them, as `index` has written."""
