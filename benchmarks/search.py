@@ -3,7 +3,7 @@
     python -m benchmarks.search            # copies, some minutes
     python -m benchmarks.search --rows     # time and recall over the number of rows
 
-Each of 60 videos is four rendered clips after each other, 8 s at 16 frames a second. A copy is a
+Each of 60 videos is two rendered clips after each other, 8 s at 16 frames a second. A copy is a
 cut of 3 s of one of them, changed. Found is the right video first, at an overlapping time. The hash
 is the usual plain alternative (dHash: 64 signs of differences between neighbours in 8 x 9 pixels),
 of every fourth frame; a place in a video is as far away as the mean of their differing bits.
@@ -48,14 +48,14 @@ CHANGES: dict[str, Callable[[Frames], Frames]] = {
 
 
 def rendered(kind: str) -> Iterator[Frames]:
-    """Videos of four clips each, of people or of moving views."""
+    """Videos of two clips each, of people or of moving views."""
     made = {"actions": actions, "motion": motion}[kind]
     names = actions.CLASSES if kind == "actions" else motion.MOTIONS
     rng = np.random.default_rng(0)
     for number in range(VIDEOS):
-        chosen = rng.choice(len(names), 4)
+        chosen = rng.choice(len(names), 2)
         clips = [
-            made.render_clip(names[name], seed=1000 * number + k, num_frames=32, size=64)
+            made.render_clip(names[name], seed=1000 * number + k, num_frames=64, size=64)
             for k, name in enumerate(chosen)
         ]
         yield np.concatenate(clips)
