@@ -144,7 +144,7 @@ def test_what_cannot_be_searched_is_said(
     for arguments, expected in (
         ((videos, query), "holds no parts"),
         ((index, tmp_path / "none.mp4"), "none.mp4"),
-        ((index, query, "--top-k", 0), "--top-k=0 is not above 0"),
+        ((index, query, "--top-k", 0), "--top-k=0 must be at least 1"),
         ((index, query, "--output", "found.txt"), "found.txt ends in '.txt'"),
     ):
         code, out, err = run("search", *arguments)

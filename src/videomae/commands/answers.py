@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from videomae.commands.flags import BatchCommand, Classify, Embed, ModelCommand, Reconstruct
+from videomae.commands.model_flags import BatchCommand, Classify, Embed, ModelCommand, Reconstruct
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain, file_name
 from videomae.hub import atomic_path, check_writable, resolve_shipped

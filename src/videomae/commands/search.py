@@ -14,7 +14,7 @@ from PIL import Image
 from rich.table import Table
 
 from videomae.commands.batch import run_batch
-from videomae.commands.flags import Duplicates, Files, Index, Search
+from videomae.commands.model_flags import Duplicates, Files, Index, Search
 from videomae.commands.terminal import Screen
 from videomae.data.folders import read_folders
 from videomae.data.manifest import load_videos
@@ -57,8 +57,6 @@ def find(command: Search) -> int:
     if not whole:
         query = Stretch(str(command.query), command.start_seconds, end)
     rows = open_index(command.index)
-    if command.top_k < 1:
-        raise ConfigError(f"top_k={command.top_k} is not above 0; give how many videos to find")
     loaded = load_model(
         rows,
         model=command.model,

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.bar import Bar
 
 from videomae.commands.answers import mirrored, warn_if_unlike_rendered
-from videomae.commands.flags import Timeline as TimelineCommand
+from videomae.commands.model_flags import Timeline as TimelineCommand
 from videomae.commands.terminal import Screen, file_table, score_bar
 from videomae.errors import ConfigError, VideoError, as_text, complain, say, to_json
 from videomae.hub import check_writable
