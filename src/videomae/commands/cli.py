@@ -21,7 +21,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro import conf
 
-from videomae.commands import flags
+from videomae.commands import flags, model_flags
 from videomae.errors import ConfigError, VideoMAEError, complain, nearest, say
 from videomae.fields import check_fields
 from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
@@ -183,7 +183,7 @@ def parse(arguments: list[str]) -> Any:
     check_fields(command)
     # what stands in for files: a list of them, a camera
     instead = getattr(command, "input", None) or getattr(command, "camera", "")
-    if isinstance(command, flags.VideoCommand) and not (command.files or instead):
+    if isinstance(command, model_flags.VideoCommand) and not (command.files or instead):
         say(f"{program}: name at least one video", to=sys.stderr)
         raise SystemExit(2)
     return command
@@ -214,17 +214,17 @@ def _as_flags(arguments: list[str], known: set[str]) -> list[str]:
 def run(command: Any) -> int:
     """Import the code of one command, and call its function; the exit code."""
     match command:
-        case flags.Timeline():
+        case model_flags.Timeline():
             _import_torch()
             from videomae.commands.timeline import timeline
 
             return timeline(command)
-        case flags.Index() | flags.Search() | flags.Duplicates():
+        case model_flags.Index() | model_flags.Search() | model_flags.Duplicates():
             _import_torch()
             from videomae.commands import search
 
             return search.FUNCTIONS[type(command)](command)
-        case flags.ModelCommand():
+        case model_flags.ModelCommand():
             _import_torch()
             from videomae.commands import answers
 

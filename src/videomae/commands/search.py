@@ -19,7 +19,16 @@ from videomae.commands.terminal import Screen
 from videomae.data.folders import read_folders
 from videomae.data.manifest import load_videos
 from videomae.data.opening import open_video, part_of
-from videomae.errors import ConfigError, VideoError, as_text, complain, counted, one_line, to_json
+from videomae.errors import (
+    ConfigError,
+    VideoError,
+    as_text,
+    complain,
+    counted,
+    one_line,
+    say,
+    to_json,
+)
 from videomae.hub import atomic_path, check_writable
 from videomae.inference.batch import find_parts
 from videomae.inference.duplicates import (
@@ -69,7 +78,7 @@ def find(command: Search) -> int:
     table = Table.grid("", "", "", padding=(0, 2, 0, 0))
     for match in found:
         if command.json:
-            print(to_json({**vars(match.stretch), "similarity": round(match.similarity, 6)}))
+            say(to_json({**vars(match.stretch), "similarity": round(match.similarity, 6)}))
         table.add_row(
             f"{match.similarity:6.3f}", _seconds(match.stretch), one_line(match.stretch.path)
         )
@@ -87,7 +96,7 @@ def find(command: Search) -> int:
             ],
         )
         if not command.json:
-            print(f"wrote {page}")
+            say(f"wrote {page}")
     return 0
 
 
@@ -116,17 +125,17 @@ def duplicates(command: Duplicates) -> int:
     if command.json:
         for number, group in enumerate(groups, start=1):
             for pair in group:
-                print(to_json(_record(rows, pair, number, splits)))
+                say(to_json(_record(rows, pair, number, splits)))
     else:
         videos = len(set(rows.videos.tolist()))
         pairs = sum(map(len, groups))
-        print(
+        say(
             f"{counted(videos, 'video')}, {counted(pairs, 'pair')} of copies in "
             f"{counted(len(groups), 'group')} (similarity of {threshold:.3f} or more)"
         )
         if leaks:
-            print(f"{counted(len(leaks), 'pair')} in different splits: a model is tested on them")
-        print(f"wrote {folder / 'pairs.csv'} and {folder / 'index.html'}")
+            say(f"{counted(len(leaks), 'pair')} in different splits: a model is tested on them")
+        say(f"wrote {folder / 'pairs.csv'} and {folder / 'index.html'}")
     return code
 
 
