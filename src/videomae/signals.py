@@ -33,7 +33,8 @@ def heard(handlers: Mapping[signal.Signals, Any], hear: Callable[[int], None]) -
     try:
         yield
     finally:
-        signal.set_wakeup_fd(wakeup)
+        with contextlib.suppress(OSError):  # closed, where this ends after what is around it
+            signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
         writing.close()  # ends the thread
