@@ -19,4 +19,5 @@ def test_every_dependency_has_its_licence_in_the_list() -> None:
     names = {plain(re.match(r"[\w.-]+", line)[0]) for line in needed} - {"videomae"}
     page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
     listed = {plain(name) for name, _ in re.findall(r"^\| (\S+) \| (.+) \|$", page, re.M)}
-    assert not names - listed, "add what the command of docs/licences.md says of these"
+    missing = names - listed
+    assert not missing, f"add what the command of docs/licences.md says of {missing}"
