@@ -461,7 +461,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         expected[job, processes] = contents(output)
-    results = try_all(chosen, base, expected, values, options.workers)
+    results = try_all(chosen, base, expected, values, min(options.workers, len(chosen)))
     counted = Counter(bool(reason) for reason, _ in results.values())
     minutes = (time.monotonic() - began) / 60
     print(f"{counted[False]} of {len(results)} as promised, in {minutes:.1f} minutes; see {base}")
