@@ -191,3 +191,17 @@ def test_other_settings_are_refused(saved_run: Run) -> None:
     saved_run.settings = dataclasses.replace(saved_run.settings, lr=0.5, log_every_steps=7)
     with pytest.raises(ConfigError, match=r"cannot resume .*: lr was 0\.0, is 0\.5; use the first"):
         saved_run.load()
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_later_settings_have_their_defaults(
+    saved_run: Run,
+) -> None:
+    def without(state: dict[str, Any]) -> dict[str, Any]:
+        del state["settings"]["on_damage"]
+        return state
+
+    rewrite(without)(saved_run.last)
+    assert saved_run.load() == 2
+    saved_run.settings = dataclasses.replace(saved_run.settings, on_damage="use_readable")
+    with pytest.raises(ConfigError, match="on_damage was 'refuse', is 'use_readable'"):
+        saved_run.load()

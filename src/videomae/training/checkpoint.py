@@ -156,7 +156,8 @@ def _last_checkpoint(
 
 
 def _check_settings(settings: TrainSettings, before: Mapping[str, Any]) -> None:
-    now = _comparable(settings)
+    # A setting that an earlier version did not have changes nothing where it has its default.
+    before, now = _comparable(type(settings)()) | dict(before), _comparable(settings)
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
