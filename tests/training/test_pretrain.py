@@ -53,7 +53,7 @@ def test_a_run_leaves_all_that_is_promised(settings: PretrainSettings) -> None:
         with Image.open(output / name) as picture:
             assert min(picture.size) > 90
     environment = json.loads((output / "environment.json").read_text())
-    assert environment["torch"] == torch.__version__
+    assert torch.__version__.startswith(environment["torch"])  # without its build
     assert (output / "index.html").is_file()
     assert list((output / "tensorboard").glob("events*"))
     assert {"data_ms", "forward_ms", "backward_ms", "optimizer_ms"} <= set(rows[-1])
