@@ -1,7 +1,9 @@
 """Files that are joined, damaged or no videos: what is read of them, and what they are called."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from made_videos import damage, encode, full_decode, make, numbers, scene
 from videomae.errors import ConfigError, VideoError
+from videomae.video import decoder
 from videomae.video.reader import VideoReader, probe, read_frames
 from videomae.video.writer import resize_video
 
@@ -153,3 +156,12 @@ def test_the_advice_for_an_animated_webp_works(tmp_path: Path) -> None:
         probe(webp)
     Image.open(webp).save(png, save_all=True)
     assert read_frames(png, range(4))[:, 0, 0, 0].tolist() == [0, 60, 120, 180]
+
+
+def test_a_stream_that_begins_behind_damage_is_damage(tmp_path: Path) -> None:
+    def packets() -> Iterator[Any]:
+        yield from ()
+        raise IndexError("list index out of range")  # as of PyAV for a damaged flv
+
+    with VideoReader(make("flv", tmp_path)) as reader, pytest.raises(decoder._LostError):
+        list(reader._source._checked(packets()))

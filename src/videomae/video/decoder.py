@@ -409,7 +409,10 @@ class VideoFile:
         ahead: deque[av.Packet[Any]] = deque()
         packets = iter(packets)
         while True:
-            packet = ahead.popleft() if ahead else next(packets, None)
+            try:
+                packet = ahead.popleft() if ahead else next(packets, None)
+            except IndexError:  # PyAV does not know streams that begin behind damage
+                raise _LostError from None
             if packet is None:
                 return
             if packet.is_corrupt:
