@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from videomae.commands.flags import COMMANDS, Files
+from videomae.commands.flags import COMMANDS
+from videomae.commands.model_flags import Files
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.fields import (
