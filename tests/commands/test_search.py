@@ -18,15 +18,6 @@ Run = Callable[..., tuple[int, str, str]]
 MOTIONS = ("sway", "bob", "zoom_in", "slide_left", "slide_up", "turn_left")
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main([*map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six videos to train with and two to test with, one of which is in training, smaller."""

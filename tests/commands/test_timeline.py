@@ -1,13 +1,13 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from videomae.commands import cli
 from videomae.commands import timeline as command
 from videomae.data.motion import render_clip
 from videomae.errors import VideoError
@@ -20,12 +20,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main(["timeline", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
+def run(run: Run) -> Run:
+    return partial(run, "timeline")
 
 
 @pytest.fixture(scope="module")
