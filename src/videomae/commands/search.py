@@ -1,6 +1,5 @@
 """The commands on an index of videos: make one, search it, find copies in it."""
 
-import csv
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from videomae.commands.terminal import Screen
 from videomae.data.folders import read_folders
 from videomae.data.manifest import load_videos
 from videomae.data.opening import open_video, part_of
+from videomae.data.rows import write_csv
 from videomae.errors import (
     ConfigError,
     VideoError,
@@ -41,7 +41,7 @@ from videomae.inference.duplicates import (
 )
 from videomae.inference.predict import Floats
 from videomae.inference.search import Index as Rows
-from videomae.inference.search import Match, Stretch, load_model, open_index, search
+from videomae.inference.search import Stretch, load_model, open_index, search
 from videomae.report.html import Embedded, embed_clip, embed_picture, render
 from videomae.report.pictures import check_suffix
 from videomae.report.plots import clock, plot_threshold
@@ -85,6 +85,10 @@ def find(command: Search) -> int:
     if not command.json:
         Screen("").out.print(table)
     if page is not None:
+        cards = [
+            _card(each.stretch, f"{each.similarity:.3f}  {_seconds(each.stretch)}")
+            for each in found
+        ]
         _write_page(
             page,
             title="Videos like this one",
@@ -92,7 +96,7 @@ def find(command: Search) -> int:
             "1 is the same, 0 is as different as any two.",
             groups=[
                 _Group("Looked for", "", [_card(query, _seconds(query))]),
-                _Group("Found", "", [_match_card(match) for match in found]),
+                _Group("Found", "", cards),
             ],
         )
         if not command.json:
@@ -106,8 +110,19 @@ def duplicates(command: Duplicates) -> int:
     check_writable(folder)
     code = 0
     if not (source.is_dir() and find_parts(source)):
-        code = _make_index(command, folder / "index")
         source = folder / "index"
+        settings = Index(
+            Files(),
+            json=command.json,
+            model=command.model,
+            engine=command.engine,
+            device=command.device,
+            input=command.source,
+            window_seconds=command.window_seconds,
+            resume=True,
+            output=source,
+        )
+        code = run_batch("embed", settings, [])
     rows = open_index(source)
     model = "" if source == Path(command.source) else command.model
     loaded = load_model(rows, model=model, engine=command.engine, device=command.device, whole=True)
@@ -120,17 +135,20 @@ def duplicates(command: Duplicates) -> int:
     groups = joined(rows, similar_pairs(rows, others, threshold))
     splits = _splits(command.source, [row.path for row in rows.rows])
     leaks = [pair for group in groups for pair in group if _is_leak(rows, pair, splits)]
-    _write_pairs(folder / "pairs.csv", rows, groups, splits)
+    records = [
+        _record(rows, pair, number, splits)
+        for number, group in enumerate(groups, start=1)
+        for pair in group
+    ]
+    write_csv(folder / "pairs.csv", _record(rows, Pair(0, 0, 0), 0, splits), records)
     _draw_page(folder, rows, groups, splits, copies, nearest, threshold)
     if command.json:
-        for number, group in enumerate(groups, start=1):
-            for pair in group:
-                say(to_json(_record(rows, pair, number, splits)))
+        for record in records:
+            say(to_json(record))
     else:
         videos = len(set(rows.videos.tolist()))
-        pairs = sum(map(len, groups))
         say(
-            f"{counted(videos, 'video')}, {counted(pairs, 'pair')} of copies in "
+            f"{counted(videos, 'video')}, {counted(len(records), 'pair')} of copies in "
             f"{counted(len(groups), 'group')} (similarity of {threshold:.3f} or more)"
         )
         if leaks:
@@ -144,25 +162,6 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
     Search: find,
     Duplicates: duplicates,
 }
-
-
-def _make_index(command: Duplicates, folder: Path) -> int:
-    """Write the index of the videos, or go on with it."""
-    return run_batch(
-        "embed",
-        Index(
-            Files(),
-            json=command.json,
-            model=command.model,
-            engine=command.engine,
-            device=command.device,
-            input=command.source,
-            window_seconds=command.window_seconds,
-            resume=True,
-            output=folder,
-        ),
-        [],
-    )
 
 
 def _splits(source: str, paths: Sequence[str]) -> dict[str, str]:
@@ -194,23 +193,6 @@ def _record(rows: Rows, pair: Pair, group: int, splits: dict[str, str]) -> dict[
             f"split_{name}": splits.get(row.path, ""),
         }
     return record
-
-
-def _write_pairs(
-    path: Path, rows: Rows, groups: Sequence[Sequence[Pair]], splits: dict[str, str]
-) -> None:
-    names = list(_record(rows, Pair(0, 0, 0), 0, splits))
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        for number, group in enumerate(groups, start=1):
-            for pair in group:
-                record = _record(rows, pair, number, splits)
-                texts = {name: as_text(v) for name, v in record.items() if isinstance(v, str)}
-                writer.writerow({**record, **texts})
 
 
 def _draw_page(
@@ -276,10 +258,6 @@ def _write_page(
     page = render("matches.html", **{"explanation": "", **values}, groups=groups, chart=chart)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _match_card(match: Match) -> _Card:
-    return _card(match.stretch, f"{match.similarity:.3f}  {_seconds(match.stretch)}")
 
 
 def _card(stretch: Stretch, figures: str) -> _Card:

@@ -1,6 +1,5 @@
 """The output of commands: results on stdout, complaints on stderr, a bar while more is to come."""
 
-import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from videomae.errors import as_text, complain, counted, keeping, one_line, say, to_json
-from videomae.hub import atomic_path
+from videomae.data.rows import write_csv
+from videomae.errors import complain, counted, keeping, one_line, say, to_json
 
 if TYPE_CHECKING:
     from videomae.video.reader import BadVideo
@@ -162,13 +161,7 @@ def _csv_rows(path: Path | None) -> Iterator[list[dict[str, Any]]]:
     finally:
         if path is not None and rows:
             columns = dict.fromkeys(name for row in rows for name in row if name != "error")
-            with (
-                atomic_path(path) as temporary,
-                temporary.open("w", newline="", encoding="utf-8") as file,
-            ):
-                writer = csv.DictWriter(file, [*columns, "error"], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows({k: as_text(value) for k, value in row.items()} for row in rows)
+            write_csv(path, [*columns, "error"], rows)
 
 
 def file_table(

@@ -2,11 +2,12 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomae.errors import ConfigError, in_brief
+from videomae.errors import ConfigError, as_text, in_brief
+from videomae.hub import atomic_path
 
 LABELS_NAME = "labels.txt"
 
@@ -31,6 +32,19 @@ def csv_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | str]
                 yield reader.line_num, row
     except OSError as error:
         raise ConfigError(f"{what} cannot be read: {error}") from error
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows by their columns, atomically; None is an empty cell."""
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if v is None else as_text(v) for k, v in row.items()})
+    return path
 
 
 def is_one_line(name: str) -> bool:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from videomae.errors import ConfigError, VideoError, one_line
+from videomae.inference.predict import Floats
 from videomae.inference.windows import Window
 
 _NEIGHBOUR_SECONDS = 30.0
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,8 @@
 Letters: W windows of a video, K labels, D features.
 """
 
-import csv
-import io
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from itertools import pairwise
@@ -18,7 +16,8 @@ import torch
 from torch import Tensor
 
 from videomae.config import check_choice
-from videomae.errors import VideoError, as_text, to_json
+from videomae.data.rows import write_csv
+from videomae.errors import VideoError, to_json
 from videomae.hub import PathLike, atomic_path
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
@@ -125,14 +124,12 @@ class Timeline:
         if kind in (".png", ".svg"):
             return self._plot(path)
         record = self.record(top_k=top_k)
-        if kind == ".vtt":
-            text = to_vtt(self.segments)
-        elif kind == ".json":
-            text = to_json(record) + "\n"
-        elif path.name.lower().endswith(".scores.csv"):
-            text = _csv([_flat(window) for window in record["windows"]])
-        else:
-            text = _csv(record["segments"], [each.name for each in fields(Segment)])
+        if path.name.lower().endswith(".scores.csv"):
+            rows = [_flat(window) for window in record["windows"]]
+            return write_csv(path, rows[0], rows)
+        if kind == ".csv":
+            return write_csv(path, [each.name for each in fields(Segment)], record["segments"])
+        text = to_vtt(self.segments) if kind == ".vtt" else to_json(record) + "\n"
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         return path
@@ -232,14 +229,12 @@ class Gathered:
     ) -> Timeline:
         """The timeline of these windows; no labels stand for novelty."""
         windows = tuple(self.windows)
-        values = np.array(self.values, np.float32).reshape(len(windows), -1)
+        scores = np.array(self.values, np.float32).reshape(len(windows), -1)
         if labels is None:
-            scores = novelty_of(values, windows)[:, None]
-            return Timeline(
-                path, (NOVELTY,), windows, scores, rules or NOVELTY_RULES, self.pictures
-            )
-        names = tuple(labels.get(k, str(k)) for k in range(values.shape[1]))
-        return Timeline(path, names, windows, values, rules or SegmentRules(), self.pictures)
+            scores = novelty_of(scores, windows)[:, None]
+            labels, rules = {0: NOVELTY}, rules or NOVELTY_RULES
+        names = tuple(labels.get(k, str(k)) for k in range(scores.shape[1]))
+        return Timeline(path, names, windows, scores, rules or SegmentRules(), self.pictures)
 
 
 @over_videos
@@ -326,14 +321,6 @@ def _flat(window: Mapping[str, Any]) -> dict[str, Any]:
     for k, (label, score) in enumerate(pairs, start=1):
         row |= {f"label_{k}": label, f"score_{k}": score}
     return row
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
 
 
 def _is_pictured(window: Window) -> bool:
