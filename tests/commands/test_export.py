@@ -213,13 +213,9 @@ def test_parity_by_hand(activation: str | None) -> None:
     clips = [torch.zeros(1), torch.ones(1)]
     expected = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     answers = {0.0: [3.0, 0.0], 1.0: [0.0, 3.5]}
-    facts = {"input": {"shape": [1]}, "task": "classify"}
+    facts = {"input": {"shape": [1]}, "output": {"activation": activation}}
     found = compare(
-        lambda pixels: np.array([answers[float(pixels[0, 0])]], np.float32),
-        clips,
-        expected,
-        facts,
-        label=activation,
+        lambda pixels: np.array([answers[float(pixels[0, 0])]], np.float32), clips, expected, facts
     )
     assert found.error == pytest.approx(0.1)  # 0.5 of the length 5
     if activation is None:

@@ -115,17 +115,6 @@ def test_another_model_or_setting_is_refused(
             PartWriter(tmp_path, {**EMBED, **change}, shard=shard, resume=True)
 
 
-def test_what_was_done_is_kept_when_an_error_ends_the_work(tmp_path: Path) -> None:
-    def work() -> None:
-        with PartWriter(tmp_path, EMBED) as parts:
-            parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert read_batch(tmp_path).table["path"].to_pylist() == ["a.mp4"]
-
-
 def test_a_part_is_written_when_it_is_large_or_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,8 @@ def _show(report: dict[str, Any]) -> None:
         out.print()
 
     facts = report["environment"]
-    section("here", {name: _words(value) for name, value in facts.items()})
+    words = {name: ", ".join(v) if isinstance(v, list) else str(v) for name, v in facts.items()}
+    section("here", words)
     section("what auto takes", {"device": report["device"], **report["choices"]})
     missing = ", ".join(report["missing_decoders"])
     decoders = {"read": ", ".join(report["decoders"])} | ({"not read": missing} if missing else {})
@@ -181,7 +182,3 @@ def _show(report: dict[str, Any]) -> None:
     checks = report["checks"].items()
     section("checks", {name: ("" if c["ok"] else "FAILED: ") + c["words"] for name, c in checks})
     out.print(report["verdict"])
-
-
-def _words(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)

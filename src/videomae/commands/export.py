@@ -1,7 +1,6 @@
 """`videomae export`: a model as a file that runs without this package, checked, then kept."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,8 +124,8 @@ def export(command: Export) -> Written:
     facts = describe(command, dtype, make_views, is_classifier=isinstance(module, Answer))
     facts["output"]["shape"] += expected.shape[1:]
     with atomic_folder(command.output) as folder:
-        compute = _write(module, folder / name, config, command, dtype, calibration, to_json(facts))
-        parity = compare(compute, clips, expected, facts, label=facts["output"]["activation"])
+        compute = _write(module, folder / name, config, command, dtype, calibration, facts)
+        parity = compare(compute, clips, expected, facts)
         _check(parity, dtype)
         written = Written(command.output, command.output / name, facts, parity, kind)
         _write_texts(folder, command, facts, written)
@@ -247,25 +246,25 @@ def _write(
     command: Export,
     dtype: str,
     calibration: list[Tensor],
-    facts: str,
+    facts: dict[str, Any],
 ) -> Compute:
     """Write the file, and read it back as a function of clips."""
     shape = (config.num_frames, config.num_channels, *config.image_hw)
-    ranges = calibration if dtype == "int8" else []
+    ranges, text = calibration if dtype == "int8" else [], to_json(facts)
     if command.format == "openvino":
         half = dtype == "float16"
-        formats.write_openvino(module, path, shape, clips=ranges, half=half, facts=facts)
+        formats.write_openvino(module, path, shape, clips=ranges, half=half, facts=text)
         return formats.read_openvino(path, dtype)
     if command.format == "executorch":
-        formats.write_executorch(module, path, shape, clips=ranges, facts=facts)
+        formats.write_executorch(module, path, shape, clips=ranges, facts=text)
         return formats.read_executorch(path)
     program = formats.trace(module, shape, dtype=dtype)
     if command.format == "torch-export":
-        formats.write_torch(program, path, facts)
+        formats.write_torch(program, path, text)
         return formats.read_torch(path)
-    output = json.loads(facts)["output"]["name"]
+    output = facts["output"]["name"]
     plain = path.with_name("plain.onnx") if dtype == "int8" else path
-    formats.write_onnx(program, plain, output=output, opset=command.opset, facts=facts)
+    formats.write_onnx(program, plain, output=output, opset=command.opset, facts=text)
     if dtype == "int8":
         formats.quantize_onnx(plain, path)
         for each in path.parent.glob("plain.*"):
@@ -274,12 +273,7 @@ def _write(
 
 
 def compare(
-    compute: Compute,
-    clips: Sequence[Tensor],
-    expected: Tensor,
-    facts: dict[str, Any],
-    *,
-    label: str | None,
+    compute: Compute, clips: Sequence[Tensor], expected: Tensor, facts: dict[str, Any]
 ) -> Parity:
     """Compare answers to clips, one by one and where it can several at once, with torch's."""
     alone = torch.cat([torch.from_numpy(compute(clip[None].numpy())) for clip in clips])
@@ -288,14 +282,15 @@ def compare(
         some = torch.stack(list(clips[:3]))
         answers.append((torch.from_numpy(compute(some.numpy())), expected[: len(some)]))
     error = max(float((a - b).norm() / b.norm()) for a, b in answers)
-    if facts["task"] != "classify" or label is None:
+    activation = facts["output"]["activation"]
+    if activation is None:
         return Parity(len(clips), error)
-    scores: Callable[[Tensor], Tensor] = {
-        "softmax": lambda logits: logits.softmax(-1),
-        "sigmoid": torch.sigmoid,
-    }[label]
     same = (alone.argmax(-1) == expected.argmax(-1)).float().mean()
-    difference = (scores(alone) - scores(expected)).abs().max()
+    if activation == "softmax":
+        alone, expected = alone.softmax(-1), expected.softmax(-1)
+    else:
+        alone, expected = alone.sigmoid(), expected.sigmoid()
+    difference = (alone - expected).abs().max()
     return Parity(len(clips), error, float(same), float(difference))
 
 

@@ -11,6 +11,7 @@ from videomae.errors import complain
 from videomae.fields import Count, Limits, NotNegative, PartialShare, Positive, Rate, Seed
 from videomae.settings import Dtype, Mask, OnDamage
 
+Engine = Literal["auto", "torch", "compile", "openvino", "onnxruntime"]
 Cosine = Annotated[float, Limits(-1, 1)]
 
 
@@ -62,7 +63,7 @@ class ModelCommand(VideoCommand):
     """Take each video as if it had so many frames a second; own: as it is; config: as trained."""
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""
-    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    engine: Engine = "auto"
     """The engine that runs the model; docs/engines.md says which suits what."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
@@ -163,7 +164,7 @@ class Search:
     """Look for the mirror image, too."""
     model: str = ""
     """Where the model of the index lies now, if it has moved."""
-    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    engine: Engine = "auto"
     """The engine that runs the model."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
@@ -185,7 +186,7 @@ class Duplicates:
     """Hub id, folder, weight file or shipped model for the features; an index knows its own."""
     window_seconds: Positive | Literal["video"] = 10.0
     """Windows that are compared, a video may have many; video: one clip of each."""
-    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    engine: Engine = "auto"
     """The engine that runs the model."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""

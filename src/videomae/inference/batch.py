@@ -96,9 +96,10 @@ def read_batch(folder: PathLike) -> Rows:
             f"{folder} holds no parts; expected a folder that `videomae classify` or `videomae "
             "embed` has written with --output"
         )
+    facts = next(iter(parts.values()))[0]
     seen: dict[str, Path] = {}
-    for path, (facts, done) in parts.items():
-        _check_same(facts, next(iter(parts.values()))[0], path)
+    for path, (others, done) in parts.items():
+        _check_same(others, facts, path)
         for video in done:
             if video in seen:
                 raise ConfigError(
@@ -107,7 +108,6 @@ def read_batch(folder: PathLike) -> Rows:
                 )
             seen[video] = path
 
-    facts = next(iter(parts.values()))[0]
     empty = {"part": _answers(facts, []), "bad": _complaints([])}
     tables = {kind: [arrow.table(columns)] for kind, columns in empty.items()}
     for path in parts:
@@ -207,13 +207,14 @@ class PartWriter(AbstractContextManager["PartWriter"]):
         """Write what was added since the last part; once more, it writes the same files."""
         good = [(v, rows) for v, rows in self._part.answers if not isinstance(rows, str)]
         bad = [(v, reason) for v, reason in self._part.answers if isinstance(reason, str)]
-        for kind, videos in (("bad", [v for v, _ in bad]), ("part", [v for v, _ in good])):
+        rows = [row for _, each in good for row in each]
+        reasons = [(name_of(v), reason) for v, reason in bad]
+        for kind, videos, columns in (
+            ("bad", [v for v, _ in bad], _complaints(reasons)),
+            ("part", [v for v, _ in good], _answers(self.facts, rows)),
+        ):
             if not videos:
                 continue
-            if kind == "part":
-                columns = _answers(self.facts, [row for _, rows in good for row in rows])
-            else:
-                columns = _complaints([(name_of(v), reason) for v, reason in bad])
             done = json.dumps(list(map(key_of, videos)))
             digest = hashlib.sha256(done.encode()).hexdigest()[:8]
             name = f"{kind}-{self._name}-{self._part.number:05d}-{digest}.parquet"

@@ -84,22 +84,15 @@ class Job:
 
     def load(self, tell: Log | None = None) -> "Loaded":
         """Get the model ready to run; for the errors see `engines.load`."""
-        options: dict[str, Any] = {
-            "engine": self.engine,
-            "dtype": self.dtype,
-            "device": self.device,
-        }
-        kind: type[VideoMAEPreTrainedModel] = VideoMAEForVideoClassification
-        if self.task == "embed":
-            kind, options = VideoMAEPreTrainedModel, {**options, "tokens": True}
-        ready, processor = ready_model(self.model, None, kind, tell, **options)
+        embeds = self.task == "embed"
+        kind = VideoMAEPreTrainedModel if embeds else VideoMAEForVideoClassification
+        options = {"engine": self.engine, "dtype": self.dtype, "device": self.device}
+        ready, processor = ready_model(self.model, None, kind, tell, tokens=embeds, **options)
         maker = ViewMaker(
             ready.config, processor, self.frame_stride, self.num_clips, self.num_crops, self.fps,
             self.on_damage,
         )  # fmt: skip
-        compute: Callable[[Tensor], Tensor] = ready
-        if self.task == "embed":
-            compute = partial(ready.run, describing(ready, self.features))
+        compute = partial(ready.run, describing(ready, self.features)) if embeds else ready
         return Loaded(self, ready, maker, compute)
 
 

@@ -112,14 +112,11 @@ def load_model(
     job = Job(
         "embed",
         model=model or facts["model"],
-        num_clips=settings["num_clips"],
-        num_crops=settings["num_crops"],
+        **{name: settings[name] for name in ("num_clips", "num_crops", "on_damage", "dtype")},
         frame_stride=settings["frame_stride"] or "uniform",
         fps=settings["fps"] or "own",
         window_seconds=None if whole else settings["window_seconds"],
         hop_seconds=None if whole else settings["hop_seconds"],
-        on_damage=settings["on_damage"],
-        dtype=settings["dtype"],
         engine=engine,
         device=device,
     )
