@@ -74,9 +74,13 @@ def check_fields(settings: Any) -> None:
             raise ConfigError(f"{error}; the default is {field.default!r}") from None
 
 
-@functools.cache
 def field_types(kind: Any) -> Mapping[str, Any]:
     """The types of the fields of a dataclass, with the limits in them."""
+    return _field_types(kind)
+
+
+@functools.cache
+def _field_types(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
