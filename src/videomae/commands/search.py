@@ -62,9 +62,8 @@ def find(command: Search) -> int:
         check_suffix(page, (".html",))
         check_writable(page.parent)
     end = None if command.end_seconds == "end" else command.end_seconds
-    query, whole = Stretch(str(command.query)), command.start_seconds == 0 and end is None
-    if not whole:
-        query = Stretch(str(command.query), command.start_seconds, end)
+    whole = command.start_seconds == 0 and end is None
+    query = Stretch(str(command.query), None if whole else command.start_seconds, end)
     rows = open_index(command.index)
     loaded = load_model(
         rows,
@@ -110,19 +109,8 @@ def duplicates(command: Duplicates) -> int:
     check_writable(folder)
     code = 0
     if not (source.is_dir() and find_parts(source)):
+        code = _make_index(command, folder / "index")
         source = folder / "index"
-        settings = Index(
-            Files(),
-            json=command.json,
-            model=command.model,
-            engine=command.engine,
-            device=command.device,
-            input=command.source,
-            window_seconds=command.window_seconds,
-            resume=True,
-            output=source,
-        )
-        code = run_batch("embed", settings, [])
     rows = open_index(source)
     model = "" if source == Path(command.source) else command.model
     loaded = load_model(rows, model=model, engine=command.engine, device=command.device, whole=True)
@@ -162,6 +150,25 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
     Search: find,
     Duplicates: duplicates,
 }
+
+
+def _make_index(command: Duplicates, folder: Path) -> int:
+    """Write the index of the videos, or go on with it."""
+    return run_batch(
+        "embed",
+        Index(
+            Files(),
+            json=command.json,
+            model=command.model,
+            engine=command.engine,
+            device=command.device,
+            input=command.source,
+            window_seconds=command.window_seconds,
+            resume=True,
+            output=folder,
+        ),
+        [],
+    )
 
 
 def _splits(source: str, paths: Sequence[str]) -> dict[str, str]:

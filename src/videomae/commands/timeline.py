@@ -100,12 +100,8 @@ def timeline(command: TimelineCommand) -> int:
                 found, reason = None, reason or f"{path}: {error}"
             if reason:
                 failed += 1
-                done = (
-                    f"; the first {clock(gathered.windows[-1].end_seconds)} are kept"
-                    if found
-                    else ""
-                )
-                screen.complain(f"{reason}{done}")
+                kept = clock(found.windows[-1].end_seconds) if found else ""
+                screen.complain(f"{reason}; the first {kept} are kept" if kept else reason)
             if found is not None:
                 for place in places[path]:
                     found.save(place, top_k=command.top_k)

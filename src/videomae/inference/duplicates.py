@@ -22,6 +22,7 @@ from videomae.video.reader import VideoReader
 
 # Above so many rows not all are compared with all: the time grows with the square of their number.
 _MOST_EXACT = 100_000
+_NUM_COPIES = 48
 
 
 def nearest_others(index: Index, count: int = 16) -> tuple[Floats, Numbers]:
@@ -49,9 +50,8 @@ def _likely_others(index: Index, count: int) -> tuple[Floats, Numbers]:
         import faiss
     width = index.unit.shape[1]
     lists = int(4 * len(index.rows) ** 0.5)
-    table = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
-    )  # fmt: skip
+    flat = faiss.IndexFlatIP(width)
+    table = faiss.IndexIVFFlat(flat, width, lists, faiss.METRIC_INNER_PRODUCT)
     table.train(index.unit[:: max(len(index.rows) // (64 * lists), 1)])
     table.add(index.unit)
     table.nprobe = 32
@@ -77,9 +77,7 @@ class Pair:
     second: int
 
 
-def similar_pairs(
-    index: Index, others: tuple[Floats, Numbers], threshold: float
-) -> list[Pair]:  # fmt: skip
+def similar_pairs(index: Index, others: tuple[Floats, Numbers], threshold: float) -> list[Pair]:
     """Pairs of videos with rows at least so similar, the most similar first.
 
     others: see `nearest_others`; a row that has more neighbours above the threshold than these is
@@ -117,17 +115,14 @@ def joined(index: Index, pairs: Sequence[Pair]) -> list[list[Pair]]:
     return [sorted(group, key=pairs.index) for group in unique.values()]
 
 
-def similarity_of_copies(
-    index: Index, loaded: Loaded, *, count: int = 48, seed: int = 0
-) -> Floats:  # fmt: skip
-    """How like their originals re-encoded copies of some of an index's rows are: (up to count).
+def similarity_of_copies(index: Index, loaded: Loaded) -> Floats:
+    """How like their originals re-encoded copies of some of an index's rows are: (up to 48).
 
     The copies are made in memory: 3/4 of the size and back, as JPEG of quality 40. loaded: of
     `load_model(..., whole=True)`. Rows that cannot be read any more are passed over.
     """
-    rng = np.random.default_rng(seed)
     found = []
-    for row in rng.permutation(len(index.rows))[:count].tolist():
+    for row in np.random.default_rng(0).permutation(len(index.rows))[:_NUM_COPIES].tolist():
         video = index.rows[row].video
         try:
             with open_video(video, loaded.job.on_damage) as reader:
