@@ -209,7 +209,9 @@ def test_a_batch_job_fills_a_folder_and_says_so_in_one_line(
     call = ("--input", place / "videos", "--output", tmp_path / "out", "--dtype", "float32")
     embed = ("embed", place / "bad.mp4", *call, "--model", place / "pretrained")
     code, out, err = run(*embed, "--features", "per_time")
-    assert (code, err) == (1, "")
+    assert code == 1
+    assert err.startswith(f"videomae: {place / 'bad.mp4'}: cannot be opened as a video")
+    assert len(err.splitlines()) == 1
     assert re.fullmatch(
         r".*/out: 5 videos in .* s \(.* a second\), 4 rows; "
         r"1 video could not be read, see bad-\*.parquet\n",

@@ -109,6 +109,25 @@ def test_duplicates_between_splits(run: Run, videos: Path, tmp_path: Path) -> No
     assert not (again / "index").exists()
 
 
+def test_copies_alone_are_all_found_and_only_pairs_are_printed_as_json(
+    run: Run, videos: Path, tmp_path: Path
+) -> None:
+    for name in ("1.mp4", "2.mp4", "3.mp4"):
+        (tmp_path / "equal").mkdir(exist_ok=True)
+        shutil.copy(videos / "train" / "bob" / "0.mp4", tmp_path / "equal" / name)
+    code, out, err = run("duplicates", tmp_path / "equal", "--output", tmp_path / "out", "--json")
+    assert code == 0
+    assert "out/index: 3 videos" in err
+    pairs = [json.loads(line) for line in out.splitlines()]
+    assert [pair["similarity"] for pair in pairs] == pytest.approx([1, 1, 1], abs=1e-3)
+
+
+def test_an_index_is_a_folder(run: Run, videos: Path) -> None:
+    code, out, err = run("index", videos, "--output", "index.csv")
+    assert (code, out) == (1, "")
+    assert err == "videomae: --output index.csv: an index is a folder; leave out the suffix\n"
+
+
 def test_the_threshold_is_measured_where_none_is_given(
     run: Run, index: Path, tmp_path: Path
 ) -> None:
@@ -135,6 +154,8 @@ def test_what_cannot_be_searched_is_said(
     for arguments, expected in (
         ((videos, query), "holds no parts"),
         ((index, tmp_path / "none.mp4"), "none.mp4"),
+        ((index, query, "--start-seconds", 1, "--end-seconds", 0.5), "ends before it begins"),
+        ((index, query, "--start-seconds", 9), "that part is empty, as it has 32 frames (2 s)"),
         ((index, query, "--top-k", 0), "--top-k=0 must be at least 1"),
         ((index, query, "--output", "found.txt"), "found.txt ends in '.txt'"),
     ):

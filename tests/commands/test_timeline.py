@@ -154,6 +154,9 @@ def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path
     code, out, err = run(videos, "--annotate", "a.mp4")
     assert (code, out) == (1, "")
     assert "--annotate a.mp4 is one file for 2 videos; name a folder" in err
+    code, out, err = run(videos, "--annotate", "a.avi")
+    assert (code, out) == (1, "")
+    assert "--annotate a.avi: name a file .mp4 or .mkv, or a folder" in err
     code, _, err = run(videos / "bob.mp4", "--annotate", tmp_path / "a.mkv")
     assert probe(tmp_path / "a.mkv").codec == "h264"
 

@@ -236,8 +236,10 @@ def test_parts_of_a_video(values: dict[str, Any], expected: range) -> None:
 
 def test_empty_parts_are_errors() -> None:
     info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
-    with pytest.raises(VideoError, match="that part is empty, as it has 100 frames"):
+    with pytest.raises(VideoError, match=r"that part is empty, as it has 100 frames \(4 s\)"):
         part_of(Video("x", start_seconds=4.0), info)
+    with pytest.raises(VideoError, match="that part ends before it begins; give a later"):
+        part_of(Video("x", start_seconds=3.0, end_seconds=2.0), info)
     frames = VideoInfo(Path("x"), 100, None, None, 2, 2, "images", 0)
     with pytest.raises(VideoError, match="folders of frames have no seconds; give first_frame"):
         part_of(Video("x", start_seconds=1.0), frames)

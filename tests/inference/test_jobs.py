@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import videomae
 from videomae.config import VideoMAEConfig
@@ -106,6 +107,19 @@ def test_windows_are_rows_of_their_own(model: str, videos: list[Video], tmp_path
     part = Video(videos[0].path, start_seconds=0.5)
     with pytest.raises(ConfigError, match=r"start_seconds=0.5\) is a part of a video, and windows"):
         run_job([part], tmp_path / "other", job)
+
+
+def test_a_folder_of_frames_is_one_window(model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(9):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"{number}.png")
+    job = Job("embed", model, window_seconds=0.5, hop_seconds=0.25, **SAME)
+    run_job([Video(str(folder))], tmp_path / "out", job)
+    (row,) = read_batch(tmp_path / "out").table.to_pylist()
+    assert (row["path"], row["start_seconds"], row["end_seconds"]) == (str(folder), None, None)
+    (expected,) = videomae.embed([folder], model=model, **SAME)
+    np.testing.assert_allclose(row["features"], expected.features, atol=1e-6)
 
 
 def test_parts_of_a_video_have_their_seconds(

@@ -63,6 +63,8 @@ def test_a_number_that_is_the_same_for_all_counts_for_nothing(tmp_path: Path) ->
     rows = {"a.mp4": [[5, 1]], "b.mp4": [[5, -1]], "c.mp4": [[5, 3]]}
     index = open_index(write_index(tmp_path, rows))
     assert index.unit[:, 0] == pytest.approx(0)
+    copies = open_index(write_index(tmp_path / "copies", {"a.mp4": [[3, 4]], "b.mp4": [[3, 4]]}))
+    assert copies.unit == pytest.approx(np.array([[0.6, 0.8], [0.6, 0.8]]))
     single = open_index(write_index(tmp_path / "one", {"a.mp4": [[3, 4]]}))
     assert single.unit == pytest.approx(np.array([[0.6, 0.8]]))
 
@@ -145,6 +147,9 @@ def test_the_threshold_lies_between_copies_and_others() -> None:
     # Features that tell copies from others badly: the threshold is above most others.
     poor = usual_threshold(others[:48], others)
     assert (others > poor).mean() < 0.01
+    # Equal files are copies, whatever rounding makes of them; few videos are none of each other.
+    assert usual_threshold(np.ones(3, np.float32), np.ones(3, np.float32)) <= 0.999
+    assert usual_threshold(copies, np.array([-1, -1], np.float32)) > 0.6
     # Nothing to compare with, and no copies that can be read.
     assert usual_threshold(copies, np.array([-np.inf], np.float32)) == 1
     assert 0.7 < usual_threshold(copies[:0], others) < 0.99

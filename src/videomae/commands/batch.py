@@ -66,7 +66,7 @@ def run_batch(
     except KeyboardInterrupt:
         return complain(f"interrupted; {output} has what is done, and --resume goes on", code=130)
     say(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
-    return 1 if summary.num_bad else 0
+    return complain(summary.first_reason) if summary.num_bad else 0
 
 
 @contextmanager

@@ -86,8 +86,8 @@ class Written:
         at_once = "any number of clips at once" if batch == "batch" else "one clip at a time"
         return (
             f"wrote {self.file}: {size / 1e6:.1f} MB, {self.facts['dtype']}{opset}, {at_once}\n"
-            f"checked on {self.parity.num_clips} {self.clips}: {self.parity} "
-            f"(at most {TOLERANCES[self.facts['dtype']]:g} was allowed)\n"
+            f"checked on {self.parity.num_clips} {self.clips}: {self.parity}; an error of the "
+            f"answers of at most {TOLERANCES[self.facts['dtype']]:g} was allowed\n"
             f"how to run it: {self.folder / 'README.md'}"
         )
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ _CLIP_FRAMES, _CLIP_PX = 8, 120
 
 def index(command: Index) -> int:
     """Write the features of videos into a folder of Parquet files."""
+    if command.output.suffix:
+        raise ConfigError(f"--output {command.output}: an index is a folder; leave out the suffix")
     return run_batch("embed", command, command.videos())
 
 
@@ -154,21 +156,18 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
 
 def _make_index(command: Duplicates, folder: Path) -> int:
     """Write the index of the videos, or go on with it."""
-    return run_batch(
-        "embed",
-        Index(
-            Files(),
-            json=command.json,
-            model=command.model,
-            engine=command.engine,
-            device=command.device,
-            input=command.source,
-            window_seconds=command.window_seconds,
-            resume=True,
-            output=folder,
-        ),
-        [],
+    job = Index(
+        Files(),
+        model=command.model,
+        engine=command.engine,
+        device=command.device,
+        input=command.source,
+        window_seconds=command.window_seconds,
+        resume=True,
+        output=folder,
     )
+    with redirect_stdout(sys.stderr) if command.json else nullcontext():  # pairs alone are printed
+        return run_batch("embed", job, [])
 
 
 def _splits(source: str, paths: Sequence[str]) -> dict[str, str]:

@@ -203,6 +203,8 @@ def _films(files: Sequence[Path], annotate: Path | None) -> dict[Path, Path]:
     if annotate is None:
         return {}
     if annotate.suffix.lower() not in (".mp4", ".mkv"):
+        if annotate.suffix and not annotate.is_dir():
+            raise ConfigError(f"--annotate {annotate}: name a file .mp4 or .mkv, or a folder")
         check_writable(annotate)
         films = mirrored(list(files), annotate, ".mp4")
     elif len(files) > 1:

@@ -84,7 +84,12 @@ def part_of(video: Video, info: VideoInfo) -> range:
         first = round((video.start_seconds or 0) * info.fps)
         if video.end_seconds is not None:
             last = max(round(video.end_seconds * info.fps), first + 1)
+        if video.end_seconds is not None and video.end_seconds <= (video.start_seconds or 0):
+            raise VideoError(f"{video}: that part ends before it begins; give a later end_seconds")
     part = range(first, min(last, info.num_frames))
     if not part:
-        raise VideoError(f"{video}: that part is empty, as it has {info.num_frames} frames")
+        lasting = "" if info.fps is None else f" ({info.num_frames / info.fps:.4g} s)"
+        raise VideoError(
+            f"{video}: that part is empty, as it has {info.num_frames} frames{lasting}"
+        )
     return part

@@ -274,13 +274,17 @@ def _check_same(facts: dict[str, Any], others: dict[str, Any], path: Path) -> No
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the videos of a job, or of its shard: those of earlier runs, and of this."""
+    """What became of the videos of a job, or of its shard: those of earlier runs, and of this.
+
+    first_reason: why the first bad video of this run could not be read.
+    """
 
     num_before: int
     num_done: int
     num_bad: int
     num_rows: int
     seconds: float
+    first_reason: str = ""
 
     def __str__(self) -> str:
         rate = self.num_done / max(self.seconds, 1e-9)
@@ -337,7 +341,7 @@ def run_job(
     began = time.monotonic()
     with PartWriter(Path(folder), facts, shard, resume, part_size) as parts:
         todo = dict(enumerate(v for key, v in mine.items() if key not in parts.done))
-        before, bad, rows = len(mine) - len(todo), 0, 0
+        before, bad, rows, reason = len(mine) - len(todo), 0, 0, ""
         if on_progress:
             on_progress(before, len(mine))
         open_rows: dict[int, dict[int, Row]] = {}
@@ -347,9 +351,9 @@ def run_job(
                 continue  # known already: a window of a video that turned out to be bad
             answer: list[Row] | str | None = None
             if isinstance(each.value, str):
-                answer, bad = each.value, bad + 1
+                answer = each.value
             elif not each.value.isfinite().all():
-                answer, bad = "the model's answer is no number; try dtype=float32", bad + 1
+                answer = "the model's answer is no number; try dtype=float32"
             else:
                 windows = open_rows.setdefault(each.number, {})
                 windows[each.window] = Row(
@@ -360,6 +364,8 @@ def run_job(
                     answer = [row for _, row in sorted(windows.items())]
                     rows += each.num_windows
             if answer is not None:
+                if isinstance(answer, str):
+                    bad, reason = bad + 1, reason or answer
                 parts.add(video, answer)
                 del todo[each.number]
                 open_rows.pop(each.number, None)
@@ -368,7 +374,7 @@ def run_job(
     if todo:
         raise ConfigError(f"{counted(len(todo), 'video')} got no answer; go on with --resume")
     done = len(mine) - before
-    return Summary(before, done, bad, rows, time.monotonic() - began)
+    return Summary(before, done, bad, rows, time.monotonic() - began, reason)
 
 
 def _is_part(video: Video) -> bool:

@@ -141,7 +141,8 @@ def usual_threshold(copies: Floats, nearest: Floats) -> float:
     Half-way, as angles grow, from what other videos reach at most to what 95 % of copies reach at
     least. At most: the median of the nearest ones + 3 of their standard deviations, taken from the
     median deviation, which many copies among the others do not change. Where copies reach less than
-    that, as with features that do not fit the videos, it is the threshold.
+    that, as with features that do not fit the videos, it is the threshold. It lies in 0..0.999: the
+    features of equal files differ by rounding, and few videos may all be unlike each other.
 
     copies: of `similarity_of_copies`; nearest: (N) of each row to its nearest other.
     """
@@ -151,12 +152,12 @@ def usual_threshold(copies: Floats, nearest: Floats) -> float:
     middle = np.median(others)
     most = middle + 3 * 1.4826 * np.median(np.abs(others - middle))
     reached = np.quantile(_spread(copies), 0.05) if len(copies) else most
-    return float(np.tanh((most + max(most, reached)) / 2))
+    return min(float(np.tanh((most + max(most, reached)) / 2)), 0.999)
 
 
 def _spread(similarities: Floats) -> NDArray[np.float64]:
-    """Similarities as Fisher's z, which does not crowd them below 1."""
-    return np.asarray(np.arctanh(similarities.astype(np.float64).clip(-1 + 1e-7, 1 - 1e-7)))
+    """Similarities of 0..0.999 as Fisher's z, which does not crowd them below 1."""
+    return np.asarray(np.arctanh(similarities.astype(np.float64).clip(0, 0.999)))
 
 
 class _Copy:

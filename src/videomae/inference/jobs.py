@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -164,7 +165,10 @@ class Found:
 
 
 def read_video(number: int, video: Video, maker: ViewMaker, job: Job) -> Iterator[Found]:
-    """Give the views of a video, or of each window of it, until one cannot be read."""
+    """Give the views of a video, or of each window of it, until one cannot be read.
+
+    A folder of frames has no seconds, and is one window, unless `maker` has a rate for it.
+    """
     source: Any = video.path
     if video.offset is not None or video.is_remote:
         data = try_twice(read_bytes, video)
@@ -173,7 +177,8 @@ def read_video(number: int, video: Video, maker: ViewMaker, job: Job) -> Iterato
             return
         source = {"path": name_of(video), "bytes": data}
     try:
-        if job.has_windows:
+        is_timed = source is not video.path or not Path(video.path).is_dir()
+        if job.has_windows and (is_timed or maker.rate is not None):
             seconds = {"window_seconds": job.window_seconds, "hop_seconds": job.hop_seconds}
             for window, views in sliding_windows(source, maker, **seconds):
                 where = (window.index, window.count, window.start_seconds, window.end_seconds)

@@ -92,8 +92,9 @@ def open_index(folder: PathLike) -> Index:
     number_of: dict[str, int] = {}
     videos = np.array([number_of.setdefault(row.path, len(number_of)) for row in rows])
     mean, spread = features.mean(0), features.std(0)
-    spread[spread < 1e-6 * (1 + np.abs(mean))] = 1  # always the same: as in an index of one row
-    if len(rows) == 1:
+    same = spread < 1e-6 * (1 + np.abs(mean))
+    spread[same] = 1
+    if same.all():  # one row, or copies alone: less their mean nothing would be left
         mean = np.zeros_like(mean)
     unit = _of_length_1((features - mean) / spread)
     return Index(rows, videos, unit, mean, spread, found.facts)
