@@ -19,11 +19,10 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 
-from tests.made_videos import encode, scene
+from tests.made_videos import encode, repeat_stream, scene
 from videomae import VideoMAEConfig, VideoMAEForVideoClassification
 from videomae.data.sources import read_source
 from videomae.errors import VideoMAEError
@@ -60,15 +59,7 @@ def frames_of_a_gif(folder: Path) -> None:
 def tracks(folder: Path, count: int, height: int, width: int) -> None:
     frames = np.zeros((4, height, width, 3), np.uint8)
     source = encode(folder.parent / "one.mp4", frames, codec_options={"preset": "ultrafast"})
-    with av.open(str(source)) as one, av.open(str(folder / "x.mp4"), "w") as out:
-        video = one.streams.video[0]
-        streams = [out.add_stream_from_template(video) for _ in range(count)]
-        for packet in list(one.demux(video)):
-            for stream in streams if packet.size else []:
-                copy = av.Packet(bytes(packet))
-                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
-                out.mux(copy)
+    repeat_stream(source, folder / "x.mp4", count)
 
 
 def dict_in_itself(folder: Path) -> None:

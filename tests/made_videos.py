@@ -83,6 +83,20 @@ def copy(
     return to
 
 
+def repeat_stream(source: Path, to: Path, count: int, *, format: str = "mp4") -> Path:
+    """Write the video of a file several times over, as so many streams of another."""
+    with av.open(str(source)) as one, av.open(str(to), "w", format=format) as container:
+        video = one.streams.video[0]
+        streams = [container.add_stream_from_template(video) for _ in range(count)]
+        for packet in list(one.demux(video)):
+            for stream in streams if packet.size else []:
+                new = av.Packet(bytes(packet))
+                new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base
+                new.is_keyframe, new.stream = packet.is_keyframe, stream
+                container.mux(new)
+    return to
+
+
 def with_edits(path: Path, edits: list[tuple[int, int]]) -> Path:
     """Replace the edit list of an mp4 whose index comes last: (duration, start) in milliseconds."""
     data = bytearray(path.read_bytes())

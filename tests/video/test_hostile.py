@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from made_videos import encode, make, numbers, scene
+from made_videos import encode, make, numbers, repeat_stream, scene
 from videomae.errors import VideoError
 from videomae.video import container, decoder, limits
 from videomae.video.container import VideoBytes, _interruptible
@@ -21,16 +21,7 @@ PIXELS = 48 * 64
 def many_streams(path: Path, count: int, format: str) -> Path:
     """A file of one video several times over."""
     source = encode(path.with_name("source.mp4"), scene(3))
-    with av.open(str(source)) as one, av.open(str(path), "w", format=format) as all_of_them:
-        video = one.streams.video[0]
-        streams = [all_of_them.add_stream_from_template(video) for _ in range(count)]
-        for packet in list(one.demux(video)):
-            for stream in streams if packet.size else []:
-                copy = av.Packet(bytes(packet))
-                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
-                all_of_them.mux(copy)
-    return path
+    return repeat_stream(source, path, count, format=format)
 
 
 @pytest.mark.parametrize("format", ["mp4", "matroska", "mpegts"])
