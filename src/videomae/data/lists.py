@@ -316,8 +316,7 @@ def named(
         most = max((int(part) for each in good.values() for part in each), default=-1)
         classes = [str(number) for number in range(most + 1)]
     elif numbered and names is not None:
-        shown = {label: [names[int(part)] for part in each] for label, each in good.items()}
-        good = shown
+        good = {label: [names[int(part)] for part in each] for label, each in good.items()}
     elif names is None:
         classes = () if valued else sorted(good)
 
