@@ -47,7 +47,7 @@ DOORS = {
     "safetensors": ["weights.checkpoint"],
     "huggingface_hub": ["hub", "report.card", "commands.doctor", "commands.space"],
     "platformdirs": ["inference.cache"],
-    "matplotlib": ["report.fonts", "report.plots"],
+    "matplotlib": ["report.fonts", "report.heat", "report.plots"],
     "jinja2": ["report.html"],
     "tomli_w": ["recipe"],
     "tyro": ["commands.*"],

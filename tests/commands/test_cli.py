@@ -344,6 +344,37 @@ def test_reconstruct_writes_pictures(run: Run, place: Path, tmp_path: Path) -> N
     assert "one.png is one file for 4 videos; name a folder" in err
 
 
+def test_explain_writes_pictures_and_numbers(run: Run, place: Path, tmp_path: Path) -> None:
+    call = ("explain", "--model", place / "classifier")
+    code, out, err = run(*call, place / "videos", "--output", tmp_path, "--method", "attention")
+    assert (code, err) == (0, "")
+    first = out.splitlines()[0].split()
+    assert first[0] == found(place)[0]
+    assert " ".join(first[3:6]) == "most in slice"
+    assert first[-1] == str(tmp_path / "a" / "1.gif")
+    assert len(list(tmp_path.rglob("*.gif"))) == 4
+
+    label = json.loads((place / "classifier" / "config.json").read_text())["id2label"]["0"]
+    output = tmp_path / "one.mp4"
+    code, out, _ = run(
+        *call, found(place)[0], place / "bad.mp4", "--json", "--label", label, "--format", "png",
+        "--output", tmp_path,
+    )  # fmt: skip
+    good, bad = lines(out)
+    assert code == 1
+    names = ["path", "output", "label", "score", "method", "grid", "hottest", "heat"]
+    assert list(good) == names
+    assert (good["label"], good["method"]) == (label, "occlusion")
+    assert np.shape(good["heat"]) == tuple(good["grid"])
+    assert list(bad) == ["path", "error"]
+
+    code, _, err = run(*call, found(place)[0], "--label", f"{label}x", "--output", output)
+    assert code == 1
+    assert err.startswith(f"videomae: --label='{label}x' is none of the ")
+    assert err.endswith(f"; did you mean {label!r}?\n")
+    assert not output.exists()
+
+
 def test_outputs_lie_to_each_other_as_the_files_do(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("x/1.mp4", "x/1.avi", "y/z/2.b.mp4")]
     assert answers.mirrored(files, Path("out"), ".png") == {

@@ -1,4 +1,4 @@
-"""The commands that run a model on videos: classify, embed, reconstruct."""
+"""The commands that run a model on videos: classify, embed, reconstruct, explain."""
 
 import os
 import sys
@@ -11,11 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from videomae.commands.model_flags import BatchCommand, Classify, Embed, ModelCommand, Reconstruct
+from videomae.commands.model_flags import (
+    BatchCommand,
+    Classify,
+    Embed,
+    Explain,
+    ModelCommand,
+    Reconstruct,
+)
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain, file_name
 from videomae.hub import atomic_path, check_writable, resolve_shipped
 from videomae.inference import predict
+from videomae.inference.explain import Explanation
+from videomae.inference.explain import explain as explain_videos
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe
 
@@ -112,13 +121,8 @@ def embed(command: Embed) -> int:
 
 def reconstruct(command: Reconstruct) -> int:
     """Write a picture or clip of each video: as it is, hidden, reconstructed."""
-    files, output = command.videos(), command.output
-    if output.suffix.lower() not in (".png", ".gif", ".mp4"):
-        places = mirrored(files, output, f".{command.format}")
-    elif len(files) > 1:
-        raise ConfigError(f"{output} is one file for {len(files)} videos; name a folder")
-    else:
-        places = {files[0]: output}
+    files = command.videos()
+    places = _places(files, command)
 
     def show(result: Reconstruction) -> Shown:
         assert result.path is not None
@@ -126,15 +130,50 @@ def reconstruct(command: Reconstruct) -> int:
         record = {"output": str(place), "loss": round(result.loss, 6)}
         return record, [(str(place), f"loss {result.loss:.3f}")]
 
-    results = predict.reconstruct(iter(files), **_options(command, output))
+    results = predict.reconstruct(iter(files), **_options(command, command.output))
     return report(results, files, "reconstructing", show, as_json=command.json)
+
+
+def explain(command: Explain) -> int:
+    """Write a picture or clip of each video with its heat map, and say where it is hottest."""
+    files = command.videos()
+    places = _places(files, command)
+
+    def show(result: Explanation) -> Shown:
+        assert result.path is not None
+        place = result.save(places[result.path])
+        time, row, column = (
+            f"{name} {at + 1} of {count}"
+            for name, at, count in zip(
+                ("slice", "row", "column"), result.hottest, result.heat.shape, strict=True
+            )
+        )
+        where = f"most in {time}, {row}, {column}"
+        record = {"output": str(place), **result.record()}
+        return record, [(result.label, result.shown_score, where, str(place))]
+
+    warn_if_unlike_rendered(command.model, files[0])
+    options = {**_options(command, command.output), "label": command.label or None}
+    results = explain_videos(iter(files), **options)
+    return report(results, files, "explaining", show, widths=(14, 6), as_json=command.json)
 
 
 FUNCTIONS: dict[type, Callable[[Any], int]] = {
     Classify: classify,
     Embed: embed,
     Reconstruct: reconstruct,
+    Explain: explain,
 }
+
+
+def _places(files: list[Path], command: Reconstruct | Explain) -> dict[Path, Path]:
+    """The file that each video's picture is written to."""
+    output = command.output
+    if output.suffix.lower() not in (".png", ".gif", ".mp4"):
+        return mirrored(files, output, f".{command.format}")
+    if len(files) > 1:
+        raise ConfigError(f"{output} is one file for {len(files)} videos; name a folder")
+    return {files[0]: output}
 
 
 def _check_no_batch(command: BatchCommand) -> None:

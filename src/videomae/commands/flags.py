@@ -10,6 +10,7 @@ from videomae.commands.model_flags import (
     Classify,
     Duplicates,
     Embed,
+    Explain,
     Index,
     Reconstruct,
     Search,
@@ -240,6 +241,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "index": Index,
         "search": Search,
         "reconstruct": Reconstruct,
+        "explain": Explain,
         "serve": Serve,
     },
     "videos and data": {

@@ -243,3 +243,23 @@ class Reconstruct(ModelCommand):
     """A file .png, .gif or .mp4 for one video, else a folder."""
     format: Literal["png", "gif", "mp4"] = "png"
     """Kind of file to write into a folder."""
+
+
+@dataclass(frozen=True)
+class Explain(ModelCommand):
+    """Show which places and moments of videos speak for a label."""
+
+    dtype: Dtype = "float32"
+    """Precision; what one part of a clip changes is often less than bfloat16 can show."""
+    label: str = ""
+    """Explain this label; by default the likeliest of each video."""
+    method: Literal["occlusion", "attention"] = "occlusion"
+    """occlusion: hide parts and see what the label loses; attention: one pass, by gradients."""
+    parts: Count = 4
+    """Hide one of so many parts along time, height and width at once; more is finer, and slower."""
+    batch_size: Count = 8
+    """Clips with a hidden part that go through the model at once."""
+    output: Path = Path("explanations")
+    """A file .gif, .mp4 or .png for one video, else a folder."""
+    format: Literal["gif", "mp4", "png"] = "gif"
+    """Kind of file to write into a folder."""

@@ -36,11 +36,11 @@ def film_strip(rows: Mapping[str, Frames]) -> Picture:
     for caption, frames in rows.items():
         count = min(_MAX_COLUMNS, len(frames))
         chosen = [int((column + 0.5) * len(frames) / count) for column in range(count)]
-        shown = _padded(_enlarge(frames[chosen], _MIN_FRAME_PX), right=gap)  # (K, H, W, 3)
-        pictures.append(_captioned(np.concatenate(list(shown), axis=1)[:, :-gap], caption))
+        shown = padded(_enlarge(frames[chosen], _MIN_FRAME_PX), right=gap)  # (K, H, W, 3)
+        pictures.append(captioned(np.concatenate(list(shown), axis=1)[:, :-gap], caption))
     width = max(picture.shape[1] for picture in pictures)
-    level = [_padded(picture, right=width - picture.shape[1]) for picture in pictures]
-    return _padded(np.concatenate(level), 2 * gap, 3 * gap, 3 * gap, 3 * gap)
+    level = [padded(picture, right=width - picture.shape[1]) for picture in pictures]
+    return padded(np.concatenate(level), 2 * gap, 3 * gap, 3 * gap, 3 * gap)
 
 
 def frame_row(frames: Frames, *, count: int = 4, height_px: int = 96) -> Picture:
@@ -48,7 +48,7 @@ def frame_row(frames: Frames, *, count: int = 4, height_px: int = 96) -> Picture
     _check_clips({"": frames})
     count = min(count, len(frames))
     chosen = frames[[int((place + 0.5) * len(frames) / count) for place in range(count)]]
-    row = np.concatenate(list(_padded(_enlarge(chosen, height_px), right=2)), axis=1)[:, :-2]
+    row = np.concatenate(list(padded(_enlarge(chosen, height_px), right=2)), axis=1)[:, :-2]
     size = max(round(row.shape[1] * height_px / row.shape[0]), 1), height_px
     return np.asarray(Image.fromarray(row).resize(size, Image.Resampling.BOX))
 
@@ -63,13 +63,13 @@ def side_by_side(clips: Mapping[str, Frames]) -> Frames:
     panels = []
     for caption, frames in clips.items():
         large = _enlarge(frames, 2 * _MIN_FRAME_PX)
-        panels.append(np.stack([_captioned(frame, caption) for frame in large]))
+        panels.append(np.stack([captioned(frame, caption) for frame in large]))
     height = max(panel.shape[1] for panel in panels)
-    level = [_padded(panel, below=height - panel.shape[1], left=gap) for panel in panels]
-    return _padded(np.concatenate(level, axis=2), gap, right=gap, below=gap)
+    level = [padded(panel, below=height - panel.shape[1], left=gap) for panel in panels]
+    return padded(np.concatenate(level, axis=2), gap, right=gap, below=gap)
 
 
-def _padded(
+def padded(
     picture: Frames, above: int = 0, right: int = 0, below: int = 0, left: int = 0
 ) -> Frames:
     """A picture (H, W, 3) or clip (T, H, W, 3) with so many white pixels on its sides."""
@@ -136,7 +136,7 @@ def _font(text: str, size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFo
     return ImageFont.truetype(file, size_px)
 
 
-def _captioned(picture: Picture, caption: str) -> Picture:
+def captioned(picture: Picture, caption: str) -> Picture:
     """The picture with a line of small text above it."""
     caption = one_line(caption)
     font = _font(caption, _CAPTION_PX)
