@@ -28,7 +28,7 @@ def overlay(frames: Frames, heat: NDArray[np.float32]) -> Frames:
     smooth = F.interpolate(above[:, None].float(), size, mode="bilinear")  # (f, 1, H, W)
     level = smooth[torch.arange(num_frames) * len(heat) // num_frames, 0].numpy()  # (T, H, W)
     weight = _STRENGTH * level[..., None]
-    grey = (frames @ np.float32([0.299, 0.587, 0.114]))[..., None]  # luma of BT.601
+    grey = (frames @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]  # luma of BT.601
     mixed: Frames = (grey * (1 - weight) + _colours(level) * weight).round().astype(np.uint8)
     return mixed
 
