@@ -183,17 +183,12 @@ def _places(files: Sequence[Path], output: Path | None) -> dict[Path, list[Path]
     """The files to write about each video."""
     if output is None:
         return {path: [] for path in files}
-    if output.suffix and not output.is_dir():
-        known = (*_SUFFIXES, ".svg")
-        if not output.name.lower().endswith(known):
-            raise ConfigError(f"--output {output}: name a file {', '.join(known)}, or a folder")
-        if len(files) > 1:
-            raise ConfigError(
-                f"--output {output} is one file for {len(files)} videos; name a folder"
-            )
-        check_writable(output.parent)
+    is_file, known = bool(output.suffix) and not output.is_dir(), (*_SUFFIXES, ".svg")
+    if is_file and not output.name.lower().endswith(known):
+        raise ConfigError(f"--output {output}: name a file {', '.join(known)}, or a folder")
+    _check_place("--output", output, files, is_file=is_file)
+    if is_file:
         return {files[0]: [output]}
-    check_writable(output)
     every = [mirrored(list(files), output, suffix) for suffix in _SUFFIXES]
     return {path: [places[path] for places in every] for path in files}
 
@@ -202,22 +197,22 @@ def _films(files: Sequence[Path], annotate: Path | None) -> dict[Path, Path]:
     """The video to write of each video."""
     if annotate is None:
         return {}
-    if annotate.suffix.lower() not in (".mp4", ".mkv"):
-        if annotate.suffix and not annotate.is_dir():
-            raise ConfigError(f"--annotate {annotate}: name a file .mp4 or .mkv, or a folder")
-        check_writable(annotate)
-        films = mirrored(list(files), annotate, ".mp4")
-    elif len(files) > 1:
-        raise ConfigError(
-            f"--annotate {annotate} is one file for {len(files)} videos; name a folder"
-        )
-    else:
-        check_writable(annotate.parent)
-        films = {files[0]: annotate}
+    is_file = annotate.suffix.lower() in (".mp4", ".mkv")
+    if annotate.suffix and not is_file and not annotate.is_dir():
+        raise ConfigError(f"--annotate {annotate}: name a file .mp4 or .mkv, or a folder")
+    _check_place("--annotate", annotate, files, is_file=is_file)
+    films = {files[0]: annotate} if is_file else mirrored(list(files), annotate, ".mp4")
     for path, film in films.items():
         if film.resolve() == path.resolve():
             raise ConfigError(f"--annotate {annotate} would replace {path}; name another place")
     return films
+
+
+def _check_place(flag: str, place: Path, files: Sequence[Path], *, is_file: bool) -> None:
+    """Raise ConfigError for one file for several videos, and a place that cannot be written."""
+    if is_file and len(files) > 1:
+        raise ConfigError(f"{flag} {place} is one file for {len(files)} videos; name a folder")
+    check_writable(place.parent if is_file else place)
 
 
 def _number(value: float | str) -> float | None:
