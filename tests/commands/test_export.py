@@ -257,8 +257,12 @@ def test_few_videos_and_a_folder_that_is_there_are_refused(
     one = tmp_path / "one"
     one.mkdir()
     (one / "1.mp4").symlink_to(videos_dir / "zoom_in" / "1.mp4")
-    with pytest.raises(ConfigError, match="has 1 video; at least 2 are needed, one to set"):
-        export(folder, tmp_path / "out", format="torch-export", calibration=one)
+    (tmp_path / "empty").mkdir()
+    for few in (one, tmp_path / "empty", tmp_path / "gone"):
+        with pytest.raises(ConfigError, match="is not a folder of at least 2 videos: one to set"):
+            export(folder, tmp_path / "out", format="torch-export", calibration=few)
+    with pytest.raises(ConfigError, match=r"x\.onnx: a folder is written; leave out the suffix"):
+        export(folder, tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,18 @@ def test_an_index_of_another_model_is_not_mixed(
     assert len(err.splitlines()) == 1
 
 
+def test_a_model_that_has_moved_is_named_anew(run: Run, videos: Path, tmp_path: Path) -> None:
+    model, moved, index = tmp_path / "model", tmp_path / "moved", tmp_path / "index"
+    assert run("convert", "motion-tiny", model)[0] == 0
+    query = videos / "train" / "bob" / "0.mp4"
+    assert run("index", query, videos / "test", "--model", model, "--output", index)[0] == 0
+    model.rename(moved)
+    code, out, err = run("search", index, query)
+    assert (code, out) == (1, "")
+    assert "the index was made with it; where it has moved, give its place as --model" in err
+    assert run("search", index, query, "--model", moved)[0] == 0
+
+
 def test_what_cannot_be_searched_is_said(
     run: Run, videos: Path, index: Path, tmp_path: Path
 ) -> None:

@@ -114,6 +114,8 @@ def export(command: Export) -> Written:
         check_packages(both, f"format={command.format} needs", "take another format")
     if command.output.exists():
         raise ConfigError(f"output={command.output} is there already; name a folder that is new")
+    if command.output.suffix in {Path(file).suffix for file, *_ in FORMATS.values()}:
+        raise ConfigError(f"output={command.output}: a folder is written; leave out the suffix")
     check_writable(command.output.parent)
 
     module, config = _load(command)
@@ -159,8 +161,8 @@ def _clips(
         videos = find_videos(command.calibration)
         if len(videos) < 2:
             raise ConfigError(
-                f"calibration={command.calibration} has {len(videos)} video; at least 2 are "
-                "needed, one to set the ranges of int8 and one to check by"
+                f"calibration={command.calibration} is not a folder of at least 2 videos: one to "
+                "set the ranges of int8, and one to check by"
             )
         step = max(len(videos) // command.check_clips, 4 if len(videos) >= 4 else 2)
         chosen = videos[::step][: command.check_clips]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.data.manifest import Video
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.hub import PathLike
 from videomae.inference.batch import read_batch
 from videomae.inference.exported import Log
@@ -121,7 +121,14 @@ def load_model(
         engine=engine,
         device=device,
     )
-    loaded = job.load(tell)
+    try:
+        loaded = job.load(tell)
+    except WeightsError as error:
+        if model:
+            raise
+        raise WeightsError(
+            f"{error} (the index was made with it; where it has moved, give its place as --model)"
+        ) from error
     if loaded.facts()["weights_sha256"] != facts["weights_sha256"]:
         raise ConfigError(
             f"model {job.model} has other weights than the index was made with; give the same one "
