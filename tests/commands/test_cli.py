@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -258,6 +259,15 @@ def test_options_of_a_batch_job_that_make_no_sense_are_refused(
     assert (code, out) == (1, "")
     assert message in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_job_that_has_done_nothing_says_so(
+    run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "compute_here", Mock(side_effect=KeyboardInterrupt))
+    options = ("--output", tmp_path / "out", "--model", place / "classifier")
+    code, _, err = run("classify", place / "videos", *options)
+    assert (code, err) == (130, "videomae: interrupted before anything was done\n")
 
 
 def test_a_batch_job_keeps_what_is_done_when_a_scheduler_ends_it(

@@ -64,6 +64,8 @@ def run_batch(
                 on_progress=screen.advance,
             )
     except KeyboardInterrupt:
+        if not output.exists():
+            return complain("interrupted before anything was done", code=130)
         return complain(f"interrupted; {output} has what is done, and --resume goes on", code=130)
     say(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
     return complain(summary.first_reason) if summary.num_bad else 0
