@@ -92,10 +92,10 @@ def open_index(folder: PathLike) -> Index:
     number_of: dict[str, int] = {}
     videos = np.array([number_of.setdefault(row.path, len(number_of)) for row in rows])
     mean, spread = features.mean(0), features.std(0)
-    same = spread < 1e-6 * (1 + np.abs(mean))
-    spread[same] = 1
-    if same.all():  # one row, or copies alone: less their mean nothing would be left
-        mean = np.zeros_like(mean)
+    if np.linalg.norm(spread) <= 0.01 * np.linalg.norm(mean):
+        # One row, or copies alone: less their mean only what is rounded would be left.
+        mean, spread = np.zeros_like(mean), np.ones_like(spread)
+    spread[spread < 1e-6 * (1 + np.abs(mean))] = 1  # always the same
     unit = _of_length_1((features - mean) / spread)
     return Index(rows, videos, unit, mean, spread, found.facts)
 
