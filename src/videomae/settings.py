@@ -56,6 +56,8 @@ class DataSettings(Checked):
     """Threads that decode and crop, in each process."""
     on_damage: OnDamage = "refuse"
     """use_readable: take the frames that can be decoded of damaged videos, and count these."""
+    allow_addresses: bool = False
+    """Open the addresses (s3:, https:, ...) that a list names; any list can name any address."""
 
 
 @dataclass(frozen=True)

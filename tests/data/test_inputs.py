@@ -43,7 +43,7 @@ def test_lists_of_any_kind_name_videos_with_their_parts(videos_dir: Path, tmp_pa
         assert [name_of(video) for video in found] == [one, one]
     lines = tmp_path / "all.txt"
     lines.write_text(f"{one} 0\ngone.mp4 1\nmemory://b/x.mp4 1\n")
-    assert [video.path for video in list_inputs(str(lines))] == [
+    assert [video.path for video in list_inputs(str(lines), allow_addresses=True)] == [
         one, "memory://b/x.mp4", str(tmp_path / "gone.mp4"),
     ]  # fmt: skip
 

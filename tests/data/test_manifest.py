@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from videomae.data.inputs import list_inputs
 from videomae.data.manifest import (
     LABELS_NAME,
     MANIFEST_NAME,
@@ -243,3 +244,14 @@ def test_empty_parts_are_errors() -> None:
     frames = VideoInfo(Path("x"), 100, None, None, 2, 2, "images", 0)
     with pytest.raises(VideoError, match="folders of frames have no seconds; give first_frame"):
         part_of(Video("x", start_seconds=1.0), frames)
+
+
+def test_addresses_of_a_list_are_opened_where_it_is_trusted_alone(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path,label\nhttp://10.0.0.1/x.mp4,a\nb.mp4,a\n")
+    expected = r"names addresses, 1 such as http://10\.0\.0\.1/x\.mp4, .* give --allow-addresses"
+    with pytest.raises(ConfigError, match=expected):
+        load_videos(tmp_path)
+    assert len(load_videos(tmp_path, allow_addresses=True)) == 2
+    with pytest.raises(ConfigError, match=expected):
+        list_inputs(str(tmp_path / "manifest.csv"))
+    assert len(list_inputs(str(tmp_path / "manifest.csv"), allow_addresses=True)) == 2

@@ -28,7 +28,16 @@ from videomae.inference.explain import explain as explain_videos
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe
 
-BATCH = ("input", "window_seconds", "hop_seconds", "resume", "shard", "part_size", "ray")
+BATCH = (
+    "input",
+    "allow_addresses",
+    "window_seconds",
+    "hop_seconds",
+    "resume",
+    "shard",
+    "part_size",
+    "ray",
+)
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 

@@ -40,7 +40,9 @@ def run_batch(
     own |= {name: None for name, word in seconds.items() if own[name] == word}
     job = Job(task, **own)
     videos = [Video(str(path)) for path in files]
-    videos += list_inputs(command.input) if command.input else []
+    videos += (
+        list_inputs(command.input, allow_addresses=command.allow_addresses) if command.input else []
+    )
     if look_at is not None:
         look_at(Path(videos[0].path))
     what = "classifying" if task == "classify" else "embedding"

@@ -97,6 +97,8 @@ class BatchCommand(ViewsCommand):
 
     input: str = ""
     """For a batch job: a folder, list, tar or address of videos, such as s3://bucket/videos."""
+    allow_addresses: bool = False
+    """Open the addresses that a list names; any list can name any address."""
     window_seconds: Positive | Literal["video"] = "video"
     """A row of the batch job per window of so many seconds; video: per video."""
     hop_seconds: Positive | Literal["half"] = "half"
@@ -184,6 +186,8 @@ class Duplicates:
     """Least similarity of a pair, up to 1; auto is measured on copies of some of the videos."""
     model: str = "motion-tiny"
     """Hub id, folder, weight file or shipped model for the features; an index knows its own."""
+    allow_addresses: bool = False
+    """Open the addresses that a list names; any list can name any address."""
     window_seconds: Positive | Literal["video"] = 10.0
     """Windows that are compared, a video may have many; video: one clip of each."""
     engine: Engine = "auto"

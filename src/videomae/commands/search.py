@@ -173,7 +173,10 @@ def _make_index(command: Duplicates, folder: Path) -> int:
 def _splits(source: str, paths: Sequence[str]) -> dict[str, str]:
     """The split of each video, by its manifest or by its folders; empty where nothing tells."""
     if Path(source).suffix == ".csv" or (Path(source) / "manifest.csv").is_file():
-        return {video.path: video.split for video in load_videos(source, None).items}
+        return {
+            video.path: video.split
+            for video in load_videos(source, None, allow_addresses=True).items
+        }
     names = sorted({path for path in paths if "::" not in path})
     with suppress(ConfigError, ValueError):
         root = os.path.commonpath([Path(name).parent for name in names])

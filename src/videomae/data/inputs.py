@@ -5,7 +5,7 @@ from pathlib import Path
 
 from videomae.data.checking import find_files
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, is_address
+from videomae.data.manifest import Video, check_addresses, is_address
 from videomae.data.opening import files_at
 from videomae.data.shards import list_shard
 from videomae.data.sources import guess_layout, read_source
@@ -15,7 +15,7 @@ from videomae.video.folder import counted, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
 
 
-def list_inputs(source: str) -> list[Video]:
+def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
     """The videos that a source names, whatever their classes and splits, in its order.
 
     source: a video; a folder of videos or frames; a manifest or any list that `videomae prepare`
@@ -23,7 +23,8 @@ def list_inputs(source: str) -> list[Video]:
     video, a tar, a folder of these, or a pattern with `*`. A video in a tar gets the address
     tar://MEMBER::TAR. What is named and not there is listed for its error's sake.
 
-    Raises ConfigError where there is nothing, or it cannot be understood.
+    Raises ConfigError where there is nothing, or it cannot be understood, and where a list names
+    addresses without `allow_addresses`.
     """
     if is_address(source):
         return _at_address(source)
@@ -38,6 +39,7 @@ def list_inputs(source: str) -> list[Video]:
             raise ConfigError(f"{path} holds no videos; it holds {holds}")
         return [Video(str(video)) for video in found]
     listing = read_source(PrepareSettings(path, Path("-")))
+    check_addresses(listing.items, path, allowed=allow_addresses)
     there, missing = find_files(listing.items, listing.root)
     lost = [replace(item, path=str(listing.root / item.path)) for item in missing]
     return [_plain(item) for item in (*there, *lost)]

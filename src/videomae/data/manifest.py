@@ -150,6 +150,7 @@ def load_videos(
     *,
     classes: Sequence[str] | None = None,
     labelled: bool = True,
+    allow_addresses: bool = False,
 ) -> Videos:
     """The videos of a manifest, of a folder that holds one, or of a plain folder of videos.
 
@@ -157,8 +158,8 @@ def load_videos(
     `read_folders`); a folder of frames counts as a video. `split=None` takes all. With `classes`,
     those of a trained model, the numbers are theirs. `labelled=False` asks for no classes.
 
-    Raises ConfigError for other labels, a split without videos, and folders that can be read in two
-    ways or not at all.
+    Raises ConfigError for other labels, a split without videos, folders that can be read in two
+    ways or not at all, and, without `allow_addresses`, a manifest that names addresses.
     """
     data, manifest = _places(data)
     if manifest.is_file():
@@ -167,6 +168,7 @@ def load_videos(
         if not found.items:
             splits = sorted({video.split for video in every.items})
             raise ConfigError(f"{manifest} has no videos of split {split!r}; it has {splits}")
+        check_addresses(found.items, manifest, allowed=allow_addresses)
     elif data.is_dir():
         items = _videos_in(data, split, labelled)
         found = Videos(tuple(items), tuple(sorted({item.label for item in items} - {""})))
@@ -185,6 +187,20 @@ def load_videos(
             f"it knows {list(classes[:12])}"
         )
     return Videos(found.items, tuple(classes))
+
+
+def check_addresses(videos: Iterable[Video], name: Path, *, allowed: bool) -> None:
+    """Raise ConfigError for a list that names addresses, unless that is allowed.
+
+    They are opened as fsspec does, with the credentials of this user and from inside this network,
+    and a list may come from anybody.
+    """
+    found = [] if allowed else [video.path for video in videos if video.is_remote]
+    if found:
+        raise ConfigError(
+            f"{name} names addresses, {len(found):,} such as {found[0]}, which would be opened "
+            "with your credentials; if you trust it, give --allow-addresses, or allow_addresses=True"
+        )
 
 
 def has_split(data: Path | str, split: str) -> bool:

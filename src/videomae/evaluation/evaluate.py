@@ -298,7 +298,7 @@ def chosen_split(data: Path, split: str | None) -> str | None:
 def load_labelled(settings: EvaluateSettings, model: VideoMAEForVideoClassification) -> Videos:
     """The videos to evaluate on, in the model's classes; see `evaluate`."""
     split = chosen_split(settings.data, settings.split)
-    videos = load_videos(settings.data, split)
+    videos = load_videos(settings.data, split, allow_addresses=settings.allow_addresses)
     if problem_of(model.config) == "regression":
         return videos
     names = [model.config.id2label[number] for number in range(model.config.num_labels)]
@@ -313,7 +313,9 @@ def load_labelled(settings: EvaluateSettings, model: VideoMAEForVideoClassificat
             stacklevel=3,
         )
         return videos
-    return load_videos(settings.data, split, classes=names)
+    return load_videos(
+        settings.data, split, classes=names, allow_addresses=settings.allow_addresses
+    )
 
 
 def by_class_number(videos: Videos, names: list[str]) -> Videos | None:

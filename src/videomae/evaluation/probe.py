@@ -142,7 +142,7 @@ def linear_probe(
 
 def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
     """Load the videos to learn from, and those to test on, in the classes of the first."""
-    train = load_videos(settings.data, settings.split)
+    train = load_videos(settings.data, settings.split, allow_addresses=settings.allow_addresses)
     data = settings.eval_data or settings.data
     split = chosen_split(data, settings.eval_split)
     if settings.eval_data is None and split in (None, settings.split):
@@ -155,7 +155,7 @@ def load_both(settings: LinearProbeSettings) -> tuple[Videos, Videos]:
             f"{settings.data} has {len(train)} videos of {len(train.classes)} classes to learn "
             f"from; a linear probe needs at least {HELD_OUT} of 2"
         )
-    test = load_videos(data, split, classes=train.classes)
+    test = load_videos(data, split, classes=train.classes, allow_addresses=settings.allow_addresses)
     for videos in (train, test):
         videos.class_numbers()  # wrong labels raise before the work
     return train, test

@@ -136,7 +136,7 @@ class Prepared:
 def prepare(settings: FinetuneSettings, machine: Machine) -> Prepared:
     """Read the lists of videos and make the model; nothing is written."""
     say(f"reading the list of videos in {settings.data}", machine)
-    videos = load_videos(settings.data, settings.split)
+    videos = load_videos(settings.data, settings.split, allow_addresses=settings.allow_addresses)
     if settings.problem != "regression" and len(videos.classes) < 2:
         raise ConfigError(
             f"{settings.data} has {len(videos.classes)} classes, and fine-tuning needs at "
@@ -206,7 +206,7 @@ def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None
     split = next((name for name in ("val", "test") if has_split(data, name)), None)
     if settings.eval_data is None and split is None:
         return None
-    return load_videos(data, split, classes=classes)
+    return load_videos(data, split, classes=classes, allow_addresses=settings.allow_addresses)
 
 
 def make_targets(settings: FinetuneSettings, videos: Videos) -> Tensor:

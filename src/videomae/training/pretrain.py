@@ -81,7 +81,9 @@ def prepare(
 ) -> tuple[Training, VideoMAEImageProcessor]:
     """The run made ready, with nothing written, and the processor of its model."""
     say(f"reading the list of videos in {settings.data}", machine)
-    videos = load_videos(settings.data, settings.split, labelled=False)
+    videos = load_videos(
+        settings.data, settings.split, labelled=False, allow_addresses=settings.allow_addresses
+    )
     say_model(settings, machine)
     torch.manual_seed(settings.seed)
     model = make_model(settings).train()
