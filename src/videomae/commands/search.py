@@ -162,6 +162,7 @@ def _make_index(command: Duplicates, folder: Path) -> int:
         engine=command.engine,
         device=command.device,
         input=command.source,
+        allow_addresses=command.allow_addresses,
         window_seconds=command.window_seconds,
         resume=True,
         output=folder,

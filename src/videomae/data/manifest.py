@@ -199,7 +199,8 @@ def check_addresses(videos: Iterable[Video], name: Path, *, allowed: bool) -> No
     if found:
         raise ConfigError(
             f"{name} names addresses, {len(found):,} such as {found[0]}, which would be opened "
-            "with your credentials; if you trust it, give --allow-addresses, or allow_addresses=True"
+            "with your credentials; if you trust it, give --allow-addresses "
+            "(allow_addresses=True)"
         )
 
 
