@@ -14,7 +14,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError
-from videomae.inference import batch
+from videomae.inference import batch, jobs
 from videomae.inference.batch import key_of, read_batch, run_job
 from videomae.inference.jobs import Found, Job
 from videomae.inference.windows import sliding_windows
@@ -226,11 +226,17 @@ def test_what_got_no_answer_is_counted(
 def test_an_answer_that_is_no_number_is_a_bad_video(
     model: str, videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = torch.full((1, 16), torch.nan)
-    monkeypatch.setattr(batch, "compute_here", lambda *_: iter([Found(0, nothing)] * 2))
-    run_job(videos[:1], tmp_path / "out", Job("embed", model, **SAME))
-    (bad,) = read_batch(tmp_path / "out").bad.to_pylist()
+    def second_is_nothing(pixels: torch.Tensor) -> torch.Tensor:
+        answers = torch.zeros(len(pixels), 16)
+        answers[1] = torch.nan
+        return answers
+
+    monkeypatch.setattr(jobs, "describing", lambda *_: second_is_nothing)
+    run_job(videos[:3], tmp_path / "out", Job("embed", model, **{**SAME, "batch_size": 3}))
+    rows = read_batch(tmp_path / "out")
+    (bad,) = rows.bad.to_pylist()
     assert bad["reason"] == "the model's answer is no number; try dtype=float32"
+    assert len(rows.table) == 2
 
 
 def test_videos_have_keys_of_their_parts() -> None:

@@ -70,16 +70,19 @@ class Engine:
         """
         return self.run(self.answer, pixel_values)
 
-    def run(self, compute: Callable[[Tensor], Tensor], pixel_values: Tensor) -> Tensor:
+    def run(
+        self, compute: Callable[[Tensor], Tensor], pixel_values: Tensor, *, check: bool = True
+    ) -> Tensor:
         """Compute anything of clips, brought to the model's device and dtype, without gradients.
 
         Returns what `compute` returns, as float32 on the CPU. ConfigError where a GPU's memory is
-        too small, WeightsError where the answer is not finite.
+        too small, WeightsError where the answer is not finite, unless `check` is off.
         """
         try:
             with torch.inference_mode():
                 pixels = pixel_values.to(self.device).to(self.model.dtype)
-                return check_answer(compute(pixels).float().cpu())
+                answer = compute(pixels).float().cpu()
+                return check_answer(answer) if check else answer
         except torch.OutOfMemoryError as error:
             raise ConfigError(
                 f"{len(pixel_values)} clips at once do not fit into the memory of {self.device}; "

@@ -93,7 +93,8 @@ class Job:
             ready.config, processor, self.frame_stride, self.num_clips, self.num_crops, self.fps,
             self.on_damage,
         )  # fmt: skip
-        compute = partial(ready.run, describing(ready, self.features)) if embeds else ready
+        answer = describing(ready, self.features) if embeds else ready.answer
+        compute = partial(ready.run, answer, check=False)  # one bad video ends no job
         return Loaded(self, ready, maker, compute)
 
 
