@@ -28,16 +28,7 @@ from videomae.inference.explain import explain as explain_videos
 from videomae.inference.predict import Classification, Embedding, Reconstruction
 from videomae.video.reader import probe
 
-BATCH = (
-    "input",
-    "allow_addresses",
-    "window_seconds",
-    "hop_seconds",
-    "resume",
-    "shard",
-    "part_size",
-    "ray",
-)
+BATCH = tuple(BatchCommand.__annotations__)  # the options that a batch job has on top
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 
