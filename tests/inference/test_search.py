@@ -132,6 +132,11 @@ def test_pairs_that_share_a_video_are_one_group(index: Index) -> None:
     pairs = [Pair(0.9, 0, 2), Pair(0.8, 1, 4)]
     assert joined(index, pairs) == [pairs]
     assert joined(index, []) == []
+    videos = np.arange(8)
+    many = Index([], videos, index.unit, index.mean, index.spread, {})
+    places = [(0, 1), (2, 3), (6, 7), (4, 5), (1, 5), (3, 0), (2, 4)]
+    pairs = [Pair(1 - k / 10, first, second) for k, (first, second) in enumerate(places)]
+    assert joined(many, pairs) == [[*pairs[:2], *pairs[3:]], [pairs[2]]]
 
 
 def test_the_threshold_lies_between_copies_and_others() -> None:

@@ -185,7 +185,7 @@ class Duplicates:
     threshold: Cosine | Literal["auto"] = "auto"
     """Least similarity of a pair, up to 1; auto is measured on copies of some of the videos."""
     model: str = "motion-tiny"
-    """Hub id, folder, weight file or shipped model for the features; an index knows its own."""
+    """Hub id, folder, weight file or shipped model; an index knows its own, unless it has moved."""
     allow_addresses: bool = False
     """Open the addresses that a list names; any list can name any address."""
     window_seconds: Positive | Literal["video"] = 10.0

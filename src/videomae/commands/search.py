@@ -114,7 +114,8 @@ def duplicates(command: Duplicates) -> int:
         code = _make_index(command, folder / "index")
         source = folder / "index"
     rows = open_index(source)
-    model = "" if source == Path(command.source) else command.model
+    named = source != Path(command.source) or command.model != Duplicates.model
+    model = command.model if named else ""  # an index knows its own
     loaded = load_model(rows, model=model, engine=command.engine, device=command.device, whole=True)
     others = nearest_others(rows)
     nearest = others[0][:, 0]

@@ -103,16 +103,20 @@ def joined(index: Index, pairs: Sequence[Pair]) -> list[list[Pair]]:
     >>> [len(g) for g in joined(index, [Pair(0.9, 0, 1), Pair(0.8, 3, 4), Pair(0.7, 1, 2)])]
     [2, 1]
     """
-    group_of: dict[int, list[Pair]] = {}
+    parent: dict[int, int] = {}  # of a video another one of its group, of one of them itself
+
+    def root(video: int) -> int:
+        while (above := parent.setdefault(video, video)) != video:
+            parent[video] = parent[above]  # shorter for the next one who asks
+            video = above
+        return video
+
     for pair in pairs:
-        group = group_of.get(int(index.videos[pair.first]), [])
-        other = group_of.get(int(index.videos[pair.second]), [])
-        merged = [*group, *(other if other is not group else ()), pair]
-        for each in merged:
-            group_of[int(index.videos[each.first])] = merged
-            group_of[int(index.videos[each.second])] = merged
-    unique = {id(group): group for group in group_of.values()}
-    return [sorted(group, key=pairs.index) for group in unique.values()]
+        parent[root(int(index.videos[pair.second]))] = root(int(index.videos[pair.first]))
+    groups: dict[int, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(root(int(index.videos[pair.first])), []).append(pair)
+    return list(groups.values())
 
 
 def similarity_of_copies(index: Index, loaded: Loaded) -> Floats:
