@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from videomae.data.actions import ACTIONS, CLASSES, render_clip, render_dataset
 from videomae.data.manifest import load_videos
+from videomae.rendering.actions import ACTIONS, CLASSES, render_clip, render_dataset
 from videomae.report.pictures import film_strip, save_gif, save_picture
 from videomae.settings import ActionsSettings, RenderedSplit
 from videomae.video.reader import read_frames

@@ -29,11 +29,11 @@ from benchmarks.compare.baselines import film_scene
 from videomae.commands.timing import Clock, about_machine, stopwatch, take_turns
 from videomae.config import VideoMAEConfig
 from videomae.data.inputs import list_inputs
-from videomae.data.motion import MOTIONS, render_clip
-from videomae.inference.batch import run_job
-from videomae.inference.jobs import Job
+from videomae.footage.batch import run_job
+from videomae.footage.jobs import Job
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.video.writer import write_video
 
 SAME: dict[str, Any] = {"engine": "torch", "dtype": "float32", "device": "cpu"}

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.data import actions, motion
 from videomae.inference.explain import Explanation, Method, explain
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
+from videomae.rendering import actions, motion
 from videomae.settings import RenderedSplit
 from videomae.video.decoder import Frames
 

@@ -16,10 +16,10 @@ import torch
 from videomae.commands.export import FORMATS, export
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError, complain
 from videomae.inference import formats
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.video.writer import write_video
 
 

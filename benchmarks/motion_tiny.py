@@ -24,10 +24,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from videomae.data.motion import render_dataset
 from videomae.evaluation.evaluate import evaluate
 from videomae.hub import write_json
 from videomae.recipe import load_recipe
+from videomae.rendering.motion import render_dataset
 from videomae.settings import (
     EvaluateSettings,
     FinetuneSettings,

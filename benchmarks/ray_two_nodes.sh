@@ -74,7 +74,7 @@ from pathlib import Path
 
 import numpy as np
 
-from videomae.inference.batch import read_batch
+from videomae.footage.batch import read_batch
 
 found = {name: read_batch(Path(sys.argv[1], name)) for name in ("here", "ray", "killed")}
 order = [("path", "ascending"), ("start_seconds", "ascending")]

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from videomae.data import actions, motion
 from videomae.data.manifest import Video
-from videomae.inference import duplicates
-from videomae.inference.batch import run_job
-from videomae.inference.duplicates import nearest_others
-from videomae.inference.jobs import Job
-from videomae.inference.search import Index, Stretch, load_model, open_index, search
+from videomae.footage import duplicates
+from videomae.footage.batch import run_job
+from videomae.footage.duplicates import nearest_others
+from videomae.footage.jobs import Job
+from videomae.footage.search import Index, Stretch, load_model, open_index, search
+from videomae.rendering import actions, motion
 from videomae.video.decoder import Frames
 from videomae.video.reader import VideoReader
 from videomae.video.writer import write_video

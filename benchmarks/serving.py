@@ -22,8 +22,8 @@ import torch
 
 from videomae.commands.timing import about_machine
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 HERE = Path(__file__).parent

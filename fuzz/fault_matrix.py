@@ -34,19 +34,19 @@ from typing import Any
 
 import torch
 
-import videomae.data.motion
 import videomae.data.prepare
-import videomae.data.rendered
 import videomae.evaluation.evaluate
+import videomae.rendering.clips
+import videomae.rendering.motion
 import videomae.training.checkpoint
 import videomae.training.finetune
 import videomae.training.log
 import videomae.training.loop
 import videomae.training.pretrain
 from videomae.commands import cli, runs, videos
-from videomae.data.motion import render_clip
 from videomae.hub import atomic_path
 from videomae.processing.processors import VideoMAEImageProcessor
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
@@ -118,7 +118,7 @@ PLACES = {
         "small videos": Place(videomae.data.prepare, "resize_video", 5),
         "results": Place(videomae.data.prepare, "write_manifest"),
     },
-    "motion": {"in the videos": Place(videomae.data.rendered, "write_video", 4)},
+    "motion": {"in the videos": Place(videomae.rendering.clips, "write_video", 4)},
 }
 
 

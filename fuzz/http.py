@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from benchmarks.serving import memory_mb
 from fuzz.videos import Seed, make, make_seeds
-from videomae.data.motion import render_clip
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 _LIMIT_SECONDS = 60  # of one request; the service gives up after 10

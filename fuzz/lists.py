@@ -41,8 +41,8 @@ import numpy as np
 from videomae.commands import cli
 from videomae.data import prepare as _loaded_before_the_fork  # noqa: F401
 from videomae.data.manifest import load_videos
-from videomae.data.motion import render_clip
 from videomae.errors import VideoMAEError
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 SECONDS, BYTES = 30, 4 << 30

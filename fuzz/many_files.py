@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from videomae.data.motion import MOTIONS, render_clip
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.video.writer import write_video
 
 CLASSES = 40

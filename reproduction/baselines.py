@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reproduction.plan import Pretraining, Scale
 from videomae.config import Grid
-from videomae.data.motion import MOTIONS, Trajectory, draw_trajectory, render_clip
-from videomae.data.scenes import Points
 from videomae.masking import MASKS, choose_tokens
 from videomae.processing.views import find_processor, normalize
+from videomae.rendering.motion import MOTIONS, Trajectory, draw_trajectory, render_clip
+from videomae.rendering.scenes import Points
 from videomae.settings import Mask
 from videomae.training.pretrain import draw_masks, make_model
 from videomae.tubelets import pixel_targets

@@ -17,8 +17,8 @@ import numpy as np
 from reproduction.baselines import seen_elsewhere
 from reproduction.plan import Experiment, Finetuning, Plan, Pretraining
 from reproduction.run import Study
-from videomae.data.motion import MOTIONS
 from videomae.hub import read_json
+from videomae.rendering.motion import MOTIONS
 from videomae.settings import Domain
 
 PAPER_RATIO = 0.9  # at which masks of different kinds are compared

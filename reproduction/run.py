@@ -24,11 +24,11 @@ import torch
 from reproduction.baselines import copy_loss
 from reproduction.plan import Experiment, Finetuning, Plan, Pretraining
 from videomae.commands.timing import about_machine
-from videomae.data.motion import render_dataset
 from videomae.errors import WeightsError
 from videomae.evaluation.probe import linear_probe
 from videomae.hub import read_json, write_json
 from videomae.recipe import to_toml
+from videomae.rendering.motion import render_dataset
 from videomae.report.record import read_run, thin
 from videomae.settings import LinearProbeSettings
 from videomae.training.checkpoint import checkpoint_paths

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from videomae.data.motion import MOTIONS, render_clip
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.video.writer import write_video
 
 # Of tests/test_properties.py: the same cases in each run, and no clock.

@@ -18,8 +18,8 @@ SOURCE = Path(videomae.__file__).parent
 # The rooms of the house from the ground up: a file imports files of its own room and of those
 # before it. The files directly in the package are the ground.
 ROOMS = [
-    *(".", "compute", "video", "processing", "weights", "model", "data", "report"),
-    *("inference", "serving", "evaluation", "training", "commands"),
+    *(".", "compute", "video", "processing", "weights", "model", "data", "rendering"),
+    *("report", "inference", "footage", "serving", "evaluation", "training", "commands"),
 ]
 GROUND = {
     "version",
@@ -55,8 +55,8 @@ DOORS = {
     "torchvision": ["training.augment"],
     "accelerate": ["compute.distributed"],
     "fsspec": ["data.opening"],
-    "ray": ["inference.cluster"],
-    "faiss": ["inference.duplicates"],
+    "ray": ["footage.cluster"],
+    "faiss": ["footage.duplicates"],
     "torchmetrics": ["evaluation.metrics"],
     "sklearn": ["evaluation.classifiers"],
     "pyarrow": ["data.parquet"],
@@ -216,7 +216,7 @@ def test_classifying_loads_no_more_than_it_needs(tmp_path: Path) -> None:
     path = str(tmp_path / "a.mp4")
     code = f"""
 import gc, sys
-from videomae.data.motion import render_clip
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 write_video({path!r}, render_clip("sway", seed=0, num_frames=20))
 from videomae.commands.cli import main

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from videomae.commands import cli
-from videomae.data.motion import render_dataset
+from videomae.rendering.motion import render_dataset
 from videomae.settings import MotionSettings
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,9 @@ from rich.text import Text
 from made_videos import encode
 from videomae.commands import cli
 from videomae.commands.runs import RECIPE_COLUMNS, recipe_rows
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.data.prepare import prepare
 from videomae.recipe import find_recipe, load_recipe, read_recipe, recipe_names
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.settings import FinetuneSettings, PrepareSettings, PretrainSettings
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import make_model, pretrain

@@ -27,10 +27,10 @@ from videomae.commands.bench import (
 )
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.inference.formats import openvino_core
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.positions import grid_positions
+from videomae.rendering.motion import render_clip
 from videomae.tubelets import patchify
 from videomae.video.decoder import Frames
 from videomae.video.reader import read_frames

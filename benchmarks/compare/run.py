@@ -26,10 +26,10 @@ from benchmarks.compare.memory import peak_of
 from videomae.commands import bench
 from videomae.commands.bench import FILMS, Case, Session
 from videomae.commands.flags import Bench
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.inference import engines
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, find_processor
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.report.plots import plot_curve
 from videomae.video.writer import write_video
 

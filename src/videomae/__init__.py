@@ -11,8 +11,8 @@ from videomae.version import __version__
 if TYPE_CHECKING:
     from videomae import errors, masking
     from videomae.config import VideoMAEConfig
+    from videomae.footage.timeline import timeline
     from videomae.inference.predict import classify, embed, reconstruct
-    from videomae.inference.timeline import timeline
     from videomae.model.modeling import (
         VideoMAEForPreTraining,
         VideoMAEForVideoClassification,
@@ -61,7 +61,7 @@ _HOMES = {
     "errors": "errors",
     "masking": "masking",
     "reconstruct": "inference.predict",
-    "timeline": "inference.timeline",
+    "timeline": "footage.timeline",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from videomae.data.motion import render_clip
+from videomae.rendering.motion import render_clip
 
 SIZES: dict[str, Any] = {
     "image_size": 32,

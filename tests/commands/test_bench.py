@@ -15,10 +15,10 @@ from videomae.commands.bench import Session, train_inputs, train_step
 from videomae.commands.flags import Bench
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.errors import ConfigError
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.rendering.motion import render_clip
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
 

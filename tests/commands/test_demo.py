@@ -14,11 +14,11 @@ from videomae.commands import demo as demo_file
 from videomae.commands.demo import MASK, TRAINED_RATIO, demo
 from videomae.commands.flags import Demo
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import write_json
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.recipe import load_recipe
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.settings import PretrainSettings
 from videomae.video.writer import write_video
 

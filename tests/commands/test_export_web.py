@@ -19,8 +19,8 @@ from videomae import classify
 from videomae.commands import export as command
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.processing.views import ViewMaker, find_processor
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

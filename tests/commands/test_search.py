@@ -11,7 +11,7 @@ import pytest
 
 from videomae.commands import cli
 from videomae.commands.search import _splits
-from videomae.data.motion import render_clip
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from videomae.commands import timeline as command
-from videomae.data.motion import render_clip
 from videomae.errors import VideoError
-from videomae.inference.timeline import Scored
-from videomae.inference.windows import live_windows
+from videomae.footage.timeline import Scored
+from videomae.footage.windows import live_windows
+from videomae.rendering.motion import render_clip
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
 

@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.compare import baselines, transformers_reader
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.inference.predict import classify
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
+from videomae.rendering.motion import render_clip
 from videomae.video.reader import read_frames
 from videomae.video.writer import write_video
 

@@ -14,9 +14,9 @@ from videomae.commands import bench
 from videomae.commands.flags import Bench
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.rendering.motion import render_clip
 from videomae.video.writer import write_video
 
 SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=4, num_labels=3)

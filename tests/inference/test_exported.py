@@ -17,7 +17,6 @@ from torch import Tensor
 
 from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError
 from videomae.inference import cache as engine_cache
 from videomae.inference import engines, exported
@@ -26,6 +25,7 @@ from videomae.inference.exported import Answer, Export, check_engine
 from videomae.inference.predict import classify, embed
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
+from videomae.rendering.motion import MOTIONS, render_clip
 
 SIZES: dict[str, Any] = {
     "image_size": 16,

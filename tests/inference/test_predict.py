@@ -11,7 +11,6 @@ from PIL import Image
 
 from videomae import hub
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.inference import predict
 from videomae.inference.predict import Classification, Embedding, Reconstruction
@@ -23,6 +22,7 @@ from videomae.model.modeling import (
 )
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.sampling import clip_indices
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, probe, read_frames
 from videomae.video.writer import write_video

@@ -10,7 +10,7 @@ import torch
 from reproduction import baselines
 from reproduction.baselines import best_copy, clip_cost, copy_loss, follow, seen_elsewhere
 from reproduction.plan import FULL, Pretraining, Scale, masked
-from videomae.data.motion import Trajectory
+from videomae.rendering.motion import Trajectory
 
 SCALE = Scale(num_frames=8, video_frames=16)
 

@@ -27,7 +27,7 @@ from reproduction.plan import BASE, FULL, KINDS, MORE_CLIPS, OBJECT, Pretraining
 from reproduction.plots import called
 from reproduction.report import IMAGES, PLATEAU, ablations, fill
 from reproduction.run import Study
-from videomae.data.motion import MOTIONS
+from videomae.rendering.motion import MOTIONS
 from videomae.settings import Domain
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from videomae.commands.terminal import Screen
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError, complain, say, to_json
-from videomae.inference.batch import run_job
-from videomae.inference.jobs import Job
+from videomae.footage.batch import run_job
+from videomae.footage.jobs import Job
 
 
 def run_batch(

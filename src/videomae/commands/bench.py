@@ -24,7 +24,6 @@ from videomae.commands.flags import Bench
 from videomae.commands.timing import about_machine, stopwatch, take_turns
 from videomae.compute import devices
 from videomae.config import PRESETS, VideoMAEConfig
-from videomae.data.motion import render_clip, render_dataset
 from videomae.errors import ConfigError, say, to_json
 from videomae.fields import check_fields
 from videomae.hub import write_json
@@ -34,6 +33,7 @@ from videomae.masking import tube_mask
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
 from videomae.processing.sampling import clip_indices
+from videomae.rendering.motion import render_clip, render_dataset
 from videomae.settings import MotionSettings
 from videomae.video.reader import probe, read_frames
 from videomae.video.writer import write_video

@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 from videomae.commands.flags import Demo
 from videomae.commands.terminal import Screen, aligned
-from videomae.data.motion import MOTIONS, render_dataset
 from videomae.errors import ConfigError, WeightsError, as_text
 from videomae.hub import atomic_path, find, read_json, write_json
 from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
+from videomae.rendering.motion import MOTIONS, render_dataset
 from videomae.report.html import duration, render
 from videomae.report.plots import Curve
 from videomae.report.record import read_run

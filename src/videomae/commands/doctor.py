@@ -15,13 +15,13 @@ from videomae.compute.cpu import cpu_multiplies_bfloat16
 from videomae.compute.devices import as_device, best_dtype
 from videomae.compute.environment import environment
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import render_clip
 from videomae.errors import ConfigError, say, to_json
 from videomae.hub import check_writable
 from videomae.inference import engines
 from videomae.inference.cache import cache_root
 from videomae.inference.predict import classify
 from videomae.model.attention import best_implementation
+from videomae.rendering.motion import render_clip
 from videomae.video.container import ffmpeg_facts
 from videomae.video.reader import VideoReader
 from videomae.video.writer import write_video

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
-from videomae.data.motion import MOTIONS, render_clip
 from videomae.errors import ConfigError, to_json
 from videomae.hub import atomic_folder, check_writable, resolve_shipped
 from videomae.inference import engines, formats
@@ -21,6 +20,7 @@ from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEMode
 from videomae.processing import sampling
 from videomae.processing.transforms import RESAMPLE
 from videomae.processing.views import ViewMaker, find_processor
+from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.report.card import origin
 from videomae.report.html import render
 from videomae.version import __version__

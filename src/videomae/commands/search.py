@@ -29,9 +29,8 @@ from videomae.errors import (
     say,
     to_json,
 )
-from videomae.hub import atomic_path, check_writable
-from videomae.inference.batch import find_parts
-from videomae.inference.duplicates import (
+from videomae.footage.batch import find_parts
+from videomae.footage.duplicates import (
     Pair,
     joined,
     nearest_others,
@@ -39,9 +38,10 @@ from videomae.inference.duplicates import (
     similarity_of_copies,
     usual_threshold,
 )
+from videomae.footage.search import Index as Rows
+from videomae.footage.search import Stretch, load_model, open_index, search
+from videomae.hub import atomic_path, check_writable
 from videomae.inference.predict import Floats
-from videomae.inference.search import Index as Rows
-from videomae.inference.search import Stretch, load_model, open_index, search
 from videomae.report.html import Embedded, embed_clip, embed_picture, render
 from videomae.report.pictures import check_suffix
 from videomae.report.plots import clock, plot_threshold

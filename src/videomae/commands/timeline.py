@@ -12,11 +12,8 @@ from videomae.commands.answers import mirrored, warn_if_unlike_rendered
 from videomae.commands.model_flags import Timeline as TimelineCommand
 from videomae.commands.terminal import Screen, file_table, score_bar
 from videomae.errors import ConfigError, VideoError, as_text, complain, say, to_json
-from videomae.hub import check_writable
-from videomae.inference.engines import Engine
-from videomae.inference.predict import mean_scores
-from videomae.inference.segments import SegmentRules
-from videomae.inference.timeline import (
+from videomae.footage.segments import SegmentRules
+from videomae.footage.timeline import (
     NOVELTY_RULES,
     Gathered,
     Scored,
@@ -24,7 +21,10 @@ from videomae.inference.timeline import (
     ready_for_timeline,
     scored_windows,
 )
-from videomae.inference.windows import live_windows
+from videomae.footage.windows import live_windows
+from videomae.hub import check_writable
+from videomae.inference.engines import Engine
+from videomae.inference.predict import mean_scores
 from videomae.processing.views import ViewMaker
 from videomae.report.plots import clock
 from videomae.video.live import LiveVideo

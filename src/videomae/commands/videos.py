@@ -58,7 +58,7 @@ def prepare(command: Prepare) -> int:
 
 def actions(command: Actions) -> int:
     """Render the built-in data set of people."""
-    from videomae.data.actions import render_dataset
+    from videomae.rendering.actions import render_dataset
 
     with Screen("rendering", command.clips + command.test_clips) as screen:
         paths = render_dataset(command, on_progress=screen.advance)
@@ -68,7 +68,7 @@ def actions(command: Actions) -> int:
 
 def motion(command: Motion) -> int:
     """Render the built-in data set of moving views."""
-    from videomae.data.motion import render_dataset
+    from videomae.rendering.motion import render_dataset
 
     with Screen("rendering", command.clips) as screen:
         paths = render_dataset(command, on_progress=screen.advance)

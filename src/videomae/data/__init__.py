@@ -1,1 +1,1 @@
-"""Lists of any kind -> one checked manifest; rendered data sets."""
+"""Lists of any kind -> one checked manifest."""

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 
-from videomae.data.motion import render_clip
 from videomae.errors import ConfigError
 from videomae.hub import resolve_shipped
+from videomae.rendering.motion import render_clip
 from videomae.report import html
 from videomae.serving.facts import ModelFacts, model_facts
 from videomae.serving.problems import Refusal

@@ -13,7 +13,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from torch import Tensor
 
-from videomae.data.motion import render_clip
 from videomae.errors import WeightsError
 from videomae.hub import resolve_shipped
 from videomae.inference import engines, predict
@@ -21,6 +20,7 @@ from videomae.inference.engines import Engine
 from videomae.inference.predict import Classification, Embedding, Features, Reconstruction
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor, shown
+from videomae.rendering.motion import render_clip
 from videomae.report import html
 from videomae.report.reconstruction import Rendering, to_frames
 from videomae.serving.batching import Batcher

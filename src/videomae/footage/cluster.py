@@ -19,7 +19,7 @@ import torch
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError, VideoMAEError, needing
-from videomae.inference.jobs import Found, Job, read_video
+from videomae.footage.jobs import Found, Job, read_video
 from videomae.processing.views import ViewMaker
 
 _VIDEOS_PER_TASK = 16  # what is read again where a worker is lost

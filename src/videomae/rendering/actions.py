@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 
 from videomae.config import check_choice
-from videomae.data import rendered
-from videomae.data.figures import (
+from videomae.rendering import clips
+from videomae.rendering.figures import (
     ANGLES,
     Angles,
     Colour,
@@ -32,9 +32,9 @@ from videomae.data.figures import (
     move,
     shade,
 )
-from videomae.data.grounds import draw_ground, draw_light
-from videomae.data.props import PROPS, Moment
-from videomae.data.scenes import Floats
+from videomae.rendering.grounds import draw_ground, draw_light
+from videomae.rendering.props import PROPS, Moment
+from videomae.rendering.scenes import Floats
 from videomae.settings import ActionsSettings, RenderedSplit
 
 # So many people and grounds there are; every fifth of either is kept for split test.
@@ -152,7 +152,7 @@ def render_clip(
     (down[::-1] == up).all()  # True
     ```
     """
-    rendered.check_shape(size, num_frames)
+    clips.check_shape(size, num_frames)
     take = plan_clip(action, seed=seed, split=split)
     steps = np.rint(np.linspace(0, _STEPS - 1, num_frames)).astype(int)
     clip = draw_clip(take, size, steps.tolist())
@@ -337,14 +337,14 @@ def render_dataset(
     """Write a labelled set of mp4 files, `output/<split>/<class>/<index>.mp4`, and list them.
 
     Clip `i` of a split shows `CLASSES[i % 20]`, a function of (seed, split, i), whatever the number
-    of clips or `workers`. All else is as with `videomae.data.motion.render_dataset`, the errors and
-    the main guard too.
+    of clips or `workers`. All else is as with `rendering.motion.render_dataset`, the errors and the
+    main guard too.
 
     ```python
     render_dataset(ActionsSettings(Path("actions"), clips=24))[17]  # actions/train/throw/00017.mp4
     ```
     """
-    return rendered.render_set(
+    return clips.render_set(
         settings,
         CLASSES,
         {"train": settings.clips, "test": settings.test_clips},

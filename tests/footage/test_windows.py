@@ -12,8 +12,9 @@ from PIL import Image
 from made_videos import damage, encode, make, numbers, scene
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError
-from videomae.inference import predict, windows
-from videomae.inference.windows import Window, live_windows, sliding_windows
+from videomae.footage import windows
+from videomae.footage.windows import Window, live_windows, sliding_windows
+from videomae.inference import predict
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, find_processor, in_background, run_views

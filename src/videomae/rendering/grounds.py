@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from videomae.data.scenes import srgb
+from videomae.rendering.scenes import srgb
 
 
 def draw_ground(number: int, side: int, floor: float) -> Image.Image:

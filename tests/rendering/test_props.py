@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from videomae.data.actions import Take, plan_clip
+from videomae.rendering.actions import Take, plan_clip
 
 
 def hands(take: Take) -> np.ndarray:

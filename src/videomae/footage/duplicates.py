@@ -14,9 +14,9 @@ from PIL import Image
 
 from videomae.data.opening import open_video, part_of
 from videomae.errors import VideoError, needing
-from videomae.inference.jobs import Loaded
+from videomae.footage.jobs import Loaded
+from videomae.footage.search import BLOCK, Index, Numbers
 from videomae.inference.predict import Floats
-from videomae.inference.search import BLOCK, Index, Numbers
 from videomae.video.decoder import Frames
 from videomae.video.reader import VideoReader
 

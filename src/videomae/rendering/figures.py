@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import ImageDraw
 
-from videomae.data.scenes import Floats, srgb
+from videomae.rendering.scenes import Floats, srgb
 
 Colour = tuple[int, int, int]
 Angles = dict[str, float]

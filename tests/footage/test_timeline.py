@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import videomae
-from videomae.data.motion import render_clip
 from videomae.errors import ConfigError, VideoError
-from videomae.inference.segments import Segment, SegmentRules
-from videomae.inference.timeline import Timeline, timeline
-from videomae.inference.windows import Window
+from videomae.footage.segments import Segment, SegmentRules
+from videomae.footage.timeline import Timeline, timeline
+from videomae.footage.windows import Window
+from videomae.rendering.motion import render_clip
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, read_frames
 from videomae.video.writer import write_video

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from videomae.data.actions import (
+from videomae.data.manifest import load_videos
+from videomae.errors import ConfigError
+from videomae.rendering.actions import (
     ACTIONS,
     CLASSES,
     NUM_GROUNDS,
@@ -17,8 +19,6 @@ from videomae.data.actions import (
     render_clip,
     render_dataset,
 )
-from videomae.data.manifest import load_videos
-from videomae.errors import ConfigError
 from videomae.settings import ActionsSettings
 from videomae.video.reader import probe, read_frames
 

@@ -19,6 +19,7 @@ from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
 from videomae.data.opening import part_of, read_bytes
 from videomae.errors import VideoError, to_json
+from videomae.footage.windows import sliding_windows
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
 from videomae.inference.predict import (
@@ -30,7 +31,6 @@ from videomae.inference.predict import (
     describing,
     ready_model,
 )
-from videomae.inference.windows import sliding_windows
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import (

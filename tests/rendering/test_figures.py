@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from videomae.data.figures import ANGLES, Movement, View, draw_person, joints, move
+from videomae.rendering.figures import ANGLES, Movement, View, draw_person, joints, move
 
 PERSON = draw_person(3)
 STILL = np.zeros(len(ANGLES))

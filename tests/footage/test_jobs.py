@@ -14,10 +14,10 @@ from videomae.config import VideoMAEConfig
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError
-from videomae.inference import batch, jobs
-from videomae.inference.batch import key_of, read_batch, run_job
-from videomae.inference.jobs import Found, Job
-from videomae.inference.windows import sliding_windows
+from videomae.footage import batch, jobs
+from videomae.footage.batch import key_of, read_batch, run_job
+from videomae.footage.jobs import Found, Job
+from videomae.footage.windows import sliding_windows
 from videomae.model.modeling import VideoMAEForVideoClassification
 
 SIZES: dict[str, Any] = {

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.config import check_choice
-from videomae.data import rendered
-from videomae.data.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
+from videomae.rendering import clips
+from videomae.rendering.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
 from videomae.settings import Domain, MotionSettings
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
@@ -69,7 +69,7 @@ def render_clip(
     """
     check_choice("motion", motion, MOTIONS)
     check_choice("domain", domain, get_args(Domain))
-    rendered.check_shape(size, num_frames)
+    clips.check_shape(size, num_frames)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     is_object = domain == "object"
     chroma = _GROUND_CHROMA if is_object else _PLANE_CHROMA
@@ -164,7 +164,7 @@ def render_dataset(
     render_dataset(MotionSettings(Path("motion"), clips=24))[13]  # motion/orbit/00013.mp4
     ```
     """
-    return rendered.render_set(
+    return clips.render_set(
         settings,
         MOTIONS,
         {"": settings.clips},

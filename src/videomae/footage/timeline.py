@@ -18,6 +18,8 @@ from torch import Tensor
 from videomae.config import check_choice
 from videomae.data.rows import write_csv
 from videomae.errors import VideoError, to_json
+from videomae.footage.segments import Segment, SegmentRules, find_runs, novelty_of, to_vtt
+from videomae.footage.windows import Window, sliding_windows
 from videomae.hub import PathLike, atomic_path
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
@@ -29,8 +31,6 @@ from videomae.inference.predict import (
     over_videos,
     ready_model,
 )
-from videomae.inference.segments import Segment, SegmentRules, find_runs, novelty_of, to_vtt
-from videomae.inference.windows import Window, sliding_windows
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from videomae.errors import ConfigError, VideoError, one_line
+from videomae.footage.windows import Window
 from videomae.inference.predict import Floats
-from videomae.inference.windows import Window
 
 _NEIGHBOUR_SECONDS = 30.0
 

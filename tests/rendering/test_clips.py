@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from videomae.data import motion, rendered
 from videomae.errors import ConfigError
+from videomae.rendering import clips, motion
 from videomae.settings import MotionSettings
 
 
@@ -40,5 +40,5 @@ def test_a_killed_process_is_a_sentence_and_the_work_goes_on(tmp_path: Path) -> 
 
 
 def test_a_set_that_was_killed_before_its_first_file_is_carried_on(tmp_path: Path) -> None:
-    (tmp_path / rendered.LOCK_NAME).touch()
+    (tmp_path / clips.LOCK_NAME).touch()
     assert len(motion.render_dataset(settings(tmp_path, 1))) == 40

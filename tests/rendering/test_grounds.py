@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from videomae.data.grounds import draw_ground, draw_light
+from videomae.rendering.grounds import draw_ground, draw_light
 
 
 def lit(number: int) -> np.ndarray:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from videomae.errors import ConfigError, VideoError
-from videomae.inference.segments import Segment, SegmentRules, find_runs, novelty_of, to_vtt
-from videomae.inference.windows import Window
+from videomae.footage.segments import Segment, SegmentRules, find_runs, novelty_of, to_vtt
+from videomae.footage.windows import Window
 
 # One window a second, which speaks for the second around its middle.
 SCORES = [0.1, 0.6, 0.4, 0.3, 0.5, 0.2, 0.2, 0.9, 0.1]

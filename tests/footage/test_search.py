@@ -8,17 +8,17 @@ import pytest
 
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError
-from videomae.inference import duplicates
-from videomae.inference.batch import PartWriter, Row
-from videomae.inference.duplicates import (
+from videomae.footage import duplicates
+from videomae.footage.batch import PartWriter, Row
+from videomae.footage.duplicates import (
     Pair,
     joined,
     nearest_others,
     similar_pairs,
     usual_threshold,
 )
+from videomae.footage.search import Index, Stretch, open_index
 from videomae.inference.predict import Embedding
-from videomae.inference.search import Index, Stretch, open_index
 
 FACTS: dict[str, Any] = {"task": "embed", "model": "tiny", "weights_sha256": "0f", "settings": {}}
 

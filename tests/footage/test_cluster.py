@@ -13,8 +13,8 @@ import pytest
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
 from videomae.errors import WeightsError
-from videomae.inference.batch import read_batch, run_job
-from videomae.inference.jobs import Job
+from videomae.footage.batch import read_batch, run_job
+from videomae.footage.jobs import Job
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from videomae.data.motion import MOTIONS, draw_trajectory, render_clip, render_dataset
-from videomae.data.scenes import PLANE_VIEWS
 from videomae.errors import ConfigError
+from videomae.rendering.motion import MOTIONS, draw_trajectory, render_clip, render_dataset
+from videomae.rendering.scenes import PLANE_VIEWS
 from videomae.settings import MotionSettings
 from videomae.video.reader import probe, read_frames
 

@@ -26,9 +26,9 @@ from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
 from videomae.data.parquet import import_pyarrow, write_table
 from videomae.errors import ConfigError, as_text, counted, to_json
+from videomae.footage.jobs import Job, answer_of, compute_here
 from videomae.hub import PathLike, check_writable
 from videomae.inference.exported import Log
-from videomae.inference.jobs import Job, answer_of, compute_here
 from videomae.inference.predict import Floats
 from videomae.video.folder import natural_key
 
@@ -329,7 +329,7 @@ def run_job(
     import_pyarrow()
     mine = {key_of(v): v for v in videos if int(key_of(v), 16) % of == number - 1}
     if ray:
-        from videomae.inference.cluster import Cluster
+        from videomae.footage.cluster import Cluster
 
         cluster = Cluster(job, ray)
         facts, config = cluster.facts()

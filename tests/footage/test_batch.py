@@ -10,8 +10,8 @@ import pytest
 
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError
-from videomae.inference import batch
-from videomae.inference.batch import PartWriter, Row, read_batch
+from videomae.footage import batch
+from videomae.footage.batch import PartWriter, Row, read_batch
 from videomae.inference.predict import Classification, Embedding
 
 EMBED: dict[str, Any] = {

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError, VideoError, WeightsError
+from videomae.footage.batch import read_batch
+from videomae.footage.jobs import Job, Loaded, compute_here
 from videomae.hub import PathLike
-from videomae.inference.batch import read_batch
 from videomae.inference.exported import Log
-from videomae.inference.jobs import Job, Loaded, compute_here
 from videomae.inference.predict import Floats
 
 Numbers = NDArray[np.int64]
