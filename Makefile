@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo test test-lowest check bench findings
+.PHONY: help demo test test-lowest check docs bench findings
 
 help:
 	@echo "make demo    classify and reconstruct rendered videos, train for a minute; demo/index.html"
 	@echo "make test    run the tests"
 	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows"
 	@echo "make check   lint, formatting and types"
+	@echo "make docs    the documentation as a site: site/index.html"
 	@echo "make findings  the paper's findings in small, in a night; QUICK=1 in half an hour"
 	@echo "make bench   run the measurements in benchmarks/, in some hours"
 
@@ -36,6 +37,12 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/codespell $$(git ls-files)
 
+# A folder per version, for any server of plain files. Warnings are errors, such as links without an end.
+docs: .venv/docs.stamp
+	$(BIN)/python -m sphinx -E -W --keep-going -q -c docs -d build/doctrees . \
+	  site/$$($(BIN)/python -c 'import videomae; print(videomae.__version__)')
+	@echo "open site/index.html"
+
 bench: .venv/dev.stamp
 	@set -e; for name in parity speed loader motion_tiny; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
@@ -53,4 +60,8 @@ findings: .venv/base.stamp
 
 .venv/dev.stamp: .venv/base.stamp
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+.venv/docs.stamp: .venv/base.stamp
+	$(INSTALL) --editable '.[docs]'
 	touch $@

@@ -1,8 +1,9 @@
 """What a model says of many videos, in a folder of Parquet parts that grows as they are done.
 
-out/part-1of1-00000-5f0c9a1e.parquet   path, start_seconds, end_seconds, then labels and scores, or
-                                       features
-out/bad-1of1-00000-77ab03d2.parquet    path, reason
+    out/part-1of1-00000-5f0c9a1e.parquet   path, start_seconds, end_seconds, labels, scores
+    out/bad-1of1-00000-77ab03d2.parquet    path, reason
+
+`embed` has features in the place of labels and scores.
 
 A part is written whole or not at all, and names in its metadata the videos that it is about: that
 is how interrupted work goes on. Metadata also has the facts, as JSON under the key `videomae`: the
@@ -54,7 +55,7 @@ class Rows:
     bad: Any
 
     def features(self) -> Floats:
-        """The features of all rows: (rows, *feature_shape) float32; ConfigError for labels."""
+        """The features of all rows: (rows, ...) float32; ConfigError for labels."""
         if self.facts["task"] != "embed":
             raise ConfigError("these rows are labels, not features; `videomae embed` writes those")
         values = [chunk.flatten().to_numpy() for chunk in self.table["features"].chunks]
