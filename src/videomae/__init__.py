@@ -4,11 +4,13 @@ The names below are loaded when they are first used, so that importing the packa
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from videomae.version import __version__
 
+TYPE_CHECKING = False  # to type checkers it is true; `typing` has it too, and takes time to import
 if TYPE_CHECKING:
+    import typing
+
     from videomae import errors, masking
     from videomae.config import VideoMAEConfig
     from videomae.footage.timeline import timeline
@@ -65,7 +67,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "typing.Any":
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,6 @@
 """The command line: read the flags of one command, import its code, call its function.
 
-A command is a frozen dataclass of `flags.py`. Nothing heavy is imported before a command runs, so
-that `videomae --help` answers at once.
+A command is a frozen dataclass of `flags.py`. Nothing heavy is imported before a command runs.
 """
 
 import argparse
@@ -22,11 +21,11 @@ import tyro
 from tyro import conf
 
 from videomae.commands import flags, model_flags
+from videomae.commands.overview import quick_answer
 from videomae.errors import ConfigError, VideoMAEError, complain, nearest, say
 from videomae.fields import check_fields
 from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
 from videomae.signals import heard
-from videomae.version import __version__
 
 # Ctrl-C is answered within the first, and the process has ended after both.
 _ANSWER_SECONDS, _PATIENCE_SECONDS = 1.0, 4.0
@@ -39,11 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that it cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    if arguments in (["--version"], ["-V"]):
-        say(f"videomae {__version__}")
-        return 0
-    if arguments in ([], ["--help"], ["-h"]):
-        say(overview())
+    if text := quick_answer(arguments):
+        say(text)
         return 0
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
@@ -98,18 +94,6 @@ def _end_now() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(130)
-
-
-def overview() -> str:
-    """The text of `videomae --help`: the commands in groups, a line each."""
-    width = max(map(len, flags.COMMANDS))
-    lines = [f"videomae {__version__}: masked autoencoders for video", ""]
-    for title, commands in flags.GROUPS.items():
-        lines += [f"{title}:"]
-        lines += [f"  {name:{width}}  {kind.__doc__}" for name, kind in commands.items()]
-        lines += [""]
-    lines += ["videomae COMMAND --help lists the options of a command; --version the version."]
-    return "\n".join(lines)
 
 
 def options_of(command: str) -> set[str]:

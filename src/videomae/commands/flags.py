@@ -17,6 +17,7 @@ from videomae.commands.model_flags import (
     Timeline,
     VideoCommand,
 )
+from videomae.commands.overview import lines_by_group
 from videomae.fields import Count, Seed
 from videomae.serving.settings import ServeSettings
 from videomae.settings import (
@@ -33,13 +34,11 @@ from videomae.settings import (
 
 @dataclass(frozen=True)
 class Probe(VideoCommand):
-    """Show frames, size, rate and codec of videos."""
+    pass
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert weights of any known format to that of transformers or of the original code."""
-
     source: Annotated[conf.Positional[str], conf.arg(metavar="SRC")]
     """Hub id, folder, or weight file."""
     destination: Annotated[conf.Positional[Path], conf.arg(metavar="DST")]
@@ -58,8 +57,6 @@ class Convert:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model as a file that runs without this package: ONNX, OpenVINO, a web page."""
-
     model: conf.Positional[str]
     """Hub id, folder, weight file, or a model that comes with the package."""
     format: Literal["onnx", "openvino", "torch-export", "executorch", "web"] = "onnx"
@@ -84,29 +81,21 @@ class Export:
 
 @dataclass(frozen=True)
 class Prepare(PrepareSettings):
-    """Make one checked manifest of a published list or a folder of videos."""
-
     source: Annotated[conf.Positional[Path], conf.arg(metavar="SOURCE")]
 
 
 @dataclass(frozen=True)
 class Actions(ActionsSettings):
-    """Render the built-in data set: short videos of people, labelled by what they do."""
-
     output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True)
 class Motion(MotionSettings):
-    """Render a data set without people: short videos, labelled by how the view moves."""
-
     output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Show everything in a few minutes: classify, reconstruct and train, all on one page."""
-
     output: Path = Path("demo")
     """The folder to write; open index.html in it."""
     video: Path | None = None
@@ -125,15 +114,11 @@ class Demo:
 
 @dataclass(frozen=True)
 class Serve(ServeSettings):
-    """Answer in a browser and over HTTP, about uploaded videos."""
-
     model: conf.Positional[str] = ServeSettings.model
 
 
 @dataclass(frozen=True)
 class Space:
-    """Write a folder to push as a Hugging Face Space: the page of `serve`."""
-
     model: Annotated[conf.Positional[str], conf.arg(metavar="MODEL")]
     """Hub id, folder or shipped name; a folder is copied, a hub id is loaded there."""
     output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
@@ -146,16 +131,12 @@ class Space:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what is installed here, what will be used and why, and try whether it works."""
-
     json: bool = False
     """Print one line of JSON and nothing else: for a bug report."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure how fast this machine is: models, training, decoding, whole files."""
-
     what: conf.Positional[
         Literal["forward", "train", "decode", "process", "end-to-end", "scaling"]
     ] = "forward"
@@ -198,73 +179,59 @@ class TrainCommand(RecipeCommand):
 
 @dataclass(frozen=True)
 class Pretrain(TrainCommand):
-    """Pre-train a model on videos, by hiding most of them."""
-
     settings: conf.OmitArgPrefixes[PretrainSettings] = field(default_factory=PretrainSettings)
 
 
 @dataclass(frozen=True)
 class Finetune(TrainCommand):
-    """Train a classifier on a folder of videos per class."""
-
     settings: conf.OmitArgPrefixes[FinetuneSettings] = field(default_factory=FinetuneSettings)
 
 
 @dataclass(frozen=True)
 class Evaluate(RecipeCommand):
-    """Measure a classifier's accuracy on a folder of videos per class."""
-
     settings: conf.OmitArgPrefixes[EvaluateSettings] = field(default_factory=EvaluateSettings)
 
 
 @dataclass(frozen=True)
 class LinearProbe(RecipeCommand):
-    """Measure a pre-trained encoder by nearest neighbours and a linear probe."""
-
     settings: conf.OmitArgPrefixes[LinearProbeSettings] = field(default_factory=LinearProbeSettings)
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """List the training recipes that come with the package, or print one of them."""
-
     name: Annotated[conf.Positional[str | None], conf.arg(metavar="[NAME]")] = None
     """Print this one, to be changed: `videomae recipes motion-tiny-pretrain > mine.toml`."""
 
 
-# The commands as `videomae --help` groups them.
-GROUPS: dict[str, dict[str, type]] = {
-    "use a model": {
-        "classify": Classify,
-        "embed": Embed,
-        "timeline": Timeline,
-        "index": Index,
-        "search": Search,
-        "reconstruct": Reconstruct,
-        "explain": Explain,
-        "serve": Serve,
-    },
-    "videos and data": {
-        "probe": Probe,
-        "prepare": Prepare,
-        "duplicates": Duplicates,
-        "actions": Actions,
-        "motion": Motion,
-    },
-    "train and measure": {
-        "finetune": Finetune,
-        "pretrain": Pretrain,
-        "evaluate": Evaluate,
-        "linear-probe": LinearProbe,
-        "recipes": Recipes,
-    },
-    "more": {
-        "demo": Demo,
-        "convert": Convert,
-        "export": Export,
-        "space": Space,
-        "bench": Bench,
-        "doctor": Doctor,
-    },
+COMMANDS: dict[str, type] = {
+    "classify": Classify,
+    "embed": Embed,
+    "timeline": Timeline,
+    "index": Index,
+    "search": Search,
+    "reconstruct": Reconstruct,
+    "explain": Explain,
+    "serve": Serve,
+    "probe": Probe,
+    "prepare": Prepare,
+    "duplicates": Duplicates,
+    "actions": Actions,
+    "motion": Motion,
+    "finetune": Finetune,
+    "pretrain": Pretrain,
+    "evaluate": Evaluate,
+    "linear-probe": LinearProbe,
+    "recipes": Recipes,
+    "demo": Demo,
+    "convert": Convert,
+    "export": Export,
+    "space": Space,
+    "bench": Bench,
+    "doctor": Doctor,
 }
-COMMANDS = {name: kind for group in GROUPS.values() for name, kind in group.items()}
+# The commands as `videomae --help` groups them; its line on each is the first of their own help.
+GROUPS: dict[str, dict[str, type]] = {}
+for _title, _lines in lines_by_group().items():
+    GROUPS[_title] = {name: COMMANDS[name] for name in _lines}
+    for _name, _line in _lines.items():
+        COMMANDS[_name].__doc__ = _line

@@ -119,8 +119,6 @@ class BatchCommand(ViewsCommand):
 
 @dataclass(frozen=True)
 class Classify(BatchCommand):
-    """Name what happens in videos."""
-
     top_k: Count = 5
     """Labels per video."""
     output: Path = Path("-")  # `Path | None` makes tyro import a type checker: 0.1 s
@@ -129,8 +127,6 @@ class Classify(BatchCommand):
 
 @dataclass(frozen=True)
 class Embed(BatchCommand):
-    """Describe videos by vectors."""
-
     features: Literal["pooled", "per_time", "tokens"] = "pooled"
     """One vector per video, per time slice, or per tubelet."""
     output: Path = Path("-")
@@ -140,8 +136,6 @@ class Embed(BatchCommand):
 
 @dataclass(frozen=True)
 class Index(BatchCommand):
-    """Describe videos, or each stretch of long ones, so that `search` finds them."""
-
     window_seconds: Positive | Literal["video"] = 10.0
     """A row per window of so many seconds; video: one clip of each video is all that is seen."""
     output: Path = Path("index")
@@ -150,8 +144,6 @@ class Index(BatchCommand):
 
 @dataclass(frozen=True)
 class Search:
-    """Find the videos of an index that are most like a video or a stretch of one."""
-
     index: Annotated[conf.Positional[Path], conf.arg(metavar="INDEX")]
     """A folder that `index` has written."""
     query: Annotated[conf.Positional[Path], conf.arg(metavar="VIDEO")]
@@ -178,8 +170,6 @@ class Search:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Find copies among videos, and test videos that training has seen."""
-
     source: Annotated[conf.Positional[str], conf.arg(metavar="VIDEOS")]
     """A folder, list, tar or address of videos; or an index of them, as `index` has written."""
     threshold: Cosine | Literal["auto"] = "auto"
@@ -202,8 +192,6 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Timeline(ViewsCommand):
-    """Say what happens when in long videos: segments, subtitles, a picture."""
-
     window_seconds: Positive | Literal["clip"] = "clip"
     """Length of the windows that slide over a video; clip: the span of one clip."""
     hop_seconds: Positive | Literal["half"] = "half"
@@ -231,8 +219,6 @@ class Timeline(ViewsCommand):
 
 @dataclass(frozen=True)
 class Reconstruct(ModelCommand):
-    """Hide most of a video and let a pre-trained model reconstruct it."""
-
     model: str = "motion-tiny-pretrain"
     """A pre-trained model with its decoder: hub id, folder, weight file, or a shipped one."""
     mask: Mask = "tube"
@@ -251,8 +237,6 @@ class Reconstruct(ModelCommand):
 
 @dataclass(frozen=True)
 class Explain(ModelCommand):
-    """Show which places and moments of videos speak for a label."""
-
     dtype: Dtype = "float32"
     """Precision; what one part of a clip changes is often less than bfloat16 can show."""
     label: str = ""
