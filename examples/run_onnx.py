@@ -18,6 +18,8 @@ def resizing(old: int, new: int) -> np.ndarray:
     return near / near.sum(axis=1, keepdims=True)
 
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1])
 facts = json.loads(session.get_modelmeta().custom_metadata_map["videomae"])
 with av.open(sys.argv[2]) as video:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from videomae.config import VideoMAEConfig
-from videomae.errors import ConfigError, WeightsError
+from videomae.errors import ConfigError, WeightsError, counted
 from videomae.inference import engines
 from videomae.inference.exported import Export
 from videomae.model.modeling import (
@@ -74,9 +74,9 @@ def test_arguments_of_from_pretrained_pass_through(folder: Path) -> None:
 
 def test_one_line_tells_what_was_chosen(folder: Path) -> None:
     text = engines.load(folder, dtype="float32", device="cpu").describe()
-    threads = torch.get_num_threads()
+    threads = counted(torch.get_num_threads(), "thread")
     version = torch.__version__.split("+")[0]
-    assert text == f"torch {version}, cpu ({threads} threads), float32, sdpa attention"
+    assert text == f"torch {version}, cpu ({threads}), float32, sdpa attention"
     eager = engines.load(folder, dtype="float32", device="cpu", attn_implementation="eager")
     assert eager.describe().endswith("float32, eager attention")
 
@@ -306,9 +306,9 @@ def test_compiling_is_logged_once_per_size_of_batch(
         "torch.compile for batches of 2",
         "torch.compile for batches of 1",
     ]
-    threads = torch.get_num_threads()
+    threads = counted(torch.get_num_threads(), "thread")
     assert engine.describe().startswith("torch.compile ")
-    assert engine.describe().endswith(f"cpu ({threads} threads), float32, sdpa attention")
+    assert engine.describe().endswith(f"cpu ({threads}), float32, sdpa attention")
 
 
 def test_a_machine_without_a_compiler_is_explained(

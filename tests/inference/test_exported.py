@@ -17,7 +17,7 @@ from torch import Tensor
 
 from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.config import VideoMAEConfig
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, counted
 from videomae.inference import cache as engine_cache
 from videomae.inference import engines, exported
 from videomae.inference.cache import cache_root
@@ -114,9 +114,9 @@ def test_several_threads_may_call_at_once(engine: str, load: Callable[..., engin
 @pytest.mark.parametrize("engine", EXPORTED)
 def test_one_line_tells_what_runs(engine: str, load: Callable[..., engines.Engine]) -> None:
     text = load(engine).describe()
-    threads = torch.get_num_threads()
+    threads = counted(torch.get_num_threads(), "thread")
     assert text.startswith(f"{engine} 202" if engine == "openvino" else f"{engine} 1.")
-    assert text.endswith(f", cpu ({threads} threads), float32")
+    assert text.endswith(f", cpu ({threads}), float32")
 
 
 def test_videos_are_classified_and_embedded_as_by_torch(

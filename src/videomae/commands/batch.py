@@ -70,7 +70,9 @@ def run_batch(
             return complain("interrupted before anything was done", code=130)
         return complain(f"interrupted; {output} has what is done, and --resume goes on", code=130)
     say(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
-    return complain(summary.first_reason) if summary.num_bad else 0
+    if summary.first_reason:
+        complain(summary.first_reason)
+    return 1 if summary.num_bad else 0
 
 
 @contextmanager

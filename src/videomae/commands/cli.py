@@ -19,6 +19,14 @@ from typing import Annotated, Any, Union
 
 import tyro
 from tyro import conf
+from tyro._errors import (
+    BadValue,
+    InstantiationFailure,
+    InvalidChoice,
+    MissingArgs,
+    ParseErrorEvent,
+    on_parse_error,
+)
 
 from videomae.commands import flags, model_flags
 from videomae.commands.overview import quick_answer
@@ -55,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain("; ".join(["interrupted", *map(str, interrupt.args)]), code=130)
         except (VideoMAEError, OSError) as error:
             return complain(as_typed(str(error), options_of(arguments[0])))
+        except RuntimeError as error:
+            if "WORLD_SIZE" not in os.environ or not re.search("gloo|NCCL", str(error)):
+                raise
+            return complain("another process of this run has ended; what it said tells why")
 
 
 def _as_program(arguments: list[str]) -> int:
@@ -157,7 +169,10 @@ def parse(arguments: list[str]) -> Any:
             if found.resume:
                 settings = replace(settings, resume=False)  # where it is set, there is no such flag
             options["default"] = kind(recipe=recipe, settings=settings)
-    command, unknown = tyro.cli(kind, prog=program, args=rest, return_unknown_args=True, **options)
+    with on_parse_error(_refuse):
+        command, unknown = tyro.cli(
+            kind, prog=program, args=rest, return_unknown_args=True, **options
+        )
     if unknown:
         wrong = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
         what = f"option {wrong}" if wrong.startswith("-") else f"place for {wrong!r}"
@@ -171,6 +186,35 @@ def parse(arguments: list[str]) -> Any:
         say(f"{program}: name at least one video", to=sys.stderr)
         raise SystemExit(2)
     return command
+
+
+def _refuse(event: ParseErrorEvent) -> None:
+    """Say in one line what tyro would say in a box; of other events the box remains."""
+    found = [each.arg.lowered for each in getattr(event, "missing_arguments", [])]
+    argument = getattr(event, "argument", None)
+    found += [argument.lowered] if argument else []
+    expected = str(found[0].metavar) if found else ""
+    named = (each.name_or_flags[-1] for each in found)
+    words = zip(named, found, strict=True)
+    name = " and ".join(n if n.startswith("-") else each.metavar for n, each in words)
+    match event:
+        case MissingArgs():
+            text = f"give {name}"
+        case InvalidChoice():
+            choices = [each for each in expected.strip("{}").split(",") if each in event.choices]
+            text = f"{name} {event.value} is not one of {', '.join(choices)}"
+            text += nearest(event.value, choices)
+        case BadValue(reason="too_few_values"):
+            text = f"{name} lacks a value; expected {expected}"
+        case InstantiationFailure(argument=None):
+            text = as_typed(event.message, options_of(event.prog.split()[-1]))  # says all itself
+            raise SystemExit(complain(text, code=2))
+        case InstantiationFailure():
+            given = re.findall(r"'(.*?)'", event.message.splitlines()[0])
+            text = f"{name} {' '.join(given)}: expected {expected}"
+        case _:
+            return
+    raise SystemExit(complain(f"{text}; `{event.prog} --help` lists the options", code=2))
 
 
 def _every_command() -> Any:

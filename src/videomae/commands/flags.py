@@ -57,7 +57,7 @@ class Convert:
 
 @dataclass(frozen=True)
 class Export:
-    model: conf.Positional[str]
+    model: Annotated[conf.Positional[str], conf.arg(metavar="MODEL")]
     """Hub id, folder, weight file, or a model that comes with the package."""
     format: Literal["onnx", "openvino", "torch-export", "executorch", "web"] = "onnx"
     """docs/export.md compares them; web: a page that looks at a camera or a file by itself."""

@@ -171,6 +171,7 @@ class PartWriter(AbstractContextManager["PartWriter"]):
     resume: bool = False
     part_size: int = 500
     done: set[str] = field(default_factory=set, init=False)
+    bad: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.facts = json.loads(to_json(self.facts))  # as they come back: tuples are lists
@@ -178,6 +179,8 @@ class PartWriter(AbstractContextManager["PartWriter"]):
         for path, (facts, done) in parts.items():
             _check_same(self.facts, facts, path)
             self.done.update(done)
+            if path.name.startswith("bad-"):
+                self.bad.update(done)
         mine = [path for path in parts if path.name.split("-")[1] == self._name]
         if mine and not self.resume:
             raise ConfigError(
@@ -277,7 +280,8 @@ def _check_same(facts: dict[str, Any], others: dict[str, Any], path: Path) -> No
 class Summary:
     """What became of the videos of a job, or of its shard: those of earlier runs, and of this.
 
-    first_reason: why the first bad video of this run could not be read.
+    num_bad: those that could not be read, in this run or before. first_reason: why the first one
+    of this run could not.
     """
 
     num_before: int
@@ -342,7 +346,7 @@ def run_job(
     began = time.monotonic()
     with PartWriter(Path(folder), facts, shard, resume, part_size) as parts:
         todo = dict(enumerate(v for key, v in mine.items() if key not in parts.done))
-        before, bad, rows, reason = len(mine) - len(todo), 0, 0, ""
+        before, bad, rows, reason = len(mine) - len(todo), len(parts.bad & mine.keys()), 0, ""
         if on_progress:
             on_progress(before, len(mine))
         open_rows: dict[int, dict[int, Row]] = {}
