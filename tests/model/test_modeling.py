@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
@@ -775,7 +776,7 @@ def test_the_heads_call_the_encoder_as_a_module(name: str) -> None:
         expected = model(*inputs)
         model.videomae = Wrapper(model.videomae)
         for got, value in zip(model(*inputs), expected, strict=True):
-            assert torch.equal(got, value)
+            torch.testing.assert_close(got, value)  # the head may ask for the mean alone
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -982,3 +983,131 @@ def test_the_start_follows_from_the_seed() -> None:
         states.append(copy.deepcopy(VideoMAEForPreTraining(tiny()).state_dict()))
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert not torch.equal(states[0]["mask_token"], states[2]["mask_token"])
+
+
+# --- what nobody looks at is not computed ---------------------------------------------------------
+
+
+class Products(TorchDispatchMode):
+    """Counts the multiplications of matrix products; FlopCounterMode hooks all modules to do so."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.count += count(*args, **(kwargs or {}), out_val=made) // 2
+        return made
+
+
+def loss_of(model: nn.Module, config: VideoMAEConfig, decoder_mask: Tensor | None) -> Tensor:
+    """The loss of two clips, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 4, 3, 32, 32, generator=generator)
+    if isinstance(model, VideoMAEForVideoClassification):
+        return model(pixels, labels=torch.tensor([4, 0])).loss
+    mask = tube_mask(config.grid, 0.75, batch_size=2, generator=generator)
+    loss: Tensor = model(pixels, mask, decoder_bool_masked_pos=decoder_mask).loss
+    return loss
+
+
+def loss_gradients_and_products(
+    model: nn.Module, decoder_mask: Tensor | None = None
+) -> tuple[Tensor, list[Tensor], int]:
+    """The loss, all gradients, and the multiplications of the matrix products of its forward."""
+    model.zero_grad()
+    with Products() as products:
+        loss = loss_of(model, model.config, decoder_mask)  # type: ignore[arg-type]
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return loss.detach(), gradients, products.count
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa", "per_head"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_decoders_last_layer_works_on_predicted_tokens_alone(
+    implementation: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(use_mean_pooling=False, attn_implementation="auto")
+    monkeypatch.setattr("videomae.model.attention.best_implementation", lambda *_: implementation)
+    model = make("VideoMAEForPreTraining", config).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    decoded = running_cell_mask(config.grid, 0.5, batch_size=2)
+    for decoder_mask, num_tokens in ((None, 8 + 24), (decoded, 8 + 16)):  # visible and predicted
+        loss, gradients, products = loss_gradients_and_products(model, decoder_mask)
+        hook = model.decoder.decoder_layers[-1].register_forward_hook(lambda *_: None)
+        whole = loss_gradients_and_products(model, decoder_mask)
+        hook.remove()
+        torch.testing.assert_close(loss, whole[0])
+        torch.testing.assert_close(gradients, whole[1])
+        # Query, output and an MLP of 2 x 2 widths; scores and context, which `sdpa` does not tell.
+        attention = 0 if implementation == "sdpa" else 2 * 16 * num_tokens
+        assert whole[2] - products == 2 * 8 * (6 * 16 * 16 + attention)  # 8 tokens of two clips
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_classifier_maps_the_mean_of_its_last_layer_alone(checkpointing: bool) -> None:
+    model = make("VideoMAEForVideoClassification", tiny(drop_path_rate=0.5)).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+
+    def seeded() -> tuple[Tensor, list[Tensor], int]:
+        torch.manual_seed(3)  # drop path
+        return loss_gradients_and_products(model)
+
+    loss, gradients, products = seeded()
+    for place in ("videomae", "videomae.encoder", "videomae.encoder.layer.1.output.dense"):
+        hook = model.get_submodule(place).register_forward_hook(lambda *_: None)
+        whole = seeded()
+        hook.remove()
+        torch.testing.assert_close(loss, whole[0])
+        torch.testing.assert_close(gradients, whole[1], atol=1e-5, rtol=1e-5)
+        assert whole[2] - products == 2 * 31 * 48 * 24  # of 32 tokens of two clips, one is left
+
+
+def test_in_pieces_the_mean_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pixels = make("VideoMAEForVideoClassification", tiny()), clips(tiny(), 3)
+    with torch.no_grad():
+        expected = model(pixels).logits
+        for size in (5, 16, 32):
+            monkeypatch.setattr("videomae.model.layers._MLP_TOKENS", size)
+            torch.testing.assert_close(model(pixels).logits, expected)
+
+
+@pytest.mark.parametrize("fields", [{"use_mean_pooling": False}, {"hidden_dropout_prob": 0.3}])
+def test_the_mean_is_not_made_alone_where_it_would_be_another(fields: dict[str, Any]) -> None:
+    model = make("VideoMAEForVideoClassification", tiny(**fields)).train()
+    assert not model.videomae.can_mean()
+    pixels = clips(tiny())
+    assert model.videomae(pixels, mean_only=True).last_hidden_state.shape == (2, 32, 24)
+
+
+def test_hidden_states_that_are_asked_for_are_whole() -> None:
+    model, pixels = make("VideoMAEForVideoClassification", tiny()), clips(tiny())
+    with torch.no_grad():
+        output = model(pixels, output_hidden_states=True)
+        assert output.hidden_states[-1].shape == (2, 32, 24)
+        torch.testing.assert_close(output.logits, model(pixels).logits)
+
+
+def test_frozen_first_layers_have_no_gradients_and_cost_none() -> None:
+    model = make("VideoMAEForVideoClassification", tiny(num_hidden_layers=3)).train()
+
+    def backward_products() -> int:
+        loss = loss_of(model, model.config, None)
+        with Products() as products:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return products.count
+
+    all_layers = backward_products()
+    model.videomae.embeddings.requires_grad_(False)
+    model.videomae.encoder.layer[:2].requires_grad_(False)
+    last = backward_products()
+    model.videomae.requires_grad_(False)
+    head = backward_products()
+    # The head's: gradients of its weights (2 clips, 24 features, 5 classes) and nothing below.
+    assert head == 2 * 24 * 5 + 2 * 24 * 5  # the norm before it still learns, and needs its own
+    # Two whole layers and the embedding cost 2.5 times what the last one costs, and more.
+    assert all_layers > 3 * last

@@ -33,15 +33,16 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Softmax(query key^T / sqrt(d)) value, heads side by side.
 
-    query, key, value (B, H, N, d) -> context (B, N, H*d), and the weights (B, H, N, N) where they
-    are asked for. Only `eager` makes the weights, so `need_weights` uses it whatever is chosen.
+    query (B, H, M, d), key and value (B, H, N, d) -> context (B, M, H*d), and the weights
+    (B, H, M, N) where they are asked for. Only `eager` makes the weights, so `need_weights` uses it
+    whatever is chosen.
     """
     if implementation == "auto":
-        implementation = best_implementation(query.device.type, query.dtype, query.shape[2])
+        implementation = best_implementation(query.device.type, query.dtype, key.shape[2])
     if need_weights or implementation == "eager":
         weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
         weights = F.dropout(weights, dropout) if dropout else weights
-        context = weights @ value  # (B, H, N, d)
+        context = weights @ value  # (B, H, M, d)
         return context.transpose(1, 2).flatten(2), weights if need_weights else None
     if implementation == "flash_attention_2":
         return _flash(query, key, value, dropout), None

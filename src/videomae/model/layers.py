@@ -74,12 +74,16 @@ class VideoMAESelfAttention(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)  # a key bias would cancel in the softmax
         self.value = nn.Linear(dim, dim, bias=config.qv_bias)
 
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        heads = (*x.shape[:2], self.num_attention_heads, self.attention_head_size)
+    def forward(
+        self, x: Tensor, need_weights: bool = False, num_asking: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, N, D) -> what each of the last `num_asking` (by default all) finds in all."""
+        asking = x if num_asking is None else x[:, -num_asking:]
+        heads = (self.num_attention_heads, self.attention_head_size)
         return attend(
-            self.query(x).view(heads).transpose(1, 2),  # (B, heads, N, d)
-            self.key(x).view(heads).transpose(1, 2),
-            self.value(x).view(heads).transpose(1, 2),
+            self.query(asking).unflatten(-1, heads).transpose(1, 2),  # (B, heads, M, d)
+            self.key(x).unflatten(-1, heads).transpose(1, 2),  # (B, heads, N, d)
+            self.value(x).unflatten(-1, heads).transpose(1, 2),
             implementation=self.config.attn_implementation,
             dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
             need_weights=need_weights,
@@ -100,8 +104,10 @@ class VideoMAEAttention(nn.Module):
         self.attention = VideoMAESelfAttention(config, dim, num_heads)
         self.output = VideoMAESelfOutput(dim, config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, attentions: list[Tensor] | None = None) -> Tensor:
-        context, weights = self.attention(x, need_weights=attentions is not None)
+    def forward(
+        self, x: Tensor, attentions: list[Tensor] | None = None, num_asking: int | None = None
+    ) -> Tensor:
+        context, weights = self.attention(x, attentions is not None, num_asking)
         if attentions is not None:
             attentions.append(weights)
         branch: Tensor = self.output(context)
@@ -181,16 +187,37 @@ class VideoMAELayer(nn.Module):
         self.layernorm_after = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, hidden_states: Tensor, attentions: list[Tensor] | None = None) -> Tensor:
-        """Tokens (B, N, D) -> the same; adds the weights of its attention to a list, if given."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            x: Tensor = self._gradient_checkpointing_func(self.compute, hidden_states, attentions)
-            return x
-        return self.compute(hidden_states, attentions)
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attentions: list[Tensor] | None = None,
+        num_last: int | None = None,
+        mean_only: bool = False,
+    ) -> Tensor:
+        """Tokens (B, N, D) -> the same; adds the weights of its attention to a list, if given.
 
-    def compute(self, x: Tensor, attentions: list[Tensor] | None) -> Tensor:
+        `num_last` makes the last so many tokens alone, (B, num_last, D), out of all of them, and
+        `mean_only` the mean over all tokens alone, (B, 1, D): with less work, where `can_mean`.
+        """
+        asked = hidden_states, attentions, num_last, mean_only
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            x: Tensor = self._gradient_checkpointing_func(self.compute, *asked)
+            return x
+        return self.compute(*asked)
+
+    def can_mean(self) -> bool:
+        """Whether `mean_only` gives the mean that all tokens would have: without dropout."""
+        return not self.training or self.output.dropout.p == 0
+
+    def compute(
+        self, x: Tensor, attentions: list[Tensor] | None, num_last: int | None, mean_only: bool
+    ) -> Tensor:
         """Both branches, each added to what it started from."""
-        x = x + self.drop_path(self.attention(self.layernorm_before(x), attentions))
+        context = self.attention(self.layernorm_before(x), attentions, num_last)
+        x = (x if num_last is None else x[:, -num_last:]) + self.drop_path(context)
+        if mean_only:  # the map back to D features is linear: the mean may as well come before it
+            mean: Tensor = self.output(self.mean_hidden(x), x.mean(1, keepdim=True))
+            return mean
         if self.mlp_whole(x):
             whole: Tensor = self.output(self.intermediate(self.layernorm_after(x)), x)
             return whole
@@ -199,6 +226,19 @@ class VideoMAELayer(nn.Module):
             hidden = self.intermediate(self.layernorm_after(piece))
             piece += self.output.dense(hidden)  # into this sum, which nobody else holds
         return tokens.view(x.shape)
+
+    def mean_hidden(self, x: Tensor) -> Tensor:
+        """The mean over all tokens of the MLP's inner vectors: (B, N, D) -> (B, 1, 4D)."""
+        if self.mlp_whole(x):
+            hidden: Tensor = self.intermediate(self.layernorm_after(x))
+            return hidden.mean(1, keepdim=True)
+        shares = [
+            self.intermediate(self.layernorm_after(piece)).mean(1, keepdim=True)
+            * (piece.shape[1] / x.shape[1])
+            for clip in torch.split(x, 1)
+            for piece in torch.split(clip, _MLP_TOKENS, dim=1)
+        ]
+        return torch.cat(shares).view(len(x), -1, shares[0].shape[-1]).sum(1, keepdim=True)
 
     def mlp_whole(self, x: Tensor) -> bool:
         """Whether all tokens go through the MLP together, not in pieces."""
@@ -211,13 +251,14 @@ class VideoMAELayer(nn.Module):
 
 
 # Modules of which it is known what a call of them does.
-_KNOWN = (
-    *(VideoMAEPatchEmbeddings, VideoMAEIntermediate, VideoMAEOutput, DropPath, OneDnnLinear),
+KNOWN: tuple[type[nn.Module], ...] = (
+    *(VideoMAEPatchEmbeddings, VideoMAELayer, VideoMAEAttention, VideoMAESelfAttention),
+    *(VideoMAESelfOutput, VideoMAEIntermediate, VideoMAEOutput, DropPath, OneDnnLinear),
     *(nn.Conv3d, nn.Linear, nn.LayerNorm, nn.Dropout, nn.GELU, nn.ReLU, nn.SiLU),
 )
 
 
-def untouched(*parts: nn.Module) -> bool:
+def untouched(*parts: nn.Module, known: tuple[type[nn.Module], ...] = KNOWN) -> bool:
     """Whether nobody has hooked, wrapped or replaced these: they may then be computed another way.
 
     Hooks, adapters, quantised and sharded parts, and an assigned `forward` all count as touched.
@@ -228,7 +269,7 @@ def untouched(*parts: nn.Module) -> bool:
     if every._global_backward_hooks or every._global_backward_pre_hooks:
         return False
     for part in parts:  # written out, so that torch.compile follows it before 2.9
-        if type(part) not in _KNOWN or "forward" in part.__dict__:
+        if type(part) not in known or "forward" in part.__dict__:
             return False
         if part._forward_hooks or part._forward_pre_hooks:
             return False

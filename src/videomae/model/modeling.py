@@ -16,7 +16,7 @@ from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import ChosenTokens, choose_tokens
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.layers import VideoMAELayer, VideoMAEPatchEmbeddings, untouched
+from videomae.model.layers import KNOWN, VideoMAELayer, VideoMAEPatchEmbeddings, untouched
 from videomae.model.outputs import (
     BaseModelOutput,
     ImageClassifierOutput,
@@ -135,11 +135,13 @@ class VideoMAEEncoder(nn.Module):
         hidden_states: Tensor,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        mean_only: bool = False,
     ) -> BaseModelOutput:
         x, states = hidden_states, [hidden_states]
         attentions: list[Tensor] | None = [] if output_attentions else None
-        for layer in self.layer:
-            x = layer(x, attentions)
+        for number, layer in enumerate(self.layer, start=1):
+            is_last = mean_only and number == len(self.layer)
+            x = layer(x, attentions, mean_only=True) if is_last else layer(x, attentions)
             if output_hidden_states:
                 states.append(x)
         return BaseModelOutput(
@@ -164,8 +166,11 @@ class VideoMAEDecoder(nn.Module):
         self.head = nn.Linear(dim, num_pixels * config.num_channels)
 
     def forward(self, x: Tensor, num_predicted: int) -> Tensor:
-        for layer in self.decoder_layers:
+        *layers, last = self.decoder_layers
+        for layer in layers:
             x = layer(x)
+        # What the last layer makes of the visible tokens, nobody looks at.
+        x = last(x, num_last=num_predicted) if untouched(*last.modules()) else last(x)
         prediction: Tensor = self.head(self.norm(x[:, -num_predicted:]))  # (B, M, t*p*q*C)
         return prediction
 
@@ -203,6 +208,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         output_hidden_states: bool | None = None,
         *,
         interpolate_pos_encoding: bool = False,
+        mean_only: bool = False,
     ) -> BaseModelOutput:
         """Encode clips.
 
@@ -214,16 +220,23 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             output_attentions: also return each layer's weights (B, heads, V, V); uses `eager`.
             output_hidden_states: also return the embedding and each layer's tokens.
             interpolate_pos_encoding: take other frame counts and sizes than the config's.
+            mean_only: make one token, the mean of all, with a little less work where that is
+                possible: without a final norm, hooks, and hidden states to be returned.
 
-        Returns `last_hidden_state` (B, V, D), tokens in ascending order.
+        Returns `last_hidden_state` (B, V, D), tokens in ascending order; with `mean_only`
+        (B, 1, D).
         """
         refuse_head_mask(head_mask)
         config = self.config
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = config.output_attentions
         tokens = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        saves = mean_only and not output_hidden_states and self.can_mean()
+        asked = {"mean_only": True} if saves else {}
         encoded: BaseModelOutput = self.encoder(
-            tokens,
-            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            config.output_attentions if output_attentions is None else output_attentions,
+            tokens, output_hidden_states, output_attentions, **asked
         )
         if self.layernorm is not None:
             encoded.last_hidden_state = self.layernorm(encoded.last_hidden_state)
@@ -231,6 +244,14 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
 
     if TYPE_CHECKING:  # a call of a module returns anything, unless it says otherwise
         __call__ = forward
+
+    def can_mean(self) -> bool:
+        """Whether the mean can be made alone: nothing follows the layers, and nobody looks on."""
+        if self.layernorm is not None or not len(self.encoder.layer):
+            return False
+        last: Any = self.encoder.layer[-1]
+        known = (*KNOWN, VideoMAEModel, VideoMAEEncoder)
+        return untouched(self, self.encoder, *last.modules(), known=known) and last.can_mean()
 
 
 class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
@@ -371,12 +392,15 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         Returns `loss` and `logits` (B, num_labels). Other arguments: see VideoMAEModel.
         """
         refuse_head_mask(head_mask)
+        # another module in the place of the encoder need not know of it
+        asked = {"mean_only": True} if self.fc_norm and type(self.videomae) is VideoMAEModel else {}
         encoded = self.videomae(
             pixel_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
             return_dict=True,
+            **asked,
         )
         logits = self.classifier(self.dropout(self.pool(encoded.last_hidden_state)))
         return ImageClassifierOutput(
