@@ -15,11 +15,11 @@ from transformers.models.videomae.image_processing_videomae import (
 )
 
 from videomae.errors import ConfigError
+from videomae.processing.plain import output_size
 from videomae.processing.transforms import (
     as_tensor,
     center_crop,
     check_range,
-    output_size,
     resize,
     to_pixels,
 )

@@ -18,7 +18,7 @@ from videomae.inference.exported import Answer, Features, check_packages
 from videomae.inference.formats import Compute
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEModel
 from videomae.processing import sampling
-from videomae.processing.transforms import RESAMPLE
+from videomae.processing.stored import RESAMPLE
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.report.card import origin

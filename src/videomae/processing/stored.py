@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 
 from videomae import hub
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError, nearest, to_json
 from videomae.fields import shortened
-from videomae.processing.transforms import RESAMPLE
 
 Size = Any  # given as an int, (height, width) or a dict; reads back as the dict
 Numbers = Any  # one number, or one per channel; reads back as a float or a tuple
 
+# Pillow's number of a filter, which files store. Its box (4) and Hamming (5) are missing: PyTorch
+# has no such filters.
+RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 IMAGE_FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
 # Settings of one call, which no file holds.
 _CALL_KEYS = ("return_tensors", "device", "video_metadata")
@@ -275,6 +276,12 @@ def _size(value: Any, forms: Collection[set[str]] = _SIZES) -> SizeDict:
     return size
 
 
+def _device(value: Any) -> Any:
+    import torch
+
+    return torch.device(value)
+
+
 def _one_of(*words: str) -> Callable[[Any], str]:
     return {word: word for word in words}.__getitem__
 
@@ -310,7 +317,7 @@ _FORMS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "'channels_first', as pixels always are: turn them by pixel_values.movedim(2, -1)",
     ),
     "return_tensors": (_one_of("pt", "np"), "'pt', 'np', or None for a list"),
-    "device": (torch.device, "a device of PyTorch, such as 'cuda'"),
+    "device": (_device, "a device of PyTorch, such as 'cuda'"),
     "image_seq_length": (_count, "a whole number from 1 to 4096"),
     "video_metadata": (lambda value: value, ""),
     "num_frames": (_count, "a whole number from 1 to 4096"),

@@ -11,20 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from videomae.errors import ConfigError
+from videomae.processing.plain import output_size
 
 Frame = Any  # a PIL image, or an array or tensor of shape (H, W, C), (C, H, W) or (H, W)
 
-# Pillow's number of a filter, which files store, and PyTorch's name of it. Pillow's box (4) and
-# Hamming (5) are missing: PyTorch has no such filters.
-RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+# PyTorch's name of a filter, by the number that files store.
 _MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-# Shares of red, green and blue in the luma of Pillow's mode "L", of 0x10000.
-_LUMA = np.array([19595, 38470, 7471], np.uint32)
 # The numbers of these Pillow modes are brightness; those of a palette, or of CMYK, are not.
 _PIXEL_MODES = ("L", "I", "F", "I;16", "RGB", "RGBA")
 
@@ -104,37 +100,12 @@ def _rgba_to_rgb(frame: Tensor) -> Tensor:
     return rgb * top if floats else (rgb * (top + 1 - 1e-3)).to(frame.dtype)
 
 
-def output_size(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
-    """Height and width of a frame after resizing to `size`; fractions are cut off.
-
-    `size` has the keys that VideoMAEImageProcessor names; of a max_height and max_width one is
-    reached.
-
-    >>> output_size(240, 320, {"shortest_edge": 224})
-    (224, 298)
-    """
-    if "height" in size:
-        return size["height"], size["width"]
-    if "max_height" in size:
-        factor = min(size["max_height"] / height, size["max_width"] / width)
-        return int(height * factor), int(width * factor)
-    short, long = sorted((height, width))
-    edge = size["shortest_edge"]
-    exact: float = edge
-    if "longest_edge" in size and long / short * edge > size["longest_edge"]:
-        exact = size["longest_edge"] * short / long
-        edge = round(exact)
-    if edge == short:
-        return height, width
-    far = int(exact * long / short)
-    return (far, edge) if width < height else (edge, far)
-
-
 def resize(frame: Tensor, size: Mapping[str, int], *, resample: int = 2) -> Tensor:
     """A (1, C, H, W) frame in its new size and old type; integers are filtered and rounded as such.
 
-    `resample` is Pillow's number, see RESAMPLE. All but "nearest" smooth what becomes smaller, as
-    Pillow does. Raises ConfigError for a size of zero, and for lanczos where PyTorch lacks it.
+    `resample` is Pillow's number, see `stored.RESAMPLE`. All but "nearest" smooth what becomes
+    smaller, as Pillow does. Raises ConfigError for a size of zero, and for lanczos where PyTorch
+    lacks it.
     """
     old, new = tuple(frame.shape[2:]), output_size(frame.shape[2], frame.shape[3], size)
     if new == old:
@@ -238,28 +209,6 @@ def statistics(
         return values.to(device, non_blocking=True)
 
     return column(mean), column(std)
-
-
-def to_channels(frames: NDArray[np.uint8], num_channels: int) -> NDArray[np.uint8]:
-    """Frames uint8 (T, H, W, C) with the channels that a model takes: (T, H, W, num_channels).
-
-    RGB, as all files are read, becomes the luma of Pillow's mode "L", or gets an opaque alpha.
-    ConfigError for other pairs of unlike numbers.
-
-    >>> to_channels(np.full((1, 1, 1, 3), (10, 20, 30), np.uint8), 1).item()
-    18
-    """
-    own = frames.shape[-1]
-    if own == num_channels:
-        return frames
-    if own == 3 and num_channels == 1:
-        return ((frames @ _LUMA + 0x8000) >> 16).astype(np.uint8)[..., None]
-    if own == 3 and num_channels == 4:
-        return np.concatenate([frames, np.full_like(frames[..., :1], 255)], axis=-1)
-    raise ConfigError(
-        f"frames have {own} channels and the model takes {num_channels}; RGB can become 1 or 4, "
-        f"so give arrays of {num_channels} channels, or a model with num_channels={own}"
-    )
 
 
 def check_range(

@@ -1,9 +1,12 @@
 """From videos to batches of clips: read ahead, sampled, cropped, resized, and grouped.
 
 All commands but training, which crops by itself, take their pixels from here. Only frames that a
-model looks at are decoded, the next videos while it works on this one. Letters: B clips, V views
-of a video; T, C, H, W as everywhere.
+model looks at are decoded, the next videos while it works on this one. Pixels are tensors, or
+arrays where the processor makes those; torch is imported for tensors alone. Letters: B clips, V
+views of a video; T, C, H, W as everywhere.
 """
+
+from __future__ import annotations
 
 import itertools
 import warnings
@@ -13,20 +16,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from videomae import hub
 from videomae.compute.cpu import num_cores
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig, check_choice
 from videomae.errors import VideoError
 from videomae.hub import PathLike
-from videomae.processing.inputs import as_frames
-from videomae.processing.processors import VideoMAEImageProcessor
+from videomae.processing.plain import to_channels
 from videomae.processing.sampling import (
     crop_boxes,
     frames_at_rate,
@@ -34,10 +34,15 @@ from videomae.processing.sampling import (
     to_fps,
     to_stride,
 )
-from videomae.processing.transforms import statistics, to_channels
 from videomae.settings import OnDamage
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, VideoReader, is_source, source_path, warn_of_gaps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from videomae.processing.processors import VideoMAEImageProcessor
 
 FrameStride = int | Literal["config", "uniform"] | None
 Fps = float | Literal["config", "own"] | None
@@ -65,6 +70,8 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
     the short side to the model's frame and cuts out the centre (for a frame that is not square the
     whole picture is resized), with ImageNet's mean and std, as all published models have it.
     """
+    from videomae.processing.processors import VideoMAEImageProcessor
+
     if path is not None:
         place = Path(path).parent if Path(path).is_file() else path
         with suppress(hub.AbsentError):
@@ -82,6 +89,8 @@ def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEIma
 
 def normalize(pixels: Tensor, processor: Any, device: torch.device | str = "cpu") -> Tensor:
     """uint8 crops (B, T, C, H, W) to the very numbers the processor gives for them: float32."""
+    from videomae.processing.transforms import statistics
+
     factor = processor.rescale_factor if processor.do_rescale else None
     numbers = pixels.to(device, non_blocking=True).float()
     if not processor.do_normalize:
@@ -94,6 +103,8 @@ def shown(pixel_values: Tensor, processor: Any) -> Tensor:
     """Pixel values (T, C, H, W) as they were before the processor normalised them: in 0..1."""
     if not processor.do_normalize:
         return pixel_values
+    from videomae.processing.transforms import statistics
+
     mean, std = statistics(processor.image_mean, processor.image_std)
     return pixel_values * std + mean
 
@@ -127,6 +138,8 @@ class ViewMaker:
         if is_source(video):
             with VideoReader(video, on_damage=self.on_damage) as reader:
                 return self.read_views(reader)
+        from videomae.processing.inputs import as_frames
+
         frames = as_frames(video, self.config.num_channels)
         if self.rate:
             _warn_of_no_rate(self.rate)
@@ -181,7 +194,7 @@ class ViewMaker:
         clips = np.array(self.clips(num_video_frames))
         wanted = np.unique(clips).tolist()
         parts = (wanted[k : k + at_once] for k in range(0, len(wanted), at_once))
-        pixels = torch.cat([self.pixels(read(part)) for part in parts])  # (frames, C, H, W)
+        pixels = _joined([self.pixels(read(part)) for part in parts])  # (frames, C, H, W)
         return self.cut(pixels, np.searchsorted(wanted, clips))
 
     def pixels(self, frames: Frames) -> Tensor:
@@ -205,7 +218,7 @@ class ViewMaker:
         size = self.config.image_hw
         boxes = crop_boxes(*pixels.shape[2:], size=size, num_crops=self.num_crops)
         crops = [pixels[..., y : y + high, x : x + wide][picked] for y, x, high, wide in boxes]
-        return torch.stack(crops, dim=1).flatten(0, 1)  # clip by clip
+        return _joined([crop[k : k + 1] for k in range(len(picked)) for crop in crops])
 
 
 def shown_frames(
@@ -315,12 +328,27 @@ def run_views(
     """
     for group in _in_groups(videos, batch_size):
         outputs: Iterator[Tensor] = iter(())
-        if good := [made for _, made in group if isinstance(made, Tensor)]:
-            parts = torch.split(torch.cat(good), batch_size)
-            joined = torch.cat([compute(part) for part in parts])
-            outputs = iter(torch.split(joined, [len(made) for made in good]))
+        if good := [made for _, made in group if _are_views(made)]:
+            pixels = _joined(good)
+            parts = (pixels[k : k + batch_size] for k in range(0, len(pixels), batch_size))
+            joined = _joined([compute(part) for part in parts])
+            ends = list(itertools.accumulate(len(made) for made in good))
+            outputs = (joined[end - len(made) : end] for made, end in zip(good, ends, strict=True))
         for name, made in group:
-            yield name, next(outputs) if isinstance(made, Tensor) else made
+            yield name, next(outputs) if _are_views(made) else made
+
+
+def _are_views(made: Tensor | Failure) -> TypeGuard[Tensor]:
+    return hasattr(made, "ndim")  # which no reason has
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors, or arrays, one behind the other."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(list(parts))
 
 
 def _in_groups(
@@ -331,7 +359,7 @@ def _in_groups(
     count = 0
     for name, made in videos:
         group.append((name, made))
-        if isinstance(made, Tensor):
+        if _are_views(made):
             count += len(made)
             if count + len(made) > batch_size:  # the next one has as many views
                 yield group

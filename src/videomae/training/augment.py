@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError
-from videomae.processing.transforms import RESAMPLE
+from videomae.processing.stored import RESAMPLE
 from videomae.settings import FinetuneSettings, TrainSettings
 from videomae.video.decoder import Frames
 

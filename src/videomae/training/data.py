@@ -20,8 +20,8 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos
 from videomae.data.opening import open_video, part_of
 from videomae.errors import ConfigError
+from videomae.processing.plain import to_channels
 from videomae.processing.sampling import clip_indices, random_start, random_uniform_indices
-from videomae.processing.transforms import to_channels
 from videomae.processing.views import read_ahead, shown_frames, try_twice
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
