@@ -53,6 +53,7 @@ DOORS = {
     "tyro": ["commands.*"],
     "rich": ["commands.*", "training.log"],
     "torchvision": ["training.augment"],
+    "threadpoolctl": ["compute.threads"],
     "accelerate": ["compute.distributed"],
     "fsspec": ["data.opening"],
     "ray": ["footage.cluster"],

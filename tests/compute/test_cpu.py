@@ -1,5 +1,4 @@
 import copy
-import os
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +11,6 @@ from videomae.compute import cpu
 from videomae.compute.cpu import (
     OneDnnLinear,
     cpu_multiplies_bfloat16,
-    num_cores,
     onednn_outruns_mkl,
     prepare_for_inference,
 )
@@ -45,14 +43,6 @@ def test_what_a_processor_is_good_at(
     pretend(monkeypatch, found)
     assert onednn_outruns_mkl() is onednn
     assert cpu_multiplies_bfloat16() is bfloat16
-
-
-def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
-    assert num_cores() == 2
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert num_cores() == 1
 
 
 def test_a_compiler_knows_what_the_processor_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:

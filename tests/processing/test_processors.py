@@ -16,8 +16,10 @@ import transformers
 from packaging.version import Version
 from PIL import Image
 
+from videomae.compute import threads
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD
 from videomae.errors import ConfigError, VideoError
+from videomae.processing import processors, transforms
 from videomae.processing.processors import (
     BatchFeature,
     VideoMAEFeatureExtractor,
@@ -310,6 +312,40 @@ def test_device() -> None:
     there = VideoMAEImageProcessor(**SMALL)(frames, return_tensors="pt", device="meta")
     assert there.pixel_values.shape == here.pixel_values.shape
     assert there.pixel_values.device.type == "meta"
+
+
+@pytest.mark.parametrize("ours", [VideoMAEImageProcessor, VideoMAEVideoProcessor])
+def test_all_is_computed_without_waiting_for_other_cores(
+    ours: type[VideoMAEImageProcessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each operation runs in one thread, and frames are shared among threads: the same pixels."""
+    frames = clip(16, 230, 300, 3)
+    given = [frames, torch.from_numpy(frames).float(), frames[:3, :80, :90]]
+    expected = [ours()(video, return_tensors="pt").pixel_values for video in given]
+
+    seen: set[tuple[str, int]] = set()
+    for module, name in ((transforms, "resize"), (transforms, "center_crop"),
+                         (processors, "check_range"), (processors, "to_pixels")):  # fmt: skip
+        step = getattr(module, name)
+
+        def watched(*values: Any, step: Any = step, name: str = name, **options: Any) -> Any:
+            seen.add((name, torch.get_num_threads()))
+            return step(*values, **options)
+
+        monkeypatch.setattr(module, name, watched)
+    monkeypatch.setattr(threads, "num_threads", lambda: 3)
+    monkeypatch.setattr(threads, "num_cores", lambda: 3)
+    own = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for video, pixels in zip(given, expected, strict=True):
+            with torch.inference_mode():
+                assert torch.equal(ours()(video, return_tensors="pt").pixel_values, pixels)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(own)
+    steps = ("resize", "center_crop", "check_range", "to_pixels")
+    assert seen == {(name, 1) for name in steps}
 
 
 def test_inputs_stay_as_they_were() -> None:

@@ -279,12 +279,20 @@ def test_a_model_of_other_channels_trains_on_them(videos_dir: Path) -> None:
 
 
 def test_threads_of_the_loader_compute_alone_and_leave_others_as_they_were(
-    videos_dir: Path,
+    videos_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seen_by_a_new_thread() -> int:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
+    seen: list[int] = []
+    read = ClipSource.train_clips
+
+    def reading(*arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return read(*arguments)
+
+    monkeypatch.setattr(ClipSource, "train_clips", reading)
     own = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -292,8 +300,8 @@ def test_threads_of_the_loader_compute_alone_and_leave_others_as_they_were(
             source(videos_dir), Sampler(10, 4), first_step=0, num_steps=2, num_workers=2
         )
         next(made)
-        assert torch.get_num_threads() == 2  # of the step
+        assert (torch.get_num_threads(), seen_by_a_new_thread()) == (2, 2)
         made.close()
-        assert seen_by_a_new_thread() == 2
     finally:
         torch.set_num_threads(own)
+    assert set(seen) == {1}

@@ -30,6 +30,7 @@ from tyro._errors import (
 
 from videomae.commands import flags, model_flags
 from videomae.commands.overview import quick_answer
+from videomae.compute.cores import heed_quota
 from videomae.errors import ConfigError, VideoMAEError, complain, nearest, say
 from videomae.fields import check_fields
 from videomae.recipe import SETTINGS_NAME, load_recipe, nearest_setting
@@ -76,6 +77,7 @@ def _as_program(arguments: list[str]) -> int:
     already. Where nothing comes of it for a second, a line says so, and some seconds later the
     process ends all the same. Threads that still decode are not waited for.
     """
+    heed_quota()
     over, raised = threading.Event(), False
 
     def handle(*_: object) -> None:

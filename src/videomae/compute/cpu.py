@@ -4,7 +4,6 @@ Letters: B clips, N tokens, D features.
 """
 
 import copy
-import os
 from typing import Any, TypeVar
 
 import torch
@@ -12,13 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    ask = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(ask(0)) if ask else os.cpu_count() or 1
-
 
 # What torch knows of this processor: `avx512_bf16`, `cpu_name`, ...; empty in an old torch. Asked
 # once and here, because a compiler cannot trace the question; telling it so with

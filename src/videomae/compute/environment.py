@@ -4,12 +4,12 @@ import os
 import platform
 from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from videomae.compute.cpu import CPU_CAPABILITIES, num_cores
+from videomae.compute.cores import container_limits, num_cores
+from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.version import __version__
 
 _PACKAGES = (
@@ -22,8 +22,8 @@ _PACKAGES = (
 def environment() -> dict[str, Any]:
     """Facts by name: versions, processor, cores, threads, memory, GPUs; nothing about the user.
 
-    cores: those that this process may use; cpu_quota: how many of them its container lets it have,
-    where it says so. memory_gb: the machine's, or its container's where that is less.
+    cores: those that this process may use; cpu_quota: of how many its container lets it have the
+    time, where it says so. memory_gb: the machine's, or its container's where that is less.
     """
     facts: dict[str, Any] = {
         "videomae": __version__,
@@ -49,17 +49,3 @@ def environment() -> dict[str, Any]:
         with suppress(metadata.PackageNotFoundError):
             facts[name] = metadata.version(name)
     return facts
-
-
-def container_limits(root: Path = Path("/sys/fs/cgroup")) -> tuple[float | None, int | None]:
-    """Cores and bytes of memory that the container (a cgroup of version 2) allows; None: any."""
-
-    def words(name: str) -> list[str]:
-        with suppress(OSError, UnicodeDecodeError):
-            return (root / name).read_text().split()
-        return []
-
-    quota, limit = words("cpu.max"), words("memory.max")
-    numbers = len(quota) == 2 and all(word.isdigit() for word in quota)
-    cores = round(int(quota[0]) / int(quota[1]), 2) if numbers else None
-    return cores, int(limit[0]) if limit and limit[0].isdigit() else None

@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from videomae.claim import claimed
+from videomae.compute.cores import num_cores
 from videomae.data.checking import (
     Progress,
     Work,
@@ -77,7 +78,7 @@ def _prepare(settings: PrepareSettings, on_progress: Progress | None) -> Prepare
     output = settings.output
     listing = read_source(settings)
     rows, missing = find_files(listing.items, listing.root)
-    workers = settings.workers or os.cpu_count() or 1
+    workers = settings.workers or num_cores()
     work = Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)
     rows = check(rows, work, settings.check, settings.on_damage)
     too_short = [row for row in rows if row.info and row.num_part_frames < settings.min_frames]

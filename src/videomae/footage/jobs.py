@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from videomae.compute.cpu import num_cores
+from videomae.compute.cores import num_cores
 from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
 from videomae.data.opening import part_of, read_bytes

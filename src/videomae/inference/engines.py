@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videomae.compute.cpu import cpu_multiplies_bfloat16, onednn_outruns_mkl, prepare_for_inference
 from videomae.compute.devices import DTYPES, as_device, as_dtype
+from videomae.compute.threads import num_threads
 from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError, complain, counted
 from videomae.hub import PathLike
@@ -93,7 +94,7 @@ class Engine:
         """One line on what runs where and how."""
         where = str(self.device)
         if self.device.type == "cpu":
-            where = f"cpu ({counted(torch.get_num_threads(), 'thread')})"
+            where = f"cpu ({counted(num_threads(), 'thread')})"
         elif self.device.type == "cuda":
             where = f"{self.device} ({torch.cuda.get_device_name(self.device)})"
         dtype = str(self.dtype).removeprefix("torch.")

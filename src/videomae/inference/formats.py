@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videomae.compute.devices import DTYPES
+from videomae.compute.threads import num_threads
 
 Floats = NDArray[np.float32]
 Compute = Callable[[Floats], Floats]
@@ -144,7 +145,7 @@ def read_openvino(path: Path, dtype: str) -> Compute:
             # Said out loud, because OpenVINO takes bfloat16 by itself wherever there is any.
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": num_threads(),
             "NUM_STREAMS": 1,
         },
     )
@@ -211,7 +212,7 @@ def onnx_session(path: Path, *, save_to: Path | None = None, optimize: bool = Tr
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # it warns that the result suits this machine alone: it shall
     if not optimize:

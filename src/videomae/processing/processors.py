@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomae.compute.threads import Share, shared
 from videomae.errors import ConfigError
 from videomae.processing import transforms
 from videomae.processing.inputs import Video, as_videos
@@ -29,6 +30,8 @@ _NEEDS = {
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
 }
+# Numbers of a clip that are more work than handing out its frames to other threads.
+_WORTH_SHARING = 3_000_000
 
 
 class BatchFeature(NamedDict):
@@ -151,10 +154,11 @@ class _Processor(StoredSettings):
                     f"{switch}=True needs {' and '.join(names)}, but got None; give a value, or "
                     f"pass {switch}=False"
                 )
-        clips = [self._clip(frames) for frames in videos]  # each (T, C, H, W)
-        return BatchFeature(pixel_values=clips).convert_to_tensors(self.return_tensors)
+        with shared() as each:
+            clips = [self._clip(frames, each) for frames in videos]  # each (T, C, H, W)
+            return BatchFeature(pixel_values=clips).convert_to_tensors(self.return_tensors)
 
-    def _clip(self, images: list[Frame]) -> Tensor:
+    def _clip(self, images: list[Frame], each: Share) -> Tensor:
         if not images:
             raise ConfigError("a video has no frames; pass at least one")
         layout, to_rgb = self.input_data_format, bool(self.do_convert_rgb)
@@ -170,10 +174,9 @@ class _Processor(StoredSettings):
         check_range(frames, factor=factor, mean=mean)
         if self.device is not None:
             frames = [frame.to(self.device) for frame in frames]
-        if self.do_resize:
-            frames = [self._resized(frame) for frame in frames]
-        if self.do_center_crop:
-            frames = [transforms.center_crop(frame, **self.crop_size) for frame in frames]
+        # Not on a GPU, where each thread has a stream of its own.
+        count = sum(frame.numel() for frame in frames if frame.device.type == "cpu")
+        frames = list((each if count > _WORTH_SHARING else map)(self._fitted, frames))
         if len(shapes := sorted({tuple(frame.shape[1:]) for frame in frames})) > 1:
             raise ConfigError(
                 f"the frames of a video come out unlike: {' and '.join(map(str, shapes))} "
@@ -181,6 +184,11 @@ class _Processor(StoredSettings):
                 "width, and pass do_convert_rgb=True if their channels differ"
             )
         return to_pixels(frames, factor=factor, mean=mean, std=std, to_rgb=to_rgb)
+
+    def _fitted(self, frame: Tensor) -> Tensor:
+        if self.do_resize:
+            frame = self._resized(frame)
+        return transforms.center_crop(frame, **self.crop_size) if self.do_center_crop else frame
 
     def _resized(self, frame: Tensor) -> Tensor:
         return transforms.resize(frame, self.size, resample=self.resample)

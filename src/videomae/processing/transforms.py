@@ -226,8 +226,8 @@ def check_range(
         return
     if factor is not None and (factor >= 1 or frames[0].dtype == torch.uint8):
         return
-    low = min(frame.min().item() for frame in frames)
-    high = max(frame.max().item() for frame in frames)
+    ranges = [frame.aminmax() for frame in frames]
+    low, high = min(each.min.item() for each in ranges), max(each.max.item() for each in ranges)
     top = 1.0 if factor is None else max(255.0, 1 / factor)
     if factor is not None and low >= 0 and 0 < high <= 1:
         problem = (

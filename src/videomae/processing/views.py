@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae import hub
-from videomae.compute.cpu import num_cores
+from videomae.compute.cores import num_cores
+from videomae.compute.threads import alone
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig, check_choice
 from videomae.errors import VideoError
 from videomae.hub import PathLike
@@ -254,14 +255,14 @@ def read_ahead(
     *,
     num_threads: int,
     num_ahead: int,
-    begin: Callable[[], object] | None = None,
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
     While the caller works on one result, up to `num_ahead` more are made or wait. What `make`
-    raises is raised in the place of its result. Each thread calls `begin` first.
+    raises is raised in the place of its result. Each thread computes alone: helpers of theirs would
+    take cores from the caller, who waits for the slowest after each operation.
     """
-    pool = ThreadPoolExecutor(num_threads, "videomae-ahead", initializer=begin)
+    pool = ThreadPoolExecutor(num_threads, "videomae-ahead", initializer=alone)
     pending: deque[Future[Made]] = deque()
     try:
         for item in items:

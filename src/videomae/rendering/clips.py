@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from videomae.claim import LOCK_NAME, claimed
+from videomae.compute.cores import num_cores
 from videomae.errors import ConfigError, counted, keeping
 from videomae.hub import read_json, write_json
 from videomae.settings import RenderSettings
@@ -77,7 +77,7 @@ def render_set(
         (settings.output / "labels.txt").write_text(text, encoding="utf-8")
         # A file appears under its name only when it is complete, so what exists is finished.
         missing = [path for path in paths if not path.exists()]
-        workers = min(settings.workers or os.cpu_count() or 1, len(missing))
+        workers = min(settings.workers or num_cores(), len(missing))
         with contextlib.closing(_each(write, missing, workers)) as written:
             for done, _ in enumerate(written, len(paths) - len(missing) + 1):
                 if on_progress:

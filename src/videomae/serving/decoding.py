@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from videomae.compute.cpu import num_cores
+from videomae.compute.cores import num_cores
 from videomae.errors import VideoError
 from videomae.processing.views import ViewMaker
 from videomae.video.limits import VideoInfo, VideoLimits

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 
 import torch
@@ -282,25 +282,17 @@ def train_batches(
         batch = source.batch(*made, videos_per_step=sampler.videos_per_step)
         return replace(batch, pixels=batch.pixels.pin_memory()) if pin_memory else batch
 
-    # Each of these threads computes alone: helpers of theirs would take cores from the step, which
-    # waits for its slowest core after each operation (preset tiny, two cores: 87 ms, not 113).
-    alone = partial(torch.set_num_threads, 1)
     videos = ((part.epoch, index) for part in all_parts() for index in part.index)
     reading = read_ahead(
         lambda video: try_twice(source.train_clips, *video),
         videos,
         num_threads=num_workers,
         num_ahead=_PARTS_AHEAD * sampler.videos_per_part,
-        begin=alone,
     )
-    num_threads = torch.get_num_threads()
-    try:
-        with closing(reading) as clips:
-            parts = ((part, list(islice(clips, len(part.index)))) for part in all_parts())
-            # Clips become one tensor in a thread of its own, while the step before is computed.
-            yield from read_ahead(together, parts, num_threads=1, num_ahead=1, begin=alone)
-    finally:
-        torch.set_num_threads(num_threads)  # threads that start later take the last number set
+    with closing(reading) as clips:
+        parts = ((part, list(islice(clips, len(part.index)))) for part in all_parts())
+        # Clips become one tensor in a thread of its own, while the step before is computed.
+        yield from read_ahead(together, parts, num_threads=1, num_ahead=1)
 
 
 def neighbour(place: int, count: int) -> int:
