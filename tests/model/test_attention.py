@@ -105,7 +105,9 @@ def test_the_choice_of_auto(
     assert best_implementation(device_type, dtype, num_tokens) == best
 
 
-def test_per_head_keeps_no_weights_for_the_backward_pass() -> None:
+def test_per_head_keeps_no_weights_of_many_tokens_for_the_backward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept: list[torch.Size] = []
 
     def keep(x: Tensor) -> Tensor:
@@ -117,12 +119,20 @@ def test_per_head_keeps_no_weights_for_the_backward_pass() -> None:
         attend(*inputs, implementation="eager")
     assert any(shape[-2:] == (40, 40) for shape in kept)
     kept.clear()
+    monkeypatch.setattr(attention, "_MADE_AGAIN_MIN_TOKENS", 40)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         attend(*inputs, implementation="per_head")
-    assert not any(shape[-2:] == (40, 40) for shape in kept)
+        assert not any(shape[-2:] == (40, 40) for shape in kept)
+        monkeypatch.setattr(attention, "_MADE_AGAIN_MIN_TOKENS", 41)
+        attend(*inputs, implementation="per_head")
+        assert any(shape[-2:] == (40, 40) for shape in kept)
 
 
-def test_dropout_of_per_head_is_the_same_in_the_backward_pass() -> None:
+@pytest.mark.parametrize("least", [40, 41])  # made again, and kept
+def test_dropout_of_per_head_is_the_same_in_the_backward_pass(
+    least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_MADE_AGAIN_MIN_TOKENS", least)
     query, key, value = (x.requires_grad_() for x in heads(tokens=40))
     torch.manual_seed(0)
     context, _ = attend(query, key, value, implementation="per_head", dropout=0.5)
