@@ -126,7 +126,9 @@ class TrainSettings(DataSettings):
     workers: Literal["threads", "processes"] = "threads"
     """Kept for recipes of earlier versions: threads decode, whichever is named."""
     cache_gb: NotNegative = 4.0
-    """Memory for videos that are kept decoded."""
+    """Memory for videos that are kept decoded, or room for them in cache_dir."""
+    cache_dir: Path | None = None
+    """Keep decoded videos in this folder, for all epochs, processes and runs, not in memory."""
     max_bad_fraction: Share = 0.01
     """Unreadable videos are skipped and listed; a larger share of them stops the run."""
 

@@ -118,6 +118,22 @@ def test_workers_cache_and_resume_do_not_change_a_batch(videos_dir: Path) -> Non
     assert same(plain[1:], batches(source(videos_dir), sampler, first=1, last=4))
 
 
+def test_a_cache_on_disk_changes_no_batch_and_serves_other_runs(
+    videos_dir: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sampler = Sampler(10, 4, seed=0)
+    plain = batches(source(videos_dir, cache_gb=0), sampler, last=6)
+    room = 3.5 * probe(next(videos_dir.rglob("*.mp4"))).num_frames * 24 * 24 * 3 / 2**30
+    for cache_gb in (room, 1.0):  # for three of the videos, then for all
+        for workers in (1, 4):
+            clips = source(videos_dir, cache_gb=cache_gb, cache_dir=tmp_path / "frames")
+            assert same(plain, batches(clips, sampler, last=6, num_workers=workers))
+        assert len(list((tmp_path / "frames").iterdir())) == (3 if cache_gb == room else 10)
+    monkeypatch.delattr("videomae.training.data.open_video")  # nothing is decoded any more
+    clips = source(videos_dir, cache_gb=0, cache_dir=tmp_path / "frames")
+    assert same(plain, batches(clips, sampler, last=6))
+
+
 def test_repeats_are_other_crops_of_one_decoding(videos_dir: Path, monkeypatch: Any) -> None:
     opened: list[str] = []
 

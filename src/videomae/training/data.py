@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from videomae.processing.sampling import clip_indices, random_start, random_unif
 from videomae.processing.views import read_ahead, shown_frames, try_twice
 from videomae.settings import TrainSettings
 from videomae.training.augment import Augmentation
+from videomae.training.frame_cache import FrameCache, name_of
 from videomae.video.decoder import Frames
 from videomae.video.reader import warn_of_gaps
 
@@ -159,7 +161,7 @@ class Batch:
 
 
 class ClipSource:
-    """Draws clips from videos, keeping small ones decoded."""
+    """Draws clips from videos, keeping them decoded: small ones in memory, or any on disk."""
 
     def __init__(self, videos: Videos, config: VideoMAEConfig, settings: TrainSettings) -> None:
         self.videos, self.config = videos, config
@@ -171,6 +173,9 @@ class ClipSource:
         self._cache: dict[int, Frames] = {}
         self._cache_left = int(settings.cache_gb * 2**30)
         self._lock = threading.Lock()
+        self._disk: FrameCache | None = None
+        if settings.cache_dir is not None:
+            self._disk = FrameCache(settings.cache_dir, settings.cache_gb * 2**30)
 
     def batch(self, part: Part, clips: Sequence[Tensor | str], *, videos_per_step: int) -> Batch:
         """Put together the clips of a part's videos, with a reason for each that has none."""
@@ -214,22 +219,33 @@ class ClipSource:
         return clips[0][None] if len(clips) == 1 else torch.stack(clips)
 
     def _random_frames(self, index: int, draw: random.Random) -> Frames:
-        """The frames of a random clip, (T, H, W, 3), from the cache or the file."""
+        """The frames of a random clip, (T, H, W, 3), from memory, the disk cache, or the file."""
+        video, name = self.videos.items[index], None
         cached = self._cache.get(index)
+        if self._disk is not None:
+            name = name_of(video, self.config.fps, self._on_damage)
+            cached = None if name is None else self._disk.read(name)
         if cached is not None:
-            return cached[self._random_indices(len(cached), draw)]
-        video = self.videos.items[index]
+            return np.ascontiguousarray(cached[self._random_indices(len(cached), draw)])
         with open_video(video, self._on_damage) as reader:
             info = reader.info
             if info.num_gaps:
                 self.damaged[index] = info.num_gaps
                 warn_of_gaps(info)
             shown = shown_frames(reader, self.config.fps, part_of(video, info))
-            if not self._keeps(len(shown) * info.width * info.height * 3):
+            num_bytes = len(shown) * info.width * info.height * 3
+            if self._disk is not None:  # damage is to be counted in each run
+                keeps = name is not None and not info.num_gaps and self._disk.keeps(num_bytes)
+            else:
+                keeps = self._keeps(num_bytes)
+            if not keeps:
                 return reader.read([shown[i] for i in self._random_indices(len(shown), draw)])
             frames = reader.read(shown)
-        with self._lock:
-            self._cache[index] = frames
+        if self._disk is not None and name is not None:
+            self._disk.write(name, frames)
+        else:
+            with self._lock:
+                self._cache[index] = frames
         return frames[self._random_indices(len(frames), draw)]
 
     def _keeps(self, num_bytes: int) -> bool:
