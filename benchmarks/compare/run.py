@@ -5,15 +5,19 @@
 From a checkout, with the flags of `videomae bench`. Beyond times there are ratios to the first row;
 how far each engine's logits lie from float32 on rendered clips or on those of --video; peak memory;
 and power laws of scaling. --output has charts too. What is not installed is named and left out.
+--busy 0 1 2 measures everything again beside one and two processes that keep a core busy each.
 """
 
 import copy
 import dataclasses
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,12 +30,33 @@ from benchmarks.compare.memory import peak_of
 from videomae.commands import bench
 from videomae.commands.bench import FILMS, Case, Session
 from videomae.commands.flags import Bench
+from videomae.errors import counted
+from videomae.fields import Limits
 from videomae.inference import engines
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.report.plots import plot_curve
 from videomae.video.writer import write_video
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare(Bench):
+    busy: tuple[Annotated[int, Limits(0, 64)], ...] = (0,)
+    """Measure also beside so many processes that keep a core busy each: 0 1 2."""
+
+
+@contextmanager
+def busy_cores(count: int) -> Iterator[None]:
+    """Keep `count` cores busy, or as much of them as the system gives to so many processes."""
+    command = [sys.executable, "-c", "while True: pass"]
+    loops = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def has(session: Session, package: str) -> bool:
@@ -69,7 +94,7 @@ def forward(session: Session) -> Iterator[Case]:
     for case in bench.forward(session, clips):
         ways |= case.ways
         yield case._replace(ways=ways)
-    cases = list(session.figures.values())
+    cases = [session.figures[f"batch {size}"] for size in sizes]
     curves = {name: (sizes, [1e3 * times[name]["median"] for times in cases]) for name in ways}
     draw(session, "forward", curves, xlabel="batch", log_y=True)
     with torch.inference_mode():
@@ -205,10 +230,15 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def with_summary(part: bench.Part) -> bench.Part:
-    """A part that prints ratios and all but the times, when it is done."""
+    """A part that measures beside busy cores too; when done it prints ratios and all but times."""
 
     def cases(session: Session) -> Iterator[Case]:
-        yield from part(session)
+        for case in part(session):
+            yield case
+            assert isinstance(session.asked, Compare)
+            for count in filter(None, session.asked.busy):
+                with busy_cores(count):
+                    yield case._replace(name=f"{case.name}, beside {counted(count, 'busy loop')}")
         for name, rows in session.figures.items() if not session.asked.json else ():
             print(f"\ncompared: {name}")
             first = next(iter(rows.values()))
@@ -240,7 +270,7 @@ PARTS: dict[str, bench.Part] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     program = "python -m benchmarks.compare.run"
     asked = tyro.cli(
-        Bench,
+        Compare,
         prog=program,
         description=__doc__,
         args=arguments,

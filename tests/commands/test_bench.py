@@ -112,7 +112,7 @@ def test_decode_and_process_measure_ours_alone(run: Any, place: Path) -> None:
     assert set(figures) == {str(place / "a.mp4")}
     assert set(figures[str(place / "a.mp4")]) == {"videomae"}
     figures = run("process")["figures"]
-    assert len(figures) == 4
+    assert len(figures) == 5
     for found in figures.values():
         assert set(found) == {"videomae image", "videomae video"}
 

@@ -1,6 +1,8 @@
 """What is measured beside transformers and others, on the smallest of models."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,27 @@ def test_decode_and_process_compare_all_that_is_there(run: Any, tmp_path: Path) 
     assert measured | missing == {"videomae", "decord", "torchcodec"}
     for found in run("process")["figures"].values():
         assert {"videomae image", "videomae video", "transformers video"} <= set(found)
+
+
+def test_all_is_measured_beside_busy_cores_too(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops: list[Any] = []
+    start = compare.subprocess.Popen
+
+    def started(_: list[str]) -> Any:
+        loops.append(start([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        return loops[-1]
+
+    monkeypatch.setattr(compare.subprocess, "Popen", started)
+    name = run("decode")["figures"].popitem()[0]
+    assert loops == []
+    figures = run("decode", "--busy", 0, 1, 2)["figures"]
+    assert list(figures) == [
+        name,
+        f"{name}, beside 1 busy loop",
+        f"{name}, beside 2 busy loops",
+    ]
+    assert len(loops) == 3
+    assert all(loop.poll() is not None for loop in loops)
 
 
 def test_end_to_end_has_the_reader_of_transformers(

@@ -160,8 +160,9 @@ def process(_: Session) -> Iterator[Case]:
     forms = {
         "list of arrays": list(frames),
         "list of PIL images": [Image.fromarray(frame) for frame in frames],
-        "tensor T H W C": torch.from_numpy(frames),
+        "array T H W C": frames,
         "tensor T C H W": torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(),
+        "tensor T C H W, turned": torch.from_numpy(frames).permute(0, 3, 1, 2),
     }
     ways = {
         "videomae image": partial(VideoMAEImageProcessor(), return_tensors="pt"),
