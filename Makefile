@@ -13,7 +13,7 @@ help:
 	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows"
 	@echo "make check   lint, formatting and types"
 	@echo "make docs    the documentation as a site: site/index.html"
-	@echo "make findings  the paper's findings in small, in a night; QUICK=1 in half an hour"
+	@echo "make findings  the paper's findings in small, in a day; QUICK=1 in half an hour"
 	@echo "make bench   run the measurements in benchmarks/, in some hours"
 
 demo: .venv/base.stamp

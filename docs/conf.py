@@ -20,7 +20,7 @@ language = "en"
 # The source folder is the repository, so that links between its files hold there and here.
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "benchmarks/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
-include_patterns += ["SECURITY.md", "fuzz/README.md", "reproduction/README.md"]
+include_patterns += ["SECURITY.md", "fuzz/README.md", "reproduction/**/README.md"]
 exclude_patterns = ["build", "site", ".venv"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 

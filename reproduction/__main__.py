@@ -1,7 +1,7 @@
 """Reproduce the paper's three findings in small: masks, few labels, matching data.
 
-Runs the experiments that have no results yet, then fills the tables and plots of the page. Stop it
-at any time; the same command goes on where it stopped.
+Runs the experiments that have no results yet, in the order of the plan, then fills the figures,
+tables and plots of the page. Stop it at any time; the same command goes on where it stopped.
 """
 
 import signal
@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from reproduction.plan import FULL, QUICK
 from reproduction.report import write_page
-from reproduction.run import Study, work_of
+from reproduction.run import Study
 
 
 @dataclass(frozen=True)
@@ -43,28 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study, page = Study(QUICK, command.output, folder / "results"), folder / "reproduction.md"
     failed: dict[str, str] = {}
     if not command.only_page:
-        failed = _run(study, command.workers)
+        # To terminate it stops it at checkpoints, as Ctrl-C does.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            failed = study.run(workers=command.workers)
+        finally:
+            signal.signal(signal.SIGTERM, before)
     for name, reason in failed.items():
         print(f"{name}: {reason}", file=sys.stderr)
     write_page(study, page)
     print(f"wrote {page}")
     return 1 if failed else 0
-
-
-def _run(study: Study, workers: int) -> dict[str, str]:
-    """Run the study below a bar; SIGTERM stops it at checkpoints, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True,
-        disable=not console.is_terminal, speed_estimate_period=24 * 3600,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("findings", total=sum(map(work_of, study.plan.experiments)))
-        return study.run(
-            workers=workers,
-            on_progress=lambda done, what: bar.update(task, completed=done, description=what),
-        )
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
 """The experiments that test the paper's findings: the whole plan, as data.
 
-An experiment is one pre-training, or one fine-tuning with all of its seeds. The most important
-ones stand first: the plan is run from the top, and what is done at any time is of use.
+An experiment is one pre-training, or one fine-tuning with all of its seeds. What decides stands
+first: the plan is run from the top, and what is done at any time is of use.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from videomae.config import VideoMAEConfig
 from videomae.settings import (
-    Domain,
+    ActionsSettings,
     FinetuneSettings,
     Mask,
     MotionSettings,
     Preset,
     PretrainSettings,
+    RenderSettings,
 )
 
-KINDS: tuple[Mask, ...] = ("tube", "random", "frame")
+ClipKind = Literal["actions", "motion"]
 
 
 @dataclass(frozen=True)
@@ -27,88 +28,105 @@ class Scale:
     """The sizes that all experiments of a plan share."""
 
     preset: Preset = "micro"
+    image_size: int = 64
     num_frames: int = 16
     video_frames: int = 32
-    batch_size: int = 16
+    batch_size: int = 64
+    tuned_batch_size: int = 32
+    labelled: int = 3000
+    """Labelled clips of people, from which the probes learn."""
     held_out: int = 600
-    """Test clips, of scenes that no training sees."""
-    probe_clips: int = 1000
-    """Labelled clips that a linear probe learns from."""
+    """Test clips: other people before other grounds, or other planes."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
-    def config(self, image_size: int) -> VideoMAEConfig:
-        """The model of all experiments of one image size."""
-        return VideoMAEConfig.preset(self.preset, image_size=image_size, num_frames=self.num_frames)
+    def config(self, preset: Preset | None = None) -> VideoMAEConfig:
+        """The model of a pre-training; by default that of most."""
+        sizes = {"image_size": self.image_size, "num_frames": self.num_frames}
+        return VideoMAEConfig.preset(preset or self.preset, **sizes)
 
-    def clips(self, experiment: "Experiment", folder: Path) -> dict[str, MotionSettings]:
-        """The rendered sets that an experiment reads: train, test, and probe of a pre-training."""
-        if isinstance(experiment, Pretraining):
-            counts = {"train": experiment.clips, "test": self.held_out, "probe": self.probe_clips}
-        else:
-            counts = {"train": experiment.labels, "test": self.held_out}
-        domain, size, found = experiment.domain, experiment.image_size, {}
-        for use, count in counts.items():
-            seed = 7 if use == "test" else 1
-            found[use] = MotionSettings(
-                folder / "data" / f"{domain}-{size}px-{seed}-{count}",
-                clips=count, seed=seed, size=size, num_frames=self.video_frames, domain=domain,
-                workers=2,
-            )  # fmt: skip
-        return found
+    def rendered(self, kind: ClipKind, count: int, seed: int, folder: Path) -> RenderSettings:
+        """The settings of a rendered set below a folder."""
+        output = folder / "data" / f"{kind}-{self.image_size}px-{seed}-{count}"
+        if kind == "motion":
+            return MotionSettings(
+                output, clips=count, seed=seed, size=self.image_size, num_frames=self.video_frames
+            )
+        labelled = self.labelled_set(folder)
+        if (count, seed) == (labelled.clips, labelled.seed):
+            return labelled
+        return dataclasses.replace(labelled, output=output, clips=count, seed=seed, test_clips=0)
+
+    def labelled_set(self, folder: Path) -> ActionsSettings:
+        """Clips of people with labels: what probes learn from, and all are tested on."""
+        return ActionsSettings(
+            folder / "data" / f"actions-{self.image_size}px-labelled-{self.labelled}",
+            clips=self.labelled,
+            seed=2,
+            size=self.image_size,
+            num_frames=self.video_frames,
+            test_clips=self.held_out,
+        )
 
     def settings(self) -> dict[str, Any]:
         """The settings that all runs share."""
         return {
-            "preset": self.preset,
+            "image_size": self.image_size,
             "num_frames": self.num_frames,
+            "frame_stride": 2,
             "crop_scales": (1.0, 0.875, 0.75),
             "num_workers": 1,
             "tracker": "none",
             "device": "cpu",
-            "dtype": "float32",
+            "dtype": self.dtype,
             "log_every_steps": 10,
-            "save_every_steps": 250,
+            "save_every_steps": 100,
             "keep_checkpoints": 1,
-            "min_lr": 1e-5,
             "resume": True,
         }
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One masked pre-training, probed after each quarter of its epochs."""
+    """One masked pre-training; models are kept and probed at equal distances."""
 
     name: str
-    domain: Domain = "camera"
-    image_size: int = 48
-    clips: int = 3000
+    mask: Mask
+    mask_ratio: float
+    kind: ClipKind = "actions"
+    clips: int = 10_000
     epochs: int = 20
-    mask: Mask = "tube"
-    mask_ratio: float = 0.9
-    decoder_mask_ratio: float | None = None
-    decoder_depth: int = 2
-    norm_pix_loss: bool = True
-    frame_stride: int = 2
-    num_repeats: int = 1
-    lr: float = 0.0384
+    preset: Preset | None = None
+    """None: that of the plan."""
+    warmup_clips: int = 10_000
+    num_probes: int = 4
     seed: int = 0
 
-    def settings(self, scale: Scale, folder: Path) -> PretrainSettings:
-        """The settings of this run, with its data below `folder/data`.
+    @property
+    def clips_seen(self) -> int:
+        return self.clips * self.epochs
 
-        All steps have the same number of clips: with repeats, fewer videos are read for a step,
-        and lr, which counts videos, makes up for it.
-        """
-        values = dataclasses.asdict(self) | scale.settings()
-        for not_a_setting in ("name", "domain", "clips"):
-            del values[not_a_setting]
-        values["lr"] *= self.num_repeats
+    def sets(self, scale: Scale, folder: Path) -> list[RenderSettings]:
+        """The rendered sets that it needs."""
+        own = scale.rendered(self.kind, self.clips, 1, folder)
+        return [own, scale.labelled_set(folder)]
+
+    def settings(self, scale: Scale, folder: Path) -> PretrainSettings:
+        """The settings of this run, with its data below `folder/data`."""
         return PretrainSettings(
-            **values,
-            data=scale.clips(self, folder)["train"].output,
-            batch_size=scale.batch_size // self.num_repeats,
-            warmup_epochs=self.epochs / 20,
+            **scale.settings(),
+            data=scale.rendered(self.kind, self.clips, 1, folder).output,
+            preset=self.preset or scale.preset,
+            mask=self.mask,
+            mask_ratio=self.mask_ratio,
+            decoder_mask_ratio=0.5,
+            epochs=self.epochs,
+            batch_size=scale.batch_size,
+            lr=6e-3,
+            min_lr=4e-5,
+            warmup_epochs=min(self.warmup_clips / self.clips, self.epochs / 10),
+            seed=self.seed,
             draw_every_epochs=self.epochs,
-            keep_every_epochs=max(self.epochs // 4, 1),
+            keep_every_epochs=max(self.epochs // self.num_probes, 1),
         )
 
 
@@ -119,27 +137,33 @@ class Finetuning:
     name: str
     start: Pretraining | None
     """None: random weights."""
-    domain: Domain = "camera"
-    image_size: int = 48
-    labels: int = 300
-    epochs: int = 20
-    frame_stride: int = 2
-    lr: float = 1.6e-2
+    labels: int
+    epochs: int
+    kind: ClipKind = "actions"
+    start_epoch: int | None = None
+    """The kept model of the start that is taken; None: the last."""
     seeds: tuple[int, ...] = (0, 1, 2)
+
+    def sets(self, scale: Scale, folder: Path) -> list[RenderSettings]:
+        """The rendered sets: what it learns from, and what it is tested on."""
+        test: RenderSettings = scale.labelled_set(folder)
+        if self.kind == "motion":
+            test = scale.rendered("motion", scale.held_out, 3, folder)
+        return [scale.rendered(self.kind, self.labels, 2, folder), test]
 
     def settings(self, scale: Scale, folder: Path, *, init: Path | None) -> FinetuneSettings:
         """The settings of one of these runs; the seed is still to be set."""
-        clips = scale.clips(self, folder)
+        own, test = self.sets(scale, folder)
         return FinetuneSettings(
             **scale.settings(),
-            data=clips["train"].output,
-            eval_data=clips["test"].output,
-            image_size=self.image_size,
+            data=own.output,
+            eval_data=test.output,
+            preset=scale.preset,
             init=None if init is None else str(init),
             epochs=self.epochs,
-            frame_stride=self.frame_stride,
-            batch_size=scale.batch_size,
-            lr=self.lr,
+            batch_size=scale.tuned_batch_size,
+            lr=8e-3,
+            min_lr=8e-5,
             warmup_epochs=self.epochs / 10,
             layer_decay=0.85,
         )
@@ -150,10 +174,18 @@ Experiment = Pretraining | Finetuning
 
 @dataclass(frozen=True)
 class Plan:
-    """Experiments in the order of their importance, each after the one that it starts from."""
+    """Steps by name, in the order of their importance; each is a page worth reading by itself.
 
-    experiments: tuple[Experiment, ...]
+    The first pre-training is the one that the others are compared with.
+    """
+
+    steps: dict[str, tuple[Experiment, ...]]
     scale: Scale = Scale()
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """Each stands after the one that it starts from."""
+        return [each for step in self.steps.values() for each in step]
 
     @property
     def pretrainings(self) -> list[Pretraining]:
@@ -163,123 +195,102 @@ class Plan:
     def finetunings(self) -> list[Finetuning]:
         return [each for each in self.experiments if isinstance(each, Finetuning)]
 
-    @property
-    def base(self) -> Pretraining:
-        """The pre-training that all others differ from: the first."""
-        return self.pretrainings[0]
-
-    def variants(self, like: Pretraining, *names: str) -> list[Pretraining]:
-        """The pre-trainings that differ from one in no more than these settings, sorted."""
-        same = {k: v for k, v in vars(like).items() if k not in ("name", *names)}
-        found = [each for each in self.pretrainings if same.items() <= vars(each).items()]
-        return sorted(
-            found,
-            key=lambda p: (
-                p.domain, KINDS.index(p.mask), p.mask_ratio, p.clips, p.epochs, p.seed
-            ),
-        )  # fmt: skip
-
 
 def masked(mask: Mask, ratio: float, **values: Any) -> Pretraining:
-    """A pre-training named after its mask, and after the settings that are not the usual ones."""
-    return Pretraining(f"{mask}-{ratio:.2f}{_named(values)}", mask=mask, mask_ratio=ratio, **values)
+    """A pre-training named after its mask, and after the settings that are not the usual ones.
 
-
-def tuned(start: Pretraining | None, **values: Any) -> Finetuning:
-    """A fine-tuning named after its start, and after the settings that are not the usual ones."""
-    return Finetuning(
-        f"{start.name if start else 'scratch'}-tuned{_named(values)}", start, **values
-    )
+    >>> masked("tube", 0.9, seed=1).name
+    'tube-0.90-seed1'
+    """
+    return Pretraining(f"{mask}-{ratio:.2f}{_named(values)}", mask, ratio, **values)
 
 
 def _named(values: dict[str, Any]) -> str:
-    """
-    >>> _named({"domain": "object", "epochs": 60})
-    '-object-epochs60'
-    """
     return "".join(
         f"-{value}" if isinstance(value, str) else f"-{key}{value}" for key, value in values.items()
     )
 
 
-def with_tuned(*starts: Pretraining) -> tuple[Experiment, ...]:
-    """Each pre-training, and its fine-tuning on 300 labels of the same kind of clips."""
-    return tuple(
-        experiment
-        for start in starts
-        for experiment in (
-            start,
-            Finetuning(f"{start.name}-tuned", start, start.domain, start.image_size),
-        )
-    )
+# More labels, fewer epochs: 120, 180, 248 and 372 steps.
+EPOCHS = {100: 40, 300: 20, 1000: 8, 3000: 4}
 
 
-# Random masks of 0.5 for all but finding 1: tubes need more time to leave the plateau of the loss
-# than one experiment may take, and at 0.75 chance decides whether motion is learned by then. A
-# model that has not learned it says nothing about labels, data or decoders.
-BASE = masked("random", 0.5)
-AGAIN = masked("random", 0.5, seed=1)  # what the seed of a pre-training changes
-OBJECT = masked("random", 0.5, domain="object")
-MORE_CLIPS = masked("random", 0.5, clips=10_000, epochs=6)
-# More labels, fewer epochs: 360, 360, 930 and 1,122 steps.
-EPOCHS_OF_LABELS = {100: 60, 300: 20, 1000: 15, 3000: 6}
-# From random weights for as many steps as the pre-training of the others takes, about 3,740.
-EPOCHS_OF_LONGER_SCRATCH = {1000: 60, 300: 208, 100: 624}
+def tuned(start: Pretraining | None, labels: int = 300, **values: Any) -> Finetuning:
+    """A fine-tuning named after its start, its labels, and what else is not usual."""
+    name = f"{start.name if start else 'scratch'}-labels{labels}{_named(values)}"
+    if "epochs" not in values:
+        values["epochs"] = EPOCHS[labels]
+    return Finetuning(name, start, labels, **values)
+
+
+def twice(experiment: Pretraining) -> Pretraining:
+    """The same with another seed."""
+    return dataclasses.replace(experiment, name=f"{experiment.name}-seed1", seed=1)
+
+
+TUBE, RANDOM = masked("tube", 0.9), masked("random", 0.75)
+# The same preset and clips as the shipped model, and as many of these: the method given its time.
+LONG = Pretraining(
+    "tube-0.90-long", "tube", 0.9, preset="tiny", epochs=150, warmup_clips=30_000, num_probes=10
+)
+OTHERS = (
+    masked("tube", 0.75),
+    masked("frame", 0.75),
+    masked("random", 0.9),
+    masked("tube", 0.5),
+)
+_SIZES = {1000: 200, 3000: 67}  # clips -> epochs, for as many steps
+PEOPLE = [masked("tube", 0.9, clips=n, epochs=epochs) for n, epochs in _SIZES.items()]
+MOTION = [
+    masked("tube", 0.9, kind="motion", clips=n, epochs=epochs)
+    for n, epochs in {**_SIZES, 10_000: 20}.items()
+]
 
 FULL = Plan(
-    (
-        *with_tuned(BASE),
-        tuned(None),
-        # Finding 1. With 8 slices frame masks hide at most 7, 0.875: 0.9 and 0.95 are the same.
-        *with_tuned(AGAIN, masked("random", 0.75), masked("random", 0.75, seed=1)),
-        *with_tuned(*(masked(mask, 0.9) for mask in KINDS)),
-        *with_tuned(*(masked(mask, ratio) for ratio in (0.75, 0.5) for mask in ("tube", "frame"))),
-        *with_tuned(masked("tube", 0.95), masked("random", 0.95)),
-        # Finding 2.
-        *(
-            tuned(start, labels=labels, epochs=EPOCHS_OF_LABELS[labels])
-            for labels in (100, 1000, 3000)
-            for start in (BASE, None)
+    {
+        "1. tube 0.9 and random 0.75": (
+            *(TUBE, RANDOM),
+            *(tuned(start) for start in (TUBE, RANDOM, None)),
         ),
-        # Finding 3.
-        *with_tuned(OBJECT),
-        *(tuned(start, domain="object") for start in (BASE, AGAIN, None)),
-        *with_tuned(masked("random", 0.5, domain="object", clips=1000, epochs=60)),
-        MORE_CLIPS,
-        tuned(MORE_CLIPS, domain="object"),
-        # What else the paper ablates.
-        *(masked("random", 0.5, decoder_depth=depth) for depth in (1, 4)),
-        masked("random", 0.5, norm_pix_loss=False),
-        *(masked("random", 0.5, decoder_mask_ratio=ratio) for ratio in (0.5, 0.75)),
-        masked("random", 0.5, frame_stride=1),
-        masked("random", 0.5, num_repeats=2, epochs=10),
-        # Fewer clips, each for about 3,740 steps.
-        *with_tuned(masked("random", 0.5, clips=300, epochs=208)),
-        *with_tuned(masked("random", 0.5, clips=1000, epochs=60)),
-        *with_tuned(masked("random", 0.5, domain="object", seed=1)),
-        *(tuned(None, labels=n, epochs=epochs) for n, epochs in EPOCHS_OF_LONGER_SCRATCH.items()),
-        # Where a copy from another slice is right for all but the object.
-        *with_tuned(*(masked(mask, 0.75, domain="object") for mask in ("random", "tube"))),
-        # 8 x 8 cells in place of 6 x 6, at the ratio at which tubes hide the least.
-        *with_tuned(*(masked(mask, 0.5, image_size=64) for mask in ("tube", "random"))),
-        # Longer, in case the plateau alone decides.
-        *with_tuned(*(masked("tube", 0.75, epochs=epochs) for epochs in (60, 150))),
-        tuned(AGAIN, labels=100, epochs=EPOCHS_OF_LABELS[100]),
-    )
+        "1. other masks": tuple(each for arm in OTHERS for each in (arm, tuned(arm))),
+        "1. another seed, and half-way": (
+            *(each for arm in (TUBE, RANDOM) for each in (twice(arm), tuned(twice(arm)))),
+            *(tuned(start, start_epoch=10) for start in (TUBE, RANDOM)),
+        ),
+        "2. fewer and more labels": (
+            *(tuned(start, labels) for labels in (100, 1000) for start in (TUBE, RANDOM, None)),
+            *(tuned(start, 3000) for start in (TUBE, None)),
+            # For as long as a pre-training and its fine-tuning take together.
+            tuned(None, 300, epochs=160),
+        ),
+        "3. as many clips of motion, and fewer of people": (
+            *(each for start in (MOTION[2], PEOPLE[0]) for each in (start, tuned(start))),
+            *(tuned(start, kind="motion") for start in (TUBE, MOTION[2], None)),
+        ),
+        "3. other numbers": (
+            *(
+                each
+                for start in (MOTION[0], PEOPLE[1], MOTION[1])
+                for each in (start, tuned(start))
+            ),
+            *(tuned(start, kind="motion") for start in (MOTION[0], PEOPLE[0])),
+        ),
+        "1. other masks, other labels": tuple(
+            tuned(arm, labels) for labels in (100, 1000) for arm in OTHERS
+        ),
+        "a longer pre-training": (LONG,),
+    }
 )
 
-# Of all masks, these of frames are the soonest to learn motion.
-_QUICK_BASE = masked("frame", 0.5, clips=1000, epochs=45)
-_QUICK_TUBES = masked("tube", 0.9, clips=1000, epochs=45)
+_QUICK_ARMS = tuple(
+    dataclasses.replace(arm, clips=2000, epochs=40, num_probes=2) for arm in (RANDOM, TUBE)
+)
 QUICK = Plan(
-    (
-        _QUICK_BASE,
-        tuned(_QUICK_BASE, epochs=12),
-        tuned(None, epochs=12),
-        tuned(_QUICK_BASE, domain="object", epochs=12),
-        _QUICK_TUBES,
-        tuned(_QUICK_TUBES, epochs=12),
-        tuned(None, domain="object", epochs=12),
-    ),
-    Scale(held_out=300, probe_clips=300),
+    {
+        "masks and labels": (
+            *_QUICK_ARMS,
+            *(tuned(start, seeds=(0, 1)) for start in (*_QUICK_ARMS, None)),
+        )
+    },
+    Scale(labelled=1000, held_out=300),
 )

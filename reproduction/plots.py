@@ -1,101 +1,99 @@
 """The plots of the findings, as SVG; the same results give the same files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from reproduction.findings import (
-    CHANCE,
-    FINER_PX,
-    PAPER_RATIO,
-    Results,
-    by_labels,
-    clip_sets,
-    longer,
-    masks_in,
-    seen_and_learned,
-)
-from reproduction.plan import KINDS, Pretraining
-from videomae.report.plots import plot_bars, plot_curve
-
-_TOP1 = "fine-tuned top-1, %; bars: worst to best seed"
+from reproduction.findings import Results, arms, clip_sets
+from reproduction.plan import LONG, ClipKind, Pretraining
+from videomae.rendering.actions import CLASSES
+from videomae.rendering.motion import MOTIONS
+from videomae.report.plots import plot_curve
 
 Line = tuple[Sequence[float], Sequence[float]]
 Points = Mapping[Any, Sequence[float]]  # (line, x) -> values
 
+CHANCE: dict[ClipKind, float] = {"actions": 100 / len(CLASSES), "motion": 100 / len(MOTIONS)}
+_SEEN = "clips seen in pre-training"
 
-def draw(results: Results, folder: Path) -> None:
-    """Write every plot that there is something for."""
-    plan, runs = results.plan, results.pretrained
-    everywhere, still = masks_in(plan), masks_in(plan, domain="object")
-    for name, masks in (("masks", everywhere), ("masks-object", still)):
-        tops = {(p.mask, p.mask_ratio): results.top1(p, p.domain) for p in masks}
-        points = {point: top1.top1 for point, top1 in tops.items() if top1}
-        _plot_points(points, folder / f"{name}.svg", title=_TOP1, xlabel="mask ratio", ticks=True)
 
-    groups: dict[str, list[Pretraining]] = {"object": still, "longer": longer(plan)}
-    groups |= {mask: [p for p in everywhere if p.mask == mask] for mask in KINDS}
+def plots(results: Results) -> dict[str, Callable[[Path], None]]:
+    """By name, what draws each plot that there is something for."""
+    found: dict[str, Callable[[Path], None]] = {}
+
+    def add(name: str, points: Points, **options: Any) -> None:
+        if points:
+            found[name] = lambda path: _plot_points(points, path, **options)
+
+    chance = {"levels": {"chance": CHANCE["actions"]}}
+    masks = arms(results.plan)
+    title = "linear probe on people, top-1, %"
+    add("masks", _probes(results, "linear", masks), title=title, xlabel=_SEEN, **chance)
+    title = "where the left hand is, R2 from frozen features"
+    add("hand", _probes(results, "hand", masks), title=title, xlabel=_SEEN)
+    lines = {
+        name: (run.clips, run.losses)
+        for name, group in masks.items()
+        if (run := results.pretrained.get(group[0].name))
+    }
+    if lines:
+        title = "pre-training loss"
+        found["loss"] = lambda path: _plot_lines(lines, path, title=title, xlabel=_SEEN)
+    if run := results.pretrained.get(LONG.name):
+        name = f"{LONG.preset}, {LONG.mask} {LONG.mask_ratio:g}"
+        line = {name: (run.clips, run.losses)}
+        title = f"pre-training loss, {name}"
+        found["long-loss"] = lambda path: _plot_lines(line, path, title=title, xlabel=_SEEN)
+        probes = _probes(results, "linear", {name: [LONG]})
+        title_ = f"linear probe on people, top-1, %: {name}"
+        add("long", probes, title=title_, xlabel=_SEEN, **chance)
+
+    bars = ", %; bars: worst to best seed"
+    names: dict[Pretraining | None, str] = {group[0]: name for name, group in masks.items()}
+    names[None] = "scratch"
+    labels: dict[tuple[str, int], Sequence[float]] = {}
+    for each in results.plan.finetunings:
+        plain = each.kind == "actions" and each.start_epoch is None
+        if plain and each.start in names and (top1 := results.top1(each)):
+            first = each == results.find(each.start, labels=each.labels)
+            labels[names[each.start] + ("" if first else ", longer"), each.labels] = top1.top1
+    options = {"xlabel": "labelled clips", "log_x": True, "ticks": True}
+    add("labels", labels, title=f"fine-tuned top-1{bars}", **options, **chance)
+
+    for name, kind in (("domains", "actions"), ("domains-motion", "motion")):
+        tops: dict[tuple[str, int], Sequence[float]] = {}
+        for start in clip_sets(results.plan):
+            if top1 := results.top1(results.find(start, labels=300, kind=kind)):
+                words = "people" if start.kind == "actions" else "motion"
+                tops[f"pre-trained on {words}", start.clips] = top1.top1
+        scratch = results.top1(results.find(None, labels=300, kind=kind))
+        levels = {"scratch": mean(scratch.top1)} if scratch else {}
+        what = "people" if kind == "actions" else "moving planes"
+        options = {"xlabel": "clips pre-trained on", "log_x": True, "ticks": True}
+        title = f"fine-tuned top-1 on {what}{bars}"
+        add(name, tops, title=title, levels=levels, **options)
+    return found
+
+
+def _probes(results: Results, probe: str, groups: Mapping[str, list[Pretraining]]) -> Points:
+    """(arm, clips seen) -> the probe of each pre-training of the arm."""
+    found: dict[tuple[str, int], list[float]] = {}
     for name, group in groups.items():
-        lines: dict[str, Line] = {}
         for each in group:
-            if each in runs:
-                steps, losses = runs[each].steps, runs[each].losses
-                # The first losses, above 1, are worse than predicting nothing and dwarf the others.
-                start = next((n for n, loss in enumerate(losses) if loss < 1), 0)
-                epochs = f", {each.epochs} epochs" if name == "longer" else ""
-                lines[called(each) + epochs] = (steps[start:], losses[start:])
-        title = f"pre-training loss: {name}"
-        _plot_lines(lines, folder / f"loss-{name}.svg", title=title, xlabel="step")
-
-    probes = {
-        called(each): ([run.minutes(step) for step in run.probe_steps], run.probes)
-        for each in everywhere
-        if each.mask_ratio in (0.75, PAPER_RATIO) and (run := runs.get(each))
-    }
-    title, chance = "linear probe top-1, %", {"chance": CHANCE}
-    _plot_lines(probes, folder / "time.svg", title=title, xlabel="CPU minutes", levels=chance)
-
-    seen: dict[tuple[str, float], list[float]] = {}
-    for each, share, probe in seen_and_learned(results):
-        kind = each.mask + (", finer grid" if each.image_size == FINER_PX else "")
-        seen.setdefault((kind, share), []).append(probe)
-    title = "linear probe top-1, %; bars: worst to best pre-training"
-    xlabel = "of what is hidden, shows elsewhere at another time, %"
-    _plot_points(seen, folder / "seen.svg", title=title, xlabel=xlabel)
-
-    curves = {
-        (who, labels): top1.top1
-        for labels, group in by_labels(plan).items()
-        for who, each in sorted(group.items())
-        if (top1 := results.over_seeds(each))
-    }
-    path, xlabel = folder / "labels.svg", "labelled clips"
-    _plot_points(curves, path, title=_TOP1, xlabel=xlabel, ticks=True, log_x=True)
-
-    bars = {
-        source(start): top1.top1
-        for start in (None, *clip_sets(plan))
-        if (top1 := results.top1(start, "object"))
-    }
-    if bars:
-        title = "top-1 on clips of a moving object, by what was pre-trained on"
-        plot_bars(bars, folder / "domains.svg", title=title, xlabel="%; dots: seeds")
-
-
-def called(experiment: Pretraining) -> str:
-    """A mask and its ratio in words, `tube 0.9`."""
-    return f"{experiment.mask} {experiment.mask_ratio:g}"
-
-
-def source(start: Pretraining | None) -> str:
-    """The clips of a pre-training in words."""
-    return "scratch" if start is None else f"{start.clips:,} {start.domain} clips"
+            if run := results.pretrained.get(each.name):
+                for clips, value in zip(run.probe_clips, run.probes[probe], strict=True):
+                    found.setdefault((name, clips), []).append(value)
+    return found
 
 
 def _plot_lines(lines: Mapping[str, Line], path: Path, **options: Any) -> None:
-    if lines:
-        plot_curve(lines, path, **options)
+    """Plot losses from where they are below 1: the first are worse than predicting nothing."""
+    cut = {}
+    for name, (xs, ys) in lines.items():
+        start = next((n for n, y in enumerate(ys) if y < 1), 0)
+        cut[name] = (xs[start:], ys[start:])
+    plot_curve(cut, path, **options)
 
 
 def _plot_points(points: Points, path: Path, *, ticks: bool = False, **options: Any) -> None:
@@ -107,5 +105,4 @@ def _plot_points(points: Points, path: Path, *, ticks: bool = False, **options: 
         lines[line] = (xs, [mean(points[line, x]) for x in xs])
         spreads[line] = [(min(points[line, x]), max(points[line, x])) for x in xs]
     marks = sorted({x for _, x in points}) if ticks else ()
-    options |= {"spreads": spreads, "ticks": marks, "levels": {"chance": CHANCE}}
-    _plot_lines(lines, path, **options)
+    plot_curve(lines, path, spreads=spreads, ticks=marks, **options)

@@ -1,199 +1,232 @@
-"""The tables and plots of the findings, filled into a page whose words are written by hand.
+"""The figures, tables and plots of the findings, filled into a page whose words are by hand.
 
-A table goes between the lines `<!-- table: NAME -->` and `<!-- end of table -->` of the page.
-`tests/reproduction/test_page.py` holds the numbers in the words against the results.
+What is filled in stands between `<!-- figure: NAME -->`, or table or plot, and `<!-- end -->`.
 """
 
 import re
 import shutil
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 
-from reproduction.baselines import clip_cost, seen_elsewhere
+import numpy as np
+
 from reproduction.findings import (
-    FINER_PX,
-    NOT_PLANNED,
-    PLACES,
+    NOT_RUN,
+    PROBES,
+    Pretrained,
     Results,
-    by_labels,
-    claims,
+    arms,
     clip_sets,
-    longer,
-    masks_in,
     read_results,
 )
-from reproduction.plan import Plan, Pretraining
-from reproduction.plots import called, draw, source
+from reproduction.plan import LONG, Finetuning, Pretraining
+from reproduction.plots import plots
 from reproduction.run import Study
 from videomae.hub import atomic_path
 
 IMAGES = "images/reproduction"
-# Below this the loss has left its plateau for good; a model may still know nothing of motion.
-PLATEAU = 0.93
-NONE = NOT_PLANNED
-
-_REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_REGION = re.compile(r"(<!-- (figure|table|plot): ([^>]+?) -->).*?(<!-- end -->)", re.DOTALL)
+_NONE = "–"
+_PROBE_COLUMNS = ("linear, %", "hand, R2", "limbs, R2")
 
 
 def write_page(study: Study, page: Path) -> None:
-    """Fill in the tables of a page and write its pictures; where there is no page, make one."""
-    results = read_results(study)
-    images = page.parent / IMAGES
+    """Fill in a page and write its pictures; where there is no page, make one."""
+    results, images = read_results(study), page.parent / IMAGES
     images.mkdir(parents=True, exist_ok=True)
-    draw(results, images)
-    pictures = [study.result_path(each).with_suffix(".png") for each in results.pretrained]
-    if page.exists():
-        text = page.read_text(encoding="utf-8")
-    else:
-        names = [path.name for path in (*sorted(images.glob("*.svg")), *pictures) if path.exists()]
-        parts = [f"<!-- table: {name} -->\n<!-- end of table -->" for name in tables(results)]
-        parts += [f"![{name}]({IMAGES}/{name})" for name in names]
-        text = "\n\n".join(["# The paper's findings, in small", *parts]) + "\n"
-    for picture in pictures:
-        if picture.exists() and f"{IMAGES}/{picture.name})" in text:
+    for name, draw in plots(results).items():
+        draw(images / f"{name}.svg")
+    for name in results.pretrained:
+        picture = study.results_dir / f"{name}.png"
+        if picture.exists():
             shutil.copyfile(picture, images / picture.name)
+    text = page.read_text(encoding="utf-8") if page.exists() else _new_page(results)
     with atomic_path(page) as temporary:
-        temporary.write_text(fill(text, results), encoding="utf-8")
+        temporary.write_text(fill(text, results, images), encoding="utf-8")
 
 
-def fill(text: str, results: Results) -> str:
-    """The text of a page with its tables as the results have them."""
-    found = tables(results)
-    return _REGION.sub(lambda region: f"{region[1]}\n{found[region[2]]}\n\n{region[3]}", text)
+def _new_page(results: Results) -> str:
+    names = [*(f"table: {name}" for name in TABLES), *(f"plot: {name}" for name in plots(results))]
+    parts = [f"<!-- {name} -->\n<!-- end -->" for name in names]
+    return "\n\n".join(["# The paper's findings, in small", *parts]) + "\n"
 
 
-def tables(results: Results) -> dict[str, str]:
-    """The tables by name, in Markdown."""
-    plan, table = results.plan, partial(_pretrainings, results)
-    return {
-        "status": _status(results),
-        "claims": _claims(results),
-        "masks": table(masks_in(plan, "seed")),
-        "masks-object": table(masks_in(plan, "seed", domain="object")),
-        "masks-longer": table(longer(plan)),
-        "masks-finer": table(masks_in(plan, "seed", image_size=FINER_PX)),
-        "labels": _labels(results),
-        "clips": table(plan.variants(plan.base, "clips", "epochs", "seed")),
-        "domains": _domains(results),
-        "ablations": table(ablations(plan)),
-        "recipes": _recipes(results),
-    }
+def fill(text: str, results: Results, images: Path) -> str:
+    """The text of a page with its figures and tables as the results have them.
 
+    A plot or picture of reconstructions is shown where it lies in `images`.
+    """
 
-def ablations(plan: Plan) -> list[Pretraining]:
-    """The base, then those that differ in one setting of the paper's or in their seed."""
-    settings = ("decoder_depth", "norm_pix_loss", "decoder_mask_ratio", "frame_stride")
-    found = plan.variants(plan.base, *settings, "num_repeats", "epochs", "seed")
-    return sorted(found, key=lambda each: each != plan.base)
+    def filled(region: re.Match[str]) -> str:
+        start, kind, name, end = region.groups()
+        if kind == "figure":
+            return f"{start}{results.figure(name)}{end}"
+        if kind == "table":
+            found = TABLES[name](results)
+        else:
+            there = [
+                f"{name}{end}" for end in (".svg", ".png") if (images / f"{name}{end}").exists()
+            ]
+            found = f"![{name}]({IMAGES}/{there[0]})" if there else f"*Plot: {NOT_RUN}.*"
+        return f"{start}\n\n{found}\n\n{end}"
+
+    return _REGION.sub(filled, text)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under their columns, without the columns that say nothing."""
-    said = [n for n in range(len(columns)) if any(row[n] != NONE for row in rows)]
-    if not said:
-        return "Not run yet."
-    lines = [[line[n] for n in said] for line in (columns, *rows)]
-    lines.insert(1, ["---", *["---:"] * (len(said) - 1)])
+    if not rows:
+        return f"*Table: {NOT_RUN}.*"
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _status(results: Results) -> str:
-    plan, done = results.plan, len(results.tuned) + len(results.pretrained)
-    return (
-        f"{done} of {len(plan.experiments)} experiments, {results.cpu_hours:.1f} hours of one core."
-    )
-
-
-def _claims(results: Results) -> str:
-    rows = [
-        [claim, *(verdicts.get(place, NONE) for place in PLACES)]
-        for claim, verdicts in claims(results).items()
-    ]
-    tried = [row for row in rows if set(row[1:]) != {NONE}]
-    return _table(["the paper's claim", *PLACES], tried)
-
-
-def _pretrainings(results: Results, experiments: Sequence[Pretraining]) -> str:
-    """The cost of pre-trainings, and what was learned in them."""
-    plan = results.plan
-    known = [results.pretrained[each] for each in experiments if each in results.pretrained]
-    equally_long = len({run.num_steps // 100 for run in known}) == 1
-    minutes = min((run.minutes(run.num_steps) for run in known), default=0.0)
-    columns = ["mask", "steps", "visible", "GFLOP", "elsewhere, %", "loss", "copy", "past"]
-    columns += ["probe, %", f"after {minutes:.0f} min", "CPU ms", "clips/s", "fine-tuned, %"]
+    """Of each step of the plan, how much is done, and how long the rest takes."""
     rows = []
-    for each in experiments:
-        run, top1 = results.pretrained.get(each), results.top1(each, each.domain, own=True)
-        if run is None:
-            rows.append([_name(each, plan.base), *[NONE] * (len(columns) - 1)])
+    for name, step in {**results.plan.steps, "all": tuple(results.plan.experiments)}.items():
+        spent = [seconds for each in step if (seconds := results.seconds(each)) is not None]
+        left = sum(map(results.seconds_left, step))
+        done = f"{len(spent)} of {len(step)}"
+        rows.append([name, done, f"{sum(spent) / 3600:.1f}", f"{left / 3600:.1f}"])
+    return _table(["step", "experiments", "core hours", "still, about"], rows)
+
+
+def _settings(results: Results) -> str:
+    plan = results.plan
+    scale, first = plan.scale, plan.pretrainings[0]
+    config, settings = scale.config(), first.settings(scale, Path())
+    tuned = plan.finetunings[0]
+    tuning = tuned.settings(scale, Path(), init=None)
+    grid, machine = config.grid, results.machine
+    rows = {
+        "clips": f"`videomae actions`, {scale.image_size} px, {scale.video_frames} frames",
+        "model": f"preset `{scale.preset}`: {config.num_hidden_layers} layers of "
+        f"{config.hidden_size}, decoder {config.decoder_num_hidden_layers} of "
+        f"{config.decoder_hidden_size}",
+        "input": f"{scale.num_frames} frames, every second one, cells of {config.patch_size} px: "
+        f"{grid.frames} slices of {grid.height} x {grid.width} cells",
+        "pre-training": f"{first.clips_seen:,} clips seen of {first.clips:,}, batches of "
+        f"{scale.batch_size}, peak lr {settings.peak_lr:g}, beta2 {settings.beta2:g}, half of what "
+        "is hidden decoded",
+        "probes": f"learn from {scale.labelled:,} labelled clips",
+        "fine-tuning": f"batches of {scale.tuned_batch_size}, peak lr {tuning.peak_lr:g}, layer "
+        f"decay {tuning.layer_decay:g}, {len(tuned.seeds)} seeds",
+        "tested on": f"{scale.held_out} clips of other people before other grounds",
+        "arithmetic": f"{scale.dtype}, one thread for each of two experiments at a time",
+        "machine": f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
+        if machine
+        else NOT_RUN,
+    }
+    return _table(["what", "setting"], list(map(list, rows.items()))).replace("---:", "---")
+
+
+def _probes(runs: Sequence[Pretrained], at: Callable[[Pretrained, str], float]) -> list[str]:
+    """The figures of each probe, one for each seed."""
+    return [
+        ", ".join(form.format(at(run, probe)) for run in runs) for probe, form in PROBES.items()
+    ]
+
+
+def _masks(results: Results) -> str:
+    """Each mask at equal clips: what is copied, learned and known, and what it costs."""
+    tokens = results.plan.scale.config().grid.num_tokens
+    rows: list[list[str]] = []
+    untrained = list(results.pretrained.values())[:1]
+    for name, group in arms(results.plan).items():
+        runs = results.seeds(group)
+        if untrained and not rows:
+            known = _probes(untrained, lambda run, probe: run.probes[probe][0])
+            rows.append(["random weights", *[_NONE] * 3, *known, *[_NONE] * 2])
+        if not runs:
+            rows.append([name, *[NOT_RUN] * 8])
             continue
-        visible, gflop = clip_cost(each, plan.scale)
-        elsewhere = seen_elsewhere(each, plan.scale)
-        passed = run.passes(PLATEAU) if each.norm_pix_loss else None
         rows.append(
             [
-                _name(each, plan.base),
-                f"{run.num_steps:,}",
-                str(visible),
-                f"{gflop:.2f}",
-                NONE if elsewhere is None else f"{100 * elsewhere:.0f}",
-                f"{run.loss:.3f}",
-                NONE if run.copy_loss is None else f"{run.copy_loss:.3f}",
-                f"{passed:,}" if passed else NONE,
-                ", ".join(f"{probe:.1f}" for probe in run.quarters),
-                f"{run.probe_after(minutes):.0f}" if equally_long else NONE,
-                f"{1000 * run.cpu_seconds / run.num_steps:.0f}",
-                f"{run.clips_per_second:.0f}",
-                str(top1 or NONE),
+                name,
+                f"{(1 - group[0].mask_ratio) * tokens:.0f}",
+                ", ".join(f"{run.loss:.3f}" for run in runs),
+                f"{runs[0].copy_loss:.3f}",
+                *_probes(runs, lambda run, probe: run.probes[probe][-1]),
+                str(results.top1(results.find(group[0], labels=300)) or NOT_RUN),
+                f"{mean(run.cpu_seconds for run in runs) / 60:.0f}",
             ]
         )
+    columns = ["mask", "visible", "loss", "copy", *_PROBE_COLUMNS, "300 labels, %", "CPU min"]
     return _table(columns, rows)
 
 
-def _name(experiment: Pretraining, base: Pretraining) -> str:
-    """The mask of a pre-training, and the settings in which it differs: `tube 0.9, seed 1`."""
-    same = ("name", "domain", "image_size", "mask", "mask_ratio")  # the table's, or in the name
-    differ = [k for k, v in vars(experiment).items() if k not in same and v != getattr(base, k)]
-    return ", ".join([called(experiment), *(f"{k} {getattr(experiment, k)}" for k in differ)])
+def _time(results: Results) -> str:
+    """The probes of each mask when the cheapest pre-training of them is over."""
+    groups = {name: results.seeds(group) for name, group in arms(results.plan).items()}
+    limit = min((run.cpu_seconds for runs in groups.values() for run in runs), default=0.0)
+    rows = [
+        [
+            name,
+            f"{mean(run.clips_seen * limit / run.cpu_seconds for run in runs):,.0f}",
+            *_probes(runs, lambda run, probe: run.after(probe, limit)),
+        ]
+        for name, runs in groups.items()
+        if runs
+    ]
+    return _table([f"after {limit / 60:.0f} CPU min", "clips seen", *_PROBE_COLUMNS], rows)
 
 
-def _labels(results: Results) -> str:
-    base = results.pretrained.get(results.plan.base)
+def _tuned(results: Results) -> str:
+    """All fine-tunings on people but those of finding 3."""
+    starts: dict[str, Pretraining | None] = {
+        name: group[0] for name, group in arms(results.plan).items()
+    }
     rows = []
-    for labels, group in by_labels(results.plan).items():
-        for who, each in group.items():
-            if top1 := results.over_seeds(each):
-                before = f" + {base.cpu_seconds / 60:.0f}" if each.start and base else ""
-                seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
-                cost = f"{top1.cpu_seconds / 60:.1f}{before}"
-                row = [f"{labels:,}", who.split(",")[0], str(each.epochs), str(top1), seeds]
-                rows.append([*row, f"{top1.loss:.2f}", cost])
-    columns = ["labels", "start", "epochs", "top-1, %", "seeds", "last loss", "CPU min of a seed"]
-    return _table(columns, rows)
+    for each in sorted(results.plan.finetunings, key=lambda each: (each.labels, each.epochs)):
+        name = next(
+            (key for key, it in {**starts, "scratch": None}.items() if it == each.start), ""
+        )
+        if name and each.kind == "actions":
+            rows.append(_row_of(each, name, results))
+    return _table(["start", "labels", "epochs", "top-1, %", "seeds", "CPU min of a seed"], rows)
+
+
+def _row_of(each: Finetuning, name: str, results: Results) -> list[str]:
+    if each.start and each.start_epoch:
+        name += f", after {each.start.clips * each.start_epoch:,} clips"
+    row, top1 = [name, f"{each.labels:,}", str(each.epochs)], results.top1(each)
+    if top1 is None:
+        return [*row, NOT_RUN, _NONE, _NONE]
+    seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
+    return [*row, str(top1), seeds, f"{top1.cpu_seconds / 60:.1f}"]
 
 
 def _domains(results: Results) -> str:
-    rows = [
-        [
-            source(start),
-            str(top1),
-            ", ".join(f"{mean:.1f}" for mean in top1.starts) or NONE,
-            ", ".join(f"{value:.1f}" for value in top1.top1),
+    rows = []
+    for start in (None, *clip_sets(results.plan)):
+        tops = [
+            results.top1(results.find(start, labels=300, kind=kind))
+            for kind in ("actions", "motion")
         ]
-        for start in (None, *clip_sets(results.plan))
-        if (top1 := results.top1(start, "object"))
-    ]
-    return _table(["pre-trained on", "top-1, %", "of each pre-training", "seeds"], rows)
+        what = ["scratch", _NONE] if start is None else [start.kind, f"{start.clips:,}"]
+        rows.append([*what, *(str(top1 or NOT_RUN) for top1 in tops)])
+    columns = ["pre-trained on", "clips", "top-1 on actions, %", "top-1 on motion, %"]
+    return _table(columns, rows)
 
 
-def _recipes(results: Results) -> str:
-    """The settings of the first pre-training and of its fine-tuning."""
-    plan = results.plan
-    tuned = next((each for each in plan.finetunings if each.start == plan.base), None)
-    firsts = {"pre-training": plan.base, "fine-tuning": tuned}
-    return "\n\n".join(
-        f"<details><summary>{title}</summary>\n\n```toml\n{text}```\n\n</details>"
-        for title, each in firsts.items()
-        if each and (text := results.settings.get(each))
-    )
+def _long(results: Results) -> str:
+    """A pre-training over its clips."""
+    rows = []
+    if run := results.pretrained.get(LONG.name):
+        for index, clips in enumerate(run.probe_clips):
+            loss = f"{np.interp(clips, run.clips, run.losses):.3f}" if clips else _NONE
+            probes = (form.format(run.probes[probe][index]) for probe, form in PROBES.items())
+            rows.append([f"{clips:,}", loss, *probes])
+    return _table(["clips seen", "loss", *_PROBE_COLUMNS], rows)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "status": _status,
+    "settings": _settings,
+    "masks": _masks,
+    "time": _time,
+    "labels": _tuned,
+    "domains": _domains,
+    "long": _long,
+}

@@ -23,20 +23,21 @@ import torch
 
 from reproduction.baselines import copy_loss
 from reproduction.plan import Experiment, Finetuning, Plan, Pretraining
+from reproduction.probes import probe
 from videomae.commands.timing import about_machine
 from videomae.errors import WeightsError
-from videomae.evaluation.probe import linear_probe
 from videomae.hub import read_json, write_json
-from videomae.recipe import to_toml
-from videomae.rendering.motion import render_dataset
+from videomae.model.modeling import VideoMAEModel
+from videomae.recipe import SETTINGS_NAME, to_toml
+from videomae.rendering import actions, motion
 from videomae.report.record import read_run, thin
-from videomae.settings import LinearProbeSettings
+from videomae.settings import ActionsSettings, MotionSettings, RenderSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain
 
 # One thread each, as two processes then keep two cores busy without waiting for each other; and
-# glibc keeps large blocks instead of giving them back at each step: 0.58 s in place of 0.81 s.
+# glibc keeps large blocks instead of giving them back at each step, which took a quarter longer.
 _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -45,6 +46,14 @@ _WORKER_ENVIRONMENT = {
 }
 _CURVE_POINTS = 60
 _LOOK_SECONDS = 0.5
+# Preset micro, 64 px, one thread of an AMD EPYC (Zen 5) in bfloat16; tiny 0.8 of it.
+_CLIPS_PER_SECOND = {0.5: 70, 0.75: 140, 0.9: 200}
+_TUNED_PER_SECOND = 40
+_PROBE_SECONDS = 60
+
+
+# At once, also into a file.
+_say = partial(print, flush=True)
 
 
 @dataclass(frozen=True)
@@ -59,38 +68,25 @@ class Study:
     folder: Path
     results_dir: Path
 
-    def run(
-        self, *, workers: int = 2, on_progress: Callable[[int, str], None] | None = None
-    ) -> dict[str, str]:
+    def run(self, *, workers: int = 2, say: Callable[[str], Any] = _say) -> dict[str, str]:
         """Run the experiments that lack results, and return those that failed, with the reason.
 
         An experiment that starts from a failed one is not run; all others are. An interrupt stops
-        the processes at checkpoints. `on_progress` gets the work done, in the unit of `work_of` and
-        half of it for an experiment that runs, and a description.
+        the processes at checkpoints. `say` gets a line when an experiment begins, with the hours of
+        work that are left.
         """
         waiting, failed = self.missing(), dict[str, str]()
         running: dict[Experiment, subprocess.Popen[bytes]] = {}
-
-        def report(*also: str) -> None:
-            if on_progress:
-                left = sum(map(work_of, waiting)) + sum(map(work_of, running)) // 2
-                done = len(self.plan.experiments) - len(waiting) - len(running)
-                names = ", ".join([*(each.name for each in running), *also])
-                on_progress(
-                    sum(map(work_of, self.plan.experiments)) - left,
-                    f"{done} of {len(self.plan.experiments)} experiments: {names}",
-                )
-
         try:
             while waiting or running:
                 ready = [each for each in waiting if self.can_start(each)]
                 for experiment in ready[: workers - len(running)]:
-                    report(f"clips for {experiment.name}")
-                    for clips in self.plan.scale.clips(experiment, self.folder).values():
-                        render_dataset(clips)
+                    hours = sum(map(seconds_of, waiting)) / 3600
+                    say(f"{experiment.name}; left are {len(waiting)} and {hours:.1f} core hours")
+                    for clips in experiment.sets(self.plan.scale, self.folder):
+                        _render(clips)
                     running[experiment] = self._start(experiment)
                     waiting.remove(experiment)
-                report()
                 if not running:
                     failed |= {each.name: "the one it starts from failed" for each in waiting}
                     break
@@ -106,7 +102,6 @@ class Study:
                 process.terminate()
             for process in running.values():
                 process.wait()
-        report()
         return failed
 
     def missing(self) -> list[Experiment]:
@@ -115,8 +110,10 @@ class Study:
         Results travel with a clone, models do not.
         """
         left = {each for each in self.plan.experiments if not self.is_done(each)}
-        needed = {each.start for each in left if isinstance(each, Finetuning) and each.start}
-        needed = {start for start in needed if not self._model_dir(start).is_dir()}
+        tuned = [each for each in left if isinstance(each, Finetuning)]
+        needed = {
+            each.start for each in tuned if (model := self._model_dir(each)) and not model.is_dir()
+        }
         return [each for each in self.plan.experiments if each in left | needed]
 
     def is_done(self, experiment: Experiment) -> bool:
@@ -129,12 +126,14 @@ class Study:
 
     def can_start(self, experiment: Experiment) -> bool:
         """Whether the pre-training that an experiment starts from is there."""
-        start = experiment.start if isinstance(experiment, Finetuning) else None
-        return start is None or (self.is_done(start) and self._model_dir(start).is_dir())
+        if isinstance(experiment, Pretraining) or experiment.start is None:
+            return True
+        model = self._model_dir(experiment)
+        return model is not None and model.is_dir() and self.is_done(experiment.start)
 
     def described(self, experiment: Experiment) -> dict[str, Any]:
         """All that decides the result of an experiment, as JSON has it."""
-        values = {"kind": type(experiment).__name__.lower(), **dataclasses.asdict(experiment)}
+        values = {"run": type(experiment).__name__.lower(), **dataclasses.asdict(experiment)}
         text = json.dumps(values | {"scale": dataclasses.asdict(self.plan.scale)})
         found: dict[str, Any] = json.loads(text)
         return found
@@ -148,8 +147,12 @@ class Study:
         name = f"{experiment.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return self.folder / "runs" / name
 
-    def _model_dir(self, start: Pretraining) -> Path:
-        return self.work_dir(start) / "model"
+    def _model_dir(self, experiment: Finetuning) -> Path | None:
+        """The model that a fine-tuning starts from, None for random weights."""
+        if experiment.start is None:
+            return None
+        epoch = experiment.start_epoch
+        return self.work_dir(experiment.start) / (f"epoch_{epoch:04d}" if epoch else "model")
 
     def _start(self, experiment: Experiment) -> "subprocess.Popen[bytes]":
         """Run an experiment in a process of its own, whose output goes into a file."""
@@ -169,7 +172,11 @@ class Study:
     def run_one(self, experiment: Experiment) -> None:
         """Run one experiment, its clips being there, and write its results."""
         if isinstance(experiment, Pretraining):
-            figures = self._pretrain(experiment)
+            output = self.work_dir(experiment)
+            settings = experiment.settings(self.plan.scale, self.folder)
+            settings = dataclasses.replace(settings, output=output)
+            _timed(output, partial(pretrain, settings))
+            figures = self.measure(experiment, output)
         else:
             figures = self._finetune(experiment)
         machine = about_machine(torch.device("cpu"))
@@ -180,48 +187,30 @@ class Study:
         if isinstance(experiment, Finetuning):  # its models are not needed again
             shutil.rmtree(self.work_dir(experiment), ignore_errors=True)
 
-    def _pretrain(self, experiment: Pretraining) -> dict[str, Any]:
-        output = self.work_dir(experiment)
-        settings = experiment.settings(self.plan.scale, self.folder)
-        settings = dataclasses.replace(settings, output=output)
-        _timed(output, partial(pretrain, settings))
-        figures = _figures(output)
-        steps_per_epoch = figures["steps"] // experiment.epochs
+    def measure(self, experiment: Pretraining, output: Path) -> dict[str, Any]:
+        """The figures of a pre-training that is over, of its kept models, and of random weights."""
+        scale, figures = self.plan.scale, _figures(output)
         kept = {int(path.name[-4:]): path for path in output.glob("epoch_*") if path.is_dir()}
         kept[experiment.epochs] = output / "model"
+        torch.manual_seed(experiment.seed)
+        config = dataclasses.replace(scale.config(experiment.preset), use_mean_pooling=False)
+        models = {0: VideoMAEModel(config)}
+        models |= {epoch: VideoMAEModel.from_pretrained(kept[epoch]) for epoch in sorted(kept)}
+        labelled = scale.labelled_set(self.folder)
         probes = [
-            {"step": epoch * steps_per_epoch, **self._probe(experiment, kept[epoch])}
-            for epoch in sorted(kept)
+            {"clips": epoch * experiment.clips, **probe(model, labelled, scale.dtype)}
+            for epoch, model in models.items()
         ]
         picture = max((output / "reconstructions").glob("epoch_*.png"))
         self.results_dir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, self.result_path(experiment).with_suffix(".png"))
-        copied = copy_loss(experiment, self.plan.scale)
-        return {
-            **figures,
-            "copy_loss": None if copied is None else round(copied, 4),
-            "probes": probes,
-            "settings": to_toml(settings),
-        }
-
-    def _probe(self, experiment: Pretraining, model: Path) -> dict[str, float]:
-        clips = self.plan.scale.clips(experiment, self.folder)
-        settings = LinearProbeSettings(
-            data=clips["probe"].output,
-            eval_data=clips["test"].output,
-            model=str(model),
-            frame_stride=experiment.frame_stride,
-            output=model / "probe",
-            device="cpu",
-            dtype="float32",
-            num_workers=1,
-        )
-        result = linear_probe(settings)
-        return {"linear": round(result.linear.top1, 2), "knn": round(result.knn.top1, 2)}
+        copied = copy_loss(experiment, scale, experiment.sets(scale, self.folder)[0].output)
+        text = (output / SETTINGS_NAME).read_text(encoding="utf-8")
+        return {**figures, "copy_loss": round(copied, 4), "probes": probes, "settings": text}
 
     def _finetune(self, experiment: Finetuning) -> dict[str, Any]:
         output = self.work_dir(experiment)
-        init = self._model_dir(experiment.start) if experiment.start else None
+        init = self._model_dir(experiment)
         shared = experiment.settings(self.plan.scale, self.folder, init=init)
         runs = []
         for seed in experiment.seeds:
@@ -235,18 +224,26 @@ class Study:
         return {"runs": runs, "settings": to_toml(dataclasses.replace(shared, output=output))}
 
 
-def work_of(experiment: Experiment) -> int:
-    """The rough cost of an experiment in clips, of which one costs half in pre-training."""
-    if isinstance(experiment, Pretraining):
-        return experiment.epochs * experiment.clips * experiment.num_repeats // 2
-    return experiment.epochs * experiment.labels * len(experiment.seeds)
+def _render(clips: RenderSettings) -> None:
+    if isinstance(clips, MotionSettings):
+        motion.render_dataset(clips)
+    else:
+        assert isinstance(clips, ActionsSettings)
+        actions.render_dataset(clips)
+
+
+def seconds_of(experiment: Experiment) -> float:
+    """The rough CPU seconds of an experiment, with its probes."""
+    if isinstance(experiment, Finetuning):
+        return experiment.epochs * experiment.labels * len(experiment.seeds) / _TUNED_PER_SECOND
+    rate = _CLIPS_PER_SECOND[experiment.mask_ratio] * (0.8 if experiment.preset else 1)
+    return experiment.clips_seen / rate + _PROBE_SECONDS * (experiment.num_probes + 1)
 
 
 def _figures(output: Path) -> dict[str, Any]:
     """The loss over the steps, and the cost of a step, from the log of a run.
 
-    CPU time is the cost of a step on a machine that has other work too; clips per second are by the
-    clock, the median over the run.
+    CPU time is the cost of a step on a machine that has other work too.
     """
     run = read_run(output)
     assert run.num_steps is not None
@@ -256,7 +253,6 @@ def _figures(output: Path) -> dict[str, Any]:
     return {
         "steps": run.num_steps,
         "cpu_seconds": round(run.num_steps * cpu_per_step, 1),
-        "clips_per_second": round(run.recent("clips_per_second") or 0.0, 1),
         "curve": {
             "step": [round(step) for step in steps],
             "loss": [round(loss, 4) for loss in losses],

@@ -1,164 +1,169 @@
-"""Figures and verdicts, by hand and from made-up results."""
+"""Figures by hand, and from made-up results: how they are read back, compared and filled in."""
 
-import dataclasses
+import json
+import math
+import re
+from pathlib import Path
 
 import pytest
 
-from reproduction.findings import (
-    LONGER_SCRATCH,
-    Pretrained,
-    Results,
-    Tuned,
-    by_labels,
-    claims,
-    verdict,
-)
-from reproduction.plan import Finetuning, Plan, masked, tuned
+from reproduction.findings import NOT_RUN, Pretrained, Tuned, arms, called, read_results
+from reproduction.plan import FULL, LONG, QUICK, RANDOM, TUBE, Plan, Pretraining, tuned, twice
+from reproduction.plots import plots
+from reproduction.report import TABLES, fill, write_page
+from reproduction.run import Study
+from videomae.hub import write_json
 
-RUN = Pretrained(
-    steps=(10, 20, 30, 40),
-    losses=(0.99, 0.92, 0.94, 0.90),
-    copy_loss=0.85,
-    probe_steps=(20, 40),
-    probes=(30.0, 50.0),
-    num_steps=40,
-    cpu_seconds=240.0,
-    clips_per_second=10.0,
-)
+PLANS = pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
 
 
-def figures(*top1: float, start: bool = True) -> Tuned:
-    return Tuned(top1, 100.0, 1.0, (sum(top1) / len(top1),) if start else ())
+def made_up(plan: Plan, folder: Path, share: float = 1.0) -> Study:
+    """A study with results of its first experiments, from formulas."""
+    study = Study(plan, folder, folder / "results")
+    count = round(share * len(plan.experiments))
+    for index, experiment in enumerate(plan.experiments[:count]):
+        values: dict[str, object] = {"machine": {"processor": "X", "cores": 2, "torch": "2"}}
+        if isinstance(experiment, Pretraining):
+            steps = list(range(100, 1001, 100))
+            values |= {
+                "steps": 1000,
+                "cpu_seconds": 3600.0 + 60 * index,
+                "curve": {"step": steps, "loss": [0.7 + 0.5 * math.exp(-s / 300) for s in steps]},
+                "copy_loss": 0.8,
+                "probes": [
+                    {"clips": part * experiment.clips_seen // 4, "linear": 10.0 + part,
+                     "hand": part / 10 - 0.01, "limbs": part / 20}
+                    for part in range(5)
+                ],
+            }  # fmt: skip
+        else:
+            values["runs"] = [
+                {"top1": 20.0 + index + seed, "cpu_seconds": 60.0} for seed in experiment.seeds
+            ]
+        described = study.described(experiment)
+        write_json(study.result_path(experiment), {"experiment": described, **values})
+    return study
 
 
-def results(top1: dict[Finetuning, Tuned], plan: Plan | None = None) -> Results:
-    starts = tuple(dict.fromkeys(each.start for each in top1 if each.start))
-    return Results(plan or Plan((*starts, *top1)), top1, {}, {}, {})
-
-
-def test_the_plateau_is_passed_where_the_loss_stays_below() -> None:
-    assert RUN.passes(0.93) == 40
-    assert RUN.passes(0.95) == 20
-    assert RUN.passes(1.0) == 10
-    assert RUN.passes(0.5) is None
-    assert RUN.loss == 0.90
-
-
-def test_probes_at_equal_time_lie_on_lines_between_the_probed_steps() -> None:
-    assert RUN.minutes(20) == 2
-    assert [RUN.probe_after(minutes) for minutes in (1, 3, 9)] == [30, 40, 50]
-
-
-def test_probes_of_the_quarters_are_those_nearest_to_them() -> None:
-    run = dataclasses.replace(
-        RUN,
-        num_steps=150,
-        probe_steps=(37, 74, 111, 148, 150),
-        probes=(10.0, 20.0, 30.0, 40.0, 41.0),
+def test_probes_at_equal_time_lie_on_lines_between_those_that_were_made() -> None:
+    run = Pretrained(
+        (10, 20), (0.9, 0.8), 1.0, (0, 100, 200), {"linear": (5.0, 7.0, 15.0)}, 200, 60.0
     )
-    assert run.quarters == [10, 20, 30, 41]
+    assert [run.after("linear", seconds) for seconds in (0, 15, 45, 90)] == [5, 6, 11, 15]
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [
-        ([figures(80, 84)], [figures(70, 79)], "holds"),
-        ([figures(70, 79)], [figures(80, 84)], "does not hold"),
-        ([figures(80, 84)], [figures(70, 81)], "undecided"),
-        ([figures(10, 11)], [figures(7, 8)], "neither learns"),  # of 12 classes
-        ([figures(80, 81)], [figures(78, 79)], "undecided"),  # 2 points: the clips' own chance
-        ([figures(10, 11), None, figures(80, 84)], [figures(70, 79)], "holds"),  # the best counts
-        ([figures(9, 60)], [figures(7, 8)], "undecided"),  # one that learned, one that did not
-        ([None], [figures(1, 2)], "not run yet"),
-        ([], [figures(1, 2)], "–"),
-    ],
-)
-def test_a_claim_holds_beyond_the_chance_of_seeds_and_clips(
-    ours: list[Tuned | None], theirs: list[Tuned | None], expected: str
-) -> None:
-    assert verdict(ours, theirs) == expected
+def test_a_figure_is_a_mean_and_half_of_what_seeds_are_apart() -> None:
+    assert str(Tuned((80.0, 84.0, 81.0), 1.0)) == "81.7 ± 2.0"
 
 
-def test_a_claim_on_one_pre_training_is_held_against_what_its_seed_changes() -> None:
-    low, high, scratch = figures(60, 62), figures(70, 72), figures(60, 62, start=False)
-    low_twice, high_twice = (
-        dataclasses.replace(each, starts=each.starts * 2) for each in (low, high)
-    )
-    assert verdict([high], [low], by_seed=9) == "holds"
-    assert verdict([high], [low], by_seed=11) == "undecided"
-    assert verdict([low], [high], by_seed=11) == "undecided"
-    assert verdict([high_twice], [low], by_seed=11) == "undecided"
-    assert verdict([high_twice], [low_twice], by_seed=11) == "holds"
-    assert verdict([high], [scratch], by_seed=11) == "undecided"
-    assert verdict([high_twice], [scratch], by_seed=11) == "holds"
-
-
-def test_pre_trainings_that_differ_in_their_seed_are_taken_together() -> None:
-    one, other, longer = (
-        masked("random", 0.75, **values) for values in ({}, {"seed": 1}, {"epochs": 60})
-    )
-    tops = {one: figures(50, 52), other: figures(10, 12), longer: figures(70, 72)}
-    found = results({tuned(start): top1 for start, top1 in tops.items()})
-    both = found.top1(one, "camera")
+def test_pre_trainings_that_differ_in_their_seed_are_taken_together(tmp_path: Path) -> None:
+    results = read_results(made_up(FULL, tmp_path))
+    one, other = (results.tuned[tuned(start).name] for start in (TUBE, twice(TUBE)))
+    both = results.top1(tuned(TUBE))
     assert both
-    assert (both.top1, both.starts) == ((50, 52, 10, 12), (51, 11))
-    assert found.by_seed == 40
-    assert verdict([both], [figures(9, 11)]) == "undecided"
-    assert [found.top1(start, "camera", own=True) for start in tops] == list(tops.values())
-    assert found.top1(longer, "camera") == tops[longer]
-    assert found.top1(None, "camera") is None
-    first = results({tuned(other): tops[other]}, found.plan)
-    assert first.top1(one, "camera") is None  # not before its own fine-tuning
+    assert both.top1 == (*one.top1, *other.top1)
+    alone = results.top1(tuned(TUBE, 100))
+    assert alone
+    assert len(alone.top1) == 3
+    assert results.seeds(arms(FULL)[called(TUBE)]) == [
+        results.pretrained[each.name] for each in (TUBE, twice(TUBE))
+    ]
 
 
-def masks_verdicts(top1: dict[tuple[str, float], float]) -> list[str]:
-    points = {tuned(masked(*mask)): figures(top, top + 1) for mask, top in top1.items()}  # type: ignore[arg-type]
-    found = claims(results(points))
-    return [places["camera moves"] for claim, places in found.items() if claim.startswith("1.")]
+def test_a_fine_tuning_is_found_by_its_start_and_settings() -> None:
+    results = read_results(Study(FULL, Path("none"), Path("none")))
+    assert results.find(TUBE, labels=300) == tuned(TUBE)
+    assert results.find(TUBE, labels=300, kind="motion") == tuned(TUBE, kind="motion")
+    assert results.find(None, labels=300) == tuned(None)
+    assert results.find(LONG, labels=300) is None
+    assert results.top1(tuned(TUBE)) is None  # not run
 
 
-def test_the_masks_of_the_paper_win_where_they_do() -> None:
-    paper = {
-        ("tube", 0.75): 68.0, ("tube", 0.9): 80.0, ("tube", 0.95): 60.0,
-        ("random", 0.75): 60.0, ("random", 0.9): 70.0, ("frame", 0.9): 50.0,
-    }  # fmt: skip
-    assert set(masks_verdicts(paper)) == {"holds"}
-
-
-def test_each_claim_is_judged_by_the_masks_that_it_is_about() -> None:
-    low = {("tube", 0.5): 9.0, ("tube", 0.9): 9.0, ("random", 0.5): 66.0, ("random", 0.9): 9.0}
-    expected = ["neither learns", "does not hold", "neither learns", "does not hold", "–"]
-    assert masks_verdicts(low) == expected
-    assert set(masks_verdicts({("tube", 0.75): 30.0, ("random", 0.5): 66.0})) == {"–"}
-
-
-def test_few_labels_are_compared_in_as_much_fine_tuning_and_in_as_much_time() -> None:
-    base = masked("random", 0.5)
-    points = {
-        tuned(base): figures(66),
-        tuned(None): figures(8, start=False),
-        tuned(base, labels=1000, epochs=15): figures(78),
-        tuned(None, labels=1000, epochs=15): figures(9, start=False),
-        tuned(None, labels=1000, epochs=60): figures(90, start=False),
-        tuned(base, domain="object"): figures(40),  # another finding
+def test_figures_of_the_text_are_those_of_the_results(tmp_path: Path) -> None:
+    results = read_results(made_up(FULL, tmp_path, share=0.1))  # two pre-trainings, three tuned
+    figures = {
+        f"linear {TUBE.name}": "14.0 %",
+        f"untrained-linear {TUBE.name}": "10.0 %",
+        f"hand {RANDOM.name}": "0.39",
+        f"copy {RANDOM.name}": "0.800",
+        f"top1 {tuned(TUBE).name}": "23.0 ± 1.0 %",
+        f"top1 {tuned(TUBE, 100).name}": f"({NOT_RUN})",
+        f"linear {LONG.name}": f"({NOT_RUN})",
     }
-    found = results(points)
-    assert {labels: sorted(each) for labels, each in by_labels(found.plan).items()} == {
-        300: ["pre-trained", "scratch"],
-        1000: ["pre-trained", "scratch", LONGER_SCRATCH],
+    assert {words: results.figure(words) for words in figures} == figures
+    loss = 0.7 + 0.5 * math.exp(-1000 / 300)
+    assert float(results.figure(f"loss {TUBE.name}")) == pytest.approx(loss, abs=6e-4)
+    for wrong in ("linear tube-0.91", f"weight {TUBE.name}"):
+        with pytest.raises((StopIteration, KeyError)):
+            results.figure(wrong)
+
+
+@PLANS
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_tables_show_how_much_of_the_plan_there_is(
+    plan: Plan, share: float, tmp_path: Path
+) -> None:
+    results = read_results(made_up(plan, tmp_path, share))
+    found = {name: table(results) for name, table in TABLES.items()}
+    count = len(plan.experiments)
+    assert f"| all | {round(share * count)} of {count} |" in found["status"]
+    assert (NOT_RUN in found["labels"]) == (share < 1)
+    assert (NOT_RUN in found["long"]) == (share < 1 or plan is QUICK)
+    assert not re.search("nan|None", "\n".join(found.values()))
+
+
+def test_masks_stand_beside_each_other_with_what_they_know_and_cost(tmp_path: Path) -> None:
+    results = read_results(made_up(FULL, tmp_path))
+    rows = [line.strip("| ").split(" | ") for line in TABLES["masks"](results).splitlines()[2:]]
+    assert rows[0] == ["random weights", *"–––", "10.0", "-0.01", "0.00", *"––"]
+    assert rows[1][:2] == ["tube 0.9", "51"]
+    assert rows[1][4:7] == ["14.0, 14.0", "0.39, 0.39", "0.20, 0.20"]
+    assert len(rows) == 7
+    time = TABLES["time"](results)
+    assert "after 60 CPU min" in time
+    assert "| tube 0.9 | " in time
+
+
+def test_what_stands_around_the_figures_stays(tmp_path: Path) -> None:
+    results = read_results(made_up(FULL, tmp_path))
+    empty = (
+        f"It is\nright in <!-- figure: linear {TUBE.name} --><!-- end -->. More.\n\n"
+        "<!-- plot: masks -->\n<!-- end -->\n\n<!-- table: long -->\n<!-- end -->\n\nWords.\n"
+    )
+    filled = fill(empty, results, tmp_path)
+    assert f"right in <!-- figure: linear {TUBE.name} -->14.0 %<!-- end -->. More." in filled
+    assert "<!-- plot: masks -->\n\n*Plot: not run yet.*\n\n<!-- end -->" in filled
+    assert filled.endswith("|\n\n<!-- end -->\n\nWords.\n")
+    (tmp_path / "masks.svg").touch()
+    again = fill(filled, results, tmp_path)
+    assert "![masks](images/reproduction/masks.svg)" in again
+    assert fill(again, results, tmp_path) == again
+
+
+def test_a_page_and_its_pictures_are_the_same_each_time(tmp_path: Path) -> None:
+    study = made_up(QUICK, tmp_path)
+    for name in ("a", "b"):
+        write_page(study, tmp_path / name / "page.md")
+    first = sorted(path for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert {path.stem for path in first} == {"page", "masks", "hand", "loss", "labels", "domains"}
+    for path in first:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    shown = re.findall(r"\]\(([^)]+)\)", (tmp_path / "a" / "page.md").read_text())
+    assert {f"{path.stem}{path.suffix}" for path in first if path.suffix == ".svg"} == {
+        Path(path).name for path in shown
     }
 
-    def verdicts(some: Results) -> dict[str, str]:
-        return {
-            claim.removeprefix("2. pre-training pays on "): places["camera moves"]
-            for claim, places in claims(some).items()
-            if claim.startswith("2.")
-        }
 
-    assert verdicts(found) == {
-        "300 labels, in as much fine-tuning": "holds",
-        "1,000 labels, in as much fine-tuning": "holds",
-        "1,000 labels, in as much time": "does not hold",
-    }
-    assert set(verdicts(results({}, found.plan)).values()) == {"not run yet"}
-    assert verdicts(results({}, Plan((base,)))) == {}
+def test_all_plots_have_something_to_show(tmp_path: Path) -> None:
+    names = {"masks", "hand", "loss", "long", "long-loss", "labels", "domains", "domains-motion"}
+    assert set(plots(read_results(made_up(FULL, tmp_path)))) == names
+    assert plots(read_results(made_up(FULL, tmp_path / "none", share=0))) == {}
+
+
+def test_results_of_other_settings_are_left_out(tmp_path: Path) -> None:
+    study = made_up(FULL, tmp_path, share=1 / len(FULL.experiments))
+    (path,) = study.results_dir.glob("*.json")
+    record = json.loads(path.read_text())
+    record["experiment"]["epochs"] += 1
+    path.write_text(json.dumps(record))
+    assert read_results(study).pretrained == {}

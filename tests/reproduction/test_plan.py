@@ -1,27 +1,27 @@
 """The plan of the findings: what it holds, and that each experiment of it could be run."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
+from reproduction.findings import arms, clip_sets
 from reproduction.plan import (
-    BASE,
-    EPOCHS_OF_LONGER_SCRATCH,
     FULL,
-    OBJECT,
+    LONG,
     QUICK,
+    RANDOM,
+    TUBE,
     Finetuning,
     Plan,
     Pretraining,
     Scale,
     masked,
     tuned,
-    with_tuned,
+    twice,
 )
-from reproduction.run import work_of
-from videomae.config import VideoMAEConfig
+from reproduction.run import seconds_of
 from videomae.masking import MASKS
+from videomae.settings import ActionsSettings, MotionSettings
 
 PLANS = pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
 
@@ -41,77 +41,76 @@ def test_names_are_unique_and_starts_come_first(plan: Plan) -> None:
 @PLANS
 def test_every_experiment_has_settings_and_masks_that_exist(plan: Plan, tmp_path: Path) -> None:
     for experiment in plan.experiments:
+        own, test = experiment.sets(plan.scale, tmp_path)
         if isinstance(experiment, Pretraining):
             pretrain = experiment.settings(plan.scale, tmp_path)
-            assert pretrain.batch_size * pretrain.num_repeats == plan.scale.batch_size
-            config = VideoMAEConfig.preset(pretrain.preset, image_size=pretrain.image_size)
-            assert MASKS[experiment.mask](config.grid, experiment.mask_ratio).any()
+            assert pretrain.data == own.output
+            grid = plan.scale.config(experiment.preset).grid
+            assert MASKS[experiment.mask](grid, experiment.mask_ratio).any()
         else:
             finetune = experiment.settings(plan.scale, tmp_path, init=None)
-            assert len(set(experiment.seeds)) >= 3
-            assert finetune.eval_data != finetune.data
+            assert len(set(experiment.seeds)) >= 2
+            assert (finetune.data, finetune.eval_data) == (own.output, test.output)
+
+
+def test_a_fine_tuning_takes_a_model_that_its_pre_training_keeps(tmp_path: Path) -> None:
+    for each in FULL.finetunings:
+        if each.start and each.start_epoch:
+            assert (
+                each.start_epoch % each.start.settings(FULL.scale, tmp_path).keep_every_epochs == 0
+            )
 
 
 def test_what_is_compared_takes_as_many_steps() -> None:
-    usual = BASE.settings(FULL.scale, Path())
-    longer = {masked("tube", 0.75, epochs=60), masked("tube", 0.75, epochs=150)}
-    for experiment in set(FULL.pretrainings) - longer:
+    for experiment in set(FULL.pretrainings) - {LONG}:
         settings = experiment.settings(FULL.scale, Path())
         steps = experiment.clips // settings.batch_size * experiment.epochs
-        assert abs(steps - 3740) < 75, experiment.name
-        assert settings.peak_lr == pytest.approx(usual.peak_lr)
-    for labels, epochs in EPOCHS_OF_LONGER_SCRATCH.items():
-        assert abs(labels // FULL.scale.batch_size * epochs - 3740) < 75, labels
+        assert abs(steps - 3120) < 125, experiment.name
+        assert settings.warmup_epochs is not None
+        assert settings.warmup_epochs * experiment.clips == pytest.approx(10_000), experiment.name
 
 
 def test_the_plan_holds_what_the_findings_need() -> None:
-    grid = {(p.mask, p.mask_ratio) for p in FULL.experiments if isinstance(p, Pretraining)}
-    ratios = (0.5, 0.75, 0.9, 0.95)
-    assert grid >= {(mask, ratio) for mask in ("tube", "random") for ratio in ratios}
-    assert grid >= {("frame", ratio) for ratio in ratios[:3]}
-    for start in (BASE, None):
+    masks = arms(FULL)
+    assert set(masks) == {
+        "tube 0.5", "tube 0.75", "tube 0.9", "random 0.75", "random 0.9", "frame 0.75"
+    }  # fmt: skip
+    assert {name for name, group in masks.items() if len(group) == 2} == {"tube 0.9", "random 0.75"}
+    for group in masks.values():
+        labels = {p.labels for p in FULL.finetunings if p.start == group[0]}
+        assert labels >= {100, 300, 1000}
+    for start in (TUBE, None):
         assert {p.labels for p in FULL.finetunings if p.start == start} == {100, 300, 1000, 3000}
-    sources = {
-        (p.start.domain, p.start.clips)
-        for p in FULL.experiments
-        if isinstance(p, Finetuning) and p.start and p.domain == "object"
-    }
-    assert sources == {("camera", 3000), ("camera", 10_000), ("object", 1000), ("object", 3000)}
+    sets = {(start.kind, start.clips): start for start in clip_sets(FULL)}
+    assert set(sets) == {(kind, n) for kind in ("actions", "motion") for n in (1000, 3000, 10_000)}
+    for start in sets.values():
+        assert any(p.start == start and p.kind == "actions" for p in FULL.finetunings)
 
 
-def test_the_quick_plan_is_a_small_one_of_the_same_kinds() -> None:
-    def work(plan: Plan) -> int:
-        return sum(map(work_of, plan.experiments))
-
-    assert work(QUICK) < work(FULL) / 20
-    assert {type(p) for p in QUICK.experiments} == {Pretraining, Finetuning}
-    assert {p.domain for p in QUICK.experiments} == {"camera", "object"}
+def test_the_plan_takes_a_night_or_two_and_what_decides_the_first_hour() -> None:
+    hours = [sum(map(seconds_of, step)) / 3600 for step in FULL.steps.values()]
+    assert hours[0] < 1.5
+    assert sum(hours) < 16
+    assert sum(map(seconds_of, QUICK.experiments)) / 2 < 25 * 60  # on two cores
 
 
 def test_names_say_what_is_not_as_usual() -> None:
-    assert masked("tube", 0.9, domain="object", epochs=60).name == "tube-0.90-object-epochs60"
-    assert tuned(None, labels=100).name == "scratch-tuned-labels100"
-    start, after = with_tuned(OBJECT)
-    assert (start, after.domain) == (OBJECT, "object")
+    assert masked("tube", 0.9, kind="motion", epochs=60).name == "tube-0.90-motion-epochs60"
+    assert tuned(None, 100).name == "scratch-labels100"
+    assert tuned(RANDOM, kind="motion").name == "random-0.75-labels300-motion"
+    assert (twice(TUBE).name, twice(TUBE).seed) == ("tube-0.90-seed1", 1)
 
 
 def test_an_experiment_names_the_clips_that_it_reads() -> None:
-    scale, start = Scale(held_out=5, probe_clips=10), masked("tube", 0.9, clips=20)
-    found = scale.clips(start, Path("runs"))
-    assert {use: (str(clips.output), clips.clips, clips.seed) for use, clips in found.items()} == {
-        "train": ("runs/data/camera-48px-1-20", 20, 1),
-        "test": ("runs/data/camera-48px-7-5", 5, 7),
-        "probe": ("runs/data/camera-48px-1-10", 10, 1),
-    }
-    few = scale.clips(tuned(start, labels=10), Path("runs"))
-    assert few == {"train": found["probe"], "test": found["test"]}
-
-
-def test_variants_differ_in_the_named_settings_alone() -> None:
-    base, other, longer = masked("tube", 0.9), masked("random", 0.5), masked("tube", 0.9, epochs=60)
-    plan = Plan((base, longer, other))
-    assert plan.base == base
-    assert plan.variants(base, "mask", "mask_ratio") == [base, other]
-    assert plan.variants(base, "epochs") == [base, longer]
-    assert plan.variants(dataclasses.replace(base, domain="object"), "mask") == []
-    assert len(FULL.variants(base, "mask", "mask_ratio")) == 11
+    scale, start = Scale(labelled=10, held_out=5), masked("tube", 0.9, clips=20)
+    own, labelled = start.sets(scale, Path("runs"))
+    assert own == ActionsSettings(Path("runs/data/actions-64px-1-20"), 20, 1, test_clips=0)
+    assert labelled == ActionsSettings(
+        Path("runs/data/actions-64px-labelled-10"), 10, 2, test_clips=5
+    )
+    assert tuned(start, 10, epochs=1).sets(scale, Path("runs")) == [labelled, labelled]
+    few, test = tuned(start, 6, epochs=1, kind="motion").sets(scale, Path("runs"))
+    assert (few, test) == (
+        MotionSettings(Path("runs/data/motion-64px-2-6"), 6, 2),
+        MotionSettings(Path("runs/data/motion-64px-3-5"), 5, 3),
+    )

@@ -1,6 +1,5 @@
 """The command of the findings."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ from reproduction.run import Study
 def test_it_runs_the_chosen_plan_and_writes_its_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(study: Study, *, workers: int, on_progress: Callable[[int, str], None]) -> object:
-        on_progress(5, "1 of 2 experiments: two")
+    def run(study: Study, *, workers: int) -> object:
         seen.append((study.plan, study.folder, study.results_dir, workers))
         return {"two": "exit code 1, see x"} if study.plan is QUICK else {}
 
@@ -33,4 +31,4 @@ def test_it_runs_the_chosen_plan_and_writes_its_page(
     assert capsys.readouterr() == (f"wrote {page}\n", "")
     assert main(["--only-page", *words]) == 0
     assert seen == [(QUICK, place, place / "quick" / "results", 2), (FULL, place, results, 1)]
-    assert "0 of 71 experiments" in page.read_text()
+    assert "| all | 0 of 52 |" in page.read_text()

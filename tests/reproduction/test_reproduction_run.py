@@ -12,48 +12,52 @@ from pathlib import Path
 import pytest
 
 from reproduction.findings import read_results
-from reproduction.plan import Plan, Scale, masked, tuned
+from reproduction.plan import Experiment, Plan, Scale, masked, tuned
 from reproduction.report import write_page
-from reproduction.run import Study, work_of
+from reproduction.run import Study
 
 pytestmark = pytest.mark.slow  # starts interpreters, which import torch
 
-START = masked("tube", 0.5, image_size=16, clips=24, epochs=4)
-TUNED = tuned(START, image_size=16, labels=24, epochs=1, seeds=(0, 1))
-PLAN = Plan(
-    (START, TUNED), Scale(batch_size=8, num_frames=4, video_frames=8, held_out=12, probe_clips=24)
-)
+START = masked("tube", 0.5, clips=40, epochs=4, warmup_clips=40, num_probes=2)
+TUNED = tuned(START, 20, epochs=1, seeds=(0, 1), start_epoch=2)
+SCALE = Scale(
+    image_size=16, num_frames=4, video_frames=8, batch_size=8, tuned_batch_size=8, labelled=40,
+    held_out=20, dtype="float32",
+)  # fmt: skip
+PLAN = Plan({"all": (START, TUNED)}, SCALE)
 
 
-def study_in(folder: Path, *experiments: object) -> Study:
-    plan = dataclasses.replace(PLAN, experiments=experiments or PLAN.experiments)
+def study_in(folder: Path, *experiments: Experiment) -> Study:
+    plan = Plan({"some": experiments}, SCALE) if experiments else PLAN
     return Study(plan, folder, folder / "results")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = study_in(tmp_path_factory.mktemp("findings"))
-    environment, seen = dict(os.environ), list[tuple[int, str]]()
-    failed = study.run(workers=1, on_progress=lambda *each: seen.append(each))
+    environment, seen = dict(os.environ), list[str]()
+    failed = study.run(workers=1, say=seen.append)
     assert failed == {}, [path.read_text() for path in study.folder.glob("runs/*/output.txt")]
     assert dict(os.environ) == environment
-    assert seen[0] == (0, f"0 of 2 experiments: clips for {START.name}")
-    assert (work_of(START) // 2, f"0 of 2 experiments: {START.name}") in seen
-    assert seen[-1] == (work_of(START) + work_of(TUNED), "2 of 2 experiments: ")
+    assert [line.split("; ")[0] for line in seen] == [START.name, TUNED.name]
+    assert seen[1].endswith("; left are 1 and 0.0 core hours")
     return study
 
 
 def test_each_experiment_leaves_its_figures(study: Study) -> None:
     found = read_results(study)
-    run = found.pretrained[START]
-    assert (run.num_steps, run.probe_steps, len(run.probes)) == (12, (3, 6, 9, 12), 4)
-    assert run.steps[-1] == 12
+    run = found.pretrained[START.name]
+    assert (run.clips_seen, run.probe_clips, run.clips[-1]) == (160, (0, 80, 160), 160)
+    assert {len(values) for values in run.probes.values()} == {3}
+    assert all(0 <= top1 <= 100 for top1 in run.probes["linear"])
     assert run.cpu_seconds > 0
     assert run.copy_loss == pytest.approx(1, abs=0.05)  # of tubes there is nothing to copy
-    assert len(found.tuned[TUNED].top1) == 2
+    assert len(found.tuned[TUNED.name].top1) == 2
     assert study.result_path(START).with_suffix(".png").exists()
     assert not study.work_dir(TUNED).exists()
-    assert 'mask = "tube"' in found.settings[START]
+    settings = {each: json.loads(study.result_path(each).read_text()) for each in (START, TUNED)}
+    assert 'mask = "tube"' in settings[START]["settings"]
+    assert "/epoch_0002" in settings[TUNED]["settings"]
 
 
 def test_what_is_done_is_not_run_again_and_what_changed_is(study: Study) -> None:
@@ -62,7 +66,7 @@ def test_what_is_done_is_not_run_again_and_what_changed_is(study: Study) -> None
     assert before == {path: path.stat().st_mtime_ns for path in study.results_dir.iterdir()}
     assert study.is_done(START)
     assert not study.is_done(dataclasses.replace(START, epochs=5))
-    other = Plan(PLAN.experiments, dataclasses.replace(PLAN.scale, held_out=24))
+    other = Plan(PLAN.steps, dataclasses.replace(SCALE, held_out=24))
     assert not dataclasses.replace(study, plan=other).is_done(START)
 
 
@@ -70,7 +74,7 @@ def test_a_model_that_is_gone_is_trained_again_where_something_needs_it(
     study: Study, tmp_path: Path
 ) -> None:
     longer = dataclasses.replace(TUNED, epochs=2)
-    more = dataclasses.replace(study, plan=dataclasses.replace(PLAN, experiments=(START, longer)))
+    more = dataclasses.replace(study, plan=Plan({"some": (START, longer)}, SCALE))
     assert study.missing() == []
     assert more.missing() == [longer]
     in_a_clone = dataclasses.replace(study, folder=tmp_path)
@@ -81,7 +85,8 @@ def test_a_model_that_is_gone_is_trained_again_where_something_needs_it(
 def test_an_experiment_is_described_by_all_that_decides_it(study: Study) -> None:
     found = study.described(TUNED)
     assert found == json.loads(json.dumps(found))
-    assert (found["kind"], found["start"]["mask"]) == ("finetuning", "tube")
+    assert (found["run"], found["kind"]) == ("finetuning", "actions")
+    assert found["start"]["mask"] == "tube"
     assert found["scale"]["batch_size"] == 8
 
 
@@ -98,9 +103,9 @@ def test_a_failed_experiment_is_named_and_what_starts_from_it_is_left(tmp_path: 
 ENDLESS = """
 from reproduction import __main__ as command
 from reproduction.plan import Plan, Scale, masked
-experiment = masked("tube", 0.5, image_size=16, clips=24, epochs=100_000)
-scale = Scale(batch_size=8, num_frames=4, video_frames=8, held_out=12, probe_clips=24)
-command.QUICK = Plan((experiment,), scale)
+experiment = masked("tube", 0.5, clips=40, epochs=100_000)
+scale = Scale(image_size=16, num_frames=4, video_frames=8, batch_size=8, labelled=40, held_out=20)
+command.QUICK = Plan({"all": (experiment,)}, scale)
 command.main(["--quick"])
 """
 
@@ -128,7 +133,8 @@ def test_a_page_is_written_from_what_there_is(study: Study, tmp_path: Path) -> N
     page = tmp_path / "page.md"
     write_page(study, page)
     text = page.read_text()
-    assert "2 of 2 experiments" in text
+    assert "| all | 2 of 2 |" in text
     pictures = [line.split("(")[1].rstrip(")") for line in text.splitlines() if "![" in line]
-    assert f"images/reproduction/{START.name}.png" in pictures
+    assert "images/reproduction/masks.svg" in pictures
     assert all((tmp_path / path).is_file() for path in pictures)
+    assert (tmp_path / f"images/reproduction/{START.name}.png").is_file()
