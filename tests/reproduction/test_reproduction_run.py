@@ -116,13 +116,11 @@ def test_to_terminate_it_stops_its_processes_at_a_checkpoint(tmp_path: Path) -> 
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     place = tmp_path / "runs" / "findings"
-    deadline = time.monotonic() + 120
     while not list(place.glob("runs/*/log.jsonl")):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.1)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert "KeyboardInterrupt" in err
     (log,) = place.glob("runs/*/output.txt")
     assert re.search(r"stopped after step \d+; go on with videomae .* --resume", log.read_text())
