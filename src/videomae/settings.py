@@ -226,6 +226,8 @@ class FinetuneSettings(TrainSettings):
     """Share of the target that is spread over all classes."""
     ema_decay: PartialShare = 0.0
     """Keep a running mean of the weights with this decay, say 0.9999, and evaluate and save it."""
+    merge_tokens: Annotated[int, Limits(0)] = 0
+    """Tokens that each layer merges into others like them: faster, at some cost in accuracy."""
     crop: Literal["multi_scale", "random_resized"] = "multi_scale"
     """Crops of a few scales and one shape, or of any area and shape, as published."""
     crop_area: tuple[Scale, Scale] = (0.08, 1.0)
@@ -282,6 +284,10 @@ class EvaluateSettings(DataSettings):
     """Take each video as if it had so many frames a second; own: as it is; None: the model's."""
     batch_size: Count = 32
     """Views per forward."""
+    early_exit: Annotated[int, Limits(0)] = 0
+    """Stop with a video whose first so many views all name one class; 0 looks at all views."""
+    merge_tokens: Annotated[int, Limits(0)] = 0
+    """Tokens that each layer merges into others like them: faster, at some cost in accuracy."""
     output: Path | None = None
     """Write figures, predictions (Parquet) and a confusion matrix into this folder."""
 

@@ -391,3 +391,35 @@ def test_two_processes_give_what_one_gives(videos_dir: Path, tmp_path: Path) -> 
         assert scores[1] == (scores[0] and pytest.approx(scores[0], abs=1e-6))
         assert best[1] == (best[0] and pytest.approx(best[0], abs=1e-6))
     assert one.num_videos == len(rows[1]) == 11
+
+
+def test_views_that_agree_are_enough_where_that_is_asked_for(
+    videos_dir: Path, tmp_path: Path
+) -> None:
+    model = make_model()
+    whole = run(model, videos_dir, num_clips=3, output=tmp_path / "whole")
+    same = run(model, videos_dir, num_clips=3, early_exit=3)
+    assert torch.equal(same.scores, whole.scores)
+    maker = maker_of(model, num_clips=3)
+    early = run(model, videos_dir, num_clips=3, early_exit=2, output=tmp_path / "early")
+    for video, score in zip(early.videos.items, early.scores, strict=True):
+        views = model(maker(video.path)).logits.softmax(-1).detach()
+        agree = views[0].argmax() == views[2].argmax()
+        expected = views[[0, 2]].mean(0) if agree else views.mean(0)
+        torch.testing.assert_close(score, expected, atol=1e-5, rtol=0)
+    assert json.loads((tmp_path / "early" / "results.json").read_text())["early_exit"] == 2
+    assert "early_exit" not in json.loads((tmp_path / "whole" / "results.json").read_text())
+    several = make_model(problem_type="multi_label_classification")
+    with pytest.raises(ConfigError, match="early_exit=2 asks whether views name the same class"):
+        run(several, videos_dir, early_exit=2)
+
+
+def test_merged_tokens_are_the_models_own(videos_dir: Path, tmp_path: Path) -> None:
+    model = make_model()
+    found = run(model, videos_dir, merge_tokens=2, output=tmp_path / "out")
+    plain = run(model, videos_dir, output=tmp_path / "out")  # not from the answers of the other
+    assert not torch.equal(found.scores, plain.scores)
+    model.set_merge_tokens(2)
+    (expected,) = model(maker_of(model)(found.videos.items[0].path)).logits.softmax(-1).detach()
+    torch.testing.assert_close(found.scores[0], expected, atol=1e-5, rtol=0)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()).get("merge_tokens") is None

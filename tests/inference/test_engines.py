@@ -340,3 +340,16 @@ def test_on_a_gpu_the_answers_are_the_same(folder: Path, clips: torch.Tensor) ->
     assert there.device.type == "cuda"
     here = engines.load(folder, dtype="float32", device="cpu")
     torch.testing.assert_close(there(clips), here(clips), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_merges_tokens_runs_by_torch() -> None:
+    model = VideoMAEForVideoClassification(VideoMAEConfig.preset("micro")).eval()
+    model.set_merge_tokens(8)
+    engine = engines.load(model, dtype="float32", device="cpu")
+    assert engine.name == "torch"
+    config = model.config
+    clip = torch.randn(1, config.num_frames, 3, *config.image_hw)
+    with torch.no_grad():
+        torch.testing.assert_close(engine(clip), model(clip).logits)
+    with pytest.raises(ConfigError, match="compile cannot run a model that merges tokens"):
+        engines.load(model, engine="compile", dtype="float32", device="cpu")

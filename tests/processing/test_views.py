@@ -405,3 +405,23 @@ def test_clips_get_the_numbers_of_the_processor(settings: dict[str, Any]) -> Non
     assert torch.equal(normalize(clip, processor), expected.float())
     if processor.do_rescale and processor.rescale_factor == 1 / 255:
         torch.testing.assert_close(shown(expected[0], processor), clip[0] / 255)
+
+
+def test_a_video_is_done_when_its_first_views_agree() -> None:
+    # Of 5 views, 0 and 4 are looked at first. Each view is the output itself.
+    sure = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9], [0.6, 0.4]])
+    unsure = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]])
+    seen: list[int] = []
+
+    def compute(views: Any) -> Any:
+        seen.append(len(views))
+        return views
+
+    videos = [("sure", sure), ("bad", "no video"), ("unsure", unsure)]
+    found = dict(run_views(iter(videos), compute, 10, early_exit=2))
+    assert torch.equal(found["sure"], sure[[0, 4]])
+    assert torch.equal(found["unsure"], unsure)  # all, in their order
+    assert found["bad"] == "no video"
+    assert seen == [4, 3]
+    assert torch.equal(dict(run_views(iter(videos), compute, 10))["sure"], sure)
+    assert torch.equal(dict(run_views(iter(videos), compute, 10, early_exit=5))["sure"], sure)

@@ -239,6 +239,7 @@ def _evaluate(
         dtype=torch.float32,  # products run in the machine's
         **sampling_of(settings),
     ).to(machine.device)
+    model.set_merge_tokens(settings.merge_tokens)
     processor = find_processor(settings.model, model.config)
     views: dict[str, Any] = {
         "num_clips": settings.num_clips,
@@ -248,7 +249,7 @@ def _evaluate(
     maker = ViewMaker(model.config, processor, **views)
     videos, partial = load_labelled(settings, model), None
     if settings.output is not None:
-        key = answers_key(model, maker, machine, videos)
+        key = answers_key(model, maker, machine, videos, early_exit=settings.early_exit)
         partial = Partial(settings.output, "predictions", key)
     with keeping(lambda: str(partial)) if partial else nullcontext():
         evaluation = evaluate_model(
@@ -260,6 +261,7 @@ def _evaluate(
             num_workers=settings.num_workers,
             on_progress=on_progress,
             partial=partial,
+            early_exit=settings.early_exit,
         )
         if partial is not None and machine.is_main:
             evaluation.write(
@@ -270,6 +272,8 @@ def _evaluate(
                 split=chosen_split(settings.data, settings.split),
                 frame_stride=model.config.frame_stride or "uniform",
                 fps=model.config.fps or "own",
+                **({"merge_tokens": settings.merge_tokens} if settings.merge_tokens else {}),
+                **({"early_exit": settings.early_exit} if settings.early_exit else {}),
             )
             with going_on(str(partial.folder / "index.html")):
                 write_page(partial.folder)
@@ -346,14 +350,17 @@ def evaluate_model(
     num_workers: int = 2,
     on_progress: Progress | None = None,
     partial: Partial | None = None,
+    early_exit: int = 0,
 ) -> Evaluation:
     """Evaluate a loaded model, leaving it in the mode it was in. Every video counts once.
 
     Averaged over the views of `maker` are softmax (single_label), sigmoid (multi_label) or the
     plain outputs (regression), as in `classify`. `videos.classes` are the model's, in its order.
-    All processes take part and get the same answer.
+    All processes take part and get the same answer. `early_exit`: a video whose first so many
+    views name the same class is judged by these alone.
 
-    Raises ConfigError where classes and outputs differ in number, or a label is none of them.
+    Raises ConfigError where classes and outputs differ in number, or a label is none of them, and
+    for `early_exit` where a video has not one class.
     """
     problem, num_outputs = problem_of(model.config), model.config.num_labels
     expected = 1 if problem == "regression" else len(videos.classes)
@@ -361,6 +368,11 @@ def evaluate_model(
         raise ConfigError(
             f"the model has {num_outputs} outputs and {problem} on these videos needs {expected}; "
             "use the model that was trained for them"
+        )
+    if early_exit and problem != "single_label":
+        raise ConfigError(
+            f"early_exit={early_exit} asks whether views name the same class, and {problem} has "
+            "not one class for a video; leave it out"
         )
     true_labels(videos, problem)  # wrong ones raise before the work
     if problem != "single_label":
@@ -384,6 +396,7 @@ def evaluate_model(
         num_workers=num_workers,
         on_progress=on_progress,
         partial=partial,
+        early_exit=early_exit,
     )
     damaged = dict(machine.gather(maker.damaged.items()))
     return Evaluation(problem, videos, maker.num_clips, maker.num_crops, scores, bad, damaged)

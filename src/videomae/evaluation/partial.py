@@ -78,9 +78,14 @@ def _record(shape: tuple[int, ...]) -> np.dtype[np.void]:
 
 
 def answers_key(
-    model: VideoMAEPreTrainedModel, maker: ViewMaker, machine: Machine, *lists: Videos
+    model: VideoMAEPreTrainedModel,
+    maker: ViewMaker,
+    machine: Machine,
+    *lists: Videos,
+    early_exit: int = 0,
 ) -> str:
     """A digest of all that answers depend on: model, precision, pixels, views, videos."""
+    merged = getattr(model.get_encoder(), "merge_tokens", 0)
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -92,6 +97,8 @@ def answers_key(
         "num_clips": maker.num_clips,
         **({} if maker.num_crops == 1 else {"num_crops": maker.num_crops}),
         **({} if maker.on_damage == "refuse" else {"on_damage": maker.on_damage}),
+        **({"merge_tokens": merged} if merged else {}),
+        **({"early_exit": early_exit} if early_exit else {}),
         "videos": [[str(video) for video in videos.items] for videos in lists],
     }
     digest.update(json.dumps(described, default=str).encode())

@@ -40,6 +40,7 @@ def compute_videos(
     num_workers: int,
     on_progress: Progress | None = None,
     partial: Partial | None = None,
+    early_exit: int = 0,
 ) -> tuple[Tensor, dict[int, str]]:
     """Run each video through a model: what `combine` makes of its views, (N, *shape).
 
@@ -49,8 +50,10 @@ def compute_videos(
     two tries, is NaN, and its row has the reason in the dict.
 
     Of several processes each takes the videos rank, rank + world, ..., and all get all the results.
-    Answers go to `partial` as they come; those that it has are taken from there.
+    Answers go to `partial` as they come; those that it has are taken from there. For `early_exit`
+    see `run_views`; it goes with no model that is split over processes.
     """
+    assert not (early_exit and is_split(model)), "its processes must call it equally often"
     count, at_once = len(videos), max(batch_size // maker.num_views, 1)
     num_calls = 0
     own = range(machine.rank, count, machine.world)
@@ -91,7 +94,7 @@ def compute_videos(
             yield each
 
     with evaluating(model), contextlib.closing(made):
-        for row, outputs in run_views(in_batches(), compute, batch_size):
+        for row, outputs in run_views(in_batches(), compute, batch_size, early_exit):
             answer = outputs if isinstance(outputs, str) else combine(outputs)
             if isinstance(answer, Tensor) and not answer.isfinite().all():
                 answer = "the model's answer is no number; try dtype=float32"

@@ -161,6 +161,10 @@ def load(
             model_class = VideoMAEModel
         model = load_trained(model_class, path_or_model, dtype=first, **overrides).to(at)
     name = fastest(model.config, at, precision) if engine == "auto" else engine
+    if getattr(model.get_encoder(), "merge_tokens", 0) and name != "torch":
+        if engine != "auto":
+            raise ConfigError(f"{name} cannot run a model that merges tokens; use engine='torch'")
+        name = "torch"
     if isinstance(model, VideoMAEForPreTraining) and not tokens and name != "torch":
         if engine != "auto" or precision not in DTYPES:
             log(f"{name} cannot run a decoder with its masks; torch runs it")

@@ -104,6 +104,17 @@ class VideoMAEPreTrainedModel(PretrainedModel):
         check_implementation(attn_implementation)
         self.config.attn_implementation = attn_implementation
 
+    def set_merge_tokens(self, num_merged: int) -> None:
+        """Let each layer of the encoder merge so many of its tokens into others most like them.
+
+        Less work for nearly the same answer, in inference and in training; 0 merges none. Outputs
+        keep their shapes. Neither saved nor part of the config; see `model.merging`.
+        """
+        if num_merged < 0:
+            raise ConfigError(f"merge_tokens={num_merged} must be 0 or more tokens per layer")
+        encoder: Any = self.get_encoder()
+        encoder.merge_tokens = num_merged
+
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold.
 

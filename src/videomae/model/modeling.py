@@ -17,6 +17,7 @@ from videomae.errors import ConfigError
 from videomae.masking import ChosenTokens, choose_tokens
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.layers import KNOWN, VideoMAELayer, VideoMAEPatchEmbeddings, untouched
+from videomae.model.merging import run_layers
 from videomae.model.outputs import (
     BaseModelOutput,
     ImageClassifierOutput,
@@ -124,6 +125,8 @@ class VideoMAEEmbeddings(nn.Module):
 
 
 class VideoMAEEncoder(nn.Module):
+    merge_tokens = 0  # see `VideoMAEModel.set_merge_tokens`
+
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu")
@@ -137,6 +140,13 @@ class VideoMAEEncoder(nn.Module):
         output_attentions: bool = False,
         mean_only: bool = False,
     ) -> BaseModelOutput:
+        if self.merge_tokens:
+            if output_hidden_states or output_attentions:
+                raise ConfigError(
+                    "hidden states and attentions of merged tokens are those of no place; call "
+                    "set_merge_tokens(0) to get them"
+                )
+            return BaseModelOutput(run_layers(self.layer, hidden_states, self.merge_tokens))
         x, states = hidden_states, [hidden_states]
         attentions: list[Tensor] | None = [] if output_attentions else None
         for number, layer in enumerate(self.layer, start=1):
@@ -247,7 +257,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
 
     def can_mean(self) -> bool:
         """Whether the mean can be made alone: nothing follows the layers, and nobody looks on."""
-        if self.layernorm is not None or not len(self.encoder.layer):
+        if self.layernorm is not None or not len(self.encoder.layer) or self.encoder.merge_tokens:
             return False
         last: Any = self.encoder.layer[-1]
         known = (*KNOWN, VideoMAEModel, VideoMAEEncoder)

@@ -322,21 +322,56 @@ def run_views(
     videos: Iterable[tuple[Name, Tensor | Failure]],
     compute: Callable[[Tensor], Tensor],
     batch_size: int,
+    early_exit: int = 0,
 ) -> Iterator[tuple[Name, Tensor | Failure]]:
     """Compute outputs (V, ...) of the views of each video; views of several share a batch.
 
     `videos` are pairs: a name, and views (V, ...) or, in the place of these, why there are none.
+    With `early_exit`, a video whose first so many views, spread over all, have their highest output
+    in the same place is done, and has outputs of these alone.
     """
     for group in _in_groups(videos, batch_size):
-        outputs: Iterator[Tensor] = iter(())
-        if good := [made for _, made in group if _are_views(made)]:
-            pixels = _joined(good)
-            parts = (pixels[k : k + batch_size] for k in range(0, len(pixels), batch_size))
-            joined = _joined([compute(part) for part in parts])
-            ends = list(itertools.accumulate(len(made) for made in good))
-            outputs = (joined[end - len(made) : end] for made, end in zip(good, ends, strict=True))
+        good = [made for _, made in group if _are_views(made)]
+        outputs = iter(_outputs(good, compute, batch_size, early_exit))
         for name, made in group:
             yield name, next(outputs) if _are_views(made) else made
+
+
+def _outputs(
+    videos: list[Tensor], compute: Callable[[Tensor], Tensor], batch_size: int, early_exit: int
+) -> list[Tensor]:
+    """The outputs of the views of each of some videos."""
+
+    def run(views: list[Tensor]) -> list[Tensor]:
+        if not views:
+            return []
+        pixels = _joined(views)
+        parts = (pixels[k : k + batch_size] for k in range(0, len(pixels), batch_size))
+        joined = _joined([compute(part) for part in parts])
+        ends = list(itertools.accumulate(len(each) for each in views))
+        return [joined[end - len(each) : end] for each, end in zip(views, ends, strict=True)]
+
+    if not early_exit or max(map(len, videos), default=0) <= early_exit:
+        return run(videos)
+    first = [spread_views(len(views), early_exit) for views in videos]
+    outputs = run([views[chosen] for views, chosen in zip(videos, first, strict=True)])
+    unsure = [i for i, found in enumerate(outputs) if len(set(found.argmax(-1).tolist())) > 1]
+    rest = {i: [k for k in range(len(videos[i])) if k not in first[i]] for i in unsure}
+    more = run([videos[i][rest[i]] for i in unsure])
+    for i, found in zip(unsure, more, strict=True):
+        order = np.argsort([*first[i], *rest[i]]).tolist()
+        outputs[i] = _joined([outputs[i], found])[order]
+    return outputs
+
+
+def spread_views(num_views: int, count: int) -> list[int]:
+    """The numbers of `count` views, from first to last, of so many.
+
+    >>> spread_views(15, 3), spread_views(2, 3)
+    ([0, 7, 14], [0, 1])
+    """
+    count = min(count, num_views)
+    return [round(k * (num_views - 1) / max(count - 1, 1)) for k in range(count)]
 
 
 def _are_views(made: Tensor | Failure) -> TypeGuard[Tensor]:

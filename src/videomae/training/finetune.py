@@ -274,6 +274,7 @@ def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoCl
     if settings.problem == "regression":  # to begin at the mean, not at a far-off zero
         assert isinstance(model.classifier, nn.Linear)
         model.classifier.bias.data.fill_(sum(videos.values()) / len(videos))
+    model.set_merge_tokens(settings.merge_tokens)
     if only_head:
         model.videomae.requires_grad_(False)
     return model
