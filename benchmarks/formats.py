@@ -17,7 +17,7 @@ from videomae.commands.export import FORMATS, export
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, complain
-from videomae.inference import formats
+from videomae.inference import formats, runtimes
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.rendering.motion import MOTIONS, render_clip
 from videomae.video.writer import write_video
@@ -63,11 +63,11 @@ def row(asked: Export) -> str:
     """Error, agreement, size and time of one file."""
     written = export(asked)
     facts, parity = written.facts, written.parity
-    readers: dict[str, Callable[[Path], formats.Compute]] = {
-        ".onnx": formats.read_onnx,
+    readers: dict[str, Callable[[Path], runtimes.Compute]] = {
+        ".onnx": runtimes.read_onnx,
         ".pt2": formats.read_torch,
         ".pte": formats.read_executorch,
-        ".xml": lambda path: formats.read_openvino(path, facts["dtype"]),
+        ".xml": lambda path: runtimes.read_openvino(path, facts["dtype"]),
     }
     compute = readers[written.file.suffix](written.file)
     clip = torch.randn(1, *facts["input"]["shape"][1:]).numpy()

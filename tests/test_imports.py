@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import videomae
+from graph_files import FACTS, write_graph
+from videomae.video.writer import write_video
 
 SOURCE = Path(videomae.__file__).parent
 
@@ -62,9 +65,9 @@ DOORS = {
     "sklearn": ["evaluation.classifiers"],
     "pyarrow": ["data.parquet"],
     "flash_attn": ["model.attention"],
-    "openvino": ["inference.formats"],
+    "openvino": ["inference.formats", "inference.runtimes"],
     "nncf": ["inference.formats"],
-    "onnxruntime": ["inference.formats"],
+    "onnxruntime": ["inference.formats", "inference.runtimes"],
     "executorch": ["inference.formats"],
     "torchao": ["inference.formats"],
     "fastapi": ["serving.*"],
@@ -237,6 +240,22 @@ assert not trained, trained
         "onnxruntime",
     }
     assert not loaded_by(code) & strangers
+
+
+@pytest.mark.parametrize("command", ["classify", "embed"])
+def test_an_exported_model_answers_without_torch(tmp_path: Path, command: str) -> None:
+    own = {} if command == "classify" else {"task": "embed", "features": "pooled"}
+    graph = write_graph(tmp_path / "model.onnx", {**FACTS, **own})
+    frames = np.random.default_rng(0).integers(0, 256, (9, 16, 24, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "a.mp4", frames)
+    code = f"""
+from videomae.commands.cli import main
+assert main([{command!r}, {str(path)!r}, "--json", "--model", {str(graph)!r}]) == 0
+"""
+    loaded = loaded_by(code)
+    assert "onnxruntime" in loaded
+    strangers = {"torch", "matplotlib", "huggingface_hub", "onnx", "pyarrow", "openvino"}
+    assert not loaded & strangers
 
 
 def test_importing_leaves_threads_seeds_logging_and_environment_alone() -> None:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import assert_type
 import numpy as np
 from videomae import classify, embed, reconstruct
-from videomae.inference.predict import Classification, Embedding, Reconstruction
+from videomae.inference.predict import Classification, Embedding
+from videomae.inference.reconstruct import Reconstruction
 from videomae.video.reader import BadVideo
 
 paths = [Path("a.mp4"), Path("b.mp4")]

@@ -27,7 +27,7 @@ from videomae.commands.bench import (
 )
 from videomae.compute import devices
 from videomae.config import VideoMAEConfig
-from videomae.inference.formats import openvino_core
+from videomae.inference.runtimes import openvino_core
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.positions import grid_positions
 from videomae.rendering.motion import render_clip

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from videomae import errors, masking
     from videomae.config import VideoMAEConfig
     from videomae.footage.timeline import timeline
-    from videomae.inference.predict import classify, embed, reconstruct
+    from videomae.inference.predict import classify, embed
+    from videomae.inference.reconstruct import reconstruct
     from videomae.model.modeling import (
         VideoMAEForPreTraining,
         VideoMAEForVideoClassification,
@@ -62,7 +63,7 @@ _HOMES = {
     "embed": "inference.predict",
     "errors": "errors",
     "masking": "masking",
-    "reconstruct": "inference.predict",
+    "reconstruct": "inference.reconstruct",
     "timeline": "footage.timeline",
 }
 

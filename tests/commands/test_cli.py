@@ -25,7 +25,7 @@ from videomae.data.manifest import Video, Videos
 from videomae.errors import as_text
 from videomae.footage import batch
 from videomae.footage.batch import key_of, read_batch
-from videomae.inference import predict
+from videomae.inference import predict, reconstruct
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.recipe import write_recipe
 from videomae.rendering.motion import render_clip
@@ -746,7 +746,8 @@ def test_errors_are_one_line_without_a_traceback(run: Run, place: Path) -> None:
 def test_outputs_are_checked_before_the_work(
     command: str, name: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, command, lambda *_, **__: pytest.fail("it worked"))
+    home = reconstruct if command == "reconstruct" else predict
+    monkeypatch.setattr(home, command, lambda *_, **__: pytest.fail("it worked"))
     output = place / "bad.mp4" / name  # below a file
     code, out, err = run(
         command, found(place)[0], "--model", place / "classifier", "--output", output

@@ -19,7 +19,7 @@ from videomae.commands.export import Parity, Written, compare
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
-from videomae.inference import formats
+from videomae.inference import formats, runtimes
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
     VideoMAEForVideoClassification,
@@ -62,14 +62,14 @@ def export(model: Path, output: Path, **options: Any) -> Written:
     )
 
 
-def read(written: Written, dtype: str) -> formats.Compute:
+def read(written: Written, dtype: str) -> runtimes.Compute:
     readers: dict[str, Any] = {
-        ".onnx": formats.read_onnx,
-        ".xml": lambda path: formats.read_openvino(path, dtype),
+        ".onnx": runtimes.read_onnx,
+        ".xml": lambda path: runtimes.read_openvino(path, dtype),
         ".pt2": formats.read_torch,
         ".pte": formats.read_executorch,
     }
-    compute: formats.Compute = readers[written.file.suffix](written.file)
+    compute: runtimes.Compute = readers[written.file.suffix](written.file)
     return compute
 
 
@@ -80,7 +80,7 @@ def facts_in(path: Path) -> dict[str, Any]:
 
         text = {each.key: each.value for each in onnx.load(path).metadata_props}["videomae"]
     elif path.suffix == ".xml":
-        text = formats.openvino_core().read_model(path).get_rt_info(["videomae"]).astype(str)
+        text = runtimes.openvino_core().read_model(path).get_rt_info(["videomae"]).astype(str)
     elif path.suffix == ".pt2":
         files = {"videomae": ""}
         torch.export.load(path, extra_files=files)

@@ -13,10 +13,10 @@ from videomae.inference import cache
 from videomae.inference.cache import (
     cache_root,
     clear_cache,
-    digest,
     find_entry,
     make_entry,
 )
+from videomae.inference.exported import digest
 
 NAME = "openvino-" + "0" * 32
 

@@ -19,7 +19,7 @@ from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, counted
 from videomae.inference import cache as engine_cache
-from videomae.inference import engines, exported
+from videomae.inference import engines, exported, graphs
 from videomae.inference.cache import cache_root
 from videomae.inference.exported import Answer, Export, check_engine
 from videomae.inference.predict import classify, embed
@@ -225,7 +225,7 @@ def test_another_processor_version_or_code_is_another_entry(
     monkeypatch.setattr(exported, "version_of", lambda name: asked.append(name) or "2030.1")
     names.add(export.entry_name())
     assert asked == ["torch", "openvino"]
-    monkeypatch.setattr(exported, "_CODE", ())
+    monkeypatch.setattr(graphs, "_CODE", ())
     names.add(export.entry_name())
     assert len(names) == 4
 
@@ -362,7 +362,7 @@ def test_motion_tiny_answers_the_same_and_in_int8_as_well(cache: Path) -> None:
 SIGNALLED = """
 import faulthandler, gc, os, signal, sys
 from pathlib import Path
-from videomae.inference.formats import read_openvino
+from videomae.inference.runtimes import read_openvino
 faulthandler.enable()  # which gives signals a stack of their own, as any program may
 first, second = (read_openvino(Path(sys.argv[1], "model.xml"), "float32") for _ in range(2))
 del first

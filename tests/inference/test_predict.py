@@ -13,7 +13,8 @@ from videomae import hub
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.inference import predict
-from videomae.inference.predict import Classification, Embedding, Reconstruction
+from videomae.inference.predict import Classification, Embedding
+from videomae.inference.reconstruct import Reconstruction, reconstruct
 from videomae.masking import random_mask, tube_mask
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
@@ -198,7 +199,7 @@ def test_bytes_and_open_files_are_single_videos(
         for result in (*several, predict.classify(io.BytesIO(data), model=classifier)):
             np.testing.assert_allclose(result.logits, expected.logits, atol=1e-5)
     assert predict.embed(data, model=classifier).features.shape == (16,)
-    assert predict.reconstruct(io.BytesIO(data), model=pretrained).path is None
+    assert reconstruct(io.BytesIO(data), model=pretrained).path is None
     skipped = predict.classify(b"no video", model=classifier, on_error="skip")
     assert skipped == BadVideo(None, skipped.reason)
     with pytest.raises(VideoError, match="video in memory: cannot be opened"):
@@ -315,7 +316,7 @@ def test_pooled_features_of_several_views_are_averaged(
 def test_a_clip_is_reconstructed_as_by_hand(
     pretrained: VideoMAEForPreTraining, films: list[Path]
 ) -> None:
-    result = predict.reconstruct(films[0], model=pretrained, mask_ratio=0.75, seed=3)
+    result = reconstruct(films[0], model=pretrained, mask_ratio=0.75, seed=3)
     hidden = tube_mask(
         pretrained.config.grid, 0.75, generator=torch.Generator().manual_seed(3)
     )  # (1, N)
@@ -340,12 +341,12 @@ def test_a_clip_is_reconstructed_as_by_hand(
 def test_masks_and_seeds_can_be_chosen(
     pretrained: VideoMAEForPreTraining, films: list[Path]
 ) -> None:
-    first, second = predict.reconstruct(films[:2], model=pretrained)
-    other = predict.reconstruct(films[0], model=pretrained, seed=1)
+    first, second = reconstruct(films[:2], model=pretrained)
+    other = reconstruct(films[0], model=pretrained, seed=1)
     np.testing.assert_array_equal(first.mask, second.mask)
     assert (first.mask != other.mask).any()
     assert first.mask.mean() == pytest.approx(14 / 16)
-    mixed = predict.reconstruct(films[0], model=pretrained, mask="random", mask_ratio=0.5)
+    mixed = reconstruct(films[0], model=pretrained, mask="random", mask_ratio=0.5)
     expected = random_mask(pretrained.config.grid, 0.5, generator=torch.Generator().manual_seed(0))
     assert mixed.mask.flatten().tolist() == expected[0].tolist()
 
@@ -353,8 +354,8 @@ def test_masks_and_seeds_can_be_chosen(
 def test_paper_rendering_borrows_from_hidden_pixels(
     pretrained: VideoMAEForPreTraining, films: list[Path]
 ) -> None:
-    plain = predict.reconstruct(films[0], model=pretrained)
-    paper = predict.reconstruct(films[0], model=pretrained, rendering="paper")
+    plain = reconstruct(films[0], model=pretrained)
+    paper = reconstruct(films[0], model=pretrained, rendering="paper")
     assert plain.loss == paper.loss
 
     def distance(result: Reconstruction) -> float:
@@ -367,25 +368,25 @@ def test_a_model_of_pixels_is_shown_as_it_predicts(
     pretrained: VideoMAEForPreTraining, films: list[Path]
 ) -> None:
     pretrained.config.norm_pix_loss = False
-    plain = predict.reconstruct(films[0], model=pretrained)
-    paper = predict.reconstruct(films[0], model=pretrained, rendering="paper")
+    plain = reconstruct(films[0], model=pretrained)
+    paper = reconstruct(films[0], model=pretrained, rendering="paper")
     np.testing.assert_array_equal(plain.reconstructed, paper.reconstructed)
 
 
 def test_the_original_is_shown_right_whatever_the_normalisation(
     pretrained: VideoMAEForPreTraining, films: list[Path]
 ) -> None:
-    usual = predict.reconstruct(films[0], model=pretrained)
+    usual = reconstruct(films[0], model=pretrained)
     for options in ({"image_mean": 0.5, "image_std": 0.5}, {"do_normalize": False}):
         processor = VideoMAEImageProcessor(size=16, crop_size=16, **options)
-        other = predict.reconstruct(films[0], model=pretrained, processor=processor)
+        other = reconstruct(films[0], model=pretrained, processor=processor)
         np.testing.assert_allclose(other.original, usual.original, atol=1)
 
 
 def test_a_reconstruction_is_saved_as_strip_or_animation(
     pretrained: VideoMAEForPreTraining, films: list[Path], tmp_path: Path
 ) -> None:
-    result = predict.reconstruct(films[0], model=pretrained)
+    result = reconstruct(films[0], model=pretrained)
     with Image.open(result.save(tmp_path / "a.png")) as strip:
         # 8 frames of 16 pixels, enlarged to 96, and three rows with captions.
         assert strip.size == (12 + 8 * 96 + 7 * 4 + 12, 8 + 3 * (96 + 30) + 12)
@@ -406,9 +407,9 @@ def test_models_of_the_wrong_kind_are_refused(
     with pytest.raises(WeightsError, match="holds no trained classifier"):
         predict.classify(films[0], model=tmp_path / "pretrained")
     with pytest.raises(ConfigError, match="Classification, expected a VideoMAEForPreT"):
-        predict.reconstruct(films[0], model=classifier)
+        reconstruct(films[0], model=classifier)
     with pytest.raises(WeightsError, match="has no decoder"):
-        predict.reconstruct(films[0], model=folder)
+        reconstruct(films[0], model=folder)
 
 
 def test_wrong_arguments_are_explained(
@@ -424,9 +425,9 @@ def test_wrong_arguments_are_explained(
     with pytest.raises(ConfigError, match="of 2 clips x 3 crops cannot be averaged; use features="):
         predict.embed(films[0], model=classifier, features="tokens", num_clips=2, num_crops=3)
     with pytest.raises(ConfigError, match=r"mask='tubes' is not one of tube, .*you mean 'tube'"):
-        predict.reconstruct(films[0], model=pretrained, mask="tubes")
+        reconstruct(films[0], model=pretrained, mask="tubes")
     with pytest.raises(ConfigError, match="rendering='nice' is not one of plain, paper"):
-        predict.reconstruct(films[0], model=pretrained, rendering="nice")  # type: ignore[arg-type]
+        reconstruct(films[0], model=pretrained, rendering="nice")  # type: ignore[arg-type]
 
 
 def test_tuples_may_come_out_of_the_model(
@@ -437,7 +438,7 @@ def test_tuples_may_come_out_of_the_model(
     classifier.config.return_dict = pretrained.config.return_dict = False
     assert predict.classify(films[0], model=classifier).labels
     assert predict.embed(films[0], model=classifier).features.shape == (16,)
-    assert predict.reconstruct(films[0], model=pretrained).loss > 0
+    assert reconstruct(films[0], model=pretrained).loss > 0
 
 
 def shipped(name: str) -> Path:
@@ -473,7 +474,7 @@ def test_the_shipped_model_needs_the_motion(motion_clips: dict[str, Frames]) -> 
 def test_the_shipped_pretrained_model_paints_what_it_cannot_see(
     motion_clips: dict[str, Frames],
 ) -> None:
-    results = predict.reconstruct(
+    results = reconstruct(
         list(motion_clips.values()),
         model=shipped("motion-tiny-pretrain"),
         mask="random",

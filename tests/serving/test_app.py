@@ -18,7 +18,7 @@ from PIL import Image
 import videomae
 from videomae.errors import ConfigError
 from videomae.inference import engines
-from videomae.inference.predict import Reconstruction
+from videomae.inference.reconstruct import Reconstruction
 from videomae.serving import app as app_module
 from videomae.serving.app import make_app
 from videomae.serving.service import Service

@@ -16,7 +16,8 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos, write_manifest
 from videomae.errors import ConfigError
 from videomae.evaluation import evaluate
-from videomae.inference.predict import classify, reconstruct
+from videomae.inference.predict import classify
+from videomae.inference.reconstruct import reconstruct
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
 from videomae.report.record import read_log

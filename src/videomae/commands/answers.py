@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +22,13 @@ from videomae.commands.model_flags import (
 from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain, file_name
 from videomae.hub import atomic_path, check_writable, resolve_shipped
-from videomae.inference import predict
-from videomae.inference.explain import Explanation
-from videomae.inference.explain import explain as explain_videos
-from videomae.inference.predict import Classification, Embedding, Reconstruction
+from videomae.inference import graphs, predict
+from videomae.inference.predict import Classification, Embedding
 from videomae.video.reader import probe
+
+if TYPE_CHECKING:
+    from videomae.inference.explain import Explanation
+    from videomae.inference.reconstruct import Reconstruction
 
 BATCH = tuple(BatchCommand.__annotations__)  # the options that a batch job has on top
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
@@ -53,13 +55,15 @@ def classify(command: Classify) -> int:
 
     output = None if command.output == Path("-") else command.output
     if output is not None and output.suffix.lower() != ".csv":
+        predict.import_engines()
         from videomae.commands.batch import run_batch
 
         look_at = partial(warn_if_unlike_rendered, command.model)
         return run_batch("classify", command, files, look_at=look_at)
     _check_no_batch(command)
     warn_if_unlike_rendered(command.model, files[0])
-    results = predict.classify(iter(files), **_options(command, output))
+    options = {**_options(command, output), "model": _model(command, files)}
+    results = predict.classify(iter(files), **options)
     return report(
         results,
         files,
@@ -77,6 +81,7 @@ def embed(command: Embed) -> int:
     files, suffix = command.videos(), command.output.suffix
     output = None if command.output == Path("-") else command.output
     if output is not None and suffix not in (".npz", ".csv"):
+        predict.import_engines()
         from videomae.commands.batch import run_batch
 
         return run_batch("embed", command, files)
@@ -99,7 +104,8 @@ def embed(command: Embed) -> int:
     def cells(result: Embedding) -> dict[str, Any]:
         return {f"feature_{k}": f"{value:.6g}" for k, value in enumerate(result.features)}
 
-    results = predict.embed(iter(files), **_options(command, output))
+    options = {**_options(command, output), "model": _model(command, files)}
+    results = predict.embed(iter(files), **options)
     try:
         return report(
             results,
@@ -119,27 +125,33 @@ def embed(command: Embed) -> int:
                 np.savez(temporary, paths=paths, features=features)
 
 
-def reconstruct(command: Reconstruct) -> int:
+def reconstruct_videos(command: Reconstruct) -> int:
     """Write a picture or clip of each video: as it is, hidden, reconstructed."""
+    predict.import_engines()
+    from videomae.inference.reconstruct import reconstruct
+
     files = command.videos()
     places = _places(files, command)
 
-    def show(result: Reconstruction) -> Shown:
+    def show(result: "Reconstruction") -> Shown:
         assert result.path is not None
         place = result.save(places[result.path])
         record = {"output": str(place), "loss": round(result.loss, 6)}
         return record, [(str(place), f"loss {result.loss:.3f}")]
 
-    results = predict.reconstruct(iter(files), **_options(command, command.output))
+    results = reconstruct(iter(files), **_options(command, command.output))
     return report(results, files, "reconstructing", show, as_json=command.json)
 
 
-def explain(command: Explain) -> int:
+def explain_videos(command: Explain) -> int:
     """Write a picture or clip of each video with its heat map, and say where it is hottest."""
+    predict.import_engines()
+    from videomae.inference.explain import explain
+
     files = command.videos()
     places = _places(files, command)
 
-    def show(result: Explanation) -> Shown:
+    def show(result: "Explanation") -> Shown:
         assert result.path is not None
         place = result.save(places[result.path])
         time, row, column = (
@@ -154,15 +166,15 @@ def explain(command: Explain) -> int:
 
     warn_if_unlike_rendered(command.model, files[0])
     options = {**_options(command, command.output), "label": command.label or None}
-    results = explain_videos(iter(files), **options)
+    results = explain(iter(files), **options)
     return report(results, files, "explaining", show, widths=(14, 6), as_json=command.json)
 
 
 FUNCTIONS: dict[type, Callable[[Any], int]] = {
     Classify: classify,
     Embed: embed,
-    Reconstruct: reconstruct,
-    Explain: explain,
+    Reconstruct: reconstruct_videos,
+    Explain: explain_videos,
 }
 
 
@@ -200,6 +212,19 @@ def warn_if_unlike_rendered(model: str, path: Path) -> None:
             "name a model that was trained on such videos, as in --model "
             "MCG-NJU/videomae-base-finetuned-kinetics"
         )
+
+
+def _model(command: Classify | Embed, files: list[Path]) -> str | graphs.Graph:
+    """What `--model` names; with "auto" its graph, where one is kept that answers sooner."""
+    views = len(files) * command.num_clips * command.num_crops
+    if views > graphs.FEW_VIEWS:
+        predict.import_engines()  # torch makes pixels faster, which pays by now
+    if command.engine != "auto" or graphs.exported_file(command.model):
+        return command.model
+    options = {"dtype": command.dtype, "device": command.device}
+    tokens = isinstance(command, Embed)
+    kept = graphs.automatic(command.model, views=views, tokens=tokens, **options)
+    return kept or command.model
 
 
 def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A command is a frozen dataclass of `flags.py`. Nothing heavy is imported before 
 """
 
 import argparse
-import gc
 import io
 import os
 import re
@@ -255,7 +254,6 @@ def run(command: Any) -> int:
 
             return search.FUNCTIONS[type(command)](command)
         case model_flags.ModelCommand():
-            _import_torch()
             from videomae.commands import answers
 
             return answers.FUNCTIONS[type(command)](command)
@@ -301,16 +299,6 @@ def run(command: Any) -> int:
 
 
 def _import_torch() -> None:
-    """Import torch without the garbage collector, which would search it again and again in vain.
+    from videomae.inference.predict import import_engines
 
-    What was imported is not searched at the end either. Of the CPU time of `videomae classify`,
-    this saves a seventh.
-    """
-    if "torch" in sys.modules or not gc.isenabled():
-        return
-    gc.disable()
-    try:
-        from videomae.inference import predict  # noqa: F401
-    finally:
-        gc.freeze()
-        gc.enable()
+    import_engines()

@@ -19,7 +19,8 @@ from videomae.commands.flags import Demo
 from videomae.commands.terminal import Screen, aligned
 from videomae.errors import ConfigError, WeightsError, as_text
 from videomae.hub import atomic_path, find, read_json, write_json
-from videomae.inference.predict import Classification, Reconstruction, classify, reconstruct
+from videomae.inference.predict import Classification, classify
+from videomae.inference.reconstruct import Reconstruction, reconstruct
 from videomae.rendering.motion import MOTIONS, render_dataset
 from videomae.report.html import duration, render
 from videomae.report.plots import Curve

@@ -13,9 +13,9 @@ from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, to_json
 from videomae.hub import atomic_folder, check_writable, resolve_shipped
-from videomae.inference import engines, formats
-from videomae.inference.exported import Answer, Features, check_packages
-from videomae.inference.formats import Compute
+from videomae.inference import engines, formats, runtimes
+from videomae.inference.exported import Answer, Features
+from videomae.inference.runtimes import Compute, check_packages
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEModel
 from videomae.processing import sampling
 from videomae.processing.stored import RESAMPLE
@@ -210,7 +210,7 @@ def describe(
         "licence": licence,
         "dtype": dtype,
         "input": {
-            "name": formats.INPUT,
+            "name": runtimes.INPUT,
             "shape": [batch, config.num_frames, config.num_channels, height, width],
             "axes": ["clip", "frame", "channel", "row", "column"],
             "dtype": "float32",
@@ -223,6 +223,7 @@ def describe(
             else None,
         },
         "labels": list((config.id2label or {}).values()) if is_classifier else [],
+        "features": None if is_classifier else command.features,
         "num_frames": config.num_frames,
         "frame_stride": config.frame_stride,
         "fps": config.fps,
@@ -256,7 +257,7 @@ def _write(
     if command.format == "openvino":
         half = dtype == "float16"
         formats.write_openvino(module, path, shape, clips=ranges, half=half, facts=text)
-        return formats.read_openvino(path, dtype)
+        return runtimes.read_openvino(path, dtype)
     if command.format == "executorch":
         formats.write_executorch(module, path, shape, clips=ranges, facts=text)
         return formats.read_executorch(path)
@@ -271,7 +272,7 @@ def _write(
         formats.quantize_onnx(plain, path)
         for each in path.parent.glob("plain.*"):
             each.unlink()
-    return formats.read_onnx(path)
+    return runtimes.read_onnx(path)
 
 
 def compare(

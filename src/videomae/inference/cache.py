@@ -5,18 +5,15 @@
 A folder is written whole or not at all, and nothing in it is ever unpickled.
 """
 
-import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
-import torch
-from torch import Tensor
 
 from videomae.errors import ConfigError
 from videomae.hub import PathLike, atomic_folder
@@ -36,16 +33,6 @@ def cache_root(cache_dir: PathLike | None = None) -> Path:
     """
     users = platformdirs.user_cache_path("videomae", appauthor=False, opinion=False)
     return Path(cache_dir or os.environ.get("VIDEOMAE_CACHE") or users).expanduser() / "engines"
-
-
-def digest(tensors: Iterable[tuple[object, Tensor]]) -> str:
-    """A hash over the names, shapes, types and values of tensors: 64 hex digits."""
-    found = hashlib.sha256()
-    for name, value in tensors:
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        # As bytes, because numpy knows no bfloat16.
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def find_entry(root: Path, name: str) -> Path | None:

@@ -4,8 +4,10 @@ import copy
 import importlib.util
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +19,10 @@ from videomae.compute.threads import num_threads
 from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError, complain, counted
 from videomae.hub import PathLike
+from videomae.inference import graphs
 from videomae.inference.cache import cache_root
-from videomae.inference.exported import PRECISIONS, Answer, Export, Log, check_engine, version_of
+from videomae.inference.exported import Answer, Export, Log, check_engine
+from videomae.inference.runtimes import PRECISIONS, version_of
 from videomae.model.attention import best_implementation
 from videomae.model.modeling import (
     VideoMAEForPreTraining,
@@ -26,6 +30,7 @@ from videomae.model.modeling import (
     VideoMAEModel,
     VideoMAEPreTrainedModel,
 )
+from videomae.processing.views import find_processor
 from videomae.weights.checkpoint import has_pooled_norm
 from videomae.weights.checks import check_answer
 from videomae.weights.pretrained import load_trained
@@ -145,7 +150,7 @@ def load(
     and where an extra is not installed; WeightsError where nothing loads, and where part of the
     model is not in the checkpoint and would have to run untrained.
     """
-    log = tell or complain
+    log, is_plain = tell or complain, not overrides
     if isinstance(path_or_model, VideoMAEPreTrainedModel):
         model = path_or_model
         at = model.device if device in (None, "auto") else as_device(device)
@@ -179,7 +184,11 @@ def load(
     elif name == "compile":  # which chooses the products by itself
         run = _compiled(answer, log)
     else:
-        run = Export(name, answer, precision, cache_root(engine_cache_dir), log, calibration)
+        note = None
+        if not isinstance(path_or_model, VideoMAEPreTrainedModel) and is_plain:
+            note = _note(path_or_model, model, name, (str(dtype), precision), tokens)
+        root = cache_root(engine_cache_dir)
+        run = Export(name, answer, precision, root, log, calibration, note)
         if engine != "auto" or precision == "int8":
             run.ready()
     return Engine(name, model, at, getattr(torch, precision), run)
@@ -229,6 +238,40 @@ def _precision(
     ):
         return "float32"
     return name
+
+
+def _note(
+    path: PathLike,
+    model: VideoMAEPreTrainedModel,
+    engine: str,
+    precisions: tuple[str, str],
+    tokens: bool,
+) -> Callable[[Path], None]:
+    """What writes beside a converted model how to run it without torch, see `graphs.write_note`.
+
+    Not for a processor that comes with a warning, which would be heard but once.
+    """
+
+    def write(place: Path) -> None:
+        with warnings.catch_warnings(record=True) as heard:
+            processor = find_processor(path, model.config)
+        if heard:
+            return
+        norm = getattr(model, "fc_norm", None) if tokens else None
+        graphs.write_note(
+            place,
+            path,
+            engine=engine,
+            asked=precisions[0].removeprefix("torch."),
+            dtype=precisions[1],
+            tokens=tokens,
+            config=model.config,
+            processor=processor.to_dict(),
+            norm=norm
+            and {"weight": norm.weight.tolist(), "bias": norm.bias.tolist(), "eps": norm.eps},
+        )
+
+    return write
 
 
 def _compiled(answer: Answer, log: Log) -> Callable[[Tensor], Tensor]:

@@ -4,8 +4,6 @@ Letters: B clips, T, C, H, W as everywhere; K labels, N tokens, D features.
 """
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import threading
 import time
@@ -18,26 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from videomae import positions, tubelets
 from videomae.compute import cpu
 from videomae.errors import ConfigError
-from videomae.inference import cache, formats
-from videomae.inference.formats import Compute
-from videomae.model import attention, layers, modeling
+from videomae.inference import cache, formats, graphs, runtimes
+from videomae.inference.runtimes import NEEDS, PRECISIONS, Compute, check_packages, version_of
+from videomae.model import modeling
 from videomae.model.modeling import VideoMAEModel, VideoMAEPreTrainedModel
 
-# The precisions that each engine computes in, the first by default.
-PRECISIONS = {"openvino": ("float32", "bfloat16", "int8"), "onnxruntime": ("float32",)}
-# The packages that each needs, by the extra that installs them; int8 is an extra of its own.
-NEEDS = {
-    "openvino": ("openvino", ("openvino",)),
-    "onnxruntime": ("onnx", ("onnxruntime", "onnx", "onnxscript")),
-    "int8": ("int8", ("openvino", "nncf")),
-    "executorch": ("executorch", ("executorch",)),
-}
-# Files that turn weights into answers: a change in any of them makes all converted models anew.
-_MODULES = (formats, cpu, attention, layers, modeling, positions, tubelets)
-_CODE = (__file__, *(str(module.__file__) for module in _MODULES))
 # More clips hardly move the ranges; NNCF's own default.
 MAX_CALIBRATION_CLIPS = 300
 
@@ -98,8 +83,9 @@ class Features(nn.Module):
 class Export:
     """A model that is converted, or read from where it is kept, when it is first called.
 
-    answer: in evaluation mode, on the CPU, in float32. root: the folder of converted models. For
-    the others see `engines.load`. Safe from several threads.
+    answer: in evaluation mode, on the CPU, in float32. root: the folder of converted models. note:
+    is called with the folder of the one that runs. For the others see `engines.load`. Safe from
+    several threads.
     """
 
     engine: str
@@ -108,6 +94,7 @@ class Export:
     root: Path
     log: Log
     calibration: Iterable[Tensor] | None = field(default=None, repr=False)
+    note: Callable[[Path], object] | None = field(default=None, repr=False)
     _compute: Compute | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -129,14 +116,11 @@ class Export:
         """
         clips = _as_clips(self.calibration) if self.dtype == "int8" else []
         name = self.entry_name(clips)
-        by_openvino = self.engine == "openvino"
-        read, write = (
-            (_read_openvino, _write_openvino) if by_openvino else (_read_onnx, _write_onnx)
-        )
+        write = _write_openvino if self.engine == "openvino" else _write_onnx
         kept = cache.find_entry(self.root, name)
         if kept is not None:
             try:
-                return read(kept, self.dtype)
+                return self._read(kept)
             except Exception as error:  # ONNX Runtime's have no base of their own
                 why = " ".join(str(error).split())[:200]
                 self.log(f"{kept} cannot be read and is made anew ({why})")
@@ -153,7 +137,13 @@ class Export:
             f"converted for {self.engine} ({self.dtype}), once: "
             f"{time.perf_counter() - start:.0f} s, {cache.num_bytes(place) / 1e6:.0f} MB in {place}"
         )
-        return read(place, self.dtype)
+        return self._read(place)
+
+    def _read(self, place: Path) -> Compute:
+        compute = runtimes.read_kept(place, self.engine, self.dtype)
+        if self.note is not None:
+            self.note(place)
+        return compute
 
     def entry_name(self, clips: Sequence[Tensor] = ()) -> str:
         """The name of the converted model's folder, another one where anything it hangs on is.
@@ -161,19 +151,28 @@ class Export:
         clips: those that set the ranges of int8; without them it is the start of the name.
         """
         packages = ("torch", *NEEDS["int8" if self.dtype == "int8" else self.engine][1])
-        code = b"".join(Path(path).read_bytes() for path in _CODE)
         facts = {
-            "weights": cache.digest(sorted(self.answer.state_dict().items())),
+            "weights": digest(sorted(self.answer.state_dict().items())),
             "config": self.answer.model.config.to_dict(),
             "tokens": self.answer.tokens,
             "dtype": self.dtype,
             "cpu": {name: str(value) for name, value in cpu.CPU_CAPABILITIES.items()},
             "versions": {name: version_of(name) for name in packages},
-            "code": hashlib.sha256(code).hexdigest(),
+            "code": graphs.code_digest(),
         }
         text = json.dumps(facts, sort_keys=True)
         name = f"{self.engine}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-        return f"{name}-{cache.digest(enumerate(clips))[:16]}" if clips else name
+        return f"{name}-{digest(enumerate(clips))[:16]}" if clips else name
+
+
+def digest(tensors: Iterable[tuple[object, Tensor]]) -> str:
+    """A hash over the names, shapes, types and values of tensors: 64 hex digits."""
+    found = hashlib.sha256()
+    for name, value in tensors:
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        # As bytes, because numpy knows no bfloat16.
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def check_engine(engine: str, dtype: str, device: torch.device) -> None:
@@ -201,42 +200,16 @@ def check_engine(engine: str, dtype: str, device: torch.device) -> None:
         )
 
 
-def check_packages(name: str, what: str, instead: str) -> None:
-    """Raise ConfigError, with the extra, where packages of an entry of NEEDS are missing."""
-    extra, packages = NEEDS[name]
-    missing = [each for each in packages if importlib.util.find_spec(each) is None]
-    if missing:
-        raise ConfigError(
-            f'{what} {" and ".join(missing)}; pip install "videomae[{extra}]", or {instead}'
-        )
-
-
-def version_of(package: str) -> str:
-    """The version of a package that is there, also where another distribution brings it."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # onnxruntime-gpu, onnxruntime-openvino, ...
-        return str(getattr(importlib.import_module(package), "__version__", "unknown"))
-
-
 def _write_openvino(answer: Answer, folder: Path, clips: list[Tensor]) -> None:
     formats.write_openvino(answer, folder / "model.xml", answer.clip_shape, clips=clips)
-
-
-def _read_openvino(folder: Path, dtype: str) -> Compute:
-    return formats.read_openvino(folder / "model.xml", dtype)
 
 
 def _write_onnx(answer: Answer, folder: Path, _clips: list[Tensor]) -> None:
     plain = folder / "plain.onnx"
     formats.write_onnx(formats.trace(answer, answer.clip_shape), plain)
-    formats.onnx_session(plain, save_to=folder / "model.onnx")
+    runtimes.onnx_session(plain, save_to=folder / "model.onnx")
     for path in folder.glob("plain.*"):
         path.unlink()
-
-
-def _read_onnx(folder: Path, _dtype: str) -> Compute:
-    return formats.read_onnx(folder / "model.onnx", optimize=False)  # it was, for this machine
 
 
 def _as_clips(calibration: Iterable[Tensor] | None) -> list[Tensor]:

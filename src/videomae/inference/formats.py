@@ -1,34 +1,30 @@
-"""A model as a file of each format: written from its traced computation, and read back to run.
+"""A model as a file of each format, written from its traced computation; see `runtimes`.
 
-All are read as functions of clips (B, T, C, H, W), float32, to answers. Facts about a model, such
-as its labels, are one text of JSON in each file, under the key `videomae`.
+Those of torch itself and of ExecuTorch, which need torch to run, are read here too.
 """
 
 import contextlib
 import copy
-import functools
 import logging
-import os
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videomae.compute.devices import DTYPES
-from videomae.compute.threads import num_threads
+from videomae.inference.runtimes import (
+    FACTS,
+    INPUT,
+    Compute,
+    Floats,
+    openvino_core,
+    unreported,
+)
 
-Floats = NDArray[np.float32]
-Compute = Callable[[Floats], Floats]
-
-FACTS = "videomae"  # the key of the facts
-INPUT = "pixel_values"
 OPSET = 20  # of ONNX; the first with Gelu
 OPSETS = range(18, 24)
 # A file of protobuf ends at 2 GB; the rest is for what is not weights.
@@ -65,36 +61,6 @@ def trace(
         return torch.export.export(module.eval(), (example,), dynamic_shapes=shapes, strict=True)
 
 
-@contextlib.contextmanager
-def _unreported() -> Iterator[None]:
-    """Keep OpenVINO and NNCF from reporting their use over the network, as a CI job does.
-
-    They would when they are imported and when they convert, see docs/engines.md.
-    """
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
-
-
-@functools.cache
-def openvino_core() -> Any:
-    """The process's one `openvino.Core`, which stays until its end.
-
-    A core gives the thread that made it another stack for its signals, and with it takes that away
-    again. Of several cores the first to go leaves behind a stack that is freed, and the next signal
-    with a handler, a Ctrl-C say, ends the process with a segmentation fault (OpenVINO 2026.4).
-    """
-    with _unreported():
-        import openvino
-    return openvino.Core()
-
-
 def write_openvino(
     answer: nn.Module,
     path: Path,
@@ -112,7 +78,7 @@ def write_openvino(
     openvino_core()  # before those that NNCF makes and drops, which then leave its stack in place
     program = trace(answer, clip_shape)
     # NNCF logs and draws bars on stdout, where results go.
-    with contextlib.redirect_stdout(sys.stderr), _unreported():
+    with contextlib.redirect_stdout(sys.stderr), unreported():
         import openvino
 
         graph = openvino.convert_model(program)
@@ -131,33 +97,6 @@ def write_openvino(
         graph.set_rt_info(facts, [FACTS])
     # The compiled form is not kept: it doubles the size, and saves 0.1 to 0.3 s of each start.
     openvino.save_model(graph, path, compress_to_fp16=half)
-
-
-def read_openvino(path: Path, dtype: str) -> Compute:
-    """Clips -> answers by a graph of OpenVINO, computed in `dtype` where the processor can."""
-    core = openvino_core()
-    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    half = dtype == "bfloat16" or (dtype == "int8" and native)
-    compiled = core.compile_model(
-        path,
-        "CPU",
-        {
-            # Said out loud, because OpenVINO takes bfloat16 by itself wherever there is any.
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": num_threads(),
-            "NUM_STREAMS": 1,
-        },
-    )
-    request = compiled.create_infer_request()
-    lock = threading.Lock()  # a request serves one caller; all threads work for it as it is
-
-    def compute(pixels: Floats) -> Floats:
-        with lock:
-            answer: Floats = request.infer([pixels], share_inputs=True)[0]  # a copy
-        return answer
-
-    return compute
 
 
 def write_onnx(
@@ -199,30 +138,6 @@ def quantize_onnx(path: Path, quantized: Path) -> None:
         quantize_dynamic(path, quantized, per_channel=True, weight_type=QuantType.QInt8)
     finally:
         logging.disable(before)
-
-
-def read_onnx(path: Path, *, optimize: bool = True) -> Compute:
-    """Clips -> answers by a graph of ONNX."""
-    session = onnx_session(path, optimize=optimize)
-    return lambda pixels: session.run(None, {INPUT: pixels})[0]
-
-
-def onnx_session(path: Path, *, save_to: Path | None = None, optimize: bool = True) -> Any:
-    """A session of a graph that is optimised for this machine, and saved as such to `save_to`."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # it warns that the result suits this machine alone: it shall
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if save_to is not None:
-        options.optimized_model_filepath = str(save_to)
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
-        )
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def write_torch(program: torch.export.ExportedProgram, path: Path, facts: str) -> None:

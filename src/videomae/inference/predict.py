@@ -1,35 +1,42 @@
-"""Videos in, answers out: classify, embed and reconstruct files, bytes, folders, arrays, tensors.
+"""Videos in, answers out: classify and embed files, bytes, folders, arrays, tensors.
 
 A function takes one video and returns one result, takes a list and returns a list, or takes an
 iterator and returns an iterator that gives each result as soon as it is there.
 
 Letters: V views of a video; T, C, H, W as everywhere; N tokens, f slices of time, D features, K
-labels.
+labels. torch is imported where it computes, which in `classify` and `embed` a graph does not need.
 """
 
+from __future__ import annotations
+
 import functools
+import gc
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    overload,
+)
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
-from videomae.inference import engines
-from videomae.inference.exported import Log, pool
-from videomae.masking import MASKS, split_mask
-from videomae.model.modeling import (
-    VideoMAEForPreTraining,
-    VideoMAEForVideoClassification,
-    VideoMAEPreTrainedModel,
-)
+from videomae.inference import graphs
+from videomae.inference.graphs import Graph
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import (
     Fps,
@@ -39,19 +46,22 @@ from videomae.processing.views import (
     find_processor,
     prepared,
     run_views,
-    shown,
 )
-from videomae.report import pictures, reconstruction
-from videomae.report.reconstruction import Rendering
 from videomae.settings import OnDamage
-from videomae.tubelets import pixel_targets
-from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, VideoSource, is_source
 
-Model = PathLike | VideoMAEPreTrainedModel
-Features = Literal["pooled", "per_time", "tokens"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from videomae.inference import engines
+    from videomae.inference.exported import Log
+    from videomae.model.modeling import VideoMAEPreTrainedModel
+
+Model = Union[PathLike, "VideoMAEPreTrainedModel", Graph]
 Floats = NDArray[np.float32]
-Video = VideoSource | NDArray[Any] | Tensor
+Features = Literal["pooled", "per_time", "tokens"]
+Video = Union[VideoSource, NDArray[Any], "Tensor"]
 Videos = list[Any] | tuple[Any, ...]
 Skip = Literal["skip"]
 Options = ParamSpec("Options")
@@ -81,31 +91,6 @@ class Embedding:
 
     path: Path | None
     features: Floats = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """One clip, what the model saw of it, and what it made of that.
-
-    original, masked, reconstructed: uint8 (T, H, W, 3). mask: bool (f, h, w), True = hidden. loss:
-    the mean squared error over hidden tubelets, as in training. path: None for arrays.
-    """
-
-    path: Path | None
-    original: Frames = field(repr=False)
-    masked: Frames = field(repr=False)
-    reconstructed: Frames = field(repr=False)
-    mask: NDArray[np.bool_] = field(repr=False)
-    loss: float
-
-    def save(self, path: PathLike, *, fps: float = 8) -> Path:
-        """Write all three clips: .png a film strip, .gif or .mp4 side by side, at `fps`."""
-        clips = {
-            "original": self.original,
-            f"{self.mask.mean():.0%} hidden": self.masked,
-            "reconstructed": self.reconstructed,
-        }
-        return pictures.save_clips(path, clips, fps=fps)
 
 
 class OverVideos(Protocol[Options, Result]):
@@ -209,29 +194,34 @@ def classify(
     """
     check_counts(top_k=top_k, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     options = {"engine": engine, "dtype": dtype, "device": device}
-    ready, processor = ready_model(
-        model, processor, VideoMAEForVideoClassification, tell, **options
-    )
+    ready, processor = _ready(model, processor, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
 
-    def answer(path: Path | None, logits: Tensor) -> Classification:
+    def answer(path: Path | None, logits: Tensor | Floats) -> Classification:
         return classification(logits, ready.config, top_k=top_k, path=path)
 
-    return _answers(run_views(prepared(videos, maker, on_error), ready, batch_size), answer)
+    run: Callable[[Any], Any] = ready
+    return answers_of(run_views(prepared(videos, maker, on_error), run, batch_size), answer)
 
 
 def classification(
-    logits: Tensor, config: VideoMAEConfig, *, top_k: int, path: Path | None = None
+    logits: Tensor | Floats, config: VideoMAEConfig, *, top_k: int, path: Path | None = None
 ) -> Classification:
     """The labels that the logits (V, K) of one video's views stand for, averaged over views."""
-    scores = mean_scores(logits, config)
-    best = scores.topk(min(top_k, len(scores)))
+    if isinstance(logits, np.ndarray):
+        means = _mean_scores(logits, config)
+        indices = np.argsort(-means, kind="stable")[:top_k].tolist()
+        values = means[indices].tolist()
+    else:
+        scores = mean_scores(logits, config)
+        best = scores.topk(min(top_k, len(scores)))
+        indices, values = best.indices.tolist(), best.values.tolist()
     names = config.id2label or {}
     return Classification(
         path,
-        tuple(names.get(index, str(index)) for index in best.indices.tolist()),
-        tuple(best.values.tolist()),
-        logits.numpy(),
+        tuple(names.get(index, str(index)) for index in indices),
+        tuple(values),
+        np.asarray(logits),
         are_shares=config.problem_type != "regression",
     )
 
@@ -242,6 +232,18 @@ def mean_scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
         return logits.mean(0)
     multi_label = config.problem_type == "multi_label_classification"
     return (logits.sigmoid() if multi_label else logits.softmax(-1)).mean(0)
+
+
+def _mean_scores(logits: Floats, config: VideoMAEConfig) -> Floats:
+    """The same of an array."""
+    scores = logits
+    if config.problem_type == "multi_label_classification":
+        scores = np.reciprocal(1 + np.exp(-logits))
+    elif config.problem_type != "regression":
+        powers = np.exp(logits - logits.max(-1, keepdims=True))
+        scores = powers / powers.sum(-1, keepdims=True)
+    means: Floats = scores.mean(0)
+    return means
 
 
 @over_videos
@@ -286,14 +288,17 @@ def embed(
     check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     check_features(features, num_clips, num_crops)
     options = {"engine": engine, "dtype": dtype, "device": device, "tokens": True}
-    ready, processor = ready_model(model, processor, VideoMAEPreTrainedModel, tell, **options)
+    ready, processor = _ready(model, processor, tell, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
 
-    def answer(path: Path | None, found: Tensor) -> Embedding:
-        return Embedding(path, found.mean(0).numpy())  # only pooled ones can have several views
+    def answer(path: Path | None, found: Tensor | Floats) -> Embedding:
+        return Embedding(path, np.asarray(found.mean(0)))  # only pooled ones can have several views
 
-    run = functools.partial(ready.run, describing(ready, features))
-    return _answers(run_views(prepared(videos, maker, on_error), run, batch_size), answer)
+    if isinstance(ready, Graph):
+        run: Callable[[Any], Any] = functools.partial(ready.features, kind=features)
+    else:
+        run = functools.partial(ready.run, describing(ready, features))
+    return answers_of(run_views(prepared(videos, maker, on_error), run, batch_size), answer)
 
 
 def check_features(features: str, num_clips: int, num_crops: int) -> None:
@@ -311,6 +316,8 @@ def describing(ready: engines.Engine, features: Features) -> Callable[[Tensor], 
 
     `ready` is an engine that answers with tokens.
     """
+    from videomae.inference.exported import pool
+
     slices, norm = ready.config.grid.frames, getattr(ready.model, "fc_norm", None)
 
     def compute(pixel_values: Tensor) -> Tensor:
@@ -319,89 +326,46 @@ def describing(ready: engines.Engine, features: Features) -> Callable[[Tensor], 
     return compute
 
 
-@over_videos
-def reconstruct(
-    videos: Iterable[Any],
-    *,
-    model: Model = "motion-tiny-pretrain",
-    processor: Any = None,
-    mask: str = "tube",
-    mask_ratio: float = 0.9,
-    seed: int = 0,
-    rendering: Rendering = "plain",
-    frame_stride: FrameStride = "config",
-    fps: Fps = "config",
-    on_damage: OnDamage = "refuse",
-    dtype: str | torch.dtype = "auto",
-    engine: str = "auto",
-    device: str | torch.device | None = None,
-    tell: Log | None = None,
-    on_error: OnError = "raise",
-) -> Iterator[Reconstruction | BadVideo]:
-    """Hide most of a clip, and let a pre-trained model reconstruct what it cannot see.
+def import_engines() -> Any:
+    """`engines`, and torch with it, without the garbage collector, which would search in vain.
 
-    Args:
-        model: a pre-training checkpoint with its decoder, or a loaded VideoMAEForPreTraining.
-        mask: "tube", "random", "frame" or "running_cell"; see `videomae.masking`.
-        mask_ratio: the share that is hidden; the paper trains with 0.9.
-        seed: seeds the mask, which is the same for each video.
-        rendering: "plain" shows what the model knows; "paper", as in the published pictures, takes
-            brightness and contrast of hidden patches from the original, which looks better than
-            the model is. See `reconstruction.paste_reconstruction`.
-
-    Other arguments, several videos and errors: see `classify`. Returns a Reconstruction, or a list
-    or iterator of them.
-
-    ```python
-    reconstruct("clip.mp4", mask_ratio=0.75).save("clip.gif")
-    ```
+    What was imported is not searched at the end either. Of the CPU time of `videomae classify`,
+    this saves a seventh.
     """
-    check_choice("mask", mask, MASKS)
-    options = {"engine": engine, "dtype": dtype, "device": device}
-    ready, processor = ready_model(model, processor, VideoMAEForPreTraining, tell, **options)
-    hidden = clip_mask(ready.config, mask, mask_ratio, seed)
-
-    def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:
-        return reconstruct_clip(pixel_values, hidden, ready, processor, rendering, path=path)
-
-    maker = ViewMaker(ready.config, processor, frame_stride, fps=fps, on_damage=on_damage)
-    return _answers(prepared(videos, maker, on_error), answer)
-
-
-def clip_mask(config: VideoMAEConfig, mask: str, mask_ratio: float, seed: int) -> Tensor:
-    """The mask (1, N) of one clip, True = hidden."""
-    generator = torch.Generator().manual_seed(seed)
-    return MASKS[mask](config.grid, mask_ratio, generator=generator)
+    collects = "torch" not in sys.modules and gc.isenabled()
+    if collects:
+        gc.disable()
+    try:
+        from videomae.inference import engines
+    finally:
+        if collects:
+            gc.freeze()
+            gc.enable()
+    return engines
 
 
-def reconstruct_clip(
-    pixel_values: Tensor,
-    hidden: Tensor,
-    ready: engines.Engine,
-    processor: Any,
-    rendering: Rendering = "plain",
-    *,
-    path: Path | None = None,
-) -> Reconstruction:
-    """Reconstruct the tubelets of one clip (1, T, C, H, W) that `hidden` (1, N) marks."""
-    config = ready.config
-    hidden_tokens = split_mask(hidden, config.grid.num_tokens)[1]  # (1, M)
-    predictions = ready.run(
-        lambda pixels: ready.model(pixels, hidden, return_dict=True).logits, pixel_values
-    )  # (1, M, t*p*q*C)
-    target = pixel_targets(pixel_values, config.grid, hidden_tokens, normalize=config.norm_pix_loss)
-    pixels = shown(pixel_values[0], processor)
-    pasted = reconstruction.paste_reconstruction(
-        pixels, hidden[0], predictions[0], config, rendering=rendering
-    )
-    return Reconstruction(
-        path=path,
-        original=reconstruction.to_frames(pixels),
-        masked=reconstruction.to_frames(reconstruction.hide(pixels, hidden[0], config)),
-        reconstructed=reconstruction.to_frames(pasted),
-        mask=hidden[0].view(tuple(config.grid)).numpy(),
-        loss=float(F.mse_loss(predictions, target)),
-    )
+def _ready(
+    model: Model, processor: Any, log: Log | None, **options: Any
+) -> tuple[engines.Engine | Graph, Any]:
+    """A graph, where that can run a model without torch, or else what `ready_model` gives."""
+    graph = model if isinstance(model, Graph) else None
+    if isinstance(model, str | os.PathLike):
+        names = {name: str(options[name] or "auto") for name in ("engine", "dtype", "device")}
+        names["dtype"] = names["dtype"].removeprefix("torch.")
+        graph = graphs.open_graph(model, tokens="tokens" in options, **names)
+    if graph is None:
+        import_engines()
+        from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
+
+        kind = VideoMAEPreTrainedModel if "tokens" in options else VideoMAEForVideoClassification
+        return ready_model(model, processor, kind, log, **options)
+    if log:
+        log(graph.describe())
+    if processor is None and "torch" in sys.modules:  # whose pixels are the same, and made faster
+        from videomae.processing.processors import VideoMAEImageProcessor
+
+        processor = VideoMAEImageProcessor.from_dict(graph.processor.to_dict())
+    return graph, processor or graph.processor
 
 
 def ready_model(
@@ -412,7 +376,9 @@ def ready_model(
     **options: Any,
 ) -> tuple[engines.Engine, Any]:
     """Get a model of a kind ready to run, log what runs it, and find its processor if none came."""
-    place = None if isinstance(model, VideoMAEPreTrainedModel) else model
+    engines = import_engines()
+
+    place = model if isinstance(model, str | os.PathLike) else None
     if place is None and not isinstance(model, kind):
         raise ConfigError(
             f"model is a {type(model).__name__}, expected a {kind.__name__}; pass one, or a path "
@@ -424,7 +390,7 @@ def ready_model(
     return ready, processor or find_processor(place, ready.config)
 
 
-def _answers(
+def answers_of(
     found: Iterable[tuple[Path | None, Tensor | BadVideo]],
     answer: Callable[[Path | None, Tensor], Result],
 ) -> Iterator[Result | BadVideo]:

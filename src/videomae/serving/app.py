@@ -12,7 +12,7 @@ from fastapi import FastAPI, File, Form, Response, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from videomae.inference.predict import Reconstruction
+from videomae.inference.reconstruct import Reconstruction
 from videomae.serving.facts import (
     ClassifyAnswer,
     EmbedAnswer,

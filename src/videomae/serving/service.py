@@ -17,7 +17,8 @@ from videomae.errors import WeightsError
 from videomae.hub import resolve_shipped
 from videomae.inference import engines, predict
 from videomae.inference.engines import Engine
-from videomae.inference.predict import Classification, Embedding, Features, Reconstruction
+from videomae.inference.predict import Classification, Embedding, Features
+from videomae.inference.reconstruct import Reconstruction, clip_mask, reconstruct_clip
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor, shown
 from videomae.rendering.motion import render_clip
@@ -164,12 +165,17 @@ class Service:
                 "service with --pretrained MODEL",
             )
         engine = self.decoder.engine
-        hidden = predict.clip_mask(engine.config, mask, mask_ratio, seed)
+        hidden = clip_mask(engine.config, mask, mask_ratio, seed)
         views, info = await self._decode(path, self.decoder.maker(), name)
         found = await asyncio.get_running_loop().run_in_executor(
             self._thread,
             functools.partial(
-                predict.reconstruct_clip, views, hidden, engine, self.decoder.processor, rendering
+                reconstruct_clip,
+                views,
+                hidden,
+                engine,
+                self.decoder.processor,
+                rendering,
             ),
         )
         return found, info
