@@ -255,3 +255,26 @@ def test_addresses_of_a_list_are_opened_where_it_is_trusted_alone(tmp_path: Path
     with pytest.raises(ConfigError, match=expected):
         list_inputs(str(tmp_path / "manifest.csv"))
     assert len(list_inputs(str(tmp_path / "manifest.csv"), allow_addresses=True)) == 2
+
+
+def test_a_split_of_a_manifest_is_read_as_of_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / MANIFEST_NAME
+    rows = ["./a//b.mp4,x,train", "c/../d.mp4,y,val", ".e/f.mp4,z|x,", "/g.mp4,,val", "s3://h/i,y,"]
+    path.write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    every = read_manifest(path)
+    assert every.classes == ("x", "y", "z")
+    places = ["a/b.mp4", "c/../d.mp4", ".e/f.mp4"]
+    assert [video.path for video in every.items] == [
+        *(str(tmp_path / place) for place in places), "/g.mp4", "s3://h/i",
+    ]  # fmt: skip
+    for split in ("train", "val"):
+        found = load_videos(tmp_path, split, allow_addresses=True)
+        assert found.items == tuple(video for video in every.items if video.split == split)
+        assert found.classes == every.classes
+        assert has_split(path, split)
+    assert not has_split(path, "test")
+    with pytest.raises(ConfigError, match=r"no videos of split 'test'; it has \['train', 'val'\]"):
+        load_videos(path, "test")
+    path.write_text(path.read_text() + "j.mp4,x,train,more\n")
+    with pytest.raises(ConfigError, match="line 7: expected a path and the columns"):
+        load_videos(path, "val")  # all rows are looked at

@@ -10,8 +10,8 @@ Paths are relative to the manifest's folder, absolute, or addresses that fsspec 
 import csv
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ REPORT_NAME = "report.json"  # what `videomae prepare` found
 SPLITS = ("train", "val", "test")
 # What a longer path or a larger number is, is a slip: no system opens it, no disk holds it.
 _MAX_PATH, _MAX_NUMBER = 4096, 2**53
+# A path that is joined to a folder as it is: relative, no address, with nothing to be tidied up.
+_PLAIN_PATH = re.compile(r"[^/\\:.][^/\\:]*(/[^/\\:.][^/\\:]*)*" if os.sep == "/" else "(?!)")
 # Between the classes of a video that has several.
 LABEL_SEPARATOR = "|"
 
@@ -91,7 +93,11 @@ class Videos:
 
     def class_numbers(self) -> tuple[int, ...]:
         """The class number of each video; ConfigError where one has a label that is no class."""
-        return tuple(number for (number,) in self._numbers(several=False))
+        number_of = {name: number for number, name in enumerate(self.classes)}
+        try:
+            return tuple([number_of[item.label] for item in self.items])
+        except KeyError:
+            return tuple(number for (number,) in self._numbers(several=False))  # says which
 
     def class_sets(self) -> tuple[tuple[int, ...], ...]:
         """The class numbers of each video, for labels such as `running|outdoors`."""
@@ -141,7 +147,10 @@ def is_address(path: str) -> bool:
     >>> is_address("s3://bucket/x.mp4"), is_address("zip::s3://b/x.zip"), is_address("C:/x.mp4")
     (True, True, False)
     """
-    return re.match(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+    return (
+        "://" in path
+        and re.match(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+    )
 
 
 def load_videos(
@@ -163,11 +172,7 @@ def load_videos(
     """
     data, manifest = _places(data)
     if manifest.is_file():
-        every = read_manifest(manifest)
-        found = Videos(tuple(v for v in every.items if split in (None, v.split)), every.classes)
-        if not found.items:
-            splits = sorted({video.split for video in every.items})
-            raise ConfigError(f"{manifest} has no videos of split {split!r}; it has {splits}")
+        found = _read(manifest, split)
         check_addresses(found.items, manifest, allowed=allow_addresses)
     elif data.is_dir():
         items = _videos_in(data, split, labelled)
@@ -208,7 +213,7 @@ def has_split(data: Path | str, split: str) -> bool:
     """Whether a data set has videos of a split."""
     data, manifest = _places(data)
     if manifest.is_file():
-        return any(video.split == split for video in read_manifest(manifest).items)
+        return any(isinstance(row, Video) for _, row in manifest_rows(manifest, split=split))
     return data.is_dir() and any(
         place.split == split for _, place in _places_in(data, labelled=False)
     )
@@ -269,27 +274,46 @@ def read_manifest(path: Path | str) -> Videos:
     Raises ConfigError with the line number for a row that cannot be understood.
     """
     path = Path(path)
-    items = []
-    for line, row in manifest_rows(path):
+    return _read(path, None)
+
+
+def _read(path: Path, split: str | None) -> Videos:
+    """The rows of one split, or of all; all of them are checked, and have a part in the classes."""
+    items, texts = [], Texts()
+    for line, row in manifest_rows(path, split=split, texts=texts):
         if isinstance(row, str):
             raise ConfigError(f"manifest {path}, line {line}: {row}")
         items.append(row)
-    return Videos(tuple(items), classes_beside(path, items))
+    if not items:
+        splits = sorted({name or "train" for name in texts.splits})
+        raise ConfigError(f"{path} has no videos of split {split!r}; it has {splits}")
+    return Videos(tuple(items), classes_beside(path, texts.labels.values()))
 
 
 def manifest_rows(
-    path: Path, *, group: str = "group", root: Path | None = None
+    path: Path,
+    *,
+    group: str = "group",
+    root: Path | None = None,
+    split: str | None = None,
+    texts: "Texts | None" = None,
 ) -> Iterator[tuple[int, Video | str]]:
     """The number of each line of a manifest with its video, or with what is wrong with it.
 
     group: the column that groups are taken from, where there is one of that name. root: where
     relative paths start; by default the manifest's folder, for a link the one it leads to where the
-    files lie there. Raises ConfigError for a file that is not there, or has no rows.
+    files lie there. split: the one whose videos are given; the others are checked. texts: takes the
+    labels and splits of all rows. Raises ConfigError for a file that is not there, or has no rows.
     """
     top = root or path.parent
     linked = path.resolve().parent if path.is_symlink() and not root else None
 
+    start = str(top / "x").removesuffix("x")
+    texts = texts or Texts()
+
     def whole(place: str) -> str:
+        if linked is None and _PLAIN_PATH.fullmatch(place):
+            return start + place
         if is_address(place) or Path(place).is_absolute():
             return place
         beside = linked is not None and not os.path.lexists(top / place)
@@ -301,19 +325,20 @@ def manifest_rows(
             yield number, row
             continue
         try:
-            video = _row(row, group)
-            yield number, replace(video, path=whole(video.path))
+            video = _row(row, group, texts, split, whole)
+            if video is not None:
+                yield number, video
         except ConfigError as error:
             yield number, str(error)
     if number is None:
         raise ConfigError(f"manifest {path} has no rows")
 
 
-def classes_beside(path: Path, items: Iterable[Video]) -> tuple[str, ...]:
-    """The classes of labels.txt beside a manifest; without one, those that the videos have."""
+def classes_beside(path: Path, labels: Iterable[str]) -> tuple[str, ...]:
+    """The classes of labels.txt beside a manifest; without one, those that its labels name."""
     labels_path = path.with_name(LABELS_NAME)
     if not labels_path.is_file():
-        names = {name for item in items for name in item.label.split(LABEL_SEPARATOR)}
+        names = {name for label in labels for name in label.split(LABEL_SEPARATOR)}
         return tuple(sorted(names - {""}))
     # Not splitlines(), which takes more signs for line ends than names do without.
     text = as_text(labels_path.read_bytes().decode("utf-8-sig", "surrogateescape"))
@@ -323,21 +348,44 @@ def classes_beside(path: Path, items: Iterable[Video]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _row(row: dict[str, Any], group: str) -> Video:
-    if None in row or not row.get("path"):
+class _Texts(dict[str, str]):
+    """Labels, splits or groups as they are kept: each is checked, and held in memory, once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __missing__(self, text: str) -> str:
+        kept = as_text(text) if self.name == "label" else text
+        if not is_one_line(kept):
+            shown = in_brief(repr(kept), 80)
+            raise ConfigError(f"{self.name}={shown} has a line end in it; is a quote left open?")
+        self[text] = kept
+        return kept
+
+
+class Texts:
+    """What the rows of a manifest have in these columns, as it is written and as it is kept."""
+
+    def __init__(self) -> None:
+        self.labels, self.splits, self.groups = map(_Texts, ("label", "split", "group"))
+
+
+def _row(
+    row: dict[str, Any], group: str, texts: Texts, split: str | None, whole: Callable[[str], str]
+) -> Video | None:
+    """The video of a row, None where it is of another split. whole: resolves a path."""
+    place = row.get("path")
+    if None in row or not place:
         raise ConfigError(
             "expected a path and the columns of the first line, got "
             f"{in_brief(str(list(row.values())[:4]))}"
         )
-    if (length := len(row["path"])) > _MAX_PATH:
+    if (length := len(place)) > _MAX_PATH:
         raise ConfigError(f"a path of {length:,} characters; is a quote left open?")
-    values: dict[str, Any] = {name: row[name] for name in _TEXTS if row.get(name)}
-    values["label"] = as_text(row.get("label") or "")
-    values["group"] = row.get(group) or ""
-    for name in ("label", "split", "group"):
-        if not is_one_line(text := values.get(name, "")):
-            shown = in_brief(repr(text), 80)
-            raise ConfigError(f"{name}={shown} has a line end in it; is a quote left open?")
+    label = texts.labels[row.get("label") or ""]
+    own = texts.splits[row.get("split") or ""] or "train"
+    group = texts.groups[row.get(group) or ""]
+    values: dict[str, Any] = {}
     for name, kind in _NUMBERS.items():
         if text := row.get(name):
             try:
@@ -348,7 +396,9 @@ def _row(row: dict[str, Any], group: str) -> Video:
                 number = "whole number" if kind is int else "number"
                 shown = in_brief(repr(text), 80)
                 raise ConfigError(f"{name}={shown} is no {number} of at least 0, below 2**53")
-    return Video(**values)
+    if split not in (None, own):
+        return None
+    return Video(whole(place), label, own, group=group, **values)
 
 
 def write_manifest(folder: Path, videos: Videos) -> Path:

@@ -15,21 +15,31 @@ LABELS_NAME = "labels.txt"
 def csv_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """The rows of a CSV by their columns, or why one cannot be taken apart; the lines they end in.
 
+    Cells beyond the columns of the first line are a list under the key None, and those that a row
+    lacks are left out.
+
     Raises ConfigError where the file cannot be read.
     """
     try:
         # Names of files may hold any bytes, which are not always UTF-8.
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
+            reader = csv.reader(file)  # not its DictReader, which takes as long again
+            columns: list[str] | None = None
             while True:
-                row: dict[str, Any] | str | None
                 try:
-                    row = next(reader, None)
+                    cells = next(reader, None)
                 except csv.Error as error:
-                    row = f"cannot be taken apart ({error}); is a quote left open?"
-                if row is None:
+                    yield reader.line_num, f"cannot be taken apart ({error}); is a quote left open?"
+                    continue
+                if cells is None:
                     break
-                yield reader.line_num, row
+                if columns is None:
+                    columns = cells
+                elif cells:
+                    row: dict[Any, Any] = dict(zip(columns, cells, strict=False))
+                    if len(cells) > len(columns):
+                        row[None] = cells[len(columns) :]
+                    yield reader.line_num, row
     except OSError as error:
         raise ConfigError(f"{what} cannot be read: {error}") from error
 

@@ -243,7 +243,7 @@ def list_manifest(settings: PrepareSettings) -> tuple[list[Listed], tuple[str, .
         else:
             values = {field.name: getattr(row, field.name) for field in fields(row)}
             items.append(Listed(**values, origin=origin))
-    classes = classes_beside(path, items)
+    classes = classes_beside(path, (item.label for item in items))
     known = set(classes)
     unknown = f"is not among the {len(known):,} classes of {LABELS_NAME}"
 
