@@ -24,7 +24,12 @@ import pytest
 import yaml
 
 from made_videos import encode, scene
-from videomae import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
+from videomae import (
+    VideoMAEConfig,
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    errors,
+)
 from videomae.commands import cli
 from videomae.data.prepare import prepare
 from videomae.settings import PrepareSettings
@@ -113,6 +118,8 @@ def check_command(words: list[str]) -> None:
 
         known = get_args_parser().parse_args(words[1:])
         check_command([known.training_script, *known.training_script_args])
+    elif words[0] == "srun":
+        check_command(words[1:])
     elif words[:2] == ["accelerate", "launch"]:
         from accelerate.commands.launch import launch_command_parser
 
@@ -318,3 +325,33 @@ def test_links_lead_somewhere(page: Path) -> None:
         place = (page.parent / target) if target else page
         assert place.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors(place), f"{page.name}: {target}#{anchor}"
+
+
+ERRORS = {each.__name__ for each in vars(errors).values() if isinstance(each, type)}
+
+
+def messages() -> dict[str, str]:
+    """Where each error of the package is raised, and the words of it that are always the same."""
+    found = {}
+    for path in sorted(ROOT.glob("src/videomae/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                parts = [
+                    each for each in ast.walk(node.exc.args[0]) if isinstance(each, ast.Constant)
+                ]
+                text = "".join(str(each.value) for each in parts)
+                is_long = len(re.findall(r"[a-z]{2,}", text)) > 4  # others hand on what they got
+                if getattr(node.exc.func, "id", "") in ERRORS and is_long:
+                    found[f"{path.name}:{node.lineno}"] = text
+    return found
+
+
+def test_each_error_finds_its_paragraph() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    says = re.findall(r"^Says: (.*?)(?:\n\n|\Z)", page, re.M | re.S)
+    words = [each for line in says for each in re.findall(r"`([^`]+)`", " ".join(line.split()))]
+    said = messages()
+    lost = {place: text for place, text in said.items() if not any(w in text for w in words)}
+    assert not lost, f"docs/troubleshooting.md has no words of: {lost}"
+    unused = [word for word in words if not any(word in text for text in said.values())]
+    assert not unused, f"no error says: {unused}"
