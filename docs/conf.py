@@ -20,7 +20,8 @@ language = "en"
 # The source folder is the repository, so that links between its files hold there and here.
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "benchmarks/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
-include_patterns += ["SECURITY.md", "fuzz/README.md", "reproduction/**/README.md"]
+include_patterns += ["SECURITY.md", "fuzz/README.md", "reproduction/README.md"]
+include_patterns += ["reproduction/**/README.md"]
 exclude_patterns = ["build", "site", ".venv"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -35,7 +36,7 @@ html_theme = "furo"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 
 
 def commands() -> Iterator[str]:
