@@ -44,7 +44,7 @@ docs: .venv/docs.stamp
 	@echo "open site/index.html"
 
 bench: .venv/dev.stamp
-	@set -e; for name in parity speed loader motion_tiny; do \
+	@set -e; for name in parity speed loader actions_tiny; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 findings: .venv/base.stamp

@@ -33,7 +33,7 @@ from videomae.footage.batch import run_job
 from videomae.footage.jobs import Job
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.video.writer import write_video
 
 SAME: dict[str, Any] = {"engine": "torch", "dtype": "float32", "device": "cpu"}
@@ -41,7 +41,7 @@ SAME: dict[str, Any] = {"engine": "torch", "dtype": "float32", "device": "cpu"}
 
 def measure_memory(work: Path, count: int) -> None:
     """Print the memory of a job about so many files, ten times on its way."""
-    for k, motion in zip(range(100), itertools.cycle(MOTIONS), strict=False):
+    for k, motion in zip(range(100), itertools.cycle(CLASSES), strict=False):
         clip = render_clip(motion, seed=k, size=64, num_frames=32)
         write_video(work / "clips" / f"{k}.mp4", clip, fps=16)
     folder = work / "linked"

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.explain objects    # some minutes each
     OMP_NUM_THREADS=1 python -m benchmarks.explain actions
 
-A small classifier is trained from `motion-tiny` at 48 x 48 pixels: of four directions in which an
+A small classifier is trained from `actions-tiny` at 48 x 48 pixels: of four directions in which an
 object slides over a ground that stands still, or of three things that people do. Then clips that it
 has not seen (other people and grounds) are explained, each by its true label. A tubelet moves if
 more than a tenth of its pixels change by more than 24 of 255 from one frame to the next. Printed
@@ -31,7 +31,7 @@ from videomae.video.decoder import Frames
 SIZE, BATCH, TESTED, EXPLAINED = 48, 16, 60, 24
 STEPS = {"objects": 48, "actions": 80}
 LABELS = {
-    "objects": ("slide_down", "slide_left", "slide_right", "slide_up"),
+    "objects": ("slide_down", "sit_down", "stand_up", "stand_up"),
     "actions": ("throw", "walk", "windmill_forwards"),
 }
 METHODS: tuple[Method, ...] = ("occlusion", "attention")
@@ -52,7 +52,7 @@ def train(kind: str) -> VideoMAEForVideoClassification:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the head is new
         model = VideoMAEForVideoClassification.from_pretrained(
-            "motion-tiny",
+            "actions-tiny",
             image_size=SIZE,
             id2label=dict(enumerate(LABELS[kind])),
             ignore_mismatched_sizes=True,

@@ -1,6 +1,6 @@
 """A table of all formats and precisions: how near to torch, how large, and hints of time.
 
-python -m benchmarks.formats motion-tiny small > rows.md; "small" is ViT-S with random weights.
+python -m benchmarks.formats actions-tiny small > rows.md; "small" is ViT-S with random weights.
 A format whose packages are not installed is left out, with a line on stderr.
 """
 
@@ -19,7 +19,7 @@ from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, complain
 from videomae.inference import formats, runtimes
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.video.writer import write_video
 
 
@@ -37,7 +37,7 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for k in range(24):
-            clip = render_clip(MOTIONS[k % 12], seed=80_000 + k, size=64)
+            clip = render_clip(CLASSES[k % 12], seed=80_000 + k, size=64)
             write_video(folder / "videos" / f"{k}.mp4", clip)
         for name in names:
             shipped = name.startswith("motion")

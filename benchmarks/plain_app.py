@@ -14,7 +14,7 @@ from videomae.inference import engines
 
 app = FastAPI()
 _LOCK = threading.Lock()
-_ENGINE = engines.load(os.environ.get("MODEL", "motion-tiny"), dtype="float32", engine="torch")
+_ENGINE = engines.load(os.environ.get("MODEL", "actions-tiny"), dtype="float32", engine="torch")
 
 
 @app.post("/v1/classify")

@@ -32,7 +32,7 @@ for i in 0 1; do
     ip -n "${nodes[i]}" link set "vray$i" up
 done
 
-"$bin/python" -m videomae motion "$work/videos" --clips 480 >/dev/null
+"$bin/python" -m videomae actions "$work/videos" --clips 480 --test-clips 0 >/dev/null
 echo "no video" >"$work/videos/bad.mp4"
 embed=("$bin/python" -m videomae embed --input "$work/videos" --dtype float32)
 "${embed[@]}" --output "$work/here" || true

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reproduction import motion
 from videomae.data.manifest import Video
 from videomae.footage import duplicates
 from videomae.footage.batch import run_job
 from videomae.footage.duplicates import nearest_others
 from videomae.footage.jobs import Job
 from videomae.footage.search import Index, Stretch, load_model, open_index, search
-from videomae.rendering import actions, motion
+from videomae.rendering import actions
 from videomae.video.decoder import Frames
 from videomae.video.reader import VideoReader
 from videomae.video.writer import write_video
@@ -138,7 +139,7 @@ def rows_table() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", action="store_true")
-    parser.add_argument("--model", nargs="+", default=["motion-tiny-pretrain", "motion-tiny"])
+    parser.add_argument("--model", nargs="+", default=["actions-tiny-pretrain", "actions-tiny"])
     arguments = parser.parse_args()
     if arguments.rows:
         rows_table()

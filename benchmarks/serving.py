@@ -23,7 +23,7 @@ import torch
 from videomae.commands.timing import about_machine
 from videomae.config import VideoMAEConfig
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
 HERE = Path(__file__).parent
@@ -106,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder, "clip.mp4")
-        write_video(clip, render_clip("sway", seed=0, size=256, num_frames=64), fps=25)
+        write_video(clip, render_clip("throw", seed=0, size=256, num_frames=64), fps=25)
         torch.manual_seed(0)
         config = VideoMAEConfig.preset(options.preset, num_labels=400)
         VideoMAEForVideoClassification(config).save_pretrained(Path(folder, "model"))
@@ -132,7 +132,7 @@ def main() -> None:
             over = load(clip, users=64, seconds=options.seconds, rate=rate)
             found["4 x capacity"] = over
             found["answered as the service counts"] = counted(200)
-        tiny = [*serve[:4], "motion-tiny", *serve[5:]]
+        tiny = [*serve[:4], "actions-tiny", *serve[5:]]
         with running(tiny) as process:
             found["memory"] = []
             done = 0

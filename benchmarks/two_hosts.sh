@@ -30,7 +30,7 @@ for i in 0 1; do
 done
 
 export OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-"$bin/videomae" motion "$work/videos" --clips 240 >/dev/null
+"$bin/videomae" actions "$work/videos" --clips 240 --test-clips 0 >/dev/null
 settings=(pretrain "data=$work/videos" preset=tiny mask=random mask_ratio=0.75 epochs=16
     batch_size=32 log_every_steps=1 save_every_steps=10 device=cpu dtype=float32 tracker=none)
 for i in 0 1; do

@@ -11,7 +11,7 @@ from videomae.serving.app import make_app
 from videomae.serving.service import Service
 from videomae.serving.settings import ServeSettings
 
-settings = ServeSettings(model=os.environ.get("MODEL", "motion-tiny"), decoders=1, page=False)
+settings = ServeSettings(model=os.environ.get("MODEL", "actions-tiny"), decoders=1, page=False)
 
 
 @serve.deployment(num_replicas=2, ray_actor_options={"num_cpus": 1}, max_ongoing_requests=64)

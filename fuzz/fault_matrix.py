@@ -36,8 +36,8 @@ import torch
 
 import videomae.data.prepare
 import videomae.evaluation.evaluate
+import videomae.rendering.actions
 import videomae.rendering.clips
-import videomae.rendering.motion
 import videomae.training.checkpoint
 import videomae.training.finetune
 import videomae.training.log
@@ -46,7 +46,7 @@ import videomae.training.pretrain
 from videomae.commands import cli, runs, videos
 from videomae.hub import atomic_path
 from videomae.processing.processors import VideoMAEImageProcessor
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
@@ -71,7 +71,10 @@ COMMANDS = {
         *("--batch-size", "2", "--device", "cpu", "--dtype", "float32", "--num-workers", "1"),
     ],
     "prepare": ["prepare", "{data}", "--output", "{output}", "--resize-short", "16"],
-    "motion": ["motion", "{output}", "--clips", "8", "--size", "16", "--workers", "1"],
+    "actions": [
+        *("actions", "{output}", "--clips", "8", "--test-clips", "0"),
+        *("--size", "16", "--workers", "1"),
+    ],
 }
 
 
@@ -118,7 +121,7 @@ PLACES = {
         "small videos": Place(videomae.data.prepare, "resize_video", 5),
         "results": Place(videomae.data.prepare, "write_manifest"),
     },
-    "motion": {"in the videos": Place(videomae.rendering.clips, "write_video", 4)},
+    "actions": {"in the videos": Place(videomae.rendering.clips, "write_video", 4)},
 }
 
 
@@ -418,11 +421,11 @@ def _no_chart(_: Any, __: Any, path: Path, **___: Any) -> None:
 def make_data(folder: Path) -> None:
     """Eight videos to learn from and a file that is none, and five to test on."""
     for split, index in [("train", i) for i in range(8)] + [("val", i) for i in range(5)]:
-        motion = ("sway", "zoom_in")[index % 2]
+        motion = ("throw", "walk")[index % 2]
         path = folder / split / motion / f"{index}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, render_clip(motion, seed=index, size=24, num_frames=8), fps=8)
-    (folder / "train" / "sway" / "bad.mp4").write_bytes(b"not a video")
+    (folder / "train" / "throw" / "bad.mp4").write_bytes(b"not a video")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,7 +42,7 @@ from videomae.commands import cli
 from videomae.data import prepare as _loaded_before_the_fork  # noqa: F401
 from videomae.data.manifest import load_videos
 from videomae.errors import VideoMAEError
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
 SECONDS, BYTES = 30, 4 << 30
@@ -314,7 +314,7 @@ def make_videos(folder: Path) -> None:
 
     for k in range(NUM_VIDEOS):
         path = folder / "videos" / f"{k}.mp4"
-        write_video(path, render_clip("sway", seed=k, size=16, num_frames=4), fps=8)
+        write_video(path, render_clip("throw", seed=k, size=16, num_frames=4), fps=8)
         VIDEOS.append(path.read_bytes())
         for other in (
             f"named/v{k}_000000_000010.mp4",

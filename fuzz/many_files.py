@@ -19,22 +19,22 @@ import sys
 import time
 from pathlib import Path
 
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.video.writer import write_video
 
-CLASSES = 40
+NUM_CLASSES = 40
 COMPARED = ("manifest.csv", "labels.txt", "report.json", "report.md")
 
 
 def make_videos(folder: Path, count: int) -> None:
     """Write `count` videos of 16 px and 4 frames; a box that players skip makes each unlike all."""
     kinds = []
-    for seed, motion in enumerate(MOTIONS):
+    for seed, motion in enumerate(CLASSES):
         path = folder.parent / "base.mp4"
         write_video(path, render_clip(motion, seed=seed, size=16, num_frames=4), fps=8)
         kinds.append(path.read_bytes())
     for number in range(count):
-        path = folder / f"class{number % CLASSES:02d}" / f"{number:06d}.mp4"
+        path = folder / f"class{number % NUM_CLASSES:02d}" / f"{number:06d}.mp4"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             own = struct.pack(">I4sQ", 16, b"free", number)

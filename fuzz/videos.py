@@ -260,7 +260,7 @@ def main() -> int:
     parser = harness.arguments(__doc__, cases=5000, seconds=120, megabytes=2500)
     options = parser.parse_args()
     seeds = make_seeds(options.output / "seeds")
-    model = VideoMAEForVideoClassification.from_pretrained("motion-tiny")
+    model = VideoMAEForVideoClassification.from_pretrained("actions-tiny")
     return harness.campaign(
         functools.partial(make, seeds), functools.partial(attempt, model), options
     )

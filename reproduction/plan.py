@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from reproduction.motion import MotionSettings
 from videomae.config import VideoMAEConfig
 from videomae.settings import (
     ActionsSettings,
     FinetuneSettings,
     Mask,
-    MotionSettings,
     Preset,
     PretrainSettings,
     RenderSettings,

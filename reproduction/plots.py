@@ -8,7 +8,7 @@ from typing import Any
 from reproduction.findings import Results, arms, clip_sets
 from reproduction.plan import LONG, ClipKind, Pretraining
 from videomae.rendering.actions import CLASSES
-from videomae.rendering.motion import MOTIONS
+from reproduction.motion import MOTIONS
 from videomae.report.plots import plot_curve
 
 Line = tuple[Sequence[float], Sequence[float]]

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from reproduction import motion
 from reproduction.baselines import copy_loss
+from reproduction.motion import MotionSettings
 from reproduction.plan import Experiment, Finetuning, Plan, Pretraining
 from reproduction.probes import probe
 from videomae.commands.timing import about_machine
@@ -30,9 +32,9 @@ from videomae.errors import WeightsError
 from videomae.hub import read_json, write_json
 from videomae.model.modeling import VideoMAEModel
 from videomae.recipe import SETTINGS_NAME, to_toml
-from videomae.rendering import actions, motion
+from videomae.rendering import actions
 from videomae.report.record import read_run, thin
-from videomae.settings import ActionsSettings, MotionSettings, RenderSettings
+from videomae.settings import ActionsSettings, RenderSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.finetune import finetune
 from videomae.training.pretrain import pretrain

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.video.writer import write_video
 
 # Of tests/test_properties.py: the same cases in each run, and no clock.
@@ -56,11 +56,11 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def videos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten videos of 8 frames in two class folders, sway and zoom_in."""
+    """Ten videos of 8 frames in two class folders, throw and walk."""
     folder = tmp_path_factory.mktemp("videos")
     for index in range(10):
-        motion = ("sway", "zoom_in")[index % 2]
-        assert motion in MOTIONS
+        motion = ("throw", "walk")[index % 2]
+        assert motion in CLASSES
         path = folder / motion / f"{index}.mp4"
         path.parent.mkdir(exist_ok=True)
         write_video(path, render_clip(motion, seed=index, size=24, num_frames=8), fps=8)

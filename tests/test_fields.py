@@ -29,15 +29,14 @@ from videomae.settings import (
     EvaluateSettings,
     FinetuneSettings,
     LinearProbeSettings,
-    MotionSettings,
     PrepareSettings,
     PretrainSettings,
 )
 from videomae.video.limits import VideoLimits
 
 SETTINGS: list[Any] = [
-    *(ActionsSettings, EvaluateSettings, FinetuneSettings, LinearProbeSettings, MotionSettings),
-    *(PrepareSettings, PretrainSettings, ServeSettings, VideoMAEConfig, VideoLimits),
+    *(ActionsSettings, EvaluateSettings, FinetuneSettings, LinearProbeSettings, PrepareSettings),
+    *(PretrainSettings, ServeSettings, VideoMAEConfig, VideoLimits),
     *COMMANDS.values(),
 ]
 

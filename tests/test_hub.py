@@ -129,7 +129,7 @@ def test_each_error_of_the_hub_is_explained(
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("motion-tinny", "motion-tiny"),
+        ("motion-tinny", "actions-tiny"),
         ("videomae-base", "MCG-NJU/videomae-base"),
         ("videomae-large-finetuned-kinetics", "MCG-NJU/videomae-large-finetuned-kinetics"),
     ],

@@ -220,9 +220,9 @@ def test_classifying_loads_no_more_than_it_needs(tmp_path: Path) -> None:
     path = str(tmp_path / "a.mp4")
     code = f"""
 import gc, sys
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
-write_video({path!r}, render_clip("sway", seed=0, num_frames=20))
+write_video({path!r}, render_clip("throw", seed=0, num_frames=20))
 from videomae.commands.cli import main
 assert main(["classify", {path!r}, "--json", "--engine", "torch"]) == 0
 assert gc.isenabled() and gc.get_freeze_count()  # torch was imported without the collector

@@ -11,7 +11,7 @@ from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettin
     "settings",
     [
         PretrainSettings(data=Path('a "b" c'), mask_ratio=0.75, clip_grad=0.02, num_frames=8),
-        FinetuneSettings(init="motion-tiny", eval_data=Path("held out"), crop_scales=(1.0, 0.5)),
+        FinetuneSettings(init="actions-tiny", eval_data=Path("held out"), crop_scales=(1.0, 0.5)),
         EvaluateSettings(num_clips=5, num_crops=3, output=Path("äöü")),
     ],
     ids=lambda settings: type(settings).__name__,
@@ -65,10 +65,10 @@ def test_bad_recipes_say_what_is_wrong(tmp_path: Path, text: str, message: str) 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no recipe .*nowhere\.toml, neither a file"):
         load_recipe(tmp_path / "nowhere.toml", PretrainSettings)
-    with pytest.raises(ConfigError, match=r"did you mean 'motion-tiny-pretrain'.*recipes` lists"):
-        load_recipe("motion-tiny-pretain", PretrainSettings)
+    with pytest.raises(ConfigError, match=r"did you mean 'actions-tiny-pretrain'.*recipes` lists"):
+        load_recipe("actions-tiny-pretain", PretrainSettings)
 
 
 def test_recipes_of_the_package_go_by_name() -> None:
-    assert load_recipe("motion-tiny-pretrain", PretrainSettings).preset == "tiny"
-    assert "motion-tiny-finetune" in recipe_names()
+    assert load_recipe("actions-tiny-pretrain", PretrainSettings).preset == "tiny"
+    assert "actions-tiny-finetune" in recipe_names()

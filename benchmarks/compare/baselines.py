@@ -30,7 +30,7 @@ from videomae.config import VideoMAEConfig
 from videomae.inference.runtimes import openvino_core
 from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.positions import grid_positions
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.tubelets import patchify
 from videomae.video.decoder import Frames
 from videomae.video.reader import read_frames
@@ -57,8 +57,8 @@ def film_scene(height: int, width: int) -> Frames:
     """That film in another size; a rendered scene without it."""
     frames = film()
     if frames is None:
-        scene = render_clip("orbit", seed=0, size=max(height, width), num_frames=40)
-        return scene[:, :height, :width]
+        scene = render_clip("walk", seed=0, size=max(height, width), num_frames=40)
+        return scene[:, -height:, :width]
     return frames if frames.shape[1:3] == (height, width) else resized(frames, height, width)
 
 

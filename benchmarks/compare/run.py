@@ -35,7 +35,7 @@ from videomae.fields import Limits
 from videomae.inference import engines
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, find_processor
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.report.plots import plot_curve
 from videomae.video.writer import write_video
 
@@ -116,7 +116,7 @@ def real_clips(session: Session, count: int) -> Tensor:
         return maker(session.asked.video)
     one = dataclasses.replace(maker, num_clips=1, frame_stride=1)
     size, length = max(*config.image_hw, 32), config.num_frames
-    motions = itertools.islice(itertools.cycle(MOTIONS), count)
+    motions = itertools.islice(itertools.cycle(CLASSES), count)
     clips = (
         render_clip(motion, seed=seed, size=size, num_frames=length)
         for seed, motion in enumerate(motions)

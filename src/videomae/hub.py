@@ -60,7 +60,7 @@ _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def shipped_names() -> list[str]:
-    """Names of the models that come with the package, e.g. `["motion-tiny", ...]`."""
+    """Names of the models that come with the package, e.g. `["actions-tiny", ...]`."""
     return sorted(path.parent.name for path in _ASSETS_DIR.glob("*/config.json"))
 
 
@@ -97,7 +97,7 @@ def drop_foreign(arguments: dict[str, Any], foreign: Mapping[str, str | None]) -
 def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -> Path:
     """Path of a model's file: in a local folder, in the package, or downloaded and cached.
 
-    `id_or_path` is tried in this order: an existing folder, a shipped name ("motion-tiny"), a hub
+    `id_or_path` is tried in this order: an existing folder, a shipped name ("actions-tiny"), a hub
     id ("MCG-NJU/videomae-base"). Of several file names, the first that is there counts.
 
     Raises AbsentError where there is no such file, and another SourceError for no such folder,

@@ -26,7 +26,6 @@ from videomae.recipe import load_recipe as load_recipe  # beside the settings th
 
 Scale = Annotated[float, Limits(above=0, most=1)]
 Check = Literal["quick", "decode"]
-Domain = Literal["camera", "object"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Layout = Literal[
     "auto", "folder", "v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset",
@@ -272,7 +271,7 @@ class EvaluateSettings(DataSettings):
 
     split: str | None = None
     """Videos of the data to test on; by default test, else val, else all."""
-    model: str = "motion-tiny"
+    model: str = "actions-tiny"
     """Hub id, folder, weight file or shipped name."""
     num_clips: Count = 1
     """Clips along time; the paper tests Kinetics with 5, Something-Something with 2."""
@@ -302,7 +301,7 @@ class LinearProbeSettings(DataSettings):
     """Data to test on, where it is another folder."""
     eval_split: str | None = None
     """Videos to test on; by default test, else val, else all of eval_data."""
-    model: str = "motion-tiny-pretrain"
+    model: str = "actions-tiny-pretrain"
     """Hub id, folder, weight file or shipped name."""
     num_clips: Count = 1
     """Clips along time of each video learned from; tested is one centred clip."""
@@ -418,11 +417,3 @@ class ActionsSettings(RenderSettings):
     """Videos to train on; the 20 classes take turns."""
     test_clips: Annotated[int, Limits(0)] = 200
     """Videos to test on: other people, before other grounds."""
-
-
-@dataclass(frozen=True)
-class MotionSettings(RenderSettings):
-    """The built-in data set without people: short videos, labelled by how the view moves."""
-
-    domain: Domain = "camera"
-    """The view of a bright plane moves, or one object over a grey ground."""

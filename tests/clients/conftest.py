@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 
 SIZES: dict[str, Any] = {
     "image_size": 32,
@@ -24,8 +24,8 @@ SIZES: dict[str, Any] = {
     "decoder_num_hidden_layers": 1,
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 32,
-    "id2label": {0: "sway", 1: "zoom_in", 2: "orbit"},
-    "label2id": {"sway": 0, "zoom_in": 1, "orbit": 2},
+    "id2label": {0: "throw", 1: "walk", 2: "open_door"},
+    "label2id": {"throw": 0, "walk": 1, "open_door": 2},
 }
 
 

@@ -18,7 +18,7 @@ from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Path:
         model = VideoMAEForVideoClassification(SMALL)
         torch.nn.init.normal_(model.classifier.weight)
         model.save_pretrained(tmp_path / "model")
-    write_video(tmp_path / "a.mp4", render_clip("sway", seed=0, size=64, num_frames=80))
+    write_video(tmp_path / "a.mp4", render_clip("throw", seed=0, size=64, num_frames=80))
     return tmp_path
 
 

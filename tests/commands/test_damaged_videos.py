@@ -69,7 +69,7 @@ def test_they_are_trained_on_and_tested_on(
         shutil.copytree(data, tmp_path / "both" / split)
     words = ["--data", str(tmp_path / "both"), "--on-damage", "use_readable"]
     run = tmp_path / "run"
-    finetune = ["finetune", *words, "--output", str(run), "--init", "motion-tiny", "--epochs", "1"]
+    finetune = ["finetune", *words, "--output", str(run), "--init", "actions-tiny", "--epochs", "1"]
     more = ["--batch-size", "2", "--tracker", "none", "--log-every-steps", "1", "--device", "cpu"]
     assert cli.main([*finetune, *more]) == 0
     assert "damaged videos that were used in part: 1" in capsys.readouterr().err

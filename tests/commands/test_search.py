@@ -11,24 +11,24 @@ import pytest
 
 from videomae.commands import cli
 from videomae.commands.search import _splits
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
 Run = Callable[..., tuple[int, str, str]]
-MOTIONS = ("sway", "bob", "zoom_in", "slide_left", "slide_up", "turn_left")
+CLASSES = ("throw", "pull", "walk", "sit_down", "stand_up", "take_off_hat")
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six videos to train with and two to test with, one of which is in training, smaller."""
     folder = tmp_path_factory.mktemp("videos")
-    for number, name in enumerate(MOTIONS):
+    for number, name in enumerate(CLASSES):
         clip = render_clip(name, seed=number, num_frames=32)
         write_video(folder / "train" / name / "0.mp4", clip, fps=16)
-    write_video(folder / "test" / "sway" / "1.mp4", render_clip("sway", seed=50, num_frames=32))
-    bob = render_clip("bob", seed=1, num_frames=32)
-    brighter = np.clip(bob * 1.02, 0, 255).astype(np.uint8)
-    write_video(folder / "test" / "bob" / "1.mp4", brighter, fps=16)
+    write_video(folder / "test" / "throw" / "1.mp4", render_clip("throw", seed=50, num_frames=32))
+    pull = render_clip("pull", seed=1, num_frames=32)
+    brighter = np.clip(pull * 1.02, 0, 255).astype(np.uint8)
+    write_video(folder / "test" / "pull" / "1.mp4", brighter, fps=16)
     return folder
 
 
@@ -43,12 +43,12 @@ def index(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_search_finds_the_copy_and_not_the_video_itself(
     run: Run, videos: Path, index: Path
 ) -> None:
-    query = videos / "train" / "bob" / "0.mp4"
+    query = videos / "train" / "pull" / "0.mp4"
     code, out, err = run("search", index, query, "--top-k", 3)
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
     assert len(rows) == 3
-    assert rows[0][1:] == ["0:00.0-0:02.0", str(videos / "test" / "bob" / "1.mp4")]
+    assert rows[0][1:] == ["0:00.0-0:02.0", str(videos / "test" / "pull" / "1.mp4")]
     assert float(rows[0][0]) > 0.95
     assert str(query) not in out
 
@@ -56,7 +56,7 @@ def test_search_finds_the_copy_and_not_the_video_itself(
 def test_search_by_a_stretch_as_json_and_as_a_page(
     run: Run, videos: Path, index: Path, tmp_path: Path
 ) -> None:
-    query, page = videos / "train" / "bob" / "0.mp4", tmp_path / "found.html"
+    query, page = videos / "train" / "pull" / "0.mp4", tmp_path / "found.html"
     code, out, _ = run(
         "search", index, query, "--start-seconds", 0.2, "--end-seconds", 1.9, "--json",
         "--mirrored", "--top-k", 2, "--output", page,
@@ -64,7 +64,7 @@ def test_search_by_a_stretch_as_json_and_as_a_page(
     assert code == 0
     found = [json.loads(line) for line in out.splitlines()]
     assert len(found) == 2
-    assert found[0]["path"] == str(videos / "test" / "bob" / "1.mp4")
+    assert found[0]["path"] == str(videos / "test" / "pull" / "1.mp4")
     assert found[0]["similarity"] >= found[1]["similarity"]
     text = page.read_text(encoding="utf-8")
     assert text.count("<figure>") == 3
@@ -74,12 +74,12 @@ def test_search_by_a_stretch_as_json_and_as_a_page(
 def test_search_finds_a_mirror_image_where_it_is_asked_to(
     run: Run, index: Path, tmp_path: Path
 ) -> None:
-    mirror = np.ascontiguousarray(render_clip("bob", seed=1, num_frames=32)[:, :, ::-1])
+    mirror = np.ascontiguousarray(render_clip("pull", seed=1, num_frames=32)[:, :, ::-1])
     query = write_video(tmp_path / "mirror.mp4", mirror, fps=16)
     options = ("search", index, query, "--json", "--top-k", 1)
     plain, flipped = (json.loads(run(*options, *more)[1]) for more in ((), ("--mirrored",)))
     assert flipped["similarity"] > plain["similarity"]
-    assert Path(flipped["path"]).parent.name == "bob"
+    assert Path(flipped["path"]).parent.name == "pull"
 
 
 def test_duplicates_between_splits(run: Run, videos: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_duplicates_between_splits(run: Run, videos: Path, tmp_path: Path) -> No
     with (output / "pairs.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert {row["split_a"], row["split_b"]} == {"train", "test"}
-    assert {Path(row["path_a"]).parent.name, Path(row["path_b"]).parent.name} == {"bob"}
+    assert {Path(row["path_a"]).parent.name, Path(row["path_b"]).parent.name} == {"pull"}
     page = (output / "index.html").read_text(encoding="utf-8")
     assert "in different splits" in page
     assert page.count("data:image/gif") == 2
@@ -114,7 +114,7 @@ def test_copies_alone_are_all_found_and_only_pairs_are_printed_as_json(
 ) -> None:
     for name in ("1.mp4", "2.mp4", "3.mp4"):
         (tmp_path / "equal").mkdir(exist_ok=True)
-        shutil.copy(videos / "train" / "bob" / "0.mp4", tmp_path / "equal" / name)
+        shutil.copy(videos / "train" / "pull" / "0.mp4", tmp_path / "equal" / name)
     code, out, err = run("duplicates", tmp_path / "equal", "--output", tmp_path / "out", "--json")
     assert code == 0
     assert "out/index: 3 videos" in err
@@ -140,17 +140,17 @@ def test_the_threshold_is_measured_where_none_is_given(
 def test_an_index_of_another_model_is_not_mixed(
     run: Run, videos: Path, index: Path
 ) -> None:  # fmt: skip
-    query = videos / "train" / "bob" / "0.mp4"
-    code, out, err = run("search", index, query, "--model", "motion-tiny-pretrain")
+    query = videos / "train" / "pull" / "0.mp4"
+    code, out, err = run("search", index, query, "--model", "actions-tiny-pretrain")
     assert (code, out) == (1, "")
-    assert "model motion-tiny-pretrain has other weights than the index was made with" in err
+    assert "model actions-tiny-pretrain has other weights than the index was made with" in err
     assert len(err.splitlines()) == 1
 
 
 def test_a_model_that_has_moved_is_named_anew(run: Run, videos: Path, tmp_path: Path) -> None:
     model, moved, index = tmp_path / "model", tmp_path / "moved", tmp_path / "index"
-    assert run("convert", "motion-tiny", model)[0] == 0
-    query = videos / "train" / "bob" / "0.mp4"
+    assert run("convert", "actions-tiny", model)[0] == 0
+    query = videos / "train" / "pull" / "0.mp4"
     assert run("index", query, videos / "test", "--model", model, "--output", index)[0] == 0
     model.rename(moved)
     code, out, err = run("search", index, query)
@@ -162,7 +162,7 @@ def test_a_model_that_has_moved_is_named_anew(run: Run, videos: Path, tmp_path: 
 def test_what_cannot_be_searched_is_said(
     run: Run, videos: Path, index: Path, tmp_path: Path
 ) -> None:
-    query = videos / "train" / "bob" / "0.mp4"
+    query = videos / "train" / "pull" / "0.mp4"
     for arguments, expected in (
         ((videos, query), "holds no parts"),
         ((index, tmp_path / "none.mp4"), "none.mp4"),

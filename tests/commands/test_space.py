@@ -16,9 +16,9 @@ from videomae.hub import resolve_shipped
 def test_a_space_of_a_folder_runs_as_it_is(
     tmp_path: Path, videos_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = resolve_shipped("motion-tiny")
+    model = resolve_shipped("actions-tiny")
     assert model is not None
-    space, clips = tmp_path / "space", videos_dir / "sway"
+    space, clips = tmp_path / "space", videos_dir / "throw"
     assert cli.main(["space", str(model), str(space), "--examples", str(clips)]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {space}")
     front = RepoCard.load(space / "README.md").data
@@ -52,16 +52,17 @@ def test_a_space_of_a_folder_runs_as_it_is(
 
 def test_a_space_of_a_shipped_model_names_it(tmp_path: Path) -> None:
     assert (
-        cli.main(["space", "motion-tiny", str(tmp_path / "space"), "--title", "It's a 'test'"]) == 0
+        cli.main(["space", "actions-tiny", str(tmp_path / "space"), "--title", "It's a 'test'"])
+        == 0
     )
-    assert "model='motion-tiny'" in (tmp_path / "space" / "app.py").read_text()
+    assert "model='actions-tiny'" in (tmp_path / "space" / "app.py").read_text()
     assert not (tmp_path / "space" / "model").exists()
     assert RepoCard.load(tmp_path / "space" / "README.md").data.title == "It's a 'test'"
 
 
 def test_a_space_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").touch()
-    assert cli.main(["space", "motion-tiny", str(tmp_path)]) == 1
+    assert cli.main(["space", "actions-tiny", str(tmp_path)]) == 1
     assert "is there already; name a folder that is new or empty" in capsys.readouterr().err
     assert cli.main(["space", str(tmp_path / "none"), str(tmp_path / "space")]) == 1
     assert not (tmp_path / "space").exists()

@@ -7,28 +7,48 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from videomae.commands import timeline as command
+from videomae.config import VideoMAEConfig
 from videomae.errors import VideoError
 from videomae.footage.timeline import Scored
 from videomae.footage.windows import live_windows
-from videomae.rendering.motion import render_clip
+from videomae.model.modeling import VideoMAEForVideoClassification
+from videomae.rendering.actions import render_clip
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
 
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier that sees pulling everywhere, with a score of 0.95."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "frame_stride": 2}
+    names = {0: "pull", 1: "throw"}
+    config = VideoMAEConfig.preset("micro", id2label=names, num_attention_heads=2, **sizes)
+    made = VideoMAEForVideoClassification(config)
+    made.load_state_dict(
+        {"classifier.weight": torch.zeros(2, 16), "classifier.bias": torch.tensor([3.0, 0.0])},
+        strict=False,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    made.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def run(run: Run) -> Run:
-    return partial(run, "timeline")
+def run(run: Run, model: Path) -> Run:
+    """The command; a model that a test names comes later and counts."""
+    return partial(run, "timeline", "--model", model)
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos of 4 s, which swing to and fro."""
+    """Two videos of 4 s."""
     folder = tmp_path_factory.mktemp("videos")
-    for name in ("sway", "bob"):
+    for name in ("throw", "pull"):
         clip = render_clip(name, seed=1, num_frames=32)
         write_video(folder / f"{name}.mp4", np.concatenate([clip, clip[::-1]]), fps=16)
     return folder
@@ -37,23 +57,23 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_segments_are_shown_and_written(run: Run, videos: Path, tmp_path: Path) -> None:
     code, out, err = run(videos, "--output", tmp_path / "out", "--dtype", "float32")
     assert (code, err) == (0, "")
-    bob, sway = (row.split()[:5] for row in out.splitlines())
-    assert bob[:4] == [str(videos / "bob.mp4"), "0:00.0", "0:04.0", "bob"]
-    assert sway[:4] == [str(videos / "sway.mp4"), "0:00.0", "0:04.0", "sway"]
+    rows = [row.split()[:5] for row in out.splitlines()]
+    for name, row in zip(("pull", "throw"), rows, strict=True):
+        assert row == [str(videos / f"{name}.mp4"), "0:00.0", "0:04.0", "pull", "0.95"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
     kinds = ("json", "csv", "scores.csv", "vtt", "png")
-    assert names == {f"{name}.{kind}" for name in ("bob", "sway") for kind in kinds}
+    assert names == {f"{name}.{kind}" for name in ("pull", "throw") for kind in kinds}
 
 
 def test_one_line_of_json_each(run: Run, videos: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     code, out, err = run(
-        videos / "bob.mp4", tmp_path / "bad.mp4", "--json", "--hop-seconds", 1, "--top-k", 2
+        videos / "pull.mp4", tmp_path / "bad.mp4", "--json", "--hop-seconds", 1, "--top-k", 2
     )
     good, bad = map(json.loads, out.splitlines())
     assert [each["start_seconds"] for each in good["windows"]] == [0, 1, 2, 2.062]
     assert {len(each["labels"]) for each in good["windows"]} == {2}
-    assert [each["label"] for each in good["segments"]] == ["bob"]
+    assert [each["label"] for each in good["segments"]] == ["pull"]
     assert bad["path"] == str(tmp_path / "bad.mp4")
     assert bad["error"].startswith(bad["path"])
     assert code == 1
@@ -62,23 +82,23 @@ def test_one_line_of_json_each(run: Run, videos: Path, tmp_path: Path) -> None:
 
 def test_without_a_segment_the_best_is_named(run: Run, videos: Path, tmp_path: Path) -> None:
     code, out, _ = run(
-        videos / "bob.mp4", "--enter", 0.999, "--output", tmp_path / "a.csv", "--dtype", "float32"
+        videos / "pull.mp4", "--enter", 0.999, "--output", tmp_path / "a.csv", "--dtype", "float32"
     )
     assert code == 0
     assert "no segment: the highest score is 0.9" in " ".join(out.split())
-    assert "(bob at 0:0" in out
+    assert "(pull at 0:0" in out
     assert (tmp_path / "a.csv").read_text() == "start_seconds,end_seconds,label,score\n"
 
 
 def test_novelty_takes_a_model_without_labels(run: Run, videos: Path, tmp_path: Path) -> None:
     code, _, err = run(
-        *(videos / "bob.mp4", "--novelty", "--model", "motion-tiny-pretrain"),
+        *(videos / "pull.mp4", "--novelty", "--model", "actions-tiny-pretrain"),
         *("--frame-stride", 1, "--output", tmp_path / "a.json"),
     )
     assert (code, err) == (0, "")
     windows = json.loads((tmp_path / "a.json").read_text())["windows"]
     assert {each["labels"][0] for each in windows} == {"novelty"}
-    code, out, err = run(videos / "bob.mp4", "--novelty", "--window-seconds", 3, "--json")
+    code, out, err = run(videos / "pull.mp4", "--novelty", "--window-seconds", 3, "--json")
     assert code == 1
     assert "4 seconds are too short for novelty" in err
     assert "too short" in json.loads(out)["error"]
@@ -100,8 +120,8 @@ def stopping(how: BaseException) -> Callable[..., Iterator[Scored]]:
 @pytest.mark.parametrize(
     ("how", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "bob.mp4: interrupted; the first 0:02 are kept"),
-        (VideoError("bob.mp4: is damaged"), 1, "bob.mp4: is damaged; the first 0:02 are kept"),
+        (KeyboardInterrupt(), 130, "pull.mp4: interrupted; the first 0:02 are kept"),
+        (VideoError("pull.mp4: is damaged"), 1, "pull.mp4: is damaged; the first 0:02 are kept"),
     ],
 )
 def test_what_is_done_is_kept(
@@ -115,7 +135,7 @@ def test_what_is_done_is_kept(
 ) -> None:
     monkeypatch.setattr(command, "scored_windows", stopping(how))
     found, out, err = run(
-        videos / "bob.mp4", "--output", tmp_path / "a.json", "--hop-seconds", 0.25
+        videos / "pull.mp4", "--output", tmp_path / "a.json", "--hop-seconds", 0.25
     )
     assert found == code
     assert message in err
@@ -149,7 +169,7 @@ def test_wrong_options_are_explained(
 def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path) -> None:
     code, _, err = run(videos, "--annotate", tmp_path / "drawn")
     assert (code, err) == (0, "")
-    for name in ("bob", "sway"):
+    for name in ("pull", "throw"):
         assert probe(tmp_path / "drawn" / f"{name}.mp4").num_frames == 64
     code, out, err = run(videos, "--annotate", "a.mp4")
     assert (code, out) == (1, "")
@@ -157,12 +177,12 @@ def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path
     code, out, err = run(videos, "--annotate", "a.avi")
     assert (code, out) == (1, "")
     assert "--annotate a.avi: name a file .mp4 or .mkv, or a folder" in err
-    code, _, err = run(videos / "bob.mp4", "--annotate", tmp_path / "a.mkv")
+    code, _, err = run(videos / "pull.mp4", "--annotate", tmp_path / "a.mkv")
     assert probe(tmp_path / "a.mkv").codec == "h264"
 
 
 class Camera:
-    """Stands in for LiveVideo: 2 s that sway, 16 frames a second."""
+    """Stands in for LiveVideo: 2 s, 16 frames a second."""
 
     fps: float | None = 16
 
@@ -177,7 +197,7 @@ class Camera:
 
     def frames(self, every_seconds: float) -> Iterator[tuple[float, np.ndarray]]:
         assert every_seconds == 2 / 16
-        clip = render_clip("sway", seed=1, num_frames=32)
+        clip = render_clip("throw", seed=1, num_frames=32)
         yield from ((k / 16, clip[k]) for k in range(0, 32, 2))
 
 
@@ -187,15 +207,15 @@ def test_a_camera_is_labelled_as_it_goes(
     monkeypatch.setattr(command, "LiveVideo", Camera)
     code, out, err = run("--camera", 0, "--output", tmp_path / "a.csv")
     assert (code, err) == (0, "")
-    assert re.fullmatch(r" +0:01\.9  sway +0\.\d\d  \d+\.\d\d s late\n", out)
-    assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith("0.0,1.875,sway,0.")
+    assert re.fullmatch(r" +0:01\.9  pull +0\.\d\d  \d+\.\d\d s late\n", out)
+    assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith("0.0,1.875,pull,0.")
     code, out, _ = run("--camera", 0, "--json", "--top-k", 1)
     window = json.loads(out)
     assert code == 0
     assert set(window) == {
         *("start_seconds", "end_seconds", "labels", "scores", "delay_seconds", "num_skipped")
     }
-    assert (window["labels"], window["num_skipped"]) == (["sway"], 0)
+    assert (window["labels"], window["num_skipped"]) == (["pull"], 0)
     monkeypatch.setattr(Camera, "fps", None)
     code, _, err = run("--camera", 0)
     assert code == 1
@@ -238,4 +258,4 @@ def test_a_video_is_not_replaced_by_itself(run: Run, videos: Path) -> None:
     for place in (videos, videos / ".." / videos.name):
         code, out, err = run(videos, "--annotate", place)
         assert (code, out) == (1, "")
-        assert f"--annotate {place} would replace {videos / 'bob.mp4'}; name another place" in err
+        assert f"--annotate {place} would replace {videos / 'pull.mp4'}; name another place" in err

@@ -14,7 +14,7 @@ from videomae.config import VideoMAEConfig
 from videomae.inference.predict import classify
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import find_processor
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.reader import read_frames
 from videomae.video.writer import write_video
 
@@ -88,7 +88,7 @@ def test_the_reader_of_transformers_reads_the_frames_that_we_do(tmp_path: Path) 
     torch.nn.init.normal_(model.classifier.weight)
     model.save_pretrained(tmp_path / "model")
     find_processor(None, SMALL).save_pretrained(tmp_path / "model")
-    write_video(film, render_clip("sway", seed=0, size=64, num_frames=80))
+    write_video(film, render_clip("throw", seed=0, size=64, num_frames=80))
     ours = classify(film, model=tmp_path / "model", engine="torch")
     theirs = transformers_reader.reader(tmp_path / "model", 4)(film)
     assert tuple(theirs[:3]) == ours.labels[:3]
@@ -101,7 +101,7 @@ def test_the_reader_of_transformers_reads_the_frames_that_we_do(tmp_path: Path) 
 def test_every_decoder_gives_the_frames_asked_for(package: str, tmp_path: Path) -> None:
     pytest.importorskip(package)
     film, indices = tmp_path / "a.mp4", [3, 7, 30]
-    write_video(film, render_clip("sway", seed=0, size=64, num_frames=80))
+    write_video(film, render_clip("throw", seed=0, size=64, num_frames=80))
     frames = getattr(baselines, f"by_{package}")(film, indices)
     exact = read_frames(film, indices).astype(int)
     assert np.abs(frames.astype(int) - exact).mean() < 4

@@ -18,7 +18,7 @@ from videomae.compute import devices
 from videomae.config import VideoMAEConfig
 from videomae.inference import engines
 from videomae.model.modeling import VideoMAEForVideoClassification
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
 SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=4, num_labels=3)
@@ -28,7 +28,7 @@ SMALL = VideoMAEConfig.preset("tiny", num_hidden_layers=1, num_frames=4, num_lab
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Compare with the small model: the line of JSON."""
     VideoMAEForVideoClassification(SMALL).save_pretrained(tmp_path / "model")
-    write_video(tmp_path / "a.mp4", render_clip("sway", seed=0, size=64, num_frames=80))
+    write_video(tmp_path / "a.mp4", render_clip("throw", seed=0, size=64, num_frames=80))
     # Processes of their own cost seconds each, and are tested by themselves.
     monkeypatch.setattr(compare, "peak_of", lambda *_: 5_000_000)
     monkeypatch.setattr(engines, "ENGINES", ("auto", "torch"))

@@ -84,7 +84,7 @@ ASKED = {
         "(left out) or --folders '*' (no class)",
     ),
     "people in classes in splits": (
-        ["train/run/anna/1.mp4", "train/walk/anna/1.mp4", "val/run/bob/1.mp4"],
+        ["train/run/anna/1.mp4", "train/walk/anna/1.mp4", "val/run/pull/1.mp4"],
         "choose --folders 'split/class/*' (class run) or --folders 'split/*/class' (class anna) or "
         "--folders 'split/class' (class run/anna)",
     ),

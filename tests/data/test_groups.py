@@ -117,7 +117,7 @@ def test_without_groups_each_class_gives_its_share() -> None:
 @pytest.fixture
 def data(videos_dir: Path, tmp_path: Path) -> Path:
     """Two classes of the same three cows; the third is in both twice."""
-    names = {"sway": ["cow1", "cow2", "cow3", "cow3"], "zoom_in": ["cow1", "cow2", "cow3", "cow3"]}
+    names = {"throw": ["cow1", "cow2", "cow3", "cow3"], "walk": ["cow1", "cow2", "cow3", "cow3"]}
     for label, cows in names.items():
         videos = sorted((videos_dir / label).glob("*.mp4"))
         for k, cow in enumerate(cows):
@@ -168,7 +168,7 @@ def test_clips_of_one_youtube_video_stay_together(data: Path, tmp_path: Path) ->
     names = [f"{video}_{k:06}_{k + 1:06}" for video in ("abc", "def") for k in range(2)]
     for path, name in zip(sorted(data.rglob("*.mp4")), names, strict=False):
         path.rename(data / f"{name}.mp4")
-    rows = [f"sway,{name[:3]},{int(name[4:10])},{int(name[11:])},train" for name in names]
+    rows = [f"throw,{name[:3]},{int(name[4:10])},{int(name[11:])},train" for name in names]
     source = data / "train.csv"
     source.write_text("\n".join(["label,youtube_id,time_start,time_end,split", *rows]))
     settings = PrepareSettings(source, tmp_path / "out", group="column:youtube_id", val_share=0.5)
@@ -180,7 +180,7 @@ def test_splits_that_were_there_are_kept_and_said_to_share_groups(
 ) -> None:
     (tmp_path / "split").mkdir()
     shutil.copytree(data, tmp_path / "split" / "train")
-    (tmp_path / "split" / "val" / "sway").mkdir(parents=True)
-    shutil.move(tmp_path / "split/train/sway/cow1_0.mp4", tmp_path / "split/val/sway/cow1_0.mp4")
+    (tmp_path / "split" / "val" / "throw").mkdir(parents=True)
+    shutil.move(tmp_path / "split/train/throw/cow1_0.mp4", tmp_path / "split/val/throw/cow1_0.mp4")
     settings = PrepareSettings(tmp_path / "split", tmp_path / "out", group=r"pattern:cow\d")
     assert "groups in several splits: 1: cow1" in prepare(settings).survey.warnings()

@@ -269,8 +269,8 @@ def test_no_name_in_data_leads_a_command_out_of_its_output(
             ["prepare", "m.csv", "--shards", "--resize-short", "16"],
             ["prepare", "train.tar", "--resize-short", "16", "--shards"],
             ["prepare", "odd", "--folders", "*", "--resize-short", "16"],
-            ["embed", "odd", "--model", "motion-tiny-pretrain", "--engine", "torch"],
-            ["reconstruct", "odd", "--model", "motion-tiny-pretrain", "--engine", "torch"],
+            ["embed", "odd", "--model", "actions-tiny-pretrain", "--engine", "torch"],
+            ["reconstruct", "odd", "--model", "actions-tiny-pretrain", "--engine", "torch"],
         ]
     ):
         output = Path("out", str(number))

@@ -34,9 +34,9 @@ def test_folders_and_files_are_the_videos_in_them(videos_dir: Path, tmp_path: Pa
 
 
 def test_lists_of_any_kind_name_videos_with_their_parts(videos_dir: Path, tmp_path: Path) -> None:
-    one = str(videos_dir / "sway" / "0.mp4")
-    parts = (Video(one, "sway", "val", 0.5, 1.0), Video(one, "zoom_in", "test"))
-    write_manifest(tmp_path, VideoList(parts, ("sway", "zoom_in")))
+    one = str(videos_dir / "throw" / "0.mp4")
+    parts = (Video(one, "throw", "val", 0.5, 1.0), Video(one, "walk", "test"))
+    write_manifest(tmp_path, VideoList(parts, ("throw", "walk")))
     for source in (tmp_path, tmp_path / "manifest.csv"):
         found = list_inputs(str(source))
         assert found == [Video(one, start_seconds=0.5, end_seconds=1.0), Video(one)]
@@ -49,7 +49,7 @@ def test_lists_of_any_kind_name_videos_with_their_parts(videos_dir: Path, tmp_pa
 
 
 def test_members_of_tars_have_addresses_of_their_own(videos_dir: Path, tmp_path: Path) -> None:
-    data = (videos_dir / "sway" / "0.mp4").read_bytes()
+    data = (videos_dir / "throw" / "0.mp4").read_bytes()
     tar = put_tar(tmp_path / "x.tar", {"a/1.mp4": data, "a/1.cls": b"3", "2.mp4": data[:9]})
     for source in (tar, tmp_path):
         first, second = list_inputs(str(source))
@@ -65,7 +65,7 @@ def test_members_of_tars_have_addresses_of_their_own(videos_dir: Path, tmp_path:
 
 
 def test_addresses_are_searched(videos_dir: Path, tmp_path: Path) -> None:
-    data = (videos_dir / "sway" / "0.mp4").read_bytes()
+    data = (videos_dir / "throw" / "0.mp4").read_bytes()
     tar = put_tar(tmp_path / "x.tar", {"1.mp4": data})
     memory = fsspec.filesystem("memory")
     for name, content in {"b.mp4": data, "a/c.mp4": data, "n.txt": b"no", "x.tar": tar}.items():

@@ -27,7 +27,7 @@ from videomae.training.checkpoint import run_processor
 from videomae.training.data import ClipSource
 from videomae.video.writer import write_video
 
-CLASSES = ("sway", "zoom_in")
+CLASSES = ("throw", "walk")
 NAN = float("nan")
 
 
@@ -93,7 +93,7 @@ def test_classify_evaluate_and_the_loader_see_the_same_pixels(
     config, folder = model.config, tmp_path / "model"
     height, width = config.image_hw
     # The loader of training has nothing to draw where a video is one clip, and to crop of its size.
-    sizes = {"sway": (height, width), "zoom_in": (height + 24, width + 20)}
+    sizes = {"throw": (height, width), "walk": (height + 24, width + 20)}
     for name, (high, wide) in sizes.items():
         frames = np.random.default_rng(0).integers(0, 255, (7, high, wide, 3), dtype=np.uint8)
         (tmp_path / "v" / name).mkdir(parents=True)
@@ -146,16 +146,16 @@ def test_the_model_is_left_in_its_mode(videos_dir: Path, machine: Machine) -> No
 
 
 def test_accuracies_counted_by_hand() -> None:
-    right = [0.1, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0]  # sway first
-    sixth = [0.3, 0.0, 0.2, 0.2, 0.2, 0.1, 0.0]  # sway (1) after 0, 2, 3, 4, 5: not in the top 5
-    tie = [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]  # goes to the smaller number, zoom_in
+    right = [0.1, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0]  # throw first
+    sixth = [0.3, 0.0, 0.2, 0.2, 0.2, 0.1, 0.0]  # throw (1) after 0, 2, 3, 4, 5: not in the top 5
+    tie = [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]  # goes to the smaller number, walk
     evaluation = by_hand(
         [right, right, sixth, tie, [NAN] * 7] + [tie] * 5,
-        ["sway"] * 5 + ["zoom_in"] * 5,
-        ("zoom_in", "sway", "a", "b", "c", "d", "e"),
+        ["throw"] * 5 + ["walk"] * 5,
+        ("walk", "throw", "a", "b", "c", "d", "e"),
     )
     assert evaluation.top1 == evaluation.score == 70  # 2 + 5 of 10
-    assert evaluation.per_class == {"zoom_in": 100, "sway": 40}
+    assert evaluation.per_class == {"walk": 100, "throw": 40}
     assert evaluation.figures() == {"top1": 70, "top5": 80, "mean_class": 70}  # top5: and the tie
     assert evaluation.confusion[1].tolist() == [2, 2, 0, 0, 0, 0, 0]
     assert str(evaluation) == (
@@ -271,14 +271,14 @@ def test_several_labels_and_values(videos_dir: Path, tmp_path: Path) -> None:
 
 
 def test_the_split_is_test_else_val_else_all(videos_dir: Path, tmp_path: Path) -> None:
-    for split, label in (("train", "sway"), ("val", "zoom_in")):
+    for split, label in (("train", "throw"), ("val", "walk")):
         shutil.copytree(videos_dir / label, tmp_path / "v" / split / label)
     model = make_model()
-    assert set(run(model, tmp_path / "v").per_class) == {"zoom_in"}
-    assert set(run(model, tmp_path / "v", split="train").per_class) == {"sway"}
-    shutil.copytree(videos_dir / "sway", tmp_path / "v" / "test" / "sway")
+    assert set(run(model, tmp_path / "v").per_class) == {"walk"}
+    assert set(run(model, tmp_path / "v", split="train").per_class) == {"throw"}
+    shutil.copytree(videos_dir / "throw", tmp_path / "v" / "test" / "throw")
     evaluation = run(model, tmp_path / "v", output=tmp_path / "out")
-    assert set(evaluation.per_class) == {"sway"}
+    assert set(evaluation.per_class) == {"throw"}
     assert json.loads((tmp_path / "out" / "results.json").read_text())["split"] == "test"
 
 
@@ -308,8 +308,8 @@ def test_fps_takes_the_place_of_the_models(videos_dir: Path, tmp_path: Path) -> 
 
 def test_classes_the_model_does_not_know_are_errors(videos_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(videos_dir, tmp_path / "v")
-    with pytest.raises(ConfigError, match=r"classes \['zoom_in'\], which the model does not know"):
-        run(make_model(id2label={0: "sway", 1: "spin"}), tmp_path / "v")
+    with pytest.raises(ConfigError, match=r"classes \['walk'\], which the model does not know"):
+        run(make_model(id2label={0: "throw", 1: "spin"}), tmp_path / "v")
 
 
 def test_class_numbers_stand_for_the_models_classes(videos_dir: Path, tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_class_numbers_stand_for_the_models_classes(videos_dir: Path, tmp_path: 
         shutil.copytree(videos_dir / name, tmp_path / "v" / str(1 - number))
     evaluation = run(make_model(), tmp_path / "v")
     assert evaluation.labels.tolist() == [0] * 5 + [1] * 5
-    assert evaluation.videos.items[0].label == "sway"
-    assert "zoom_in" in str(evaluation.per_class)
+    assert evaluation.videos.items[0].label == "throw"
+    assert "walk" in str(evaluation.per_class)
 
 
 def test_only_labels_that_are_all_numbers_and_no_names_are_class_numbers() -> None:
@@ -339,7 +339,7 @@ def test_only_labels_that_are_all_numbers_and_no_names_are_class_numbers() -> No
 def test_a_model_without_names_takes_the_datas(videos_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(videos_dir, tmp_path / "v")
     model = make_model(id2label={0: "LABEL_0", 1: "LABEL_1"})
-    with pytest.warns(UserWarning, match=r"no names for its 2 classes.* sway, zoom_in"):
+    with pytest.warns(UserWarning, match=r"no names for its 2 classes.* throw, walk"):
         evaluation = run(model, tmp_path / "v")
     assert set(evaluation.per_class) == set(CLASSES)
     with pytest.raises(ConfigError, match="which the model does not know"):
@@ -367,7 +367,7 @@ def test_wrong_labels_and_numbers_of_outputs_raise_before_the_work(
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(videos_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(videos_dir, tmp_path / "v")  # 11 videos: an odd number, one of them bad
-    (tmp_path / "v" / "sway" / "bad.mp4").write_bytes(b"junk")
+    (tmp_path / "v" / "throw" / "bad.mp4").write_bytes(b"junk")
     one = run(make_model(), tmp_path / "v", output=tmp_path / "one", batch_size=2)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "videomae", "evaluate", f"data={tmp_path / 'v'}", "batch_size=2"]

@@ -37,7 +37,7 @@ def test_answers_are_read_back_by_row_and_a_cut_off_one_is_left_out(tmp_path: Pa
 def settings(videos_dir: Path, tmp_path: Path) -> EvaluateSettings:
     config = VideoMAEConfig.preset(
         "tiny", image_size=16, num_frames=4, num_hidden_layers=1, num_labels=2,
-        id2label={0: "sway", 1: "zoom_in"},
+        id2label={0: "throw", 1: "walk"},
     )  # fmt: skip
     VideoMAEForVideoClassification(config).save_pretrained(tmp_path / "model")
     return EvaluateSettings(

@@ -83,7 +83,7 @@ def test_features_are_the_mean_token_after_the_final_norm(data: Path) -> None:
     with np.load(given.output / "features.npz") as arrays:
         assert arrays["train"].shape == (10, 3, 128)
         assert arrays["test"].shape == (10, 1, 128)
-        assert arrays["test_labels"].tolist() == ["sway"] * 5 + ["zoom_in"] * 5
+        assert arrays["test_labels"].tolist() == ["throw"] * 5 + ["walk"] * 5
         stored = torch.from_numpy(arrays["train"][7])
     model = VideoMAEForPreTraining.from_pretrained(given.model).videomae
     assert model.layernorm is not None
@@ -133,7 +133,7 @@ def test_a_classifier_keeps_the_norm_it_has_behind_the_mean(data: Path) -> None:
 
 def test_bad_videos_are_left_out_of_learning_and_wrong_in_testing(data: Path) -> None:
     for split in ("train", "test"):
-        (data / split / "sway" / "bad.mp4").write_bytes(b"junk")
+        (data / split / "throw" / "bad.mp4").write_bytes(b"junk")
     for _ in range(2):  # computed, then read
         result = linear_probe(settings(data))
         assert (result.num_train, result.knn.num_videos) == (10, 11)
@@ -145,10 +145,10 @@ def test_bad_videos_are_left_out_of_learning_and_wrong_in_testing(data: Path) ->
 def test_what_cannot_be_probed_is_told(data: Path, videos_dir: Path) -> None:
     with pytest.raises(ConfigError, match="has no split test or val to be tested on"):
         linear_probe(settings(videos_dir))
-    (data / "test" / "sway").rename(data / "test" / "spin")
+    (data / "test" / "throw").rename(data / "test" / "spin")
     with pytest.raises(ConfigError, match="which the model does not know"):
         linear_probe(settings(data))
-    for path in (data / "train" / "sway").iterdir():
+    for path in (data / "train" / "throw").iterdir():
         path.unlink()
     with pytest.raises(ConfigError, match="5 videos of 1 classes to learn from"):
         linear_probe(settings(data))

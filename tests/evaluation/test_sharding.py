@@ -154,7 +154,7 @@ def test_errors_of_the_caller_are_not_taken_for_bad_videos(
 
 
 def test_views_are_of_the_part_that_a_row_names(videos_dir: Path) -> None:
-    path = sorted((videos_dir / "sway").glob("*.mp4"))[0]
+    path = sorted((videos_dir / "throw").glob("*.mp4"))[0]
     assert probe(path).fps == 8
     last = read_frames(path, [7])
     (view,) = views_of(Video(str(path), start_seconds=7 / 8), maker_of())

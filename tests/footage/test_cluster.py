@@ -44,7 +44,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def test_the_rows_are_those_of_a_job_without_ray(
     seconds: float | None, videos_dir: Path, tmp_path: Path
 ) -> None:
-    job = Job("embed", "motion-tiny", frame_stride=1, fps=32, window_seconds=seconds)
+    job = Job("embed", "actions-tiny", frame_stride=1, fps=32, window_seconds=seconds)
     videos = [*list_inputs(str(videos_dir)), Video("gone.mp4")]
     run_job(videos, tmp_path / "here", job)
     summary = run_job(videos, tmp_path / "there", job, ray="auto")
@@ -69,7 +69,7 @@ def test_a_killed_worker_loses_no_answer(videos_dir: Path, tmp_path: Path) -> No
 
     videos = list_inputs(str(videos_dir)) * 4
     parts = [Video(v.path, end_seconds=0.5 + k / 100) for k, v in enumerate(videos)]
-    job = Job("embed", "motion-tiny", frame_stride=1)
+    job = Job("embed", "actions-tiny", frame_stride=1)
     summary = run_job(parts, tmp_path, job, ray="auto", on_progress=kill_one)
     assert killed
     assert (summary.num_done, summary.num_rows, summary.num_bad) == (40, 40, 0)

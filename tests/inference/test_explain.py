@@ -216,8 +216,8 @@ def test_wrong_arguments_are_refused(
 
 
 def test_a_model_without_labels_is_refused() -> None:
-    with pytest.raises(WeightsError, match="motion-tiny-pretrain holds no trained classifier"):
-        explain(CLIP, model="motion-tiny-pretrain")
+    with pytest.raises(WeightsError, match="actions-tiny-pretrain holds no trained classifier"):
+        explain(CLIP, model="actions-tiny-pretrain")
     model = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, num_labels=2))
     with pytest.raises(ConfigError, match="expected a VideoMAEForVideoClassification"):
         explain(CLIP, model=model)

@@ -25,7 +25,7 @@ from videomae.inference.exported import Answer, Export, check_engine
 from videomae.inference.predict import classify, embed
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 
 SIZES: dict[str, Any] = {
     "image_size": 16,
@@ -325,35 +325,35 @@ def test_openvino_reports_nothing_over_the_network(code: str, silent: bool, tmp_
 
 def motion_clips(count: int, first_seed: int) -> tuple[Tensor, Tensor]:
     """Pixels (count, T, C, H, W) and class numbers (count,) of rendered clips."""
-    config = VideoMAEConfig.from_pretrained("motion-tiny")
-    maker = ViewMaker(config, find_processor("motion-tiny", config))
-    labels = [number % len(MOTIONS) for number in range(count)]
+    config = VideoMAEConfig.from_pretrained("actions-tiny")
+    maker = ViewMaker(config, find_processor("actions-tiny", config))
+    labels = [number % len(CLASSES) for number in range(count)]
     clips = [
-        maker(render_clip(MOTIONS[label], seed=first_seed + number))
+        maker(render_clip(CLASSES[label], seed=first_seed + number))
         for number, label in enumerate(labels)
     ]
     return torch.cat(clips), torch.tensor(labels)
 
 
 @pytest.mark.slow
-def test_motion_tiny_answers_the_same_and_in_int8_as_well(cache: Path) -> None:
+def test_actions_tiny_answers_the_same_and_in_int8_as_well(cache: Path) -> None:
     options: dict[str, Any] = {"engine_cache_dir": cache, "device": "cpu", "tell": lambda _: None}
     clips, labels = motion_clips(108, first_seed=50_000)
-    expected = engines.load("motion-tiny", engine="torch", dtype="float32", device="cpu")(clips)
-    exact = engines.load("motion-tiny", engine="openvino", dtype="float32", **options)(clips)
+    expected = engines.load("actions-tiny", engine="torch", dtype="float32", device="cpu")(clips)
+    exact = engines.load("actions-tiny", engine="openvino", dtype="float32", **options)(clips)
     torch.testing.assert_close(exact, expected, atol=1e-4, rtol=1e-4)
     assert exact.argmax(-1).equal(expected.argmax(-1))
 
     calibration, _ = motion_clips(36, first_seed=90_000)
     options["dtype"] = "int8"
-    quantised = engines.load("motion-tiny", engine="openvino", calibration=calibration, **options)
+    quantised = engines.load("actions-tiny", engine="openvino", calibration=calibration, **options)
     found = quantised(clips)
     loss = (expected.argmax(-1) == labels).float().mean() - (
         found.argmax(-1) == labels
     ).float().mean()
     assert loss <= 0.01
     # From now on the clips are not needed, and int8 is nobody else's.
-    again = engines.load("motion-tiny", **options)
+    again = engines.load("actions-tiny", **options)
     assert again.describe() == quantised.describe()
     assert again.describe().endswith("int8")
     np.testing.assert_array_equal(again(clips[:8]), found[:8])

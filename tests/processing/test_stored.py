@@ -203,8 +203,8 @@ def test_a_folder_without_settings_is_an_error(tmp_path: Path) -> None:
 
 def test_shipped_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     VideoMAEImageProcessor(size=36).save_pretrained(tmp_path)
-    monkeypatch.setattr(hub, "resolve_shipped", {"motion-tiny": tmp_path}.get)
-    assert VideoMAEVideoProcessor.from_pretrained("motion-tiny").size == {"shortest_edge": 36}
+    monkeypatch.setattr(hub, "resolve_shipped", {"actions-tiny": tmp_path}.get)
+    assert VideoMAEVideoProcessor.from_pretrained("actions-tiny").size == {"shortest_edge": 36}
 
 
 def test_hub_arguments_go_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

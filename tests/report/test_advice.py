@@ -65,7 +65,7 @@ def test_fine_tuning_at_chance() -> None:
         "learned nothing yet. Make more steps than 200"
     )
     assert said.endswith("Or start from a pre-trained model with --init.")
-    assert "--init" not in advice(finetuned(2.5, 2.48, top1=9.8, init="motion-tiny"))
+    assert "--init" not in advice(finetuned(2.5, 2.48, top1=9.8, init="actions-tiny"))
     # 8.3 + 2 * 1.8: what luck gives, too
     assert advice(finetuned(2.5, 2.3, top1=11.8)) != ""
     assert advice(finetuned(2.5, 2.3, top1=12.1)) == ""

@@ -217,7 +217,7 @@ def test_regularisation_is_told_where_it_was_used() -> None:
         (None, None, None, "trained from scratch"),
         ("OpenGVLab/VideoMAEv2-Base", "cc-by-nc-4.0", True, "OpenGVLab/VideoMAEv2-Base"),
         ("someone/videomae", None, True, "made from someone/videomae:"),
-        ("motion-tiny-pretrain", "apache-2.0", None, "from motion-tiny-pretrain, whose licence"),
+        ("actions-tiny-pretrain", "apache-2.0", None, "from actions-tiny-pretrain, whose licence"),
         ("/home/me/runs/first/model", None, None, "made from first/model:"),
         ("/home/me/videomae.pth", None, None, "made from videomae.pth:"),
     ],

@@ -19,9 +19,10 @@ from reproduction.plan import (
     tuned,
     twice,
 )
+from reproduction.motion import MotionSettings
 from reproduction.run import seconds_of
 from videomae.masking import MASKS
-from videomae.settings import ActionsSettings, MotionSettings
+from videomae.settings import ActionsSettings
 
 PLANS = pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
 

@@ -38,7 +38,7 @@ def client() -> Iterator[TestClient]:
 
 @pytest.fixture
 def video(videos_dir: Path) -> Path:
-    return videos_dir / "zoom_in" / "1.mp4"
+    return videos_dir / "walk" / "1.mp4"
 
 
 def post(client: TestClient, job: str, content: bytes, name: str = "a.mp4", **fields: Any) -> Any:
@@ -54,7 +54,7 @@ def test_classify_gives_the_labels_of_the_function(client: TestClient, video: Pa
     scores = [each["score"] for each in found["predictions"]]
     assert scores == pytest.approx(expected.scores, abs=1e-5)
     assert found["video"]["num_frames"] == 8
-    assert (found["video"]["width"], found["model"], found["frames"]) == (24, "motion-tiny", None)
+    assert (found["video"]["width"], found["model"], found["frames"]) == (24, "actions-tiny", None)
 
 
 def test_the_frames_that_were_looked_at_come_along_if_asked(
@@ -226,7 +226,7 @@ def test_a_client_that_leaves_while_its_clip_is_written_leaves_nothing_behind(
 
 def test_the_model_and_the_state_are_told(client: TestClient, video: Path) -> None:
     facts = client.get("/v1/model").json()
-    assert facts["model"] == "motion-tiny"
+    assert facts["model"] == "actions-tiny"
     assert len(facts["labels"]) == 12
     assert facts["licence"] == "apache-2.0"
     assert facts["limits"]["max_upload_mb"] == 0.2
@@ -268,7 +268,7 @@ def test_the_page_is_whole_and_asks_nobody_else(client: TestClient) -> None:
     assert client.get("/examples/9").status_code == 404
     clip = client.get("/examples/0").content
     found = post(client, "classify", clip).json()["predictions"][0]["label"]
-    assert found == "zoom_in"
+    assert found == "walk"
 
 
 def test_tokens_guard_the_service_and_close_the_page(video: Path, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_tokens_guard_the_service_and_close_the_page(video: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"tokens=.* cannot be read .*; name a file of UTF-8"):
         ServeSettings(tokens=tokens)
     tokens.write_bytes(b"\xef\xbb\xbfsecret\r\n")  # as Windows writes it
-    settings = ServeSettings(tokens=tokens, model="motion-tiny-pretrain", **OPTIONS)
+    settings = ServeSettings(tokens=tokens, model="actions-tiny-pretrain", **OPTIONS)
     with TestClient(make_app(Service(settings))) as client:
         assert client.get("/").status_code == 404
         assert post(client, "embed", b"").status_code == 401

@@ -43,7 +43,7 @@ def test_what_is_no_video_is_refused(content: bytes, status: int, address: str) 
 
 
 def test_a_video_that_is_cut_off_is_refused(address: str, videos_dir: Path) -> None:
-    content = (videos_dir / "sway" / "0.mp4").read_bytes()
+    content = (videos_dir / "throw" / "0.mp4").read_bytes()
     answer = httpx.post(f"{address}/v1/classify", files={"file": content[: len(content) // 2]})
     assert answer.status_code in (415, 422)
     assert httpx.get(f"{address}/readyz").status_code == 200

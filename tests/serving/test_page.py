@@ -45,7 +45,7 @@ def opened(address: str, size: str = "desktop", **options: Any) -> Iterator[Any]
 
 def test_a_chosen_video_gets_labels_bars_and_frames(address: str, videos_dir: Path) -> None:
     with opened(address) as page:
-        page.set_input_files("#file", videos_dir / "zoom_in" / "1.mp4")
+        page.set_input_files("#file", videos_dir / "walk" / "1.mp4")
         page.wait_for_selector("#scores li")
         rows = page.locator("#scores li").all_inner_texts()
         assert len(rows) == 5
@@ -113,7 +113,7 @@ def test_the_keyboard_reaches_everything(address: str) -> None:
 
 def test_values_of_a_regression_have_no_bars(regression_address: str, videos_dir: Path) -> None:
     with opened(regression_address) as page:
-        page.set_input_files("#file", videos_dir / "zoom_in" / "1.mp4")
+        page.set_input_files("#file", videos_dir / "walk" / "1.mp4")
         page.wait_for_selector("#scores li")
         assert page.locator("#scores .bar").count() == 0
         assert "%" not in page.locator("#scores").inner_text()

@@ -70,7 +70,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_well(
 ) -> None:
     # Clips wait three seconds for others, so that there is something to answer.
     process, address = serve("--max-wait-ms", "3000", "--batch-size", "64", "--no-page")
-    video = (videos_dir / "sway" / "0.mp4").read_bytes()
+    video = (videos_dir / "throw" / "0.mp4").read_bytes()
 
     def ask() -> int:
         url = f"{address}/v1/classify"
@@ -108,7 +108,7 @@ def test_sigterm_ends_a_service_that_loads_its_model(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert process.stderr is not None
-    assert process.stderr.readline() == "videomae: loading motion-tiny\n"
+    assert process.stderr.readline() == "videomae: loading actions-tiny\n"
     process.terminate()
     assert process.wait(60) == 0
     assert process.stderr.read() == ""
@@ -156,7 +156,7 @@ def test_the_documented_requests_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, address = serve()
-    shutil.copy(videos_dir / "sway" / "0.mp4", tmp_path / "clip.mp4")
+    shutil.copy(videos_dir / "throw" / "0.mp4", tmp_path / "clip.mp4")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "serving.md").read_text().replace("http://127.0.0.1:8000", address)
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)

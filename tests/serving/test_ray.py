@@ -29,7 +29,7 @@ def test_replicas_answer_as_one_process_does(serve: Any, videos_dir: Path) -> No
 
     serve.start(http_options={"port": 8124})
     serve.run(app)
-    url, video = "http://127.0.0.1:8124/v1/classify", (videos_dir / "sway" / "0.mp4").read_bytes()
+    url, video = "http://127.0.0.1:8124/v1/classify", (videos_dir / "throw" / "0.mp4").read_bytes()
     answers = [httpx.post(url, files={"file": video}, timeout=60) for _ in range(6)]
     assert [each.status_code for each in answers] == [200] * 6
     assert len({each.text for each in answers}) == 1

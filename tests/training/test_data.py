@@ -170,7 +170,7 @@ def test_other_seeds_and_epochs_draw_other_clips(videos_dir: Path) -> None:
 
 def test_unreadable_videos_leave_gaps_that_are_told(videos_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(videos_dir, tmp_path / "v")
-    (tmp_path / "v" / "sway" / "bad.mp4").write_bytes(b"not a video")
+    (tmp_path / "v" / "throw" / "bad.mp4").write_bytes(b"not a video")
     clips = source(tmp_path / "v", num_repeats=2)
     (batch,) = batches(clips, Sampler(11, 11))
     (bad,) = batch.bad
@@ -225,7 +225,7 @@ def shard_of(paths: Sequence[Path], place: Path) -> Videos:
 
 
 def test_shards_and_addresses_give_the_clips_of_files(videos_dir: Path, tmp_path: Path) -> None:
-    paths = sorted((videos_dir / "sway").glob("*.mp4"))
+    paths = sorted((videos_dir / "throw").glob("*.mp4"))
     plain = source_of(Videos(tuple(Video(str(p)) for p in paths)))
     sharded = source_of(shard_of(paths, tmp_path / "0.tar"))
     memory = fsspec.filesystem("memory")
@@ -245,7 +245,7 @@ def test_shards_and_addresses_give_the_clips_of_files(videos_dir: Path, tmp_path
 
 
 def test_clips_come_from_their_part_alone(videos_dir: Path) -> None:
-    path = sorted((videos_dir / "sway").glob("*.mp4"))[0]
+    path = sorted((videos_dir / "throw").glob("*.mp4"))[0]
     assert probe(path).fps == 8
     last = torch.from_numpy(read_frames(path, [7])).permute(0, 3, 1, 2)
     rows = (Video(str(path), start_seconds=7 / 8),)

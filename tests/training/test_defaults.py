@@ -93,8 +93,8 @@ def test_the_mask_follows_the_grid_and_not_the_name_of_the_preset() -> None:
 @pytest.mark.parametrize(
     "name",
     ["ucf101-base-finetune", "hmdb51-base-finetune", "ucf101-base-pretrain",
-     "kinetics400-base-pretrain", "kinetics400-huge-pretrain", "motion-tiny-finetune",
-     "motion-tiny-pretrain"],
+     "kinetics400-base-pretrain", "kinetics400-huge-pretrain", "actions-tiny-finetune",
+     "actions-tiny-pretrain"],
 )  # fmt: skip
 def test_learning_rates_are_near_those_of_recipes(name: str) -> None:
     kind: Any = PretrainSettings if name.endswith("-pretrain") else FinetuneSettings

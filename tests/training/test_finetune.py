@@ -51,7 +51,7 @@ def test_a_run_leaves_a_model_that_knows_its_classes(settings: FinetuneSettings)
     assert evaluation is not None
     assert evaluation.num_videos == 10
     model = VideoMAEForVideoClassification.from_pretrained(settings.output / "model")
-    assert model.config.id2label == {0: "sway", 1: "zoom_in"}
+    assert model.config.id2label == {0: "throw", 1: "walk"}
     assert model.config.use_mean_pooling
     results = json.loads((settings.output / "results.json").read_text())
     assert results["top1"] == evaluation.top1
@@ -66,15 +66,15 @@ def test_a_run_ends_well_whatever_its_files_are_called_and_its_reports_do(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(settings.data, data)
-    video = next(data.glob("sway/*.mp4"))
+    video = next(data.glob("throw/*.mp4"))
     video.rename(video.with_name(os.fsdecode(b"caf\xe9.mp4")))
-    (data / "zoom_in").rename(data / os.fsdecode(b"caf\xe9"))
+    (data / "walk").rename(data / os.fsdecode(b"caf\xe9"))
     settings = dataclasses.replace(settings, data=data, eval_data=data, epochs=1)
     monkeypatch.setattr(evaluate, "plot_confusion", lambda *_, **__: 1 / 0)
     with pytest.warns(UserWarning, match=r"confusion\.png could not be written \(ZeroDivision"):
         assert finetune(settings) is not None
     model = VideoMAEForVideoClassification.from_pretrained(settings.output / "model")
-    assert sorted(model.config.id2label.values()) == [r"caf\xe9", "sway"]
+    assert sorted(model.config.id2label.values()) == [r"caf\xe9", "throw"]
     paths = pq.read_table(settings.output / "predictions.parquet")["path"].to_pylist()
     assert [path for path in paths if path.endswith(r"caf\xe9.mp4")]
     assert r"caf\xe9" in (settings.output / "index.html").read_text(encoding="utf-8")
@@ -210,7 +210,7 @@ def test_without_videos_to_evaluate_on_it_says_so_at_both_ends(
 
 def test_one_class_is_not_enough(settings: FinetuneSettings, videos_dir: Path) -> None:
     with pytest.raises(ConfigError, match="has 0 classes, and fine-tuning needs at least 2"):
-        finetune(dataclasses.replace(settings, data=videos_dir / "sway"))
+        finetune(dataclasses.replace(settings, data=videos_dir / "throw"))
 
 
 def test_the_mean_of_the_weights_is_what_is_saved(

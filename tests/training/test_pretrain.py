@@ -167,11 +167,11 @@ def test_unreadable_videos_are_listed_or_stop_the_run(
     settings: PretrainSettings, tmp_path: Path
 ) -> None:
     shutil.copytree(settings.data, tmp_path / "v")
-    (tmp_path / "v" / "sway" / "bad.mp4").write_bytes(b"not a video")
+    (tmp_path / "v" / "throw" / "bad.mp4").write_bytes(b"not a video")
     few = dataclasses.replace(settings, data=tmp_path / "v", max_bad_fraction=0.1, batch_size=11)
     pretrain(few)
     listed = json.loads((few.output / "bad_videos.json").read_text())
-    assert list(listed) == [str(tmp_path / "v" / "sway" / "bad.mp4")]
+    assert list(listed) == [str(tmp_path / "v" / "throw" / "bad.mp4")]
     assert read_log(few.output)[-1]["num_bad_videos"] == 1
     strict = dataclasses.replace(few, output=tmp_path / "strict", max_bad_fraction=0.05)
     with pytest.raises(VideoError, match=r"1 of 11 videos cannot be read.*bad\.mp4"):
@@ -391,7 +391,7 @@ def test_saving_memory_and_compiling_change_no_number(
 
 def test_videos_to_learn_from_need_no_classes(settings: PretrainSettings, tmp_path: Path) -> None:
     # beside each other and in a folder: no answer to what the classes are
-    shutil.copytree(settings.data / "sway", tmp_path / "v")
-    shutil.copytree(settings.data / "zoom_in", tmp_path / "v" / "more")
+    shutil.copytree(settings.data / "throw", tmp_path / "v")
+    shutil.copytree(settings.data / "walk", tmp_path / "v" / "more")
     pretrain(dataclasses.replace(settings, data=tmp_path / "v", epochs=1))
     assert read_run(settings.output).facts["num_videos"] == 10

@@ -324,7 +324,7 @@ def test_a_closed_video_is_freed_at_once(videos_dir: Path) -> None:
     gc.collect()
     gc.disable()
     try:
-        reader = VideoReader(videos_dir / "sway" / "0.mp4")
+        reader = VideoReader(videos_dir / "throw" / "0.mp4")
         reader.read([0, 4])
         source = weakref.ref(reader._source)
         reader.close()

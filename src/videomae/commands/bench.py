@@ -33,8 +33,8 @@ from videomae.masking import tube_mask
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
 from videomae.processing.sampling import clip_indices
-from videomae.rendering.motion import render_clip, render_dataset
-from videomae.settings import MotionSettings
+from videomae.rendering.actions import render_clip, render_dataset
+from videomae.settings import ActionsSettings
 from videomae.video.reader import probe, read_frames
 from videomae.video.writer import write_video
 
@@ -78,7 +78,7 @@ class Session:
         if self.asked.video is not None or path.exists():
             return self.asked.video or path
         height, width = FILMS[name]
-        scene = render_clip("orbit", seed=0, size=width, num_frames=40)[:, :height]
+        scene = render_clip("walk", seed=0, size=width, num_frames=40)[:, -height:]
         to_and_fro = np.resize([*range(40), *reversed(range(40))], 250)
         return write_video(path, scene[to_and_fro], fps=25, crf=23)
 
@@ -183,8 +183,10 @@ def end_to_end(session: Session) -> Iterator[Case]:
     words = f"-m videomae classify --json --engine torch --device cpu --dtype {session.asked.dtype}"
     ways = {"videomae torch": partial(run_python, *words.split(), "--model", folder)}
     yield Case("one file, from the start of a process", ways, (film,))
-    motion = MotionSettings(session.folder / "short", clips=8, size=256, num_frames=48, workers=1)
-    paths = list(itertools.islice(itertools.cycle(render_dataset(motion)), session.asked.files))
+    short = ActionsSettings(
+        session.folder / "short", clips=8, test_clips=0, size=256, num_frames=48, workers=1
+    )
+    paths = list(itertools.islice(itertools.cycle(render_dataset(short)), session.asked.files))
     yield Case(f"{len(paths)} short files", {"videomae torch": ours}, (paths,))
 
 

@@ -257,7 +257,7 @@ def run(command: Any) -> int:
             from videomae.commands import answers
 
             return answers.FUNCTIONS[type(command)](command)
-        case flags.Probe() | flags.Prepare() | flags.Actions() | flags.Motion():
+        case flags.Probe() | flags.Prepare() | flags.Actions():
             from videomae.commands import videos
 
             return videos.FUNCTIONS[type(command)](command)

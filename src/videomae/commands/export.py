@@ -20,7 +20,7 @@ from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEMode
 from videomae.processing import sampling
 from videomae.processing.stored import RESAMPLE
 from videomae.processing.views import ViewMaker, find_processor
-from videomae.rendering.motion import MOTIONS, render_clip
+from videomae.rendering.actions import CLASSES, render_clip
 from videomae.report.card import origin
 from videomae.report.html import render
 from videomae.version import __version__
@@ -40,7 +40,7 @@ FORMATS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.1}
 # The least share of clips whose first label int8 must leave as it is.
 MIN_AGREEMENT = 0.9
-_RENDERED_SEED = 70_000  # other scenes than those of training and evaluation
+_RENDERED_SEED = 70_000  # other clips than those of training and evaluation
 _ORT_WEB = "1.30.0"  # the release of onnxruntime-web that the page was tested with
 
 
@@ -182,7 +182,7 @@ def _clips(
     length = max(32, sampling.clip_span(config.num_frames, config.frame_stride or 1))
     rendered = [
         make_views(
-            render_clip(MOTIONS[k % 12], seed=_RENDERED_SEED + k, size=size, num_frames=length)
+            render_clip(CLASSES[k % 20], seed=_RENDERED_SEED + k, size=size, num_frames=length)
         )[0]
         for k in range(total)
     ]

@@ -26,7 +26,6 @@ from videomae.settings import (
     EvaluateSettings,
     FinetuneSettings,
     LinearProbeSettings,
-    MotionSettings,
     PrepareSettings,
     PretrainSettings,
 )
@@ -90,24 +89,19 @@ class Actions(ActionsSettings):
 
 
 @dataclass(frozen=True)
-class Motion(MotionSettings):
-    output: Annotated[conf.Positional[Path], conf.arg(metavar="DIR")]
-
-
-@dataclass(frozen=True)
 class Demo:
     output: Path = Path("demo")
     """The folder to write; open index.html in it."""
     video: Path | None = None
     """Classify and reconstruct this video, too."""
-    clips: Count = 48
+    clips: Count = 60
     """Videos to classify."""
-    train_clips: Count = 240
+    train_clips: Count = 200
     """Labelled videos to learn from."""
-    finetune_epochs: Count = 24
+    finetune_epochs: Count = 12
     """Times that fine-tuning sees each of those."""
     seed: Seed = 11
-    """Other seeds give other scenes."""
+    """Other seeds give other videos."""
     workers: Count | None = None
     """Videos rendered at once; by default one per core."""
 
@@ -200,7 +194,7 @@ class LinearProbe(RecipeCommand):
 @dataclass(frozen=True)
 class Recipes:
     name: Annotated[conf.Positional[str | None], conf.arg(metavar="[NAME]")] = None
-    """Print this one, to be changed: `videomae recipes motion-tiny-pretrain > mine.toml`."""
+    """Print this one, to be changed: `videomae recipes actions-tiny-pretrain > mine.toml`."""
 
 
 COMMANDS: dict[str, type] = {
@@ -216,7 +210,6 @@ COMMANDS: dict[str, type] = {
     "prepare": Prepare,
     "duplicates": Duplicates,
     "actions": Actions,
-    "motion": Motion,
     "finetune": Finetune,
     "pretrain": Pretrain,
     "evaluate": Evaluate,

@@ -55,7 +55,7 @@ class VideoCommand:
 class ModelCommand(VideoCommand):
     """The options of all commands that run a model."""
 
-    model: str = "motion-tiny"
+    model: str = "actions-tiny"
     """Hub id, folder, weight file, or a model that comes with the package."""
     frame_stride: Count | Literal["config", "uniform"] = "config"
     """Video frames between two sampled ones; uniform: spread out; config: as it was trained."""
@@ -174,7 +174,7 @@ class Duplicates:
     """A folder, list, tar or address of videos; or an index of them, as `index` has written."""
     threshold: Cosine | Literal["auto"] = "auto"
     """Least similarity of a pair, up to 1; auto is measured on copies of some of the videos."""
-    model: str = "motion-tiny"
+    model: str = "actions-tiny"
     """Hub id, folder, weight file or shipped model; an index knows its own, unless it has moved."""
     allow_addresses: bool = False
     """Open the addresses that a list names; any list can name any address."""
@@ -219,7 +219,7 @@ class Timeline(ViewsCommand):
 
 @dataclass(frozen=True)
 class Reconstruct(ModelCommand):
-    model: str = "motion-tiny-pretrain"
+    model: str = "actions-tiny-pretrain"
     """A pre-trained model with its decoder: hub id, folder, weight file, or a shipped one."""
     mask: Mask = "tube"
     """Kind of mask."""

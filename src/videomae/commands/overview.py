@@ -23,7 +23,6 @@ videos and data:
   prepare       Make one checked manifest of a published list or a folder of videos.
   duplicates    Find copies among videos, and test videos that training has seen.
   actions       Render the built-in data set: short videos of people, labelled by what they do.
-  motion        Render a data set without people: short videos, labelled by how the view moves.
 
 train and measure:
   finetune      Train a classifier on a folder of videos per class.

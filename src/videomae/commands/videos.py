@@ -1,11 +1,11 @@
-"""The commands on videos that need no model: probe, prepare, actions, motion."""
+"""The commands on videos that need no model: probe, prepare, actions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
-from videomae.commands.flags import Actions, Motion, Prepare, Probe
+from videomae.commands.flags import Actions, Prepare, Probe
 from videomae.commands.terminal import Screen, Shown, aligned, report
 from videomae.errors import VideoError, complain, counted, say
 
@@ -66,19 +66,8 @@ def actions(command: Actions) -> int:
     return 0
 
 
-def motion(command: Motion) -> int:
-    """Render the built-in data set of moving views."""
-    from videomae.rendering.motion import render_dataset
-
-    with Screen("rendering", command.clips) as screen:
-        paths = render_dataset(command, on_progress=screen.advance)
-    say(f"wrote {counted(len(paths), 'video')} into {command.output}")
-    return 0
-
-
 FUNCTIONS: dict[type, Callable[[Any], int]] = {
     Probe: probe,
     Prepare: prepare,
     Actions: actions,
-    Motion: motion,
 }

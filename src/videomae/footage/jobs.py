@@ -58,7 +58,7 @@ class Job:
     """
 
     task: Literal["classify", "embed"]
-    model: str = "motion-tiny"
+    model: str = "actions-tiny"
     top_k: int = 5
     features: Features = "pooled"
     num_clips: int = 1

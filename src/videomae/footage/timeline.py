@@ -241,7 +241,7 @@ class Gathered:
 def timeline(
     videos: Iterable[Any],
     *,
-    model: Model = "motion-tiny",
+    model: Model = "actions-tiny",
     processor: Any = None,
     novelty: bool = False,
     window_seconds: float | None = None,
@@ -275,7 +275,7 @@ def timeline(
 
     ```python
     found = timeline("match.mp4", hop_seconds=1)
-    found.segments[0]  # Segment(start_seconds=0.0, end_seconds=4.5, label='sway', score=0.91)
+    found.segments[0]  # Segment(start_seconds=0.0, end_seconds=4.5, label='walk', score=0.91)
     found.save("match.vtt")
     ```
     """

@@ -52,7 +52,7 @@ class Engine:
     -> logits (B, K), or tokens (B, N, D) where those were asked for.
 
     ```python
-    engine = load("motion-tiny")
+    engine = load("actions-tiny")
     engine(pixel_values).argmax(-1)  # (B, T, C, H, W) float -> (B,)
     print(engine.describe())         # torch 2.14.1, cpu (2 threads), float32, sdpa attention
     ```

@@ -95,7 +95,7 @@ class Explanation:
 def explain(
     videos: Iterable[Any],
     *,
-    model: Model = "motion-tiny",
+    model: Model = "actions-tiny",
     processor: Any = None,
     label: str | None = None,
     method: Method = "occlusion",
@@ -128,7 +128,7 @@ def explain(
     the middle of each video. Returns an Explanation, or a list or iterator of them.
 
     ```python
-    explain("clip.mp4", label="zoom_in").save("heat.gif")
+    explain("clip.mp4", label="throw").save("heat.gif")
     ```
     """
     check_choice("method", method, get_args(Method))

@@ -142,7 +142,7 @@ def over_videos(
 def classify(
     videos: Iterable[Any],
     *,
-    model: Model = "motion-tiny",
+    model: Model = "actions-tiny",
     processor: Any = None,
     top_k: int = 5,
     num_clips: int = 1,
@@ -187,7 +187,7 @@ def classify(
 
     ```python
     result = classify("clip.mp4")
-    result.labels[0], result.scores[0]          # ('zoom_in', 0.98)
+    result.labels[0], result.scores[0]          # ('throw', 0.98)
     for result in classify(iter(paths), model="MCG-NJU/videomae-base-finetuned-kinetics"):
         print(result.path, result.labels)       # one by one, however many there are
     ```
@@ -250,7 +250,7 @@ def _mean_scores(logits: Floats, config: VideoMAEConfig) -> Floats:
 def embed(
     videos: Iterable[Any],
     *,
-    model: Model = "motion-tiny",
+    model: Model = "actions-tiny",
     processor: Any = None,
     features: Features = "pooled",
     num_clips: int = 1,

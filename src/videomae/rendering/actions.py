@@ -23,6 +23,7 @@ from videomae.rendering.figures import (
     ANGLES,
     Angles,
     Colour,
+    Floats,
     Movement,
     Pen,
     Person,
@@ -34,7 +35,6 @@ from videomae.rendering.figures import (
 )
 from videomae.rendering.grounds import draw_ground, draw_light
 from videomae.rendering.props import PROPS, Moment
-from videomae.rendering.scenes import Floats
 from videomae.settings import ActionsSettings, RenderedSplit
 
 # So many people and grounds there are; every fifth of either is kept for split test.
@@ -337,8 +337,12 @@ def render_dataset(
     """Write a labelled set of mp4 files, `output/<split>/<class>/<index>.mp4`, and list them.
 
     Clip `i` of a split shows `CLASSES[i % 20]`, a function of (seed, split, i), whatever the number
-    of clips or `workers`. All else is as with `rendering.motion.render_dataset`, the errors and the
-    main guard too.
+    of clips or `workers` (processes). More than one starts fresh interpreters, so a script calls
+    this under `if __name__ == "__main__"`. `on_progress(done, clips)` is called after each clip.
+
+    `labels.txt` lists the classes and `dataset.json` the settings; the same call carries on where
+    an interrupted one stopped. Raises ConfigError for impossible shapes, and for a folder that was
+    made with other settings or holds something else.
 
     ```python
     render_dataset(ActionsSettings(Path("actions"), clips=24))[17]  # actions/train/throw/00017.mp4

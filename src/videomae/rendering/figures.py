@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from videomae.rendering.scenes import Floats, srgb
-
+Floats = NDArray[np.float64]
 Colour = tuple[int, int, int]
 Angles = dict[str, float]
 Hairdo = Literal["bald", "short", "long", "bun"]
@@ -310,3 +310,20 @@ def _draw_head(pen: Pen, person: Person, head: Floats, neck: Floats) -> None:
     if faces_us or person.hairdo == "bald":
         pen.disc(head + radius * 0.95 * ahead, 0.24 * radius, person.skin)  # the nose
         pen.disc(head + radius * (0.12 * ahead - 0.08 * up), 0.92 * radius, person.skin)
+
+
+def srgb(light: Floats, chroma: Floats, hue: Floats) -> Floats:
+    """OKLCH to sRGB, clipped; its lightness is that of the eye at any hue (Ottosson, 2020)."""
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (light + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (light - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (light - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        axis=-1,
+    ).clip(0, 1)
+    return np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from videomae.rendering.scenes import srgb
+from videomae.rendering.figures import srgb
 
 
 def draw_ground(number: int, side: int, floor: float) -> Image.Image:

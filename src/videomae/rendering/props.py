@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from videomae.rendering.figures import Colour, Pen, Person, shade
-from videomae.rendering.scenes import Floats
+from videomae.rendering.figures import Colour, Floats, Pen, Person, shade
 
 _WOOD: Colour = (120, 84, 52)
 _DARK: Colour = (30, 30, 36)

@@ -26,7 +26,7 @@ class VideoFacts(BaseModel):
 
 
 class Prediction(BaseModel):
-    label: str = Field(examples=["zoom_in"])
+    label: str = Field(examples=["sit_down"])
     score: float = Field(description="A probability; of a regression, a value", examples=[0.92])
 
 
@@ -36,7 +36,7 @@ class ClassifyAnswer(BaseModel):
     predictions: list[Prediction]
     are_shares: bool = Field(description="Scores are probabilities; False of a regression")
     video: VideoFacts
-    model: str = Field(examples=["motion-tiny"])
+    model: str = Field(examples=["actions-tiny"])
     frames: list[str] | None = Field(
         None, description="If asked for: pictures as data addresses, as the model sees them"
     )
@@ -48,15 +48,15 @@ class EmbedAnswer(BaseModel):
     features: list[Any] = Field(examples=[[0.12, -0.7, 1.3]])
     shape: list[int] = Field(examples=[[3]])
     video: VideoFacts
-    model: str = Field(examples=["motion-tiny"])
+    model: str = Field(examples=["actions-tiny"])
 
 
 class ModelFacts(BaseModel):
     """The models behind the service, and what it takes."""
 
-    model: str = Field(examples=["motion-tiny"])
-    pretrained: str | None = Field(examples=["motion-tiny-pretrain"])
-    labels: list[str] = Field(examples=[["zoom_in", "zoom_out"]])
+    model: str = Field(examples=["actions-tiny"])
+    pretrained: str | None = Field(examples=["actions-tiny-pretrain"])
+    labels: list[str] = Field(examples=[["sit_down", "stand_up"]])
     num_frames: int = Field(examples=[16])
     frame_stride: int | None = Field(examples=[2])
     image_size: list[int] = Field(description="Height and width", examples=[[224, 224]])

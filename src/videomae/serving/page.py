@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from videomae.errors import ConfigError
 from videomae.hub import resolve_shipped
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.report import html
 from videomae.serving.facts import ModelFacts, model_facts
 from videomae.serving.problems import Refusal
@@ -23,7 +23,7 @@ from videomae.serving.settings import ServeSettings
 from videomae.video.folder import find_videos
 from videomae.video.writer import write_video
 
-_RENDERED = ("zoom_in", "turn_left", "slide_up")  # what the shipped models know
+_RENDERED = ("walk", "throw", "sit_down")  # of what the shipped models know
 _MAX_EXAMPLES, _MAX_EXAMPLE_MB = 6, 20
 _SCRIPT = Path(html.__file__).parent / "templates" / "serve.js"
 
@@ -85,10 +85,10 @@ def find_examples(settings: ServeSettings) -> list[Example]:
         return []
     with TemporaryDirectory(prefix="videomae-") as folder:
         examples = []
-        for seed, motion in enumerate(_RENDERED):
-            clip = render_clip(motion, seed=seed, size=64, num_frames=32)
-            path = write_video(Path(folder, f"{motion}.mp4"), clip, fps=16)
-            examples.append(Example(motion, path.read_bytes()))
+        for seed, action in enumerate(_RENDERED):
+            clip = render_clip(action, seed=seed, split="test")
+            path = write_video(Path(folder, f"{action}.mp4"), clip, fps=16)
+            examples.append(Example(action, path.read_bytes()))
         return examples
 
 

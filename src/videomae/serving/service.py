@@ -21,7 +21,7 @@ from videomae.inference.predict import Classification, Embedding, Features
 from videomae.inference.reconstruct import Reconstruction, clip_mask, reconstruct_clip
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor, shown
-from videomae.rendering.motion import render_clip
+from videomae.rendering.actions import render_clip
 from videomae.report import html
 from videomae.report.reconstruction import Rendering, to_frames
 from videomae.serving.batching import Batcher
@@ -114,7 +114,7 @@ class Service:
     async def _warm_up(self) -> None:
         """Answer a rendered clip, so that no client waits for imports and first products."""
         with TemporaryDirectory(prefix="videomae-") as folder:
-            frames = render_clip("sway", seed=0, size=64, num_frames=32)
+            frames = render_clip("walk", seed=0)
             clip = await asyncio.to_thread(write_video, Path(folder, "clip.mp4"), frames, fps=16)
             maker = self.encoder.maker()
             every = [

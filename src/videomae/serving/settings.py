@@ -14,7 +14,7 @@ from videomae.settings import Dtype
 class ServeSettings(Checked):
     """A model behind a page and an HTTP service."""
 
-    model: str = "motion-tiny"
+    model: str = "actions-tiny"
     """Classifier or pre-trained model: hub id, folder, weight file or shipped name."""
     pretrained: str | None = None
     """Pre-trained model that reconstructs; by default the shipped one beside a shipped model."""

@@ -70,7 +70,7 @@ class PretrainedModel(nn.Module):
         """Load a model, in eval mode, from a hub id, a folder, a shipped name, or one weight file.
 
         Args:
-            pretrained_model_name_or_path: "MCG-NJU/videomae-base", "runs/mine", "motion-tiny",
+            pretrained_model_name_or_path: "MCG-NJU/videomae-base", "runs/mine", "actions-tiny",
                 "vit_b_ssv2.pth", ... or a Checkpoint that was read already; None with state_dict.
             config: describes the checkpoint, in place of its config.json; a config, of transformers
                 as well, or its file.

@@ -1,4 +1,4 @@
-"""The built-in data set: small labelled videos whose class is how the view moves, never the look.
+"""A set without people: small labelled videos whose class is how the view moves, never the look.
 
 Every clip looks at an endless coloured plane of smooth noise and soft shapes, drawn from the seed
 alone; the class only decides how the view leaves its pose at the middle frame. So for one seed the
@@ -9,16 +9,19 @@ rests on a speckled grey ground, and one bright object moves over it in the same
 import cmath
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reproduction.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
 from videomae.config import check_choice
 from videomae.rendering import clips
-from videomae.rendering.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
-from videomae.settings import Domain, MotionSettings
+from videomae.settings import RenderSettings
+
+Domain = Literal["camera", "object"]
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
 # against the clock; sway goes to and fro sideways, bob up and down, and orbit travels round a
@@ -40,6 +43,14 @@ MOTIONS: tuple[str, ...] = (
 
 # Ranges of chroma: 0 is grey, 0.17 vivid.
 _PLANE_CHROMA, _GROUND_CHROMA, _OBJECT_CHROMA = (0.10, 0.17), (0.00, 0.04), (0.14, 0.22)
+
+
+@dataclass(frozen=True)
+class MotionSettings(RenderSettings):
+    """A set of moving planes."""
+
+    domain: Domain = "camera"
+    """The view of a bright plane moves, or one object over a grey ground."""
 
 
 def render_clip(
@@ -152,13 +163,8 @@ def render_dataset(
 ) -> list[Path]:
     """Write a labelled set of mp4 files, `output/<motion>/<index>.mp4`, and list them by index.
 
-    Clip `i` shows `MOTIONS[i % 12]` on the scene of `(seed, i)`, whatever the number of `workers`
-    (processes). More than one starts fresh interpreters, so a script calls this under
-    `if __name__ == "__main__"`. `on_progress(done, clips)` is called after each clip.
-
-    `labels.txt` lists the classes and `dataset.json` the settings; the same call carries on where
-    an interrupted one stopped. Raises ConfigError for impossible shapes, and for a folder that was
-    made with other settings or holds something else.
+    Clip `i` shows `MOTIONS[i % 12]` on the scene of `(seed, i)`. All else is as with
+    `videomae.rendering.actions.render_dataset`.
 
     ```python
     render_dataset(MotionSettings(Path("motion"), clips=24))[13]  # motion/orbit/00013.mp4

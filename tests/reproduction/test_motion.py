@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from reproduction.motion import (
+    MOTIONS,
+    MotionSettings,
+    draw_trajectory,
+    render_clip,
+    render_dataset,
+)
+from reproduction.scenes import PLANE_VIEWS
 from videomae.errors import ConfigError
-from videomae.rendering.motion import MOTIONS, draw_trajectory, render_clip, render_dataset
-from videomae.rendering.scenes import PLANE_VIEWS
-from videomae.settings import MotionSettings
 from videomae.video.reader import probe, read_frames
 
 # Of clips as they were before there was a second domain.

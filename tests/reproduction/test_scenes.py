@@ -1,6 +1,6 @@
 import numpy as np
 
-from videomae.rendering.scenes import PLANE_VIEWS, _draw_noise, _draw_palette, sample
+from reproduction.scenes import PLANE_VIEWS, _draw_noise, _draw_palette, sample
 
 
 def test_the_scene_has_no_border() -> None:

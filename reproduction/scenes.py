@@ -1,4 +1,4 @@
-"""Scenes of the built-in data set: endless planes of noise and shapes, and what a view of them is.
+"""Scenes of moving planes: endless ones of noise and shapes, and what a view of them is.
 
 A plane is periodic, a square of side 2**n pixels, each pixel a 64-bit word that holds three colours
 in lanes, so that a view is sampled in integers: the same bytes on every machine.
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from videomae.rendering.figures import Floats, srgb
 
 # The plane repeats after so many view widths: more than the diagonal of the widest view (2.8), so
 # that nothing is seen twice in a frame.
@@ -32,7 +34,6 @@ _SHAPES = np.array(
 _STEP_BITS = 6
 _LANES = np.array([0, 21, 42], dtype=np.uint64)
 
-Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 Points = NDArray[np.complexfloating[Any, Any]]
 Words = NDArray[np.uint64]
@@ -109,23 +110,6 @@ def _draw_palette(rng: np.random.Generator, chroma: tuple[float, float]) -> Floa
         [rng.permutation([0.36, 0.52, 0.70, 0.84]), rng.permutation(np.linspace(0.45, 0.92, 8))]
     )
     return srgb(light, rng.uniform(*chroma, 12), hues)
-
-
-def srgb(light: Floats, chroma: Floats, hue: Floats) -> Floats:
-    """OKLCH to sRGB, clipped; its lightness is that of the eye at any hue (Ottosson, 2020)."""
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    long = (light + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (light - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (light - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ],
-        axis=-1,
-    ).clip(0, 1)
-    return np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def _draw_noise(
