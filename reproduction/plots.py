@@ -6,9 +6,9 @@ from statistics import mean
 from typing import Any
 
 from reproduction.findings import Results, arms, clip_sets
+from reproduction.motion import MOTIONS
 from reproduction.plan import LONG, ClipKind, Pretraining
 from videomae.rendering.actions import CLASSES
-from reproduction.motion import MOTIONS
 from videomae.report.plots import plot_curve
 
 Line = tuple[Sequence[float], Sequence[float]]

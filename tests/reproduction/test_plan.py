@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.findings import arms, clip_sets
+from reproduction.motion import MotionSettings
 from reproduction.plan import (
     FULL,
     LONG,
@@ -19,7 +20,6 @@ from reproduction.plan import (
     tuned,
     twice,
 )
-from reproduction.motion import MotionSettings
 from reproduction.run import seconds_of
 from videomae.masking import MASKS
 from videomae.settings import ActionsSettings
