@@ -34,7 +34,8 @@ from videomae.compute.environment import environment
 from videomae.evaluation.evaluate import evaluate
 from videomae.evaluation.probe import linear_probe
 from videomae.hub import atomic_path, read_json, write_json
-from videomae.inference.predict import classify, reconstruct
+from videomae.inference.predict import classify
+from videomae.inference.reconstruct import reconstruct
 from videomae.recipe import load_recipe
 from videomae.rendering.actions import CLASSES, render_clip, render_dataset
 from videomae.settings import (

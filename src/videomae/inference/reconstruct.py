@@ -59,7 +59,7 @@ class Reconstruction:
 def reconstruct(
     videos: Iterable[Any],
     *,
-    model: Model = "motion-tiny-pretrain",
+    model: Model = "actions-tiny-pretrain",
     processor: Any = None,
     mask: str = "tube",
     mask_ratio: float = 0.9,
