@@ -61,6 +61,12 @@ def test_what_else_fits_is_said_where_a_run_is_long() -> None:
     assert said.endswith("--epochs 96 (about 12 h), a GPU")
 
 
+def test_presets_that_do_not_fit_the_clips_are_not_named() -> None:
+    settings = PretrainSettings(epochs=800, preset="tiny", image_size=64)  # giant: patches of 14
+    config = VideoMAEConfig.preset("tiny", image_size=64)
+    assert "--preset micro" in what_fits(settings, config, slow(24), CPU)
+
+
 def test_a_model_that_is_given_is_not_made_smaller() -> None:
     settings = FinetuneSettings(init="MCG-NJU/videomae-base", epochs=75)
     said = what_fits(settings, VideoMAEConfig.preset("base"), slow(24), CPU)

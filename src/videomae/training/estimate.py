@@ -1,12 +1,13 @@
 """How long a run takes on this machine and what else would fit: from its first steps."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from videomae.config import PRESETS, VideoMAEConfig
-from videomae.errors import counted
+from videomae.errors import ConfigError, counted
 from videomae.report.html import duration, short_time
 from videomae.settings import FinetuneSettings, PretrainSettings, TrainSettings
 
@@ -102,11 +103,11 @@ def what_fits(
     whole = pace.seconds_per_step * pace.num_steps
     ways = []
     if settings.init is None:
-        own = clip_cost(config, settings)
-        costs = {
-            name: clip_cost(VideoMAEConfig.preset(name, **settings.sizes), settings) / own
-            for name in PRESETS
-        }
+        own, costs = clip_cost(config, settings), dict[str, float]()
+        for name in PRESETS:
+            with suppress(ConfigError):  # one whose patches do not fit the clips
+                preset = VideoMAEConfig.preset(name, **settings.sizes)
+                costs[name] = clip_cost(preset, settings) / own
         times = {name: whole * cost for name, cost in costs.items() if cost < 0.7}
         short = {name: time for name, time in times.items() if time <= _LONG_SECONDS}
         if times:
