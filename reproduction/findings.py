@@ -106,8 +106,8 @@ class Results:
         """A figure for the text: a name of a figure and one of an experiment.
 
         `top1 tube-0.90-labels300`, or linear, hand, limbs (at the end), `untrained-linear` (before
-        any training), loss, copy of a pre-training. "not run yet" where there is no result; an
-        experiment that is not in the plan is an error.
+        any training), loss, copy, seen (clips) of a pre-training. "not run yet" where there is no
+        result; an experiment that is not in the plan is an error.
         """
         key, name = words.split()
         experiment = next(each for each in self.plan.experiments if each.name == name)
@@ -118,6 +118,8 @@ class Results:
         run = self.pretrained.get(name)
         if run is None:
             return f"({NOT_RUN})"
+        if key == "seen":
+            return f"{run.clips[-1]:,}"
         probe = key.removeprefix("untrained-")
         if probe in PROBES:
             value = run.probes[probe][-1 if key == probe else 0]

@@ -132,7 +132,7 @@ def _masks(results: Results) -> str:
     """Each mask at equal clips: what is copied, learned and known, and what it costs."""
     tokens = results.plan.scale.config().grid.num_tokens
     rows: list[list[str]] = []
-    untrained = list(results.pretrained.values())[:1]
+    untrained = results.seeds([each for group in arms(results.plan).values() for each in group])[:1]
     for name, group in arms(results.plan).items():
         runs = results.seeds(group)
         if untrained and not rows:

@@ -86,6 +86,7 @@ def test_figures_of_the_text_are_those_of_the_results(tmp_path: Path) -> None:
         f"untrained-linear {TUBE.name}": "10.0 %",
         f"hand {RANDOM.name}": "0.39",
         f"copy {RANDOM.name}": "0.800",
+        f"seen {RANDOM.name}": "200,000",
         f"top1 {tuned(TUBE).name}": "23.0 ± 1.0 %",
         f"top1 {tuned(TUBE, 100).name}": f"({NOT_RUN})",
         f"linear {LONG.name}": f"({NOT_RUN})",
