@@ -2,8 +2,7 @@
 
 Every clip looks at an endless coloured plane of smooth noise and soft shapes, drawn from the seed
 alone; the class only decides how the view leaves its pose at the middle frame. So for one seed the
-middle frames of all classes are the same picture, byte for byte. In a second domain the camera
-rests on a speckled grey ground, and one bright object moves over it in the same ways.
+middle frames of all classes are the same picture, byte for byte.
 """
 
 import cmath
@@ -11,17 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reproduction.scenes import PLANE_VIEWS, Points, Words, draw_outline, draw_plane, sample
+from reproduction.scenes import PLANE_VIEWS, Points, draw_plane, sample
 from videomae.config import check_choice
 from videomae.rendering import clips
 from videomae.settings import RenderSettings
-
-Domain = Literal["camera", "object"]
 
 # Named after what a viewer sees: in slide_left the picture moves to the left, in turn_left it turns
 # against the clock; sway goes to and fro sideways, bob up and down, and orbit travels round a
@@ -41,16 +38,12 @@ MOTIONS: tuple[str, ...] = (
     "zoom_out",
 )
 
-# Ranges of chroma: 0 is grey, 0.17 vivid.
-_PLANE_CHROMA, _GROUND_CHROMA, _OBJECT_CHROMA = (0.10, 0.17), (0.00, 0.04), (0.14, 0.22)
+_CHROMA = (0.10, 0.17)  # 0 is grey, 0.17 vivid
 
 
 @dataclass(frozen=True)
 class MotionSettings(RenderSettings):
     """A set of moving planes."""
-
-    domain: Domain = "camera"
-    """The view of a bright plane moves, or one object over a grey ground."""
 
 
 def render_clip(
@@ -59,19 +52,15 @@ def render_clip(
     seed: int | Sequence[int],
     size: int = 64,
     num_frames: int = 32,
-    domain: Domain = "camera",
 ) -> NDArray[np.uint8]:
     """Render one clip of a random scene under the named motion.
-
-    In the domain "camera" all of the picture moves; in "object" one object does, and what is behind
-    it stands still.
 
     Returns RGB uint8 of shape (num_frames, size, size, 3), a function of the arguments alone. The
     clip holds the whole motion whatever `num_frames` is: a slide covers 0.32 to 0.78 of the
     picture's width, a zoom a ratio of 1.5 to 2.5, a turn 40 to 120 degrees; sway, bob, orbit (0.1
     to 0.21 of the width to each side) and pulse (15 to 30 %) swing 1.1 to 2 times.
 
-    Raises ConfigError for an unknown motion or domain, or an impossible shape.
+    Raises ConfigError for an unknown motion or an impossible shape.
 
     ```python
     sway, zoom = (render_clip(motion, seed=3) for motion in ("sway", "zoom_in"))
@@ -79,12 +68,9 @@ def render_clip(
     ```
     """
     check_choice("motion", motion, MOTIONS)
-    check_choice("domain", domain, get_args(Domain))
     clips.check_shape(size, num_frames)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    is_object = domain == "object"
-    chroma = _GROUND_CHROMA if is_object else _PLANE_CHROMA
-    plane = draw_plane(size, rng, chroma, speckled=is_object)
+    plane = draw_plane(size, rng, _CHROMA)
     centre = PLANE_VIEWS * complex(*rng.uniform(size=2))
     heading = rng.uniform(0, 2 * math.pi)
     scale = math.exp(rng.uniform(-0.22, 0.22))  # of the plane per picture
@@ -97,18 +83,8 @@ def render_clip(
     starts = centre + pose * path.focus - turns * (path.shift + path.focus)  # (T,)
     across = (np.arange(size) + 0.5) / size - 0.5
     points = across + 1j * across[:, None]  # (S, S), rows down
-
-    def film(plane: Words) -> NDArray[np.uint8]:
-        views = zip(starts, turns, strict=True)
-        return np.stack([sample(plane, start + turn * points) for start, turn in views])
-
-    if not is_object:
-        return film(plane)
-    ground = sample(plane, centre + pose * points)
-    texture = draw_plane(size, rng, _OBJECT_CHROMA, speckled=True)
-    outline = draw_outline(len(plane), centre + pose * path.focus, rng)
-    body, share = (film(each).astype(np.uint16) for each in (texture, outline))
-    return ((ground * (255 - share) + body * share + 127) // 255).astype(np.uint8)
+    views = zip(starts, turns, strict=True)
+    return np.stack([sample(plane, start + turn * points) for start, turn in views])
 
 
 class Trajectory(NamedTuple):
@@ -176,7 +152,6 @@ def render_dataset(
         {"": settings.clips},
         _render_file,
         made_by="videomae motion",
-        defaults={"domain": "camera"},  # the only one that there once was
         on_progress=on_progress,
     )
 
@@ -187,5 +162,4 @@ def _render_file(settings: MotionSettings, path: Path) -> NDArray[np.uint8]:
         seed=(settings.seed, int(path.stem)),
         size=settings.size,
         num_frames=settings.num_frames,
-        domain=settings.domain,
     )

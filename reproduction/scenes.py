@@ -4,7 +4,6 @@ A plane is periodic, a square of side 2**n pixels, each pixel a 64-bit word that
 in lanes, so that a view is sampled in integers: the same bytes on every machine.
 """
 
-import cmath
 import math
 from typing import Any
 
@@ -39,41 +38,17 @@ Points = NDArray[np.complexfloating[Any, Any]]
 Words = NDArray[np.uint64]
 
 
-def draw_plane(
-    size: int, rng: np.random.Generator, chroma: tuple[float, float], *, speckled: bool = False
-) -> Words:
+def draw_plane(size: int, rng: np.random.Generator, chroma: tuple[float, float]) -> Words:
     """A periodic picture of side 2**n at about the clip's resolution, each pixel a packed word.
 
-    Smooth noise with shapes on it, or speckles with hard edges, four to eight pixels wide.
+    Smooth noise with shapes on it.
     """
     side = 1 << (PLANE_VIEWS * size - 1).bit_length()
     colours = _draw_palette(rng, chroma).astype(np.float32)
-    plane = _draw_noise(side, colours[:4], rng, speckled=speckled)
-    if not speckled:
-        _draw_shapes(plane, colours[4:], rng)
+    plane = _draw_noise(side, colours[:4], rng)
+    _draw_shapes(plane, colours[4:], rng)
     plane *= 255
     return _packed(*np.rint(plane, out=plane).astype(np.uint64))
-
-
-def draw_outline(side: int, centre: complex, rng: np.random.Generator) -> Words:
-    """Where on its plane the object is, 255, and where it is not, 0: alike in all colours.
-
-    Two overlapping shapes, the second smaller, so that it shows how it is turned.
-    """
-    view = side / PLANE_VIEWS  # pixels
-    y, x = np.mgrid[:side, :side] + 0.5
-    # from the centre, the nearest way round the periodic plane
-    x = (x - view * centre.real + side / 2) % side - side / 2
-    y = (y - view * centre.imag + side / 2) % side - side / 2
-    radius = rng.uniform(0.17, 0.23) * view
-    arm = cmath.rect(radius, rng.uniform(0, 2 * math.pi))
-    away = np.full((side, side), np.inf)
-    for place, reach in ((-0.35 * arm, radius), (0.85 * arm, 0.6 * radius)):
-        shape = _SHAPES[rng.integers(len(_SHAPES))]
-        part = _distance(x - place.real, y - place.imag, reach, rng.uniform(), *shape)
-        away = np.minimum(away, part)
-    share = np.rint(255 * np.clip(0.5 - away, 0, 1)).astype(np.uint64)
-    return _packed(share, share, share)
 
 
 def sample(plane: Words, points: Points) -> NDArray[np.uint8]:
@@ -112,14 +87,10 @@ def _draw_palette(rng: np.random.Generator, chroma: tuple[float, float]) -> Floa
     return srgb(light, rng.uniform(*chroma, 12), hues)
 
 
-def _draw_noise(
-    side: int, colours: Pixels, rng: np.random.Generator, *, speckled: bool = False
-) -> Pixels:
-    """Four colours by two fields of noise, blended smoothly or side by side: (3, side, side)."""
+def _draw_noise(side: int, colours: Pixels, rng: np.random.Generator) -> Pixels:
+    """Four colours, blended smoothly by two fields of noise: (3, side, side)."""
     # Waves of about 32, 16, 8 and 4 pixels in a view of 32: what patches of 8 pixels can follow.
     weights = [0.8, 1.0, rng.uniform(0.2, 0.6), rng.uniform(0.0, 0.2)]
-    if speckled:
-        weights = [0.2, 0.5, 1.0, rng.uniform(0.2, 0.6)]
     fields = np.zeros((2, 4, 4), dtype=np.float32)
     for weight in weights:
         fields = _double(fields)
@@ -129,7 +100,7 @@ def _draw_noise(
     # A cubic B-spline through unit noise has the variance (151 / 315) ** 2.
     contrast = 0.40 / (151 / 315 * math.hypot(*weights))
     fields = (0.5 + np.float32(contrast) * fields).clip(0, 1)
-    u, v = np.rint(fields) if speckled else fields
+    u, v = fields
     a, b, c, d = colours[:, :, None, None]
     near: Pixels = a + (b - a) * u
     near += (c + (d - c) * u - near) * v

@@ -21,7 +21,7 @@ from reproduction.scenes import PLANE_VIEWS
 from videomae.errors import ConfigError
 from videomae.video.reader import probe, read_frames
 
-# Of clips as they were before there was a second domain.
+# Of clips as they were first.
 DIGEST = "ed614a496692ec3ba47d1f9418aa7357e1c30273b3f1f7b12e74f43d44a2ff3b"
 Flow = NDArray[np.float64]
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", "in": "out", "out": "in"}
@@ -173,43 +173,14 @@ def test_the_plane_is_wider_than_any_view() -> None:
     assert np.sqrt(2) * np.exp(0.22) * widest < PLANE_VIEWS
 
 
-def test_the_first_domain_stays_as_it_was_byte_for_byte() -> None:
+def test_clips_stay_as_they_were_byte_for_byte() -> None:
     digest = hashlib.sha256()
     for motion in MOTIONS[::5]:
         digest.update(render_clip(motion, seed=(3, 1), size=32, num_frames=3).tobytes())
     assert digest.hexdigest() == DIGEST
 
 
-@pytest.mark.parametrize("motion", ["slide_left", "orbit", "turn_right", "zoom_in"])
-def test_in_the_second_domain_one_object_moves_over_a_ground_that_stands_still(
-    motion: str,
-) -> None:
-    for seed in range(4):
-        clip = render_clip(motion, seed=seed, domain="object").astype(int)
-        still = (clip == clip[:1]).all(axis=(0, 3))  # (H, W)
-        assert 0.3 < still.mean() < 0.97
-        # what moves is vivid, what stands still is grey
-        colourful = np.ptp(clip, axis=-1)[16]
-        assert colourful[~still].mean() > 2 * colourful[still].mean()
-        opposite = {"slide_left": "slide_right", "turn_right": "turn_left", "zoom_in": "zoom_out"}
-        if motion in opposite:
-            backwards = render_clip(opposite[motion], seed=seed, num_frames=9, domain="object")
-            forwards = render_clip(motion, seed=seed, num_frames=9, domain="object")
-            np.testing.assert_array_equal(forwards[::-1], backwards)
-
-
-def test_the_middle_frame_of_the_second_domain_tells_no_class_either() -> None:
-    middles = [
-        render_clip(motion, seed=11, size=32, num_frames=5, domain="object")[2]
-        for motion in MOTIONS
-    ]
-    for middle in middles[1:]:
-        np.testing.assert_array_equal(middle, middles[0])
-
-
 def test_bad_arguments_are_explained() -> None:
-    with pytest.raises(ConfigError, match=r"domain='car' is not one of camera, object"):
-        render_clip("sway", seed=0, domain="car")
     with pytest.raises(ConfigError, match=r"motion='wobble' is not one of bob"):
         render_clip("wobble", seed=0)
     with pytest.raises(ConfigError, match=r"size=7, num_frames=4: expected an even size"):
@@ -270,16 +241,6 @@ def test_rendering_carries_on_and_keeps_finished_files(tmp_path: Path) -> None:
 def test_processes_write_the_same_files(tmp_path: Path) -> None:
     alone, shared = render(tmp_path / "a"), render(tmp_path / "b", workers=2)
     assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in shared]
-
-
-def test_a_set_from_before_there_were_domains_is_carried_on(tmp_path: Path) -> None:
-    paths = render(tmp_path)
-    record = json.loads((tmp_path / "dataset.json").read_text())
-    assert record.pop("domain") == "camera"
-    (tmp_path / "dataset.json").write_text(json.dumps(record))
-    assert render(tmp_path) == paths
-    with pytest.raises(ConfigError, match=r"made with domain='camera'; asked for domain='object'"):
-        render(tmp_path, domain="object")
 
 
 def test_a_folder_with_other_settings_or_other_things_is_refused(tmp_path: Path) -> None:

@@ -41,21 +41,19 @@ def render_set(
     render: Callable[[AnySettings, Path], Frames],
     *,
     made_by: str,
-    defaults: Mapping[str, Any] | None = None,
     crf: int = 18,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write the files of a set that are missing, here or in processes, and return all of them.
 
     counts: how many clips each folder of `settings.output` gets, "" is the output itself; the
-    classes take turns, each in a folder of its own. render: what a file is to show. defaults:
-    settings that earlier versions did not write into dataset.json. Raises ConfigError for
-    impossible shapes, and for a folder that holds something else.
+    classes take turns, each in a folder of its own. render: what a file is to show. Raises
+    ConfigError for impossible shapes, and for a folder that holds something else.
     """
     check_shape(settings.size, settings.num_frames)
     values = {key: each for key, each in vars(settings).items() if key not in ("output", "workers")}
     asked = {"made_by": made_by, **values, "classes": list(classes)}
-    _check_folder(settings.output, asked, defaults or {})
+    _check_folder(settings.output, asked)
     folders = [settings.output / folder for folder, count in counts.items() if count]
     paths = [
         settings.output / folder / classes[index % len(classes)] / f"{index:05d}.mp4"
@@ -124,11 +122,11 @@ def _write_clip(
     write_video(path, clip, fps=settings.fps, crf=crf)
 
 
-def _check_folder(output: Path, asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def _check_folder(output: Path, asked: Mapping[str, Any]) -> None:
     """Raise ConfigError where a folder holds something other than a set of these settings."""
     record = output / "dataset.json"
     if record.is_file():
-        found = {**defaults, **read_json(record)}
+        found = read_json(record)
         wrong = [key for key in asked if found.get(key) != asked[key]]
         if wrong:
             raise ConfigError(
