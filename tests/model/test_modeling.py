@@ -1047,51 +1047,6 @@ def test_the_decoders_last_layer_works_on_predicted_tokens_alone(
         assert whole[2] - products == 2 * 8 * (6 * 16 * 16 + attention)  # 8 tokens of two clips
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_classifier_maps_the_mean_of_its_last_layer_alone(checkpointing: bool) -> None:
-    model = make("VideoMAEForVideoClassification", tiny(drop_path_rate=0.5)).train()
-    if checkpointing:
-        model.gradient_checkpointing_enable()
-
-    def seeded() -> tuple[Tensor, list[Tensor], int]:
-        torch.manual_seed(3)  # drop path
-        return loss_gradients_and_products(model)
-
-    loss, gradients, products = seeded()
-    for place in ("videomae", "videomae.encoder", "videomae.encoder.layer.1.output.dense"):
-        hook = model.get_submodule(place).register_forward_hook(lambda *_: None)
-        whole = seeded()
-        hook.remove()
-        torch.testing.assert_close(loss, whole[0])
-        torch.testing.assert_close(gradients, whole[1], atol=1e-5, rtol=1e-5)
-        assert whole[2] - products == 2 * 31 * 48 * 24  # of 32 tokens of two clips, one is left
-
-
-def test_in_pieces_the_mean_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, pixels = make("VideoMAEForVideoClassification", tiny()), clips(tiny(), 3)
-    with torch.no_grad():
-        expected = model(pixels).logits
-        for size in (5, 16, 32):
-            monkeypatch.setattr("videomae.model.layers._MLP_TOKENS", size)
-            torch.testing.assert_close(model(pixels).logits, expected)
-
-
-@pytest.mark.parametrize("fields", [{"use_mean_pooling": False}, {"hidden_dropout_prob": 0.3}])
-def test_the_mean_is_not_made_alone_where_it_would_be_another(fields: dict[str, Any]) -> None:
-    model = make("VideoMAEForVideoClassification", tiny(**fields)).train()
-    assert not model.videomae.can_mean()
-    pixels = clips(tiny())
-    assert model.videomae(pixels, mean_only=True).last_hidden_state.shape == (2, 32, 24)
-
-
-def test_hidden_states_that_are_asked_for_are_whole() -> None:
-    model, pixels = make("VideoMAEForVideoClassification", tiny()), clips(tiny())
-    with torch.no_grad():
-        output = model(pixels, output_hidden_states=True)
-        assert output.hidden_states[-1].shape == (2, 32, 24)
-        torch.testing.assert_close(output.logits, model(pixels).logits)
-
-
 def test_frozen_first_layers_have_no_gradients_and_cost_none() -> None:
     model = make("VideoMAEForVideoClassification", tiny(num_hidden_layers=3)).train()
 

@@ -192,32 +192,21 @@ class VideoMAELayer(nn.Module):
         hidden_states: Tensor,
         attentions: list[Tensor] | None = None,
         num_last: int | None = None,
-        mean_only: bool = False,
     ) -> Tensor:
         """Tokens (B, N, D) -> the same; adds the weights of its attention to a list, if given.
 
-        `num_last` makes the last so many tokens alone, (B, num_last, D), out of all of them, and
-        `mean_only` the mean over all tokens alone, (B, 1, D): with less work, where `can_mean`.
+        `num_last` makes the last so many tokens alone, (B, num_last, D), out of all of them.
         """
-        asked = hidden_states, attentions, num_last, mean_only
+        asked = hidden_states, attentions, num_last
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             x: Tensor = self._gradient_checkpointing_func(self.compute, *asked)
             return x
         return self.compute(*asked)
 
-    def can_mean(self) -> bool:
-        """Whether `mean_only` gives the mean that all tokens would have: without dropout."""
-        return not self.training or self.output.dropout.p == 0
-
-    def compute(
-        self, x: Tensor, attentions: list[Tensor] | None, num_last: int | None, mean_only: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, attentions: list[Tensor] | None, num_last: int | None) -> Tensor:
         """Both branches, each added to what it started from."""
         context = self.attention(self.layernorm_before(x), attentions, num_last)
         x = (x if num_last is None else x[:, -num_last:]) + self.drop_path(context)
-        if mean_only:  # the map back to D features is linear: the mean may as well come before it
-            mean: Tensor = self.output(self.mean_hidden(x), x.mean(1, keepdim=True))
-            return mean
         if self.mlp_whole(x):
             whole: Tensor = self.output(self.intermediate(self.layernorm_after(x)), x)
             return whole
@@ -226,19 +215,6 @@ class VideoMAELayer(nn.Module):
             hidden = self.intermediate(self.layernorm_after(piece))
             piece += self.output.dense(hidden)  # into this sum, which nobody else holds
         return tokens.view(x.shape)
-
-    def mean_hidden(self, x: Tensor) -> Tensor:
-        """The mean over all tokens of the MLP's inner vectors: (B, N, D) -> (B, 1, 4D)."""
-        if self.mlp_whole(x):
-            hidden: Tensor = self.intermediate(self.layernorm_after(x))
-            return hidden.mean(1, keepdim=True)
-        shares = [
-            self.intermediate(self.layernorm_after(piece)).mean(1, keepdim=True)
-            * (piece.shape[1] / x.shape[1])
-            for clip in torch.split(x, 1)
-            for piece in torch.split(clip, _MLP_TOKENS, dim=1)
-        ]
-        return torch.cat(shares).view(len(x), -1, shares[0].shape[-1]).sum(1, keepdim=True)
 
     def mlp_whole(self, x: Tensor) -> bool:
         """Whether all tokens go through the MLP together, not in pieces."""
@@ -251,14 +227,14 @@ class VideoMAELayer(nn.Module):
 
 
 # Modules of which it is known what a call of them does.
-KNOWN: tuple[type[nn.Module], ...] = (
+_KNOWN: tuple[type[nn.Module], ...] = (
     *(VideoMAEPatchEmbeddings, VideoMAELayer, VideoMAEAttention, VideoMAESelfAttention),
     *(VideoMAESelfOutput, VideoMAEIntermediate, VideoMAEOutput, DropPath, OneDnnLinear),
     *(nn.Conv3d, nn.Linear, nn.LayerNorm, nn.Dropout, nn.GELU, nn.ReLU, nn.SiLU),
 )
 
 
-def untouched(*parts: nn.Module, known: tuple[type[nn.Module], ...] = KNOWN) -> bool:
+def untouched(*parts: nn.Module) -> bool:
     """Whether nobody has hooked, wrapped or replaced these: they may then be computed another way.
 
     Hooks, adapters, quantised and sharded parts, and an assigned `forward` all count as touched.
@@ -269,7 +245,7 @@ def untouched(*parts: nn.Module, known: tuple[type[nn.Module], ...] = KNOWN) -> 
     if every._global_backward_hooks or every._global_backward_pre_hooks:
         return False
     for part in parts:  # written out, so that torch.compile follows it before 2.9
-        if type(part) not in known or "forward" in part.__dict__:
+        if type(part) not in _KNOWN or "forward" in part.__dict__:
             return False
         if part._forward_hooks or part._forward_pre_hooks:
             return False

@@ -16,7 +16,7 @@ from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import ChosenTokens, choose_tokens
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.layers import KNOWN, VideoMAELayer, VideoMAEPatchEmbeddings, untouched
+from videomae.model.layers import VideoMAELayer, VideoMAEPatchEmbeddings, untouched
 from videomae.model.merging import run_layers
 from videomae.model.outputs import (
     BaseModelOutput,
@@ -138,7 +138,6 @@ class VideoMAEEncoder(nn.Module):
         hidden_states: Tensor,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        mean_only: bool = False,
     ) -> BaseModelOutput:
         if self.merge_tokens:
             if output_hidden_states or output_attentions:
@@ -149,9 +148,8 @@ class VideoMAEEncoder(nn.Module):
             return BaseModelOutput(run_layers(self.layer, hidden_states, self.merge_tokens))
         x, states = hidden_states, [hidden_states]
         attentions: list[Tensor] | None = [] if output_attentions else None
-        for number, layer in enumerate(self.layer, start=1):
-            is_last = mean_only and number == len(self.layer)
-            x = layer(x, attentions, mean_only=True) if is_last else layer(x, attentions)
+        for layer in self.layer:
+            x = layer(x, attentions)
             if output_hidden_states:
                 states.append(x)
         return BaseModelOutput(
@@ -218,7 +216,6 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         output_hidden_states: bool | None = None,
         *,
         interpolate_pos_encoding: bool = False,
-        mean_only: bool = False,
     ) -> BaseModelOutput:
         """Encode clips.
 
@@ -230,11 +227,8 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             output_attentions: also return each layer's weights (B, heads, V, V); uses `eager`.
             output_hidden_states: also return the embedding and each layer's tokens.
             interpolate_pos_encoding: take other frame counts and sizes than the config's.
-            mean_only: make one token, the mean of all, with a little less work where that is
-                possible: without a final norm, hooks, and hidden states to be returned.
 
-        Returns `last_hidden_state` (B, V, D), tokens in ascending order; with `mean_only`
-        (B, 1, D).
+        Returns `last_hidden_state` (B, V, D), tokens in ascending order.
         """
         refuse_head_mask(head_mask)
         config = self.config
@@ -243,25 +237,13 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         if output_attentions is None:
             output_attentions = config.output_attentions
         tokens = self.embeddings(pixel_values, bool_masked_pos, interpolate_pos_encoding)
-        saves = mean_only and not output_hidden_states and self.can_mean()
-        asked = {"mean_only": True} if saves else {}
-        encoded: BaseModelOutput = self.encoder(
-            tokens, output_hidden_states, output_attentions, **asked
-        )
+        encoded: BaseModelOutput = self.encoder(tokens, output_hidden_states, output_attentions)
         if self.layernorm is not None:
             encoded.last_hidden_state = self.layernorm(encoded.last_hidden_state)
         return encoded
 
     if TYPE_CHECKING:  # a call of a module returns anything, unless it says otherwise
         __call__ = forward
-
-    def can_mean(self) -> bool:
-        """Whether the mean can be made alone: nothing follows the layers, and nobody looks on."""
-        if self.layernorm is not None or not len(self.encoder.layer) or self.encoder.merge_tokens:
-            return False
-        last: Any = self.encoder.layer[-1]
-        known = (*KNOWN, VideoMAEModel, VideoMAEEncoder)
-        return untouched(self, self.encoder, *last.modules(), known=known) and last.can_mean()
 
 
 class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
@@ -402,15 +384,12 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         Returns `loss` and `logits` (B, num_labels). Other arguments: see VideoMAEModel.
         """
         refuse_head_mask(head_mask)
-        # another module in the place of the encoder need not know of it
-        asked = {"mean_only": True} if self.fc_norm and type(self.videomae) is VideoMAEModel else {}
         encoded = self.videomae(
             pixel_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
             return_dict=True,
-            **asked,
         )
         logits = self.classifier(self.dropout(self.pool(encoded.last_hidden_state)))
         return ImageClassifierOutput(
