@@ -49,7 +49,9 @@ class Compare(Bench):
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
     """Keep `count` cores busy, or as much of them as the system gives to so many processes."""
-    command = [sys.executable, "-c", "while True: pass"]
+    # They end with this process, even where it is killed.
+    code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"
+    command = [sys.executable, "-c", code]
     loops = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
