@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo test test-lowest check docs bench findings
+.PHONY: help demo test test-lowest check docs notebooks bench findings
 
 help:
 	@echo "make demo    classify and reconstruct rendered videos, train for a minute; demo/index.html"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows"
 	@echo "make check   lint, formatting and types"
 	@echo "make docs    the documentation as a site: site/index.html"
+	@echo "make notebooks  run the notebooks at full size and store what they show, in some minutes"
 	@echo "make findings  the paper's findings in small, in a day; QUICK=1 in half an hour"
 	@echo "make bench   run the measurements in benchmarks/, in some hours"
 
@@ -42,6 +43,16 @@ docs: .venv/docs.stamp
 	$(BIN)/python -m sphinx -E -W --keep-going -q -c docs -d build/doctrees . \
 	  site/$$($(BIN)/python -c 'import videomae; print(videomae.__version__)')
 	@echo "open site/index.html"
+
+# make notebooks/finetune.ipynb runs one of them.
+NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard notebooks/*.py))
+.PHONY: $(NOTEBOOKS)
+notebooks: $(NOTEBOOKS)
+
+$(NOTEBOOKS): %.ipynb: %.py .venv/dev.stamp
+	$(BIN)/jupytext --quiet --to ipynb --output $*.new.ipynb $<
+	$(BIN)/jupyter-execute --inplace --NotebookClient.record_timing=False $*.new.ipynb
+	mv $*.new.ipynb $@
 
 bench: .venv/dev.stamp
 	@set -e; for name in parity speed loader actions_tiny; do \
