@@ -57,9 +57,9 @@ def test_a_chosen_video_gets_labels_bars_and_frames(address: str, videos_dir: Pa
 
 def test_an_example_is_named_right_and_reconstructed(address: str) -> None:
     with opened(address, "telephone", color_scheme="dark") as page:
-        page.click("text=Example: zoom in")
+        page.click("text=Example: sit down")
         page.wait_for_selector("#scores li")
-        assert page.locator("#scores li").first.inner_text().startswith("zoom in")
+        assert page.locator("#scores li").first.inner_text().startswith("sit down")
         page.click("#tab-reconstruct")
         page.wait_for_selector("#clip:not([hidden])")
         first = page.get_attribute("#clip", "src")

@@ -159,7 +159,7 @@ def test_the_documented_requests_work(
     shutil.copy(videos_dir / "throw" / "0.mp4", tmp_path / "clip.mp4")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "serving.md").read_text().replace("http://127.0.0.1:8000", address)
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    (code,) = re.findall(r"^```python .*?\n(.*?)^```$", text, re.M | re.S)
     exec(code, {})
     assert capsys.readouterr().out.strip() in httpx.get(f"{address}/v1/model").json()["labels"]
     lines = re.findall(r"^curl .*$", text, re.M)

@@ -23,7 +23,7 @@ from videomae.serving.settings import ServeSettings
 from videomae.video.folder import find_videos
 from videomae.video.writer import write_video
 
-_RENDERED = ("walk", "throw", "sit_down")  # of what the shipped models know
+_RENDERED = ("sit_down", "throw", "lie_down")  # of what the shipped models know
 _MAX_EXAMPLES, _MAX_EXAMPLE_MB = 6, 20
 _SCRIPT = Path(html.__file__).parent / "templates" / "serve.js"
 
