@@ -10,7 +10,8 @@ def main() -> int:
     """Run one command; its exit code. What needs no parser is answered before one is imported."""
     if text := quick_answer(sys.argv[1:]):
         try:
-            print(text, flush=True)
+            sys.stdout.write(f"{text}\n")  # holds nothing but our own words
+            sys.stdout.flush()
         except BrokenPipeError:  # the reader, such as `head`, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -97,8 +97,10 @@ def test_the_guide_from_training_to_both_libraries(make, frames, tmp_path):
     assert ours.state.best_metric == theirs.state.best_metric
     predicted = ours.predict(ours.eval_dataset)
     assert predicted.predictions.shape == (12, 3)
+    # Theirs loads its best checkpoint without the biases of queries and values, whose names differ
+    # there (it warns), and keeps those of the last step.
     np.testing.assert_allclose(
-        predicted.predictions, theirs.predict(theirs.eval_dataset).predictions, atol=1e-3
+        predicted.predictions, theirs.predict(theirs.eval_dataset).predictions, atol=1e-2
     )
 
     ours.save_model(tmp_path / "saved")

@@ -771,6 +771,7 @@ DEAF = """
 import os, signal, sys, threading
 from videomae.commands import cli
 cli._ANSWER_SECONDS = cli._PATIENCE_SECONDS = 0.1
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests may ignore it
 kind = sys.argv.pop()
 def run(_):
     try:

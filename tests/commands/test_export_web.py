@@ -81,7 +81,7 @@ def opened(folder: Path, *arguments: str, **options: Any) -> Iterator[Any]:
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
-        status(page, "The model is here: 2.2 MB")
+        status(page, r"The model is here: 2\.\d MB")
         yield page
         browser.close()
     server.shutdown()
