@@ -693,6 +693,7 @@ def test_wrong_usage_is_2(run: Run, place: Path) -> None:
         "pretrain has no option --learning-rate; did you mean --lr?"
         in run(*("pretrain", "--learning-rate=1"))[2]
     )
+    assert "serve has no option --model: give MODEL without it;" in run("serve", "--model", "x")[2]
     assert "actions has no place for 'b'" in run("actions", place / "a", "b")[2]
     assert run("classify", "x", "--dtype", "float17")[0] == 2
     assert run("convert", place / "classifier")[0] == 2

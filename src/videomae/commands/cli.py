@@ -178,6 +178,8 @@ def parse(arguments: list[str]) -> Any:
         wrong = next((word for word in unknown if word.startswith("-")), unknown[0]).split("=")[0]
         what = f"option {wrong}" if wrong.startswith("-") else f"place for {wrong!r}"
         hint = nearest_setting(wrong.lstrip("-"), known, written=flag) if "-" in wrong[:1] else ""
+        if wrong.lstrip("-").replace("-", "_") in known:  # one that is known by its place
+            hint = f": give {wrong.lstrip('-').upper()} without it"
         text = f"{name} has no {what}{hint}; `{program} --help` lists its options"
         raise SystemExit(complain(text, code=2))
     check_fields(command)

@@ -105,7 +105,7 @@ def read_exported(path: Path) -> tuple[dict[str, Any], Compute]:
             return _facts(text), partial(_run_session, session)
         graph = openvino_core().read_model(path)
         facts = _facts(graph.get_rt_info(FACTS).astype(str) if graph.has_rt_info(FACTS) else "")
-        return facts, _compiled(graph, str(facts.get("dtype")))
+        return facts, read_openvino(graph, str(facts.get("dtype")))
     except Exception as error:  # ONNX Runtime's have no base of their own
         why = in_brief(" ".join(str(error).split()), 200)
         raise WeightsError(f"{path} cannot be read ({why}); export the model anew") from error
@@ -118,12 +118,8 @@ def _facts(text: str) -> dict[str, Any]:
     return {}
 
 
-def read_openvino(path: Path, dtype: str) -> Compute:
-    """Clips -> answers by a graph of OpenVINO, computed in `dtype` where the processor can."""
-    return _compiled(path, dtype)
-
-
-def _compiled(graph: Any, dtype: str) -> Compute:
+def read_openvino(graph: Any, dtype: str) -> Compute:
+    """Clips -> answers by a graph of OpenVINO or its file, in `dtype` where the processor can."""
     core = openvino_core()
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     half = dtype == "bfloat16" or (dtype == "int8" and native)
