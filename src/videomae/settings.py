@@ -51,8 +51,8 @@ class DataSettings(Checked):
     """cpu, cuda, mps; by default the best that is there."""
     dtype: Dtype = "auto"
     """Precision of the products: bfloat16 where the device has it, else float32."""
-    num_workers: Count = 2
-    """Threads that decode and crop, in each process."""
+    num_workers: Count | None = None
+    """Threads that decode and crop, in each process; by default its share of the cores."""
     on_damage: OnDamage = "refuse"
     """use_readable: take the frames that can be decoded of damaged videos, and count these."""
     allow_addresses: bool = False

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from videomae.compute import cores
-from videomae.compute.cores import container_limits, heed_quota, num_cores
+from videomae.compute.cores import (
+    container_limits,
+    cores_per_process,
+    heed_quota,
+    num_cores,
+)
 
 
 @pytest.fixture
@@ -50,6 +55,32 @@ def test_an_older_python_asks_the_affinity_and_then_the_count(
     assert num_cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
     assert num_cores() == 64
+
+
+@pytest.mark.parametrize(
+    ("count", "quota", "processes", "expected"),
+    [
+        (8, None, None, 8),
+        (8, 3.0, "1", 3),
+        (64, None, "8", 8),
+        (64, 12.0, "8", 1),
+        (2, None, "8", 1),
+        (8, None, "0", 8),
+        (8, None, "two", 8),
+    ],
+)
+def test_processes_of_one_machine_share_its_cores(
+    count: int,
+    quota: float | None,
+    processes: str | None,
+    expected: int,
+    limits: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits(count, quota)
+    environment = {} if processes is None else {"LOCAL_WORLD_SIZE": processes}
+    monkeypatch.setattr(os, "environ", environment)
+    assert cores_per_process() == expected
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,21 @@ def test_as_many_videos_are_read_ahead_as_there_are_threads(
     assert asked == list(range(1, threads + 3))
 
 
+def test_the_share_of_the_cores_reads_ahead_unless_a_number_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(views, "cores_per_process", lambda: 3)
+    for given in (None, 3):
+        together = threading.Barrier(3)  # passed only by three threads
+
+        def make(number: int, wait: threading.Barrier = together) -> int:
+            wait.wait(timeout=60)
+            return number
+
+        made = views.read_ahead(make, range(6), num_threads=given, num_ahead=6)
+        assert list(made) == list(range(6))
+
+
 def test_the_next_videos_are_decoded_while_the_caller_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -20,6 +20,12 @@ def num_cores() -> int:
     return min(_cores_by_affinity(), max(1, math.ceil(quota)) if quota else sys.maxsize)
 
 
+def cores_per_process() -> int:
+    """The share of `num_cores` for each of the processes that torchrun started here, at least 1."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, num_cores() // max(1, int(processes) if processes.isdecimal() else 1))
+
+
 def _cores_by_affinity() -> int:
     if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
         return os.process_cpu_count() or 1

@@ -347,7 +347,7 @@ def evaluate_model(
     *,
     machine: Machine,
     batch_size: int = 32,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     on_progress: Progress | None = None,
     partial: Partial | None = None,
     early_exit: int = 0,

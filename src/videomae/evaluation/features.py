@@ -42,7 +42,7 @@ def compute_features(
     *,
     machine: Machine,
     batch_size: int,
-    num_workers: int,
+    num_workers: int | None,
     on_progress: Progress | None = None,
     partial: Partial | None = None,
 ) -> Features:

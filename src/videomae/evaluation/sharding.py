@@ -37,7 +37,7 @@ def compute_videos(
     shape: tuple[int, ...],
     machine: Machine,
     batch_size: int,
-    num_workers: int,
+    num_workers: int | None,
     on_progress: Progress | None = None,
     partial: Partial | None = None,
     early_exit: int = 0,

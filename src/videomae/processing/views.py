@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae import hub
-from videomae.compute.cores import num_cores
+from videomae.compute.cores import cores_per_process, num_cores
 from videomae.compute.threads import alone
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig, check_choice
 from videomae.errors import VideoError
@@ -253,16 +253,19 @@ def read_ahead(
     make: Callable[[Any], Made],
     items: Iterable[Any],
     *,
-    num_threads: int,
+    num_threads: int | None,
     num_ahead: int,
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 
-    While the caller works on one result, up to `num_ahead` more are made or wait. What `make`
-    raises is raised in the place of its result. Each thread computes alone: helpers of theirs would
-    take cores from the caller, who waits for the slowest after each operation.
+    There are `num_threads` of them; None: as many as this process may take cores. While the caller
+    works on one result, up to `num_ahead` more are made or wait. What `make` raises is raised in
+    the place of its result. Each thread computes alone: helpers of theirs would take cores from the
+    caller, who waits for the slowest after each operation.
     """
-    pool = ThreadPoolExecutor(num_threads, "videomae-ahead", initializer=alone)
+    pool = ThreadPoolExecutor(
+        num_threads or cores_per_process(), "videomae-ahead", initializer=alone
+    )
     pending: deque[Future[Made]] = deque()
     try:
         for item in items:

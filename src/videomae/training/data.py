@@ -282,7 +282,7 @@ def train_batches(
     *,
     first_step: int,
     num_steps: int,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     pin_memory: bool = False,
 ) -> Generator[Batch]:
     """The parts of the steps from `first_step` up to `num_steps`, prepared ahead by threads.
