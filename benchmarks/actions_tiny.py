@@ -208,12 +208,12 @@ def details(work: Work, figures: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{date.today()}, one thread of an {machine}."])
 
 
-def fill(path: Path, text: str) -> None:
+def fill(path: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Put a text between the two marks of a page."""
-    before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
+    after = rest.split(marks[1])[1]
     with atomic_path(path) as temporary:
-        temporary.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", "utf-8")
+        temporary.write_text(f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}", "utf-8")
 
 
 def write_page(work: Work) -> None:

@@ -5,11 +5,14 @@
         --encoder actions-tiny-pretrain --epochs 20 --output results.jsonl
     python -m benchmarks.time_to_model pretrain --train clips/train --image-size 64 \
         --output results.jsonl
+    python -m benchmarks.time_to_model page --output trainers.jsonl
 
 `finetune`: `videomae finetune` beside the Trainer of transformers with its own model, from the same
 weights, on the same files, with the same batch, epochs, peak learning rate, schedule, weight decay,
 label smoothing and gradient clipping (`compare/transformers_trainer.py`). Each is a process of its
-own, from its start to the saved and tested model. `pretrain`: `videomae pretrain` beside a
+own, from its start to the saved and tested model. `--who "transformers float32" "trainer float32"`
+compares that with the same Trainer and the classes of videomae, and `page` writes what these two
+reached with each seed into benchmarks/time_to_model.md. `pretrain`: `videomae pretrain` beside a
 plain loop (`PlainModel`, files read by PyAV as the published data set reads them by decord), in
 turns in one process.
 
@@ -29,6 +32,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import av
@@ -37,6 +41,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.actions_tiny import fill
 from benchmarks.compare.baselines import PlainModel
 from videomae import hub
 from videomae.commands.timing import about_machine, stopwatch
@@ -48,6 +53,8 @@ from videomae.training import pretrain as ours
 from videomae.training.augment import crop_and_resize, random_crop_box
 
 TRAINER = Path(__file__).parent / "compare" / "transformers_trainer.py"
+# The table of `page` is written between these.
+MARKS = ("<!-- figures of the trainers -->", "<!-- end of figures -->")
 
 
 def finetune(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -58,6 +65,7 @@ def finetune(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, "run")
             numbers = ["--epochs", asked.epochs, "--batch-size", asked.batch_size]
+            numbers += ["--seed", asked.seed]
             if name == "videomae":
                 command = [sys.executable, "-m", "videomae", "finetune", "--data", asked.train]
                 command += ["--eval-data", asked.test, "--init", encoder, "--output", output]
@@ -70,6 +78,7 @@ def finetune(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
             else:
                 command = [sys.executable, TRAINER, encoder, asked.train, asked.test, output]
                 command += [*numbers, "--lr", asked.lr]
+                command += ["--classes", "videomae"] if name == "trainer" else []
                 command += ["--bf16"] if dtype == "bfloat16" else []
             before, start = os.times(), time.perf_counter()
             done = subprocess.run(
@@ -186,12 +195,29 @@ def pretrain(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
         shutil.rmtree(folder)
 
 
+def trainers_table(rows: list[dict[str, Any]]) -> str:
+    """The Trainer with either's classes: top-1 and CPU seconds, each seed and their mean."""
+    lines = ["| classes | top-1, %, by seed | mean | CPU seconds | mean |", "|---|--:|--:|--:|--:|"]
+    for name, who in (("transformers", "transformers float32"), ("videomae", "trainer float32")):
+        runs = sorted(
+            (row for row in rows if row["who"] == who), key=lambda row: int(row["settings"]["seed"])
+        )
+        cells = []
+        for key in ("top_1", "cpu_seconds"):
+            values = [row[key] for row in runs]
+            cells += [", ".join(f"{value:.1f}" for value in values), f"{mean(values):.1f}"]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    machine = rows[-1]["machine"]
+    lines += ["", f"{rows[-1]['date']}, {machine['processor']}, torch {machine['torch']}."]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=["finetune", "pretrain"])
-    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("part", choices=["finetune", "pretrain", "page"])
+    parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path)
     parser.add_argument("--encoder", default="actions-tiny-pretrain")
     parser.add_argument("--epochs", type=int, default=6)
@@ -208,11 +234,16 @@ def main() -> None:
         default=["videomae auto", "transformers float32", "transformers bfloat16"],
         help="contenders of finetune, with their precision",
     )
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--own-recipe", action="store_true", help="layer decay, drop path and crops, as by default"
     )
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
+    if asked.part == "page":
+        rows = [json.loads(line) for line in asked.output.read_text().splitlines()]
+        fill(Path(__file__).with_suffix(".md"), trainers_table(rows), MARKS)
+        return
     settings = {name: str(value) for name, value in vars(asked).items()}
     for found in (finetune if asked.part == "finetune" else pretrain)(asked):
         print(json.dumps(found), flush=True)

@@ -1,13 +1,15 @@
-"""Fine-tuning by the Trainer of transformers, its data set as one writes it; nothing of videomae.
+"""Fine-tuning by the Trainer of transformers, its data set as one writes it.
 
     python benchmarks/compare/transformers_trainer.py ENCODER TRAIN TEST OUTPUT --epochs 6
 
 TRAIN and TEST are folders with a folder of videos per class. PyAV decodes each video from its
-beginning to the last frame wanted, the image processor of transformers makes the pixels, the
-model runs with SDPA. Prints one line of JSON: the top-1 in percent.
+beginning to the last frame wanted, the image processor makes the pixels. Processor and model are
+those of transformers, and nothing is of videomae; or, with `--classes videomae`, these two are of
+videomae, and nothing else. Prints one line of JSON: the top-1 in percent.
 """
 
 import argparse
+import importlib
 import json
 import random
 from pathlib import Path
@@ -74,15 +76,18 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--stride", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--classes", choices=["transformers", "videomae"], default="transformers")
     asked = parser.parse_args()
-    processor = transformers.VideoMAEImageProcessor.from_pretrained(asked.encoder)
+    transformers.set_seed(asked.seed)  # of the new head; the Trainer takes its own below
+    classes: Any = importlib.import_module(asked.classes)
+    processor = classes.VideoMAEImageProcessor.from_pretrained(asked.encoder)
     num_frames = transformers.VideoMAEConfig.from_pretrained(asked.encoder).num_frames
     train, test = (
         Clips(folder, processor, num_frames, asked.stride, is_test)
         for folder, is_test in ((asked.train, False), (asked.test, True))
     )
-    kind: Any = transformers.VideoMAEForVideoClassification
-    model = kind.from_pretrained(
+    model = classes.VideoMAEForVideoClassification.from_pretrained(
         asked.encoder,
         num_labels=len(train.classes),
         use_mean_pooling=True,
@@ -92,6 +97,7 @@ def main() -> None:
     steps = asked.epochs * (len(train) // asked.batch_size)
     arguments = transformers.TrainingArguments(
         output_dir=str(asked.output),
+        seed=asked.seed,
         num_train_epochs=asked.epochs,
         per_device_train_batch_size=asked.batch_size,
         per_device_eval_batch_size=asked.batch_size,
@@ -121,6 +127,7 @@ def main() -> None:
     trainer.args.dataloader_drop_last = False
     found = trainer.evaluate()
     trainer.save_model(str(asked.output / "model"))
+    model.config.save_pretrained(str(asked.output / "model"))  # not by it for others' models
     processor.save_pretrained(str(asked.output / "model"))
     print(json.dumps({"top_1": found["eval_top_1"]}))
 
