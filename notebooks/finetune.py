@@ -136,9 +136,8 @@ with warnings.catch_warnings(action="ignore"):
     )
 config = model.config
 print(f"{model.num_parameters():,} parameters")
-print(
-    f"a clip is {config.num_frames} frames of {config.image_size} px, every {config.frame_stride}nd"
-)
+print(f"a clip is {config.num_frames} frames of {config.image_size} px")
+print(f"from one of its frames to the next: {config.frame_stride} frames of the video")
 
 # %% [markdown]
 # ## 4. Transforms

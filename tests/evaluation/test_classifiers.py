@@ -40,6 +40,13 @@ def test_neighbours_vote_by_hand() -> None:
     assert class_shares(fit_neighbours(train, labels, 3), torch.zeros(0, 2), 3).shape == (0, 3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_few_videos_per_class_are_no_reason_to_warn() -> None:
+    x, labels = torch.randn(22, 4), torch.arange(22) % 12  # scikit-learn warns from 21 rows on
+    for classifier in (fit_neighbours(x, labels, 3), fit_linear(x, labels, l2=1.0)):
+        assert list(classifier.classes_) == list(range(12))
+
+
 def slopes(linear: Any, x: Tensor, labels: Tensor, num_classes: int, l2: float) -> list[float]:
     """The largest gradient of the loss in weights and bias, as torch sees it."""
     regression = linear[-1]

@@ -5,6 +5,9 @@ M rows to learn from, N to test on, D features, K classes.
 
 import functools
 import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,14 @@ _NEVER = 20.0  # logits below the others: a share of 2e-9
 _LEAST_SHARE = 1e-12  # of a class that only the held-out fifth has
 
 
+@contextmanager
+def _numbers_are_classes() -> Iterator[None]:
+    """Without scikit-learn's doubt, where there are few videos per class, that these are classes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield
+
+
 def fit_neighbours(features: Tensor, labels: Tensor, num_neighbours: int) -> Any:
     """Features (M, D) and their class numbers (M) as a classifier by the votes of the nearest.
 
@@ -32,11 +43,13 @@ def fit_neighbours(features: Tensor, labels: Tensor, num_neighbours: int) -> Any
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    return KNeighborsClassifier(
+    neighbours = KNeighborsClassifier(
         min(num_neighbours, len(labels)),
         metric="cosine",  # as a distance: 1 - cosine
         weights=lambda distances: np.exp(-distances / _TEMPERATURE),
-    ).fit(features.double().numpy(), labels.numpy())
+    )
+    with _numbers_are_classes():
+        return neighbours.fit(features.double().numpy(), labels.numpy())
 
 
 def new_linear(*, balanced: bool = False) -> Any:
@@ -67,7 +80,8 @@ def fit_linear(features: Tensor, labels: Tensor, *, l2: float, linear: Any = Non
     if len(labels.bincount().nonzero()) == 2:
         l2 /= 2  # its one column of weights is the difference of two, which have half the penalty
     linear.set_params(logisticregression__C=1 / (l2 * len(labels)))
-    return linear.fit(features.double().numpy(), labels.numpy())
+    with _numbers_are_classes():
+        return linear.fit(features.double().numpy(), labels.numpy())
 
 
 def class_shares(classifier: Any, features: Tensor, num_classes: int) -> Tensor:
