@@ -126,7 +126,7 @@ def check_command(words: list[str]) -> None:
 
         known = launch_command_parser().parse_args(words[2:])
         check_command([known.training_script, *known.training_script_args])
-    elif words[0] == "python" and words[1] == "-m":
+    elif words[0] in ("python", "python3") and words[1] == "-m":
         assert words[2] in ("http.server", "venv") or find_spec(words[2]), words
     elif words[0] == "curl":
         check_request(words)
@@ -312,6 +312,17 @@ def test_what_other_pages_and_recipes_tell_to_type_is_understood() -> None:
     for recipe in sorted(ROOT.glob("src/videomae/recipes/*.toml")):
         for command in re.findall(r'"(videomae [^"]+)"', recipe.read_text()):
             check_command(shlex.split(command))
+
+
+def test_lines_fit_a_window() -> None:
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
+        text = page.read_text()
+        for block in blocks(page):
+            if block.language in ("", "text"):  # what something printed
+                text = text.replace(block.text, "")
+        lines = re.sub(r"^\|.*|<!--.*?-->", "", text, flags=re.M).splitlines()
+        wide = [line for line in lines if len(line) > 118 and line.count(" ") > 1]
+        assert not wide, f"{page.name}: more than 118 columns: {wide}"
 
 
 def anchors(page: Path) -> set[str]:
