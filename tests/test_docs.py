@@ -44,6 +44,7 @@ CLASSES = ("cooking", "dancing", "sawing")
 MOST = {
     **{"epochs": 1, "finetune_epochs": 1, "repeats": 1, "workers": 1, "num_workers": 1, "files": 2},
     **{"clips": 20, "test_clips": 20, "train_clips": 20, "check_clips": 2, "calibration_clips": 2},
+    **{"parts": 2},
 }
 PRESETS = {"small": "micro", "base": "micro", "large": "micro"}
 # Programs of others, whose flags nothing here knows.

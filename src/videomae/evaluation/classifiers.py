@@ -30,7 +30,7 @@ _LEAST_SHARE = 1e-12  # of a class that only the held-out fifth has
 
 @contextmanager
 def _numbers_are_classes() -> Iterator[None]:
-    """Without scikit-learn's doubt, where there are few videos per class, that these are classes."""
+    """Silence scikit-learn where few videos per class make it doubt that these are classes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         yield
