@@ -55,7 +55,7 @@ $(NOTEBOOKS): %.ipynb: %.py .venv/dev.stamp
 	mv $*.new.ipynb $@
 
 bench: .venv/dev.stamp
-	@set -e; for name in parity speed loader actions_tiny; do \
+	@set -e; for name in parity "speed $$(date +%F)-$$(uname -m)" loader actions_tiny; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 findings: .venv/base.stamp

@@ -13,13 +13,14 @@ draws one clip of each video it opens, or 2 or 4 (repeated augmentation).
 
 Prints clips per second of CPU time, which is what one core does: the median over rounds in which
 all take turns, and the quartiles. Then what preparing costs: time, bytes, and pixels (PSNR of the
-224 px clips).
+224 px clips). `--json`: a line with the CPU seconds of a clip and the machine, and nothing else.
 """
 
 import argparse
 import dataclasses
 import importlib
 import itertools
+import json
 import math
 import random
 import statistics
@@ -36,7 +37,7 @@ from torch import Tensor
 
 from benchmarks.compare.baselines import film_scene, is_there
 from videomae.commands.bench import FILMS
-from videomae.commands.timing import stopwatch, take_turns
+from videomae.commands.timing import Timing, about_machine, stopwatch, take_turns
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import load_videos
 from videomae.evaluation.sharding import views_of
@@ -136,10 +137,8 @@ def prepare(raw: Path, output: Path, *options: str) -> float:
     return time.perf_counter() - before
 
 
-def clips_per_second(
-    loaders: dict[str, Load], count: int, rounds: int
-) -> dict[str, tuple[float, float, float]]:
-    """Clips per CPU second of each loader: lower quartile, median, upper quartile."""
+def seconds_per_clip(loaders: dict[str, Load], count: int, rounds: int) -> dict[str, Timing]:
+    """CPU seconds per clip of each loader."""
 
     def job(load: Load) -> Callable[[], None]:
         epochs = itertools.count()
@@ -153,11 +152,23 @@ def clips_per_second(
 
     now = stopwatch("cpu", torch.device("cpu"))
     jobs = {name: job(load) for name, load in loaders.items()}
-    speeds = {}
+    found = {}
     for name, times in take_turns(jobs, now, repeats=rounds).items():
         clips = count * len(loaders[name](0, 0))
-        speeds[name] = (clips / times["high"], clips / times["median"], clips / times["low"])
-    return speeds
+        found[name] = {each: seconds / clips for each, seconds in times.items()}
+    return found
+
+
+def print_table(name: str, figures: dict[str, Timing]) -> None:
+    """Clips per CPU second in Markdown, and how many times those of the first."""
+    first = next(iter(figures))
+    print(f"\n{name}\n")
+    print(f"| {'loader':26} | clips per CPU second | quartiles   | to {first:11} |")
+    print(f"|{'-' * 28}|{'-' * 22}|{'-' * 13}|{'-' * 16}|")
+    for loader, seconds in figures.items():
+        low, median, high = (1 / seconds[each] for each in ("high", "median", "low"))
+        ratio = f"{figures[first]['median'] * median:.2f}x"
+        print(f"| {loader:26} | {median:20.1f} | {low:5.1f} {high:5.1f} | {ratio:>14} |")
 
 
 def psnr(raw: Path, prepared: Path, count: int) -> float:
@@ -182,8 +193,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("loader"))
     parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    figures = {}
     for name, size in FILMS.items():
         folder = arguments.output / name
         raw, small, shards = (folder / part for part in ("raw", "prepared", "shards"))
@@ -192,19 +205,21 @@ def main() -> None:
         seconds = prepare(raw, small, "--resize-short", "320")
         prepare(small, shards, "--shards")
         loaders = all_loaders(raw, small, shards)
-        speeds = clips_per_second(loaders, arguments.videos, arguments.rounds)
-        first = next(iter(speeds))
-        print(f"\n{name}, {arguments.videos} videos of 10 s, {arguments.rounds} rounds\n")
-        print(f"| {'loader':26} | clips per CPU second | quartiles   | to {first:11} |")
-        print(f"|{'-' * 28}|{'-' * 22}|{'-' * 13}|{'-' * 16}|")
-        for loader, (low, median, high) in speeds.items():
-            spread, ratio = f"{low:5.1f} {high:5.1f}", f"{median / speeds[first][1]:.2f}x"
-            print(f"| {loader:26} | {median:20.1f} | {spread} | {ratio:>14} |")
+        figures[name] = seconds_per_clip(loaders, arguments.videos, arguments.rounds)
+        if arguments.json:
+            continue
+        rounds = f"{arguments.videos} videos of 10 s, {arguments.rounds} rounds"
+        print_table(f"{name}, {rounds}", figures[name])
         before, after = size_of(raw, "*.mp4"), size_of(small, "*.mp4")
         print(
             f"\nPreparing: {seconds:.0f} s for {arguments.videos} videos; {before:.1f} -> "
             f"{after:.1f} MB; PSNR of 224 px clips {psnr(raw, small, arguments.videos):.1f} dB"
         )
+    if arguments.json:
+        machine = about_machine(torch.device("cpu"))
+        record = {"command": " ".join(["python -m benchmarks.loader", *sys.argv[1:]])}
+        record |= {"clock": "cpu", "machine": machine, "figures": figures, "left_out": []}
+        print(json.dumps(record))
 
 
 if __name__ == "__main__":
