@@ -216,9 +216,13 @@ def main() -> None:
             f"{after:.1f} MB; PSNR of 224 px clips {psnr(raw, small, arguments.videos):.1f} dB"
         )
     if arguments.json:
-        machine = about_machine(torch.device("cpu"))
-        record = {"command": " ".join(["python -m benchmarks.loader", *sys.argv[1:]])}
-        record |= {"clock": "cpu", "machine": machine, "figures": figures, "left_out": []}
+        record = {
+            "command": " ".join(["python -m benchmarks.loader", *sys.argv[1:]]),
+            "clock": "cpu",
+            "machine": about_machine(torch.device("cpu")),
+            "figures": figures,
+            "left_out": [],
+        }
         print(json.dumps(record))
 
 

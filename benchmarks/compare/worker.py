@@ -34,7 +34,10 @@ def processing(folder: Path) -> dict[str, Job]:
         "tensor T C H W": turned.contiguous(),
         "tensor T C H W, turned": turned,
     }
-    processors = {"image": VideoMAEImageProcessor(), "video": VideoMAEVideoProcessor()}
+    processors: dict[str, Callable[..., Any]] = {
+        "image": VideoMAEImageProcessor(),
+        "video": VideoMAEVideoProcessor(),
+    }
     return {
         f"{kind} processor, {form}": partial(processor, given, return_tensors="pt")
         for form, given in forms.items()
