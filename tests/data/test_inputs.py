@@ -48,6 +48,24 @@ def test_lists_of_any_kind_name_videos_with_their_parts(videos_dir: Path, tmp_pa
     ]  # fmt: skip
 
 
+def test_a_manifest_keeps_its_order_and_names_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text("path,label,num_frames\nb.mp4,x,\n,x,\n/gone/a.mp4,,7\nb/c.mp4,x,-1\n")
+    assert list_inputs(str(path)) == [
+        Video(str(tmp_path / "b.mp4")),
+        Video("manifest.csv, line 3"),
+        Video("/gone/a.mp4", num_frames=7),
+        Video("manifest.csv, line 5"),
+    ]
+    path.write_text("path\ns3://b/x.mp4\n")
+    with pytest.raises(ConfigError, match=r"names addresses, 1 such as s3:..b.x\.mp4"):
+        list_inputs(str(tmp_path))
+    assert list_inputs(str(tmp_path), allow_addresses=True) == [Video("s3://b/x.mp4")]
+    path.write_text("path,num_frames\na.mp4,many\nb.mp4,few\n")
+    with pytest.raises(ConfigError, match=r"csv, line 2: num_frames='many' is no .*for all of 2"):
+        list_inputs(str(path))
+
+
 def test_members_of_tars_have_addresses_of_their_own(videos_dir: Path, tmp_path: Path) -> None:
     data = (videos_dir / "throw" / "0.mp4").read_bytes()
     tar = put_tar(tmp_path / "x.tar", {"a/1.mp4": data, "a/1.cls": b"3", "2.mp4": data[:9]})

@@ -115,20 +115,26 @@ class Work:
 
 def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Listed], list[Listed]]:
     """The videos whose files are there, and those that are missing; parts counted from frame 0."""
-    paths = {item: item.path if item.reason else _exact(item, root) for item in items}
-    lost = [item for item, path in paths.items() if path is None and item.by_name]
-    named = _by_stem(root, {_stem(item.path) for item in lost}) if lost else {}
-    for item in lost:
-        paths[item] = _best(item, named.get(_stem(item.path), []))
-    there = [(item, path) for item in items if (path := paths[item]) is not None]
-    found = [_from_frame_0(replace(item, path=path)) for item, path in there]
-    return found, [item for item in items if paths[item] is None]
+    root = root.absolute()
+    # By place: a list may have a million rows, each of which takes long to hash.
+    paths = [item.path if item.reason else _exact(item, root) for item in items]
+    lost = [k for k, item in enumerate(items) if paths[k] is None and item.by_name]
+    named = _by_stem(root, {_stem(items[k].path) for k in lost}) if lost else {}
+    for k in lost:
+        paths[k] = _best(items[k], named.get(_stem(items[k].path), []))
+    found, missing = [], []
+    for item, path in zip(items, paths, strict=True):
+        if path is None:
+            missing.append(item)
+        else:
+            found.append(_from_frame_0(item if path == item.path else replace(item, path=path)))
+    return found, missing
 
 
 def _exact(item: Listed, root: Path) -> str | None:
     if item.is_remote:
         return item.path
-    path = root.absolute() / item.path
+    path = root / item.path
     with suppress(OSError, ValueError):  # too long, a zero byte
         if path.exists():
             return str(path)
@@ -151,7 +157,7 @@ def _stem(name: str) -> str:
 def _by_stem(root: Path, wanted: set[str]) -> dict[str, list[str]]:
     """All files and folders below the root that have one of these names."""
     found = defaultdict(list)
-    for folder, subfolders, names in os.walk(root.absolute()):
+    for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in [*sorted(names), *subfolders]:
             if (stem := _stem(name)) in wanted and (stem != name or name in subfolders):

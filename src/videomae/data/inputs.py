@@ -5,7 +5,13 @@ from pathlib import Path
 
 from videomae.data.checking import find_files
 from videomae.data.lists import Listed
-from videomae.data.manifest import Video, check_addresses, is_address
+from videomae.data.manifest import (
+    MANIFEST_NAME,
+    Video,
+    check_addresses,
+    is_address,
+    manifest_rows,
+)
 from videomae.data.opening import files_at
 from videomae.data.shards import list_shard
 from videomae.data.sources import guess_layout, read_source
@@ -31,7 +37,10 @@ def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
     path = Path(source).expanduser()
     if not path.exists():
         raise ConfigError(f"{path} does not exist; expected a folder, a video, a list or a tar")
-    if guess_layout(path) == "folder":
+    layout = guess_layout(path)
+    if layout == "manifest":
+        return _in_manifest(path / MANIFEST_NAME if path.is_dir() else path, allow_addresses)
+    if layout == "folder":
         scan = scan_folder(path) if path.is_dir() else None
         found = [path] if scan is None else [*scan.videos, *scan.unreadable]
         if not found and scan is not None:
@@ -43,6 +52,20 @@ def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
     there, missing = find_files(listing.items, listing.root)
     lost = [replace(item, path=str(listing.root / item.path)) for item in missing]
     return [_plain(item) for item in (*there, *lost)]
+
+
+def _in_manifest(path: Path, allow_addresses: bool) -> list[Video]:
+    """The videos of our own list, which may have a million rows; a bad row is one that fails."""
+    rows = list(manifest_rows(path.absolute()))
+    found = [row for _, row in rows if isinstance(row, Video)]
+    if not found:
+        number, reason = rows[0]
+        raise ConfigError(f"{path}, line {number}: {reason} (so for all of {len(rows):,})")
+    check_addresses(found, path, allowed=allow_addresses)
+    return [
+        _plain(row) if isinstance(row, Video) else Video(f"{path.name}, line {number}")
+        for number, row in rows
+    ]
 
 
 def name_of(video: Video) -> str:
@@ -70,10 +93,15 @@ def _at_address(address: str) -> list[Video]:
     return found
 
 
-def _plain(item: Listed) -> Video:
+def _plain(item: Video) -> Video:
     """A row of a list without its class and split; a member of a tar by its own address."""
-    names = ("path", "start_seconds", "end_seconds", "first_frame", "num_frames", "offset")
-    video = Video(**{name: getattr(item, name) for name in (*names, "num_bytes")})
-    if item.member:
-        return replace(video, path=f"tar://{item.member}::{item.path}")
-    return video
+    member = item.member if isinstance(item, Listed) else ""
+    return Video(
+        f"tar://{member}::{item.path}" if member else item.path,
+        start_seconds=item.start_seconds,
+        end_seconds=item.end_seconds,
+        first_frame=item.first_frame,
+        num_frames=item.num_frames,
+        offset=item.offset,
+        num_bytes=item.num_bytes,
+    )

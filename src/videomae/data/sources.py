@@ -30,6 +30,7 @@ from videomae.data.lists import (
 )
 from videomae.data.manifest import (
     MANIFEST_NAME,
+    Video,
     classes_beside,
     classes_of,
     is_address,
@@ -235,14 +236,13 @@ def list_manifest(settings: PrepareSettings) -> tuple[list[Listed], tuple[str, .
     source = settings.source
     path = (source if source.is_file() else source / MANIFEST_NAME).absolute()
     root, group = settings.root, _group_column(settings) or "group"
-    items = []
+    items, names = [], [field.name for field in fields(Video)]
     for number, row in manifest_rows(path, group=group, root=root and root.absolute()):
         origin = f"{path.name}, line {number}"
         if isinstance(row, str):
             items.append(Listed(origin, origin=origin, reason=f"{origin}: {row}"))
         else:
-            values = {field.name: getattr(row, field.name) for field in fields(row)}
-            items.append(Listed(**values, origin=origin))
+            items.append(Listed(**{name: getattr(row, name) for name in names}, origin=origin))
     classes = classes_beside(path, (item.label for item in items))
     known = set(classes)
     unknown = f"is not among the {len(known):,} classes of {LABELS_NAME}"

@@ -332,7 +332,7 @@ def run_job(
         raise ConfigError(f"{part} is a part of a video, and windows are cut from whole ones")
     check_writable(folder)  # and pyarrow is there: best known before the model is loaded
     import_pyarrow()
-    mine = {key_of(v): v for v in videos if int(key_of(v), 16) % of == number - 1}
+    mine = {key: v for v in videos if int(key := key_of(v), 16) % of == number - 1}
     if ray:
         from videomae.footage.cluster import Cluster
 

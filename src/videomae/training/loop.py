@@ -282,8 +282,10 @@ class Training:
 def make_sampler(settings: TrainSettings, source: ClipSource, machine: Machine) -> Sampler:
     """The sampler of a run: which videos this process looks at in each step."""
     items = source.videos.items
-    places: dict[str, int] = {}
-    shards = tuple(places.setdefault(video.path, len(places)) for video in items)
+    shards: tuple[int, ...] = ()
+    if any(video.offset is not None for video in items):
+        places: dict[str, int] = {}
+        shards = tuple(places.setdefault(video.path, len(places)) for video in items)
     return Sampler(
         num_videos=len(items),
         batch_size=settings.batch_size,
@@ -291,7 +293,7 @@ def make_sampler(settings: TrainSettings, source: ClipSource, machine: Machine) 
         rank=machine.rank,
         world=machine.world,
         accumulate=settings.accumulate,
-        shards=shards if any(video.offset is not None for video in items) else (),
+        shards=shards,
     )
 
 
