@@ -208,16 +208,24 @@ def _escaped_json(found: re.Match[str]) -> str:
     return "\\" + _escaped(found) if is_byte else f"\\u{ord(found[0]):04x}"
 
 
-def shallow(value: Any) -> Any:
-    """The value of JSON; RecursionError where it is nested deeper than a copy of it could go."""
-    level = [value]
-    for _ in range(101):
-        if not level:
-            return value
-        dicts = [each.values() for each in level if isinstance(each, dict)]
-        lists = [each for each in level if isinstance(each, list)]
-        level = [inner for each in (*dicts, *lists) for inner in each]
-    raise RecursionError
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON; ValueError where it is none, or too deep. Endless numbers stay texts."""
+
+    def whole(digits: str) -> int | str:
+        try:
+            return int(digits)
+        except ValueError:
+            return digits
+
+    with contextlib.suppress(RecursionError):
+        level = [value := json.loads(text, parse_int=whole)]
+        for _ in range(101):  # deeper than that, a copy of it could not go
+            if not level:
+                return value
+            dicts = [each.values() for each in level if isinstance(each, dict)]
+            lists = [each for each in level if isinstance(each, list)]
+            level = [inner for each in (*dicts, *lists) for inner in each]
+    raise ValueError("its values are nested too deeply")
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -4,7 +4,6 @@ The only file that knows huggingface_hub. It moves files and never looks inside 
 downloads is ever executed.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -16,7 +15,15 @@ from inspect import signature
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypedDict, Unpack, cast
 
-from videomae.errors import ConfigError, SourceError, WeightsError, nearest, shallow, to_json
+from videomae.errors import (
+    ConfigError,
+    SourceError,
+    WeightsError,
+    as_text,
+    nearest,
+    parse_json,
+    to_json,
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -427,23 +434,12 @@ def read_json(path: PathLike) -> dict[str, Any]:
     return value
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of JSON; ValueError where it is none, or too deep. Endless numbers stay texts."""
-    try:
-        return shallow(json.loads(text, parse_int=_whole))
-    except RecursionError as error:
-        raise ValueError("its values are nested too deeply") from error
-
-
-def _whole(digits: str) -> int | str:
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
-
-
 def write_json(path: PathLike, value: Mapping[str, Any], *, sort_keys: bool = False) -> None:
     """Write an object as indented JSON, atomically."""
-    text = to_json(value, indent=2, sort_keys=sort_keys)  # before the file: may itself fail
+    write_text(path, to_json(value, indent=2, sort_keys=sort_keys) + "\n")
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write text as UTF-8, atomically; bytes of names that are no UTF-8 as `as_text` has them."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(as_text(text), encoding="utf-8")

@@ -11,7 +11,7 @@ import tomli_w
 
 from videomae.errors import ConfigError, as_text, nearest
 from videomae.fields import Checked, field_types, parts
-from videomae.hub import atomic_path
+from videomae.hub import write_text
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 SETTINGS_NAME = "settings.toml"  # of a run, in its folder
@@ -135,5 +135,4 @@ def to_toml(settings: Checked) -> str:
 
 def write_recipe(settings: Checked, path: Path) -> None:
     """Write settings as a recipe that `load_recipe` reads back unchanged."""
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(to_toml(settings), encoding="utf-8")
+    write_text(path, to_toml(settings))

@@ -13,8 +13,8 @@ from made_videos import encode, scene
 from videomae.commands import cli
 from videomae.data.manifest import load_videos, read_manifest
 from videomae.data.prepare import Prepared, prepare
-from videomae.errors import ConfigError
-from videomae.hub import parse_json, read_json
+from videomae.errors import ConfigError, parse_json
+from videomae.hub import read_json
 from videomae.settings import PrepareSettings
 
 DEEP = "[" * 100_000

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from videomae.commands.flags import Demo
 from videomae.commands.terminal import Screen, aligned
-from videomae.errors import ConfigError, WeightsError, as_text
-from videomae.hub import atomic_path, find, read_json, write_json
+from videomae.errors import ConfigError, WeightsError
+from videomae.hub import find, read_json, write_json, write_text
 from videomae.inference.predict import Classification, classify
 from videomae.inference.reconstruct import Reconstruction, reconstruct
 from videomae.rendering.actions import CLASSES, render_dataset
@@ -125,8 +125,7 @@ def demo(
         seconds=time.perf_counter() - started,
     )
     page = folder / "index.html"
-    with atomic_path(page) as temporary:
-        temporary.write_text(as_text(text), encoding="utf-8")
+    write_text(page, text)
     facts = {f"{name}: clips named right": f"{n:.3g} of {count}" for name, n in num_right.items()}
     for each in reconstructed:
         facts[f"{autoencoder}: loss, {each.ratio:.0%} hidden"] = f"{each.loss:.3f}"

@@ -40,7 +40,7 @@ from videomae.footage.duplicates import (
 )
 from videomae.footage.search import Index as Rows
 from videomae.footage.search import Stretch, load_model, open_index, search
-from videomae.hub import atomic_path, check_writable
+from videomae.hub import check_writable, write_text
 from videomae.inference.predict import Floats
 from videomae.report.html import Embedded, embed_clip, embed_picture, render
 from videomae.report.pictures import check_suffix
@@ -266,9 +266,8 @@ class _Group:
 def _write_page(
     path: Path, *, groups: list[_Group], chart: Embedded | None = None, **values: str
 ) -> None:
-    page = render("matches.html", **{"explanation": "", **values}, groups=groups, chart=chart)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    values = {"explanation": "", **values}
+    write_text(path, render("matches.html", **values, groups=groups, chart=chart))
 
 
 def _card(stretch: Stretch, figures: str) -> _Card:

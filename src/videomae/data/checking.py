@@ -17,8 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 from videomae.data.lists import Listed
 from videomae.data.manifest import Video
 from videomae.data.opening import open_video, part_of, read_bytes
-from videomae.errors import VideoMAEError
-from videomae.hub import parse_json
+from videomae.errors import VideoMAEError, parse_json
 from videomae.settings import Check, OnDamage
 from videomae.video.folder import image_files, image_numbers
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo

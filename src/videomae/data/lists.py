@@ -21,8 +21,7 @@ from statistics import fmean
 
 from videomae.data.manifest import LABEL_SEPARATOR, Video
 from videomae.data.rows import check_classes, is_one_line
-from videomae.errors import ConfigError, as_text, in_brief
-from videomae.hub import parse_json
+from videomae.errors import ConfigError, as_text, in_brief, parse_json
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
 
 # Class numbers make a list of names with a place for each, so that one slip must not make millions:

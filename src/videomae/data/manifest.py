@@ -18,7 +18,7 @@ from typing import Any
 from videomae.data.folders import Place, read_folders
 from videomae.data.rows import LABELS_NAME, check_classes, csv_rows, is_one_line
 from videomae.errors import ConfigError, as_text, in_brief
-from videomae.hub import atomic_path, read_json
+from videomae.hub import atomic_path, read_json, write_text
 from videomae.video.folder import counted, scan_folder
 
 MANIFEST_NAME = "manifest.csv"
@@ -432,6 +432,5 @@ def write_manifest(folder: Path, videos: Videos) -> Path:
                 place = str(full.relative_to(top) if full.is_relative_to(top) else full)
             values = {name: getattr(item, name) for name in (*_TEXTS, *used)}
             writer.writerow(values | {"path": place})
-    with atomic_path(folder / LABELS_NAME) as temporary:
-        temporary.write_text("".join(f"{as_text(name)}\n" for name in names), encoding="utf-8")
+    write_text(folder / LABELS_NAME, "".join(f"{name}\n" for name in names))
     return folder / MANIFEST_NAME

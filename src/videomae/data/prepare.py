@@ -35,7 +35,7 @@ from videomae.data.shards import pack
 from videomae.data.sources import read_source
 from videomae.data.survey import Survey
 from videomae.errors import ConfigError, VideoError, as_text, file_name, keeping, short_digest
-from videomae.hub import atomic_path, read_json, write_json
+from videomae.hub import read_json, write_json, write_text
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VideoInfo
 from videomae.video.writer import resize_video
@@ -93,8 +93,7 @@ def _prepare(settings: PrepareSettings, on_progress: Progress | None) -> Prepare
 
     survey = Survey(settings, listing, rows, bad, too_short, missing)
     write_json(output / REPORT_NAME, survey.as_json())
-    with atomic_path(output / "report.md") as temporary:
-        temporary.write_text(survey.as_markdown(), encoding="utf-8")
+    write_text(output / "report.md", survey.as_markdown())
     manifest = write_manifest(output, Videos(tuple(rows), listing.classes)) if rows else None
     return Prepared(manifest, output / "report.md", survey)
 

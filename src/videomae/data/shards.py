@@ -18,8 +18,8 @@ from videomae.data.checking import Work, common_folder, stamp_of
 from videomae.data.lists import Listed
 from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, is_address
 from videomae.data.opening import open_file
-from videomae.errors import ConfigError, as_text, file_name, in_brief, short_digest
-from videomae.hub import atomic_path, parse_json
+from videomae.errors import ConfigError, as_text, file_name, in_brief, parse_json, short_digest
+from videomae.hub import atomic_path
 from videomae.settings import PrepareSettings
 from videomae.video.limits import VIDEO_SUFFIXES
 

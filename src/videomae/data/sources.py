@@ -38,8 +38,7 @@ from videomae.data.manifest import (
 )
 from videomae.data.rows import LABELS_NAME, csv_rows
 from videomae.data.shards import list_shard
-from videomae.errors import ConfigError, in_brief
-from videomae.hub import parse_json
+from videomae.errors import ConfigError, in_brief, parse_json
 from videomae.settings import PrepareSettings
 from videomae.video.folder import FolderScan, counted, image_numbers, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES

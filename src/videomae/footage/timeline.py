@@ -20,7 +20,7 @@ from videomae.data.rows import write_csv
 from videomae.errors import VideoError, to_json
 from videomae.footage.segments import Segment, SegmentRules, find_runs, novelty_of, to_vtt
 from videomae.footage.windows import Window, sliding_windows
-from videomae.hub import PathLike, atomic_path
+from videomae.hub import PathLike, write_text
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
 from videomae.inference.predict import (
@@ -129,9 +129,7 @@ class Timeline:
             return write_csv(path, rows[0], rows)
         if kind == ".csv":
             return write_csv(path, [each.name for each in fields(Segment)], record["segments"])
-        text = to_vtt(self.segments) if kind == ".vtt" else to_json(record) + "\n"
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, to_vtt(self.segments) if kind == ".vtt" else to_json(record) + "\n")
         return path
 
     def annotate(

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.compute.threads import num_threads
-from videomae.errors import ConfigError, WeightsError, in_brief
-from videomae.hub import parse_json
+from videomae.errors import ConfigError, WeightsError, in_brief, parse_json
 
 Floats = NDArray[np.float32]
 Compute = Callable[[Floats], Floats]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from videomae.claim import LOCK_NAME, claimed
 from videomae.compute.cores import num_cores
 from videomae.errors import ConfigError, counted, keeping
-from videomae.hub import read_json, write_json
+from videomae.hub import read_json, write_json, write_text
 from videomae.settings import RenderSettings
 from videomae.video.decoder import Frames
 from videomae.video.writer import write_video
@@ -71,8 +71,7 @@ def render_set(
         write_json(settings.output / "dataset.json", asked)
         for folder, name in itertools.product(folders, classes):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        text = "".join(f"{name}\n" for name in classes)
-        (settings.output / "labels.txt").write_text(text, encoding="utf-8")
+        write_text(settings.output / "labels.txt", "".join(f"{name}\n" for name in classes))
         # A file appears under its name only when it is complete, so what exists is finished.
         missing = [path for path in paths if not path.exists()]
         workers = min(settings.workers or num_cores(), len(missing))

@@ -8,8 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from videomae.errors import as_text
-from videomae.hub import atomic_path
+from videomae.hub import write_text
 from videomae.recipe import to_toml
 from videomae.report.advice import advice
 from videomae.report.card import FIGURE_NAMES, PERCENT
@@ -57,8 +56,7 @@ def write_page(output: Path) -> Path:
         last_line=datetime.fromtimestamp(log.stat().st_mtime, UTC) if log.is_file() else None,
     )
     path = run.folder / "index.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(as_text(text), encoding="utf-8")
+    write_text(path, text)
     return path
 
 

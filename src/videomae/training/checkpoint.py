@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
-from videomae.hub import atomic_path
+from videomae.hub import atomic_path, write_text
 from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
 from videomae.processing.views import find_processor
@@ -255,6 +255,6 @@ def save_model(
         whole.eval().save_pretrained(folder)
         processor.save_pretrained(folder)
         VideoMAEVideoProcessor.from_dict(processor.to_dict()).save_pretrained(folder)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_text(folder / "README.md", card)
     machine.wait()
     return folder

@@ -27,7 +27,7 @@ from videomae.compute.distributed import Machine, num_processes, open_tracker, t
 from videomae.compute.environment import environment
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError, going_on, one_line
-from videomae.hub import atomic_path, check_writable, write_json
+from videomae.hub import atomic_path, check_writable, write_json, write_text
 from videomae.recipe import SETTINGS_NAME, to_toml, write_recipe
 from videomae.report.advice import advice
 from videomae.report.html import duration
@@ -187,10 +187,7 @@ class RunLog:
         if rows:
             self.seconds_before = float(rows[-1].get("seconds", 0.0))
         if self.path.exists():
-            with atomic_path(self.path) as temporary:
-                Path(temporary).write_text(
-                    "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
-                )
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Meter:
@@ -335,7 +332,7 @@ def open_output(settings: TrainSettings, machine: Machine, facts: Mapping[str, A
         data_report = Path(settings.data) / REPORT_NAME
         if data_report.is_file():
             with atomic_path(output / "data_report.json") as temporary:
-                Path(temporary).write_bytes(data_report.read_bytes())
+                temporary.write_bytes(data_report.read_bytes())
     machine.wait()
 
 
