@@ -155,7 +155,7 @@ def _watch(
             hop = _number(command.hop_seconds)
             hop = every * maker.config.num_frames / 2 if hop is None else hop
             for window, views in live_windows(video.frames(every), maker, hop_seconds=hop):
-                scores = mean_scores(ready(views), ready.config).numpy()
+                scores = mean_scores(ready(views), ready.config)
                 delay = time.monotonic() - window.arrived
                 newest, scored = Gathered(), Scored(window, scores, None)
                 newest.add(scored)

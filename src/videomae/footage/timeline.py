@@ -197,8 +197,8 @@ def scored_windows(
 
     compute = partial(ready.run, describing(ready, "pooled")) if features else ready
     for (window, picture), found in run_views(named(), compute, batch_size):
-        values = found.mean(0) if features else mean_scores(found, ready.config)
-        yield Scored(window, values.numpy(), picture)
+        values = found.mean(0).numpy() if features else mean_scores(found, ready.config)
+        yield Scored(window, values, picture)
 
 
 @dataclass

@@ -208,39 +208,25 @@ def classification(
     logits: Tensor | Floats, config: VideoMAEConfig, *, top_k: int, path: Path | None = None
 ) -> Classification:
     """The labels that the logits (V, K) of one video's views stand for, averaged over views."""
-    if isinstance(logits, np.ndarray):
-        means = _mean_scores(logits, config)
-        indices = np.argsort(-means, kind="stable")[:top_k].tolist()
-        values = means[indices].tolist()
-    else:
-        scores = mean_scores(logits, config)
-        best = scores.topk(min(top_k, len(scores)))
-        indices, values = best.indices.tolist(), best.values.tolist()
+    scores = mean_scores(logits, config)
+    indices = np.argsort(-scores, kind="stable")[:top_k].tolist()
     names = config.id2label or {}
     return Classification(
         path,
         tuple(names.get(index, str(index)) for index in indices),
-        tuple(values),
+        tuple(scores[indices].tolist()),
         np.asarray(logits),
         are_shares=config.problem_type != "regression",
     )
 
 
-def mean_scores(logits: Tensor, config: VideoMAEConfig) -> Tensor:
+def mean_scores(logits: Tensor | Floats, config: VideoMAEConfig) -> Floats:
     """The scores (K,) that the logits (V, K) of one video's views stand for, averaged over them."""
-    if config.problem_type == "regression":
-        return logits.mean(0)
-    multi_label = config.problem_type == "multi_label_classification"
-    return (logits.sigmoid() if multi_label else logits.softmax(-1)).mean(0)
-
-
-def _mean_scores(logits: Floats, config: VideoMAEConfig) -> Floats:
-    """The same of an array."""
-    scores = logits
+    scores = np.asarray(logits)
     if config.problem_type == "multi_label_classification":
-        scores = np.reciprocal(1 + np.exp(-logits))
+        scores = np.exp(-np.logaddexp(0, -scores))  # sigmoid, whatever the size of a logit
     elif config.problem_type != "regression":
-        powers = np.exp(logits - logits.max(-1, keepdims=True))
+        powers = np.exp(scores - scores.max(-1, keepdims=True))
         scores = powers / powers.sum(-1, keepdims=True)
     means: Floats = scores.mean(0)
     return means
