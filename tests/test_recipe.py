@@ -23,8 +23,8 @@ def test_a_written_recipe_reads_back_the_same(
     assert load_recipe(tmp_path / "recipe.toml", type(settings)) == settings
 
 
-def test_the_about_table_is_for_people(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text('epochs = 3\n[about]\nsource = "paper"\n')
+def test_the_about_table_and_a_key_of_earlier_versions_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('epochs = 3\nworkers = "processes"\n[about]\nsource = ""\n')
     assert load_recipe(tmp_path / "r.toml", PretrainSettings).epochs == 3
 
 

@@ -361,7 +361,7 @@ def run(data_sets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
             "preset": "tiny", "image_size": 16, "num_frames": 4,
             "epochs": 2, "warmup_epochs": None, "batch_size": 4,
             "device": "cpu", "dtype": "float32", "parallel": "ddp", "num_workers": 1,
-            "workers": "threads", "tracker": "none", "log_every_steps": 1,
+            "tracker": "none", "log_every_steps": 1,
         }  # fmt: skip
         if isinstance(settings, PretrainSettings):
             small |= {"decoder_width": None, "decoder_depth": None}

@@ -43,7 +43,8 @@ ELSEWHERE = {
     "update_freq": "accumulate",
     "warmup_ratio": "warmup_epochs",
 }
-
+# Keys that runs of earlier versions wrote, and that never changed what a run computes.
+_RETIRED = {"workers"}
 
 Settings = TypeVar("Settings", bound=Checked)
 
@@ -102,9 +103,9 @@ def load_recipe(name: Path | str, kind: type[Settings]) -> Settings:
     Raises ConfigError for a file that is not TOML, an unknown key (naming the nearest) or a value
     of the wrong kind.
     """
-    values = read_recipe(name)
-    values.pop("about", None)
     fields = field_types(kind)
+    left_out = {"about", *(_RETIRED - set(fields))}
+    values = {key: value for key, value in read_recipe(name).items() if key not in left_out}
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(

@@ -122,8 +122,6 @@ class TrainSettings(DataSettings):
     """Compute activations again for the gradients: less memory for a third more time."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    workers: Literal["threads", "processes"] = "threads"
-    """Kept for recipes of earlier versions: threads decode, whichever is named."""
     cache_gb: NotNegative = 4.0
     """Memory for videos that are kept decoded, or room for them in cache_dir."""
     cache_dir: Path | None = None

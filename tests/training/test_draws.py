@@ -57,13 +57,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return drew
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
 def test_pretraining_draws_nothing(
-    workers: Any, videos_dir: Path, tmp_path: Path, small: dict[str, Any], watched: list[bool]
+    videos_dir: Path, tmp_path: Path, small: dict[str, Any], watched: list[bool]
 ) -> None:
     settings = PretrainSettings(
         data=videos_dir, output=tmp_path / "run", epochs=2, mask_ratio=0.5, lr=0.1, num_repeats=2,
-        flip=True, workers=workers, save_every_steps=1, keep_every_epochs=1, draw_every_epochs=1,
+        flip=True, save_every_steps=1, keep_every_epochs=1, draw_every_epochs=1,
         tracker="none",        **small,
     )  # fmt: skip
     before = states()
@@ -90,12 +89,12 @@ def test_finetuning_draws_for_its_random_layers_alone(
         return list(watched)
 
     assert run("plain", drop_path_rate=0.0, classifier_dropout=0.0) == [False] * 4
-    first = run("first", drop_path_rate=0.5, workers="threads", num_workers=1)
+    first = run("first", drop_path_rate=0.5, num_workers=1)
     assert first == [True] * 4
-    run("second", drop_path_rate=0.5, workers="processes", num_workers=3)
+    run("second", drop_path_rate=0.5, num_workers=3)
     one, other = (weights_of(tmp_path / name) for name in ("first", "second"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     (tmp_path / "second" / "checkpoints" / "step_00000004.pt").unlink()
-    run("second", drop_path_rate=0.5, workers="threads", resume=True)
+    run("second", drop_path_rate=0.5, resume=True)
     other = weights_of(tmp_path / "second")
     assert all(torch.equal(one[name], other[name]) for name in one)

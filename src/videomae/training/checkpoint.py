@@ -33,7 +33,7 @@ from videomae.weights.keys import some
 # What may differ when a run goes on: none of these changes what a step computes.
 _FREE_TO_CHANGE = frozenset(
     {
-        "resume", "output", "num_workers", "workers", "cache_gb", "cache_dir", "max_bad_fraction",
+        "resume", "output", "num_workers", "cache_gb", "cache_dir", "max_bad_fraction",
         "log_every_steps", "save_every_steps", "keep_checkpoints", "tracker", "draw_every_epochs",
         "keep_every_epochs", "eval_every_epochs", "eval_data", "device", "init",
         "max_nonfinite_steps", "parallel", "compile", "activation_checkpointing", "accumulate",

@@ -154,8 +154,6 @@ class Training:
         ):
             if settings.resume and not first:
                 log.say(f"nothing to resume in {settings.output}: starting from the beginning")
-            if settings.workers == "processes":
-                log.say("workers=processes is a setting of earlier versions: threads decode")
             log.say(str(self))
             if first and first % self.epoch_steps == 0:
                 yield self._epoch_end(first, log)
