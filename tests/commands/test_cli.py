@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import videomae
+from tiny_models import SIZES
 from videomae.commands import answers, cli, flags, videos
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos
@@ -33,20 +34,7 @@ from videomae.settings import EvaluateSettings, FinetuneSettings, PretrainSettin
 from videomae.video.reader import probe
 from videomae.video.writer import write_video
 
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-    "frame_stride": 2,
-}
+TINY: dict[str, Any] = {**SIZES, "num_hidden_layers": 1, "frame_stride": 2}
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,11 +45,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("cli")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = VideoMAEConfig(**SIZES, id2label={0: "run", 1: "jump", 2: "fall"})
+        config = VideoMAEConfig(**TINY, id2label={0: "run", 1: "jump", 2: "fall"})
         classifier = VideoMAEForVideoClassification(config)
         torch.nn.init.normal_(classifier.classifier.weight)
         classifier.save_pretrained(place / "classifier")
-        config = VideoMAEConfig(**SIZES, use_mean_pooling=False)
+        config = VideoMAEConfig(**TINY, use_mean_pooling=False)
         VideoMAEForPreTraining(config).save_pretrained(place / "pretrained")
     for name in ("a/1", "b/1", "b/2"):
         path = place / "videos" / f"{name}.mp4"

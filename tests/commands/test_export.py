@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tiny_models import SIZES
 from videomae import classify, embed
 from videomae.commands import cli
 from videomae.commands import export as command
@@ -28,14 +29,9 @@ from videomae.model.modeling import (
 from videomae.processing.views import ViewMaker, find_processor
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 16,
+TINY: dict[str, Any] = {
+    **SIZES,
     "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
     "frame_stride": 3,
     "id2label": {0: "up", 1: "dören", 2: "x_y"},
 }
@@ -44,7 +40,7 @@ NEEDED = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executor
 
 def make_folder(folder: Path, kind: Any = VideoMAEForVideoClassification, **changes: Any) -> Path:
     torch.manual_seed(0)
-    model = kind(VideoMAEConfig(**SIZES | changes)).eval()
+    model = kind(VideoMAEConfig(**TINY | changes)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
@@ -282,7 +278,7 @@ def test_a_missing_extra_is_named(
 
 
 def test_videos_for_ranges_and_videos_to_check_by_are_others(videos_dir: Path) -> None:
-    config = VideoMAEConfig(**SIZES)
+    config = VideoMAEConfig(**TINY)
     maker = ViewMaker(config, find_processor(None, config))
     asked = Export("x", calibration=videos_dir, check_clips=2, calibration_clips=3)
     ranges, checked, words = command._clips(asked, maker, needed=True)

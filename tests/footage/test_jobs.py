@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import videomae
+from tiny_models import SIZES
 from videomae.config import VideoMAEConfig
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
@@ -20,16 +21,7 @@ from videomae.footage.jobs import Found, Job
 from videomae.footage.windows import sliding_windows
 from videomae.model.modeling import VideoMAEForVideoClassification
 
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "frame_stride": 1,
-}
+TINY: dict[str, Any] = {**SIZES, "num_hidden_layers": 1, "frame_stride": 1}
 SAME: dict[str, Any] = {"dtype": "float32", "engine": "torch", "device": "cpu"}
 
 
@@ -38,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = VideoMAEConfig(**SIZES, id2label={0: "run", 1: "jump", 2: "fall"})
+        config = VideoMAEConfig(**TINY, id2label={0: "run", 1: "jump", 2: "fall"})
         classifier = VideoMAEForVideoClassification(config)
         torch.nn.init.normal_(classifier.classifier.weight)
         classifier.save_pretrained(folder)

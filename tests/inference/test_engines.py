@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tiny_models import SIZES
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError, counted
 from videomae.inference import engines
@@ -17,25 +18,12 @@ from videomae.model.modeling import (
     VideoMAEPreTrainedModel,
 )
 
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-    "num_labels": 3,
-}
+TINY: dict[str, Any] = {**SIZES, "num_labels": 3}
 
 
 @pytest.fixture
 def model() -> VideoMAEForVideoClassification:
-    model = VideoMAEForVideoClassification(VideoMAEConfig(**SIZES)).eval()
+    model = VideoMAEForVideoClassification(VideoMAEConfig(**TINY)).eval()
     torch.nn.init.normal_(model.classifier.weight)
     return model
 
@@ -127,7 +115,7 @@ def test_too_small_a_memory_is_explained(model: VideoMAEForVideoClassification) 
 
 
 def test_an_untrained_head_is_refused_without_further_warnings(tmp_path: Path) -> None:
-    config = VideoMAEConfig(**SIZES, use_mean_pooling=False)
+    config = VideoMAEConfig(**TINY, use_mean_pooling=False)
     VideoMAEForPreTraining(config).save_pretrained(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the error says it all
@@ -203,7 +191,7 @@ def test_openvino_keeps_the_precision_of_a_loaded_model_where_it_can(
 
 def test_auto_takes_openvino_where_it_is_there_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    base, tiny = VideoMAEConfig.preset("base"), VideoMAEConfig(**SIZES)
+    base, tiny = VideoMAEConfig.preset("base"), VideoMAEConfig(**TINY)
     there = ["openvino"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there or None)
     monkeypatch.setattr(engines, "cpu_multiplies_bfloat16", lambda: True)
@@ -246,7 +234,7 @@ def test_auto_converts_when_it_is_first_called_and_not_before(
 
 
 def test_a_decoder_is_run_by_torch_and_that_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    model = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, use_mean_pooling=False)).eval()
+    model = VideoMAEForPreTraining(VideoMAEConfig(**TINY, use_mean_pooling=False)).eval()
     logged: list[str] = []
     assert engines.load(model, engine="openvino", tell=logged.append).name == "torch"
     assert logged == ["openvino cannot run a decoder with its masks; torch runs it"]
@@ -264,7 +252,7 @@ def test_a_decoder_is_run_by_torch_and_that_is_logged(capsys: pytest.CaptureFixt
 def test_tokens_of_any_model_and_what_is_made_of_them(
     kind: type[VideoMAEPreTrainedModel], clips: torch.Tensor
 ) -> None:
-    model = kind(VideoMAEConfig(**SIZES, use_mean_pooling=False)).eval()
+    model = kind(VideoMAEConfig(**TINY, use_mean_pooling=False)).eval()
     encoder: Any = getattr(model, "videomae", model)
     engine = engines.load(model, tokens=True)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tiny_models import SIZES
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.inference.engines import Engine, load
@@ -24,21 +25,12 @@ from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClas
 from videomae.video.reader import BadVideo
 
 # 4 x 4 x 4 tubelets.
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 4,
-    "num_frames": 8,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "frame_stride": 1,
-}
+TINY: dict[str, Any] = {**SIZES, "patch_size": 4, "num_frames": 8, "frame_stride": 1}
 CLIP = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), np.uint8)
 
 
 def make_classifier(**options: Any) -> VideoMAEForVideoClassification:
-    config = VideoMAEConfig(**SIZES, id2label={0: "run", 1: "jump", 2: "fall"}, **options)
+    config = VideoMAEConfig(**TINY, id2label={0: "run", 1: "jump", 2: "fall"}, **options)
     model = VideoMAEForVideoClassification(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -57,7 +49,7 @@ def linear(weights: Tensor) -> Engine:
         evidence = (pixels * weights).sum((1, 2, 3, 4))
         return torch.stack([torch.zeros_like(evidence), evidence], dim=1)
 
-    model = VideoMAEForVideoClassification(VideoMAEConfig(**SIZES, num_labels=2)).eval()
+    model = VideoMAEForVideoClassification(VideoMAEConfig(**TINY, num_labels=2)).eval()
     return Engine("torch", model, torch.device("cpu"), torch.float32, answer)
 
 
@@ -167,7 +159,7 @@ def test_lists_and_bad_videos_keep_their_places(
 
 
 def test_a_regression_has_values_for_scores() -> None:
-    config = VideoMAEConfig(**SIZES, num_labels=1, problem_type="regression")
+    config = VideoMAEConfig(**TINY, num_labels=1, problem_type="regression")
     found = explain(CLIP, model=VideoMAEForVideoClassification(config))
     assert (found.label, found.shown_score) == ("LABEL_0", f"{found.score:.4g}")
 
@@ -218,7 +210,7 @@ def test_wrong_arguments_are_refused(
 def test_a_model_without_labels_is_refused() -> None:
     with pytest.raises(WeightsError, match="actions-tiny-pretrain holds no trained classifier"):
         explain(CLIP, model="actions-tiny-pretrain")
-    model = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, num_labels=2))
+    model = VideoMAEForPreTraining(VideoMAEConfig(**TINY, num_labels=2))
     with pytest.raises(ConfigError, match="expected a VideoMAEForVideoClassification"):
         explain(CLIP, model=model)
 

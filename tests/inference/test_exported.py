@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_models import SIZES
 from videomae.compute.cpu import CPU_CAPABILITIES
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, counted
@@ -27,23 +28,14 @@ from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.views import ViewMaker, find_processor
 from videomae.rendering.actions import CLASSES, render_clip
 
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "num_labels": 3,
-}
+TINY: dict[str, Any] = {**SIZES, "num_labels": 3}
 EXPORTED = ["openvino", "onnxruntime"]
 WRITERS = {"openvino": "_write_openvino", "onnxruntime": "_write_onnx"}
 
 
 def make_model(**changes: Any) -> VideoMAEForVideoClassification:
     torch.manual_seed(0)
-    model = VideoMAEForVideoClassification(VideoMAEConfig(**{**SIZES, **changes})).eval()
+    model = VideoMAEForVideoClassification(VideoMAEConfig(**{**TINY, **changes})).eval()
     torch.nn.init.normal_(model.classifier.weight)
     return model
 

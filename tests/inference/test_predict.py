@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tiny_models import SIZES
 from videomae import hub
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, VideoError, WeightsError
@@ -28,26 +29,13 @@ from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, probe, read_frames
 from videomae.video.writer import write_video
 
-SIZES: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 4,
-    "num_frames": 8,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-    "frame_stride": 2,
-}
+TINY: dict[str, Any] = {**SIZES, "patch_size": 4, "num_frames": 8, "frame_stride": 2}
 LABELS = ["run", "jump", "fall"]
 
 
 @pytest.fixture
 def classifier() -> VideoMAEForVideoClassification:
-    config = VideoMAEConfig(**SIZES, id2label=dict(enumerate(LABELS)))
+    config = VideoMAEConfig(**TINY, id2label=dict(enumerate(LABELS)))
     model = VideoMAEForVideoClassification(config).eval()
     torch.nn.init.normal_(model.classifier.weight)
     assert model.fc_norm is not None
@@ -57,7 +45,7 @@ def classifier() -> VideoMAEForVideoClassification:
 
 @pytest.fixture
 def pretrained() -> VideoMAEForPreTraining:
-    model = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, use_mean_pooling=False)).eval()
+    model = VideoMAEForPreTraining(VideoMAEConfig(**TINY, use_mean_pooling=False)).eval()
     assert model.videomae.layernorm is not None
     torch.nn.init.normal_(model.videomae.layernorm.weight)
     return model
@@ -293,7 +281,7 @@ def test_a_fine_tuned_encoder_without_its_head_keeps_its_norm(
 
 
 def test_an_encoder_without_any_norm_gives_plain_means(films: list[Path], tmp_path: Path) -> None:
-    encoder = VideoMAEModel(VideoMAEConfig(**SIZES)).eval()
+    encoder = VideoMAEModel(VideoMAEConfig(**TINY)).eval()
     encoder.save_pretrained(tmp_path)
     with torch.no_grad():
         expected = encoder(pixels_of(films[0])).last_hidden_state.mean(1)[0]
