@@ -18,13 +18,12 @@ from videomae.footage.timeline import (
     Gathered,
     Scored,
     Timeline,
-    ready_for_timeline,
     scored_windows,
 )
 from videomae.footage.windows import live_windows
 from videomae.hub import check_writable
 from videomae.inference.engines import Engine
-from videomae.inference.predict import mean_scores
+from videomae.inference.predict import mean_scores, ready_model
 from videomae.processing.views import ViewMaker
 from videomae.report.plots import clock
 from videomae.video.live import LiveVideo
@@ -41,11 +40,11 @@ def timeline(command: TimelineCommand) -> int:
     rules = _rules(command)
     if not (command.novelty or command.camera):
         warn_if_unlike_rendered(command.model, files[0])
-    ready, processor = ready_for_timeline(
+    ready, processor = ready_model(
         command.model,
         None,
-        command.novelty,
         complain if sys.stderr.isatty() else None,
+        tokens=command.novelty,
         engine=command.engine,
         dtype=command.dtype,
         device=command.device,

@@ -31,7 +31,7 @@ from videomae.inference.predict import (
     describing,
     ready_model,
 )
-from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
+from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import (
     Fps,
@@ -86,9 +86,12 @@ class Job:
     def load(self, tell: Log | None = None) -> "Loaded":
         """Get the model ready to run; for the errors see `engines.load`."""
         embeds = self.task == "embed"
-        kind = VideoMAEPreTrainedModel if embeds else VideoMAEForVideoClassification
-        options = {"engine": self.engine, "dtype": self.dtype, "device": self.device}
-        ready, processor = ready_model(self.model, None, kind, tell, tokens=embeds, **options)
+        options: dict[str, Any] = {
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+        ready, processor = ready_model(self.model, None, tell, tokens=embeds, **options)
         maker = ViewMaker(
             ready.config, processor, self.frame_stride, self.num_clips, self.num_crops, self.fps,
             self.on_damage,

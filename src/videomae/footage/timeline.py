@@ -31,7 +31,6 @@ from videomae.inference.predict import (
     over_videos,
     ready_model,
 )
-from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import (
     Fps,
@@ -279,9 +278,8 @@ def timeline(
     """
     check_counts(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
     check_choice("on_error", on_error, get_args(OnError))
-    ready, processor = ready_for_timeline(
-        model, processor, novelty, tell, engine=engine, dtype=dtype, device=device
-    )
+    options: dict[str, Any] = {"engine": engine, "dtype": dtype, "device": device}
+    ready, processor = ready_model(model, processor, tell, tokens=novelty, **options)
     maker = ViewMaker(ready.config, processor, frame_stride, num_clips, num_crops, fps, on_damage)
     labels = None if novelty else ready.config.id2label or {}
     for video in videos:
@@ -303,14 +301,6 @@ def timeline(
             if on_error == "raise":
                 raise
             yield BadVideo(path, str(error))
-
-
-def ready_for_timeline(
-    model: Model, processor: Any, novelty: bool, tell: Log | None, **options: Any
-) -> tuple[Engine, Any]:
-    """A classifier, or the encoder of any model for its features, ready to run; its processor."""
-    kind = VideoMAEPreTrainedModel if novelty else VideoMAEForVideoClassification
-    return ready_model(model, processor, kind, tell, tokens=novelty, **options)
 
 
 def _flat(window: Mapping[str, Any]) -> dict[str, Any]:

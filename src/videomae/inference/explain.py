@@ -23,7 +23,6 @@ from videomae.hub import PathLike
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
 from videomae.inference.predict import Model, mean_scores, over_videos, ready_model
-from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import Fps, FrameStride, OnError, ViewMaker, prepared, shown
 from videomae.report import heat as heat_pictures
@@ -139,10 +138,8 @@ def explain(
             "engine='torch', or method='occlusion'"
         )
     engine = "torch" if method == "attention" else engine
-    options = {"engine": engine, "dtype": dtype, "device": device}
-    ready, processor = ready_model(
-        model, processor, VideoMAEForVideoClassification, tell, **options
-    )
+    options: dict[str, Any] = {"engine": engine, "dtype": dtype, "device": device}
+    ready, processor = ready_model(model, processor, tell, **options)
     names = _names(ready.config)
     chosen = None if label is None else _number(label, names)
     maker = ViewMaker(ready.config, processor, frame_stride, fps=fps, on_damage=on_damage)

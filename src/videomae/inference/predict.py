@@ -340,11 +340,7 @@ def _ready(
         names["dtype"] = names["dtype"].removeprefix("torch.")
         graph = graphs.open_graph(model, tokens="tokens" in options, **names)
     if graph is None:
-        import_engines()
-        from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
-
-        kind = VideoMAEPreTrainedModel if "tokens" in options else VideoMAEForVideoClassification
-        return ready_model(model, processor, kind, log, **options)
+        return ready_model(model, processor, log, **options)
     if log:
         log(graph.describe())
     if processor is None and "torch" in sys.modules:  # whose pixels are the same, and made faster
@@ -357,13 +353,20 @@ def _ready(
 def ready_model(
     model: Model,
     processor: Any,
-    kind: type[VideoMAEPreTrainedModel],
     log: Log | None,
+    *,
+    kind: type[VideoMAEPreTrainedModel] | None = None,
     **options: Any,
 ) -> tuple[engines.Engine, Any]:
-    """Get a model of a kind ready to run, log what runs it, and find its processor if none came."""
-    engines = import_engines()
+    """Get a model ready to run, log what runs it, and find its processor if none came.
 
+    kind: the class it must be of, by default a classifier, or any where `tokens` are asked for.
+    """
+    engines = import_engines()
+    from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEPreTrainedModel
+
+    any_kind = VideoMAEPreTrainedModel if options.get("tokens") else VideoMAEForVideoClassification
+    kind = kind or any_kind
     place = model if isinstance(model, str | os.PathLike) else None
     if place is None and not isinstance(model, kind):
         raise ConfigError(

@@ -94,7 +94,7 @@ def reconstruct(
     """
     check_choice("mask", mask, MASKS)
     options = {"engine": engine, "dtype": dtype, "device": device}
-    ready, processor = ready_model(model, processor, VideoMAEForPreTraining, tell, **options)
+    ready, processor = ready_model(model, processor, tell, kind=VideoMAEForPreTraining, **options)
     hidden = clip_mask(ready.config, mask, mask_ratio, seed)
 
     def answer(path: Path | None, pixel_values: Tensor) -> Reconstruction:

@@ -19,8 +19,8 @@ from videomae.inference import engines, predict
 from videomae.inference.engines import Engine
 from videomae.inference.predict import Classification, Embedding, Features
 from videomae.inference.reconstruct import Reconstruction, clip_mask, reconstruct_clip
-from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
-from videomae.processing.views import ViewMaker, find_processor, shown
+from videomae.model.modeling import VideoMAEForPreTraining
+from videomae.processing.views import ViewMaker, shown
 from videomae.rendering.actions import render_clip
 from videomae.report import html
 from videomae.report.reconstruction import Rendering, to_frames
@@ -222,13 +222,8 @@ def _load(settings: ServeSettings) -> tuple[_Loaded | None, _Loaded | None]:
     pretrained = settings.pretrained
     classifier: _Loaded | None = None
     try:
-        engine = engines.load(
-            settings.model,
-            model_class=VideoMAEForVideoClassification,
-            engine=settings.engine,
-            **options,
-        )
-        classifier = _Loaded(settings.model, engine, find_processor(settings.model, engine.config))
+        found = predict.ready_model(settings.model, None, None, engine=settings.engine, **options)
+        classifier = _Loaded(settings.model, *found)
     except WeightsError:
         if pretrained is not None:
             raise
@@ -237,5 +232,5 @@ def _load(settings: ServeSettings) -> tuple[_Loaded | None, _Loaded | None]:
         pretrained = f"{settings.model}-pretrain"
     if pretrained is None:
         return classifier, None
-    engine = engines.load(pretrained, model_class=VideoMAEForPreTraining, engine="torch", **options)
-    return classifier, _Loaded(pretrained, engine, find_processor(pretrained, engine.config))
+    options |= {"engine": "torch", "kind": VideoMAEForPreTraining}
+    return classifier, _Loaded(pretrained, *predict.ready_model(pretrained, None, None, **options))
