@@ -16,3 +16,18 @@ SIZES: dict[str, Any] = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 32,
 }
+
+# 2 x 4 x 4 tubelets.
+LARGER: dict[str, Any] = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_frames": 4,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}

@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from tiny_models import LARGER
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import tube_mask
@@ -21,20 +22,7 @@ from videomae.positions import sincos_positions
 
 ATTENTION = "encoder.layer.0.attention.attention"
 CLASSES = (VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification)
-SIZES: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 48,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 2,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-    "num_labels": 5,
-}
+SIZES: dict[str, Any] = {**LARGER, "num_labels": 5}
 
 
 def small(**fields: Any) -> VideoMAEConfig:

@@ -4,16 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_models import LARGER
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.model.merging import Merged, merge
 from videomae.model.modeling import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
-CONFIG = VideoMAEConfig(
-    image_size=32, patch_size=8, num_frames=4, hidden_size=24, num_hidden_layers=3,
-    num_attention_heads=3, intermediate_size=48, num_labels=5, decoder_hidden_size=16,
-    decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=32,
-)  # fmt: skip
+CONFIG = VideoMAEConfig(**{**LARGER, "num_hidden_layers": 3, "num_labels": 5})
 
 
 def classifier() -> VideoMAEForVideoClassification:

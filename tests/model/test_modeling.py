@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from tiny_models import LARGER
 from videomae.config import Grid, VideoMAEConfig
 from videomae.errors import ConfigError
 from videomae.masking import choose_tokens, running_cell_mask, tube_mask
@@ -34,22 +35,7 @@ CLASSES = {
 
 def tiny(**fields: Any) -> VideoMAEConfig:
     """32 tubelets in a grid of 2 x 4 x 4; an eps so large that one in the wrong place shows."""
-    sizes: dict[str, Any] = {
-        "image_size": 32,
-        "patch_size": 8,
-        "num_frames": 4,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "intermediate_size": 48,
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 2,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 32,
-        "layer_norm_eps": 0.01,
-        "num_labels": 5,
-    }
-    return VideoMAEConfig(**{**sizes, **fields})
+    return VideoMAEConfig(**{**LARGER, "layer_norm_eps": 0.01, "num_labels": 5, **fields})
 
 
 def randomize(model: nn.Module) -> None:

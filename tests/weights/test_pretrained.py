@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from tiny_models import LARGER
 from videomae import hub
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError
@@ -25,16 +26,9 @@ from videomae.weights.checkpoint import read_checkpoint, save_pth, save_safetens
 from videomae.weights.keys import to_hf_file_keys, to_v1
 
 SIZES: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "num_frames": 4,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 48,
+    **LARGER,
     "decoder_hidden_size": 12,
     "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 24,
 }
 KINDS = {
