@@ -63,7 +63,7 @@ DOORS = {
     "faiss": ["footage.duplicates"],
     "torchmetrics": ["evaluation.metrics"],
     "sklearn": ["evaluation.classifiers"],
-    "pyarrow": ["data.parquet"],
+    "pyarrow": ["data.rows"],
     "flash_attn": ["model.attention"],
     "openvino": ["inference.formats", "inference.runtimes"],
     "nncf": ["inference.formats"],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from videomae.data.manifest import Video, Videos
-from videomae.data.parquet import import_pyarrow
+from videomae.data.rows import import_pyarrow
 from videomae.errors import ConfigError
 from videomae.evaluation import metrics
 

@@ -1,4 +1,7 @@
-"""Rows of CSV files, and names of classes: what every list is made of, whatever stands in it."""
+"""Rows of CSV and Parquet, and names of classes: what lists are made of, whatever stands in them.
+
+The door to pyarrow.
+"""
 
 import csv
 from collections import Counter
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomae.errors import ConfigError, as_text, in_brief
+from videomae.errors import ConfigError, as_text, in_brief, needing
 from videomae.hub import atomic_path
 
 LABELS_NAME = "labels.txt"
@@ -55,6 +58,21 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, An
         for row in rows:
             writer.writerow({k: v if v is None else as_text(v) for k, v in row.items()})
     return path
+
+
+def import_pyarrow() -> Any:
+    """pyarrow with its Parquet; ConfigError where it is missing, best raised before the work."""
+    with needing("Parquet", extra="batch"):
+        import pyarrow.parquet
+    return pyarrow
+
+
+def write_table(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write Arrow arrays as the columns of a file, atomically, with texts by key as metadata."""
+    arrow = import_pyarrow()
+    table = arrow.table(dict(columns)).replace_schema_metadata(dict(metadata))
+    with atomic_path(path) as temporary:
+        arrow.parquet.write_table(table, temporary)
 
 
 def is_one_line(name: str) -> bool:

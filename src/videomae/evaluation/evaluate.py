@@ -21,7 +21,7 @@ from videomae.claim import claimed
 from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import LABEL_SEPARATOR, Videos, has_split, load_videos
-from videomae.data.parquet import import_pyarrow
+from videomae.data.rows import import_pyarrow
 from videomae.errors import ConfigError, counted, going_on, keeping
 from videomae.evaluation import metrics
 from videomae.evaluation.mistakes import write_mistakes

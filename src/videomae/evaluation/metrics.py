@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from videomae.data.manifest import LABEL_SEPARATOR, Videos
-from videomae.data.parquet import import_pyarrow, write_table
+from videomae.data.rows import import_pyarrow, write_table
 from videomae.errors import as_text, needing, to_json
 from videomae.settings import Problem
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
-from videomae.data.parquet import import_pyarrow, write_table
+from videomae.data.rows import import_pyarrow, write_table
 from videomae.errors import ConfigError, as_text, counted, to_json
 from videomae.footage.jobs import Job, answer_of, compute_here
 from videomae.hub import PathLike, check_writable
