@@ -34,22 +34,18 @@ def film_strip(rows: Mapping[str, Frames]) -> Picture:
     gap = 4
     pictures = []
     for caption, frames in rows.items():
-        count = min(_MAX_COLUMNS, len(frames))
-        chosen = [int((column + 0.5) * len(frames) / count) for column in range(count)]
-        shown = padded(_enlarge(frames[chosen], _MIN_FRAME_PX), right=gap)  # (K, H, W, 3)
+        shown = padded(_enlarge(_spread(frames, _MAX_COLUMNS)), right=gap)  # (K, H, W, 3)
         pictures.append(captioned(np.concatenate(list(shown), axis=1)[:, :-gap], caption))
     width = max(picture.shape[1] for picture in pictures)
     level = [padded(picture, right=width - picture.shape[1]) for picture in pictures]
     return padded(np.concatenate(level), 2 * gap, 3 * gap, 3 * gap, 3 * gap)
 
 
-def frame_row(frames: Frames, *, count: int = 4, height_px: int = 96) -> Picture:
-    """Frames of a clip in a row, spread over it, as high as a thumbnail: (H, W, 3) uint8."""
+def frame_row(frames: Frames) -> Picture:
+    """Four frames of a clip in a row, spread over it, as high as a thumbnail: (H, W, 3) uint8."""
     _check_clips({"": frames})
-    count = min(count, len(frames))
-    chosen = frames[[int((place + 0.5) * len(frames) / count) for place in range(count)]]
-    row = np.concatenate(list(padded(_enlarge(chosen, height_px), right=2)), axis=1)[:, :-2]
-    size = max(round(row.shape[1] * height_px / row.shape[0]), 1), height_px
+    row = np.concatenate(list(padded(_enlarge(_spread(frames, 4)), right=2)), axis=1)[:, :-2]
+    size = max(round(row.shape[1] * _MIN_FRAME_PX / row.shape[0]), 1), _MIN_FRAME_PX
     return np.asarray(Image.fromarray(row).resize(size, Image.Resampling.BOX))
 
 
@@ -88,7 +84,13 @@ def _check_clips(clips: Mapping[str, Frames]) -> None:
             )
 
 
-def _enlarge(frames: Frames, min_frame_px: int) -> Frames:
+def _spread(frames: Frames, most: int) -> Frames:
+    """At most so many frames of a clip, evenly from its parts."""
+    count = min(most, len(frames))
+    return frames[[int((place + 0.5) * len(frames) / count) for place in range(count)]]
+
+
+def _enlarge(frames: Frames, min_frame_px: int = _MIN_FRAME_PX) -> Frames:
     """Repeat pixels a whole number of times until the shorter side reaches `min_frame_px`."""
     factor = -(-min_frame_px // min(frames.shape[1:3]))
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -328,8 +328,8 @@ def _count_layers(state: State, prefix: str, source: str) -> int:
     return len(numbers)
 
 
-def some(names: Iterable[str], count: int = 5) -> str:
-    """The first few of many names."""
+def some(names: Iterable[str]) -> str:
+    """The first five of many names."""
     names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
