@@ -52,15 +52,8 @@ class PlainProcessor(StoredSettings):
     def is_able(self, num_channels: int) -> bool:
         """Whether these settings ask for nothing that needs torch, of so many channels."""
         counts = {np.size(self.image_mean), np.size(self.image_std)} if self.do_normalize else {1}
-        needed = (
-            (self.do_resize, self.size),
-            (self.do_center_crop, self.crop_size),
-            (self.do_rescale, self.rescale_factor),
-            (self.do_normalize, self.image_mean),
-            (self.do_normalize, self.image_std),
-        )
-        complete = not any(switch and value is None for switch, value in needed)
-        return complete and counts <= {1, num_channels} and self.resample in _FILTERS
+        suits = counts <= {1, num_channels} and self.resample in _FILTERS
+        return suits and not self._incomplete()
 
     def __call__(
         self, frames: Sequence[NDArray[np.uint8]], **overrides: Any

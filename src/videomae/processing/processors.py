@@ -24,12 +24,6 @@ from videomae.processing.stored import IMAGE_FILE, VIDEO_FILE, NamedDict, Stored
 from videomae.processing.transforms import Frame, as_tensor, check_range, to_pixels
 from videomae.video.reader import VideoReader
 
-_NEEDS = {
-    "do_resize": ("size", "resample"),
-    "do_center_crop": ("crop_size",),
-    "do_rescale": ("rescale_factor",),
-    "do_normalize": ("image_mean", "image_std"),
-}
 # Numbers of a clip that are more work than handing out its frames to other threads.
 _WORTH_SHARING = 3_000_000
 
@@ -148,12 +142,11 @@ class _Processor(StoredSettings):
         return as_videos(videos, layout=layout, num_channels=count, image=image)
 
     def _process(self, videos: Iterable[Any]) -> BatchFeature:
-        for switch, names in _NEEDS.items():
-            if getattr(self, switch) and any(getattr(self, name) is None for name in names):
-                raise ConfigError(
-                    f"{switch}=True needs {' and '.join(names)}, but got None; give a value, or "
-                    f"pass {switch}=False"
-                )
+        for switch, names in self._incomplete().items():
+            raise ConfigError(
+                f"{switch}=True needs {' and '.join(names)}, but got None; give a value, or pass "
+                f"{switch}=False"
+            )
         with shared() as each:
             clips = [self._clip(frames, each) for frames in videos]  # each (T, C, H, W)
             return BatchFeature(pixel_values=clips).convert_to_tensors(self.return_tensors)

@@ -32,6 +32,12 @@ _IDLE_KEYS = {
     *("auto_map", "_valid_processor_keys", *_CALL_KEYS),
     *("do_sample_frames", "num_frames", "fps", "return_metadata"),
 }
+_NEEDS = {
+    "do_resize": ("size", "resample"),
+    "do_center_crop": ("crop_size",),
+    "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+}
 _PUBLISHED = ("MCG-NJU/videomae", "OpenGVLab/VideoMAE")
 
 
@@ -119,6 +125,14 @@ class StoredSettings:
         except (TypeError, ValueError, KeyError, RuntimeError, OverflowError):
             raise ConfigError(f"{name}={shortened(value)}; expected {expected}") from None
         object.__setattr__(self, name, value)
+
+    def _incomplete(self) -> dict[str, tuple[str, ...]]:
+        """The switches that are on without what they need, and what that is."""
+        return {
+            switch: names
+            for switch, names in _NEEDS.items()
+            if getattr(self, switch) and any(getattr(self, name) is None for name in names)
+        }
 
     @classmethod
     def _refuse_unknown(cls, names: Iterable[str]) -> None:
