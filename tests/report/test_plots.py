@@ -98,18 +98,6 @@ def test_charts_have_no_ground_and_colours_that_show_on_black_and_white(
         assert (luminance(colour) + 0.05) / (luminance("#131316") + 0.05) > 3
 
 
-def test_bars_show_the_mean_and_each_value(tmp_path: Path) -> None:
-    bars = {"scratch": [8.0, 9.0], "pre-trained on $5": [70.0, 75.0, 71.0]}
-    first, second = (
-        plots.plot_bars(bars, tmp_path / f"{k}.svg", title="T", xlabel="%") for k in range(2)
-    )
-    assert first.read_bytes() == second.read_bytes()
-    assert "<!-- 72.0 -->" in first.read_text()
-    for wrong in ({}, {"a": []}):
-        with pytest.raises(ConfigError, match="nothing to draw; give each bar a name"):
-            plots.plot_bars(wrong, tmp_path / "c.svg")
-
-
 def test_drawing_leaves_pyplot_and_its_global_figures_alone(tmp_path: Path) -> None:
     code = f"""
 import sys

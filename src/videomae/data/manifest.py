@@ -172,7 +172,7 @@ def load_videos(
     """
     data, manifest = _places(data)
     if manifest.is_file():
-        found = _read(manifest, split)
+        found = read_manifest(manifest, split)
         check_addresses(found.items, manifest, allowed=allow_addresses)
     elif data.is_dir():
         items = _videos_in(data, split, labelled)
@@ -268,17 +268,13 @@ def _videos_in(folder: Path, split: str | None, labelled: bool) -> list[Video]:
     ]
 
 
-def read_manifest(path: Path | str) -> Videos:
-    """Every row of a manifest, its relative paths resolved, with the classes of labels.txt.
+def read_manifest(path: Path | str, split: str | None = None) -> Videos:
+    """The rows of one split, or of all, their paths resolved, with the classes of labels.txt.
 
-    Raises ConfigError with the line number for a row that cannot be understood.
+    All rows are checked, and have a part in the classes. Raises ConfigError with the line number
+    for a row that cannot be understood.
     """
     path = Path(path)
-    return _read(path, None)
-
-
-def _read(path: Path, split: str | None) -> Videos:
-    """The rows of one split, or of all; all of them are checked, and have a part in the classes."""
     items, texts = [], Texts()
     for line, row in manifest_rows(path, split=split, texts=texts):
         if isinstance(row, str):

@@ -1,4 +1,4 @@
-"""Charts: curves, bars and confusion matrices, drawn by matplotlib.
+"""Charts: curves, spreads, confusion matrices and timelines, drawn by matplotlib.
 
 Their ground is transparent, and their colours show on white as well as on black.
 """
@@ -128,32 +128,6 @@ def _draw_curves(
         axes.axhline(level, color=_INK, linewidth=1.2, linestyle=":", clip_on=False)
         ends.append((name, _INK, ends[-1][2] if ends else 1, level))
     return ends
-
-
-def plot_bars(
-    bars: Mapping[str, Sequence[float]], path: PathLike, *, title: str = "", xlabel: str = ""
-) -> Path:
-    """Draw a bar per name, as long as the mean of its values, each of which is a dot on it."""
-    if not bars or not all(bars.values()):
-        raise ConfigError("there is nothing to draw; give each bar a name and at least one value")
-    axes = _new_chart(0.9 + 0.36 * len(bars))
-    for row, values in enumerate(bars.values()):
-        mean = sum(values) / len(values)
-        axes.barh(row, mean, height=0.6, color=COLOURS[4])
-        axes.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=4)
-        place = (max(*values, mean), row)
-        axes.annotate(
-            f"{mean:.1f}", place, (6, 0), textcoords="offset points", va="center", color=_INK
-        )
-    names = list(map(one_line, bars))
-    axes.set_yticks(range(len(bars)), names, parse_math=False, **_font(*names))
-    axes.invert_yaxis()
-    _title(axes, title, fontsize=10)
-    axes.set_xlabel(xlabel)
-    axes.grid(False, axis="y")
-    axes.margins(x=0.1)
-    axes.set_xlim(left=0)
-    return _save(axes, path)
 
 
 def plot_threshold(
