@@ -74,3 +74,13 @@ def test_fine_tuning_at_chance() -> None:
 def test_fine_tuning_that_learned_its_own_videos_alone() -> None:
     said = advice(finetuned(2.5, 0.1, top1=9.8))
     assert "the model knows the videos it was trained on (loss 0.100), and no others." in said
+    assert said.endswith("Or start from a pre-trained model with --init.")
+    assert advice(finetuned(2.5, 0.1, top1=9.8, init="actions-tiny")).endswith("fewer --epochs.")
+
+
+def test_a_head_has_no_epochs_to_change() -> None:
+    for loss in (0.1, 2.4):
+        said = advice(finetuned(loss, top1=9.8, init="actions-tiny", train_only="head"))
+        assert "Train all layers: leave out --train-only head. More" in said
+        assert "--epochs" not in said
+        assert "--init" not in said

@@ -50,14 +50,17 @@ def _of_finetuning(run: RunRecord) -> str:
         f"classes reaches {100 * chance:.1f} %: "
     )
     loss, baseline = run.loss, run.facts.get("baseline_loss")
-    if loss is not None and baseline is not None and loss < 0.5 * baseline:
-        return (
-            f"{said}the model knows the videos it was trained on (loss {figure(loss)}), and no "
-            "others. Train on more videos of each class, with fewer --epochs, or start from a "
-            "pre-trained model with --init."
-        )
     init = "" if run.settings.get("init") else " Or start from a pre-trained model with --init."
-    return f"{said}the model has learned nothing yet. {_more(run)}{init}"
+    if loss is not None and baseline is not None and loss < 0.5 * baseline:
+        trained = f"the videos it was trained on (loss {figure(loss)})"
+        said += f"the model knows {trained}, and no others."
+        change = "Train on more videos of each class, with fewer --epochs."
+    else:
+        said += "the model has learned nothing yet."
+        change = _more(run)
+    if run.settings.get("train_only") == "head":  # it has neither epochs nor a learning rate
+        return f"{said} Train all layers: leave out --train-only head. More videos help, too."
+    return f"{said} {change}{init}"
 
 
 def _more(run: RunRecord) -> str:
