@@ -16,7 +16,7 @@ from videomae.hub import atomic_folder, check_writable, resolve_shipped
 from videomae.inference import engines, formats, runtimes
 from videomae.inference.exported import Answer, Features
 from videomae.inference.runtimes import Compute, check_packages
-from videomae.model.modeling import VideoMAEForVideoClassification, VideoMAEModel
+from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing import sampling
 from videomae.processing.stored import RESAMPLE
 from videomae.processing.views import ViewMaker, find_processor
@@ -144,7 +144,7 @@ def _load(command: Export) -> tuple[nn.Module, VideoMAEConfig]:
         kind = VideoMAEForVideoClassification
         model = engines.load(command.model, model_class=kind, **options).model
         return Answer(model), model.config
-    model = engines.load(command.model, model_class=VideoMAEModel, tokens=True, **options).model
+    model = engines.load(command.model, tokens=True, **options).model
     return Features(model, command.features), model.config
 
 

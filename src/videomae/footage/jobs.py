@@ -86,12 +86,8 @@ class Job:
     def load(self, tell: Log | None = None) -> "Loaded":
         """Get the model ready to run; for the errors see `engines.load`."""
         embeds = self.task == "embed"
-        options: dict[str, Any] = {
-            "engine": self.engine,
-            "dtype": self.dtype,
-            "device": self.device,
-        }
-        ready, processor = ready_model(self.model, None, tell, tokens=embeds, **options)
+        how: dict[str, Any] = {name: getattr(self, name) for name in ("engine", "dtype", "device")}
+        ready, processor = ready_model(self.model, None, tell, tokens=embeds, **how)
         maker = ViewMaker(
             ready.config, processor, self.frame_stride, self.num_clips, self.num_crops, self.fps,
             self.on_damage,
