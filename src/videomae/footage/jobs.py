@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from videomae.compute.cores import num_cores
 from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
 from videomae.data.opening import part_of, read_bytes
@@ -38,15 +37,13 @@ from videomae.processing.views import (
     FrameStride,
     ViewMaker,
     in_background,
-    read_ahead,
+    read_videos,
     run_views,
     try_twice,
 )
 from videomae.settings import OnDamage
 from videomae.version import __version__
 from videomae.video.reader import VideoReader
-
-_MAX_DECODE_THREADS = 8  # as in `processing.views`
 
 
 @dataclass(frozen=True)
@@ -204,8 +201,7 @@ def compute_here(loaded: Loaded, videos: Iterable[tuple[int, Video]]) -> Iterato
         made = in_background(made, num_ahead=max(job.batch_size // maker.num_views, 1))
         return itertools.chain([next(made)], made)
 
-    threads = min(num_cores(), _MAX_DECODE_THREADS)
-    streams = read_ahead(begin, videos, num_threads=threads, num_ahead=threads)
+    streams = read_videos(begin, videos)
     found = ((replace(each, value=""), each.value) for stream in streams for each in stream)
     for each, value in run_views(found, loaded.compute, job.batch_size):
         yield replace(each, value=value)

@@ -61,7 +61,6 @@ _STATISTICS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 FRAMES_AT_ONCE = 16  # decoded and of full size, per video, and no more bytes than
 _BYTES_AT_ONCE = 2**28
-_MAX_DECODE_THREADS = 8  # each holds a clip of its own, and no large model keeps up with more
 
 
 def find_processor(path: PathLike | None, config: VideoMAEConfig) -> VideoMAEImageProcessor:
@@ -278,6 +277,12 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
+def read_videos(make: Callable[[Any], Made], videos: Iterable[Any]) -> Generator[Made]:
+    """`read_ahead` by a thread per core, up to 8: no large model keeps up with more."""
+    threads = min(num_cores(), 8)
+    return read_ahead(make, videos, num_threads=threads, num_ahead=threads)
+
+
 def in_background(items: Iterable[Made], *, num_ahead: int) -> Generator[Made]:
     """The items in order, the next `num_ahead` made by a thread while the caller works on one."""
     end, rest = object(), iter(items)
@@ -317,8 +322,7 @@ def prepared(
                 raise
             return path, BadVideo(path, str(error))
 
-    threads = min(num_cores(), _MAX_DECODE_THREADS)
-    yield from read_ahead(prepare, videos, num_threads=threads, num_ahead=threads)
+    yield from read_videos(prepare, videos)
 
 
 def run_views(
