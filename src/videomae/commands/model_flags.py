@@ -42,12 +42,12 @@ class VideoCommand:
 
     def videos(self) -> list[Path]:
         """All videos that the paths stand for."""
-        from videomae.video.folder import counted, find_videos, scan_folder
+        from videomae.video.folder import by_reason, find_videos, scan_folder
 
         for path in filter(Path.is_dir, self.files):
             scan = scan_folder(path)
             if scan.videos and set(scan.passed_over.values()) - {"hidden"}:
-                complain(f"{path}: passed over {counted(scan.passed_over)}")
+                complain(f"{path}: passed over {by_reason(scan.passed_over)}")
         return [video for path in self.files for video in find_videos(path)]
 
 

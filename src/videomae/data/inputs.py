@@ -17,7 +17,7 @@ from videomae.data.shards import list_shard
 from videomae.data.sources import guess_layout, read_source
 from videomae.errors import ConfigError
 from videomae.settings import PrepareSettings
-from videomae.video.folder import counted, scan_folder
+from videomae.video.folder import by_reason, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
 
 
@@ -44,7 +44,7 @@ def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
         scan = scan_folder(path) if path.is_dir() else None
         found = [path] if scan is None else [*scan.videos, *scan.unreadable]
         if not found and scan is not None:
-            holds = counted(scan.passed_over) if scan.passed_over else "nothing"
+            holds = by_reason(scan.passed_over) if scan.passed_over else "nothing"
             raise ConfigError(f"{path} holds no videos; it holds {holds}")
         return [Video(str(video)) for video in found]
     listing = read_source(PrepareSettings(path, Path("-")))

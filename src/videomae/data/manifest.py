@@ -19,7 +19,7 @@ from videomae.data.folders import Place, read_folders
 from videomae.data.rows import LABELS_NAME, check_classes, csv_rows, is_one_line
 from videomae.errors import ConfigError, as_text, in_brief
 from videomae.hub import atomic_path, read_json, write_text
-from videomae.video.folder import counted, scan_folder
+from videomae.video.folder import by_reason, scan_folder
 
 MANIFEST_NAME = "manifest.csv"
 REPORT_NAME = "report.json"  # what `videomae prepare` found
@@ -243,7 +243,7 @@ def _places_in(folder: Path, *, labelled: bool) -> list[tuple[Path, Place]]:
         )
     found = [path for path in scan.videos if path != folder]
     if not found:
-        why = f": {counted(scan.passed_over)}" if scan.passed_over else ", it is empty"
+        why = f": {by_reason(scan.passed_over)}" if scan.passed_over else ", it is empty"
         raise ConfigError(f"data folder {folder} holds no videos{why}")
     try:
         places = read_folders([path.relative_to(folder) for path in found], labelled=labelled)

@@ -40,7 +40,7 @@ from videomae.data.rows import LABELS_NAME, csv_rows
 from videomae.data.shards import list_shard
 from videomae.errors import ConfigError, in_brief, parse_json
 from videomae.settings import PrepareSettings
-from videomae.video.folder import FolderScan, counted, image_numbers, scan_folder
+from videomae.video.folder import FolderScan, by_reason, image_numbers, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
 
 _HMDB51 = re.compile(r"(.+)_test_split([1-3])\.txt")
@@ -92,7 +92,7 @@ def read_source(settings: PrepareSettings) -> Listing:
     else:
         items, layout = list_lines(settings, layout, root)
     if not items:
-        holds = f"; it holds {counted(passed_over)}" if passed_over else ""
+        holds = f"; it holds {by_reason(passed_over)}" if passed_over else ""
         raise ConfigError(f"{source}, read as {layout}, lists no videos{holds}")
     # Only lists and shards have numbers for labels: a class folder called 7 is not class number 7.
     by_number = layout == "shards" or layout not in (*_READERS, "folder")

@@ -9,9 +9,9 @@ from typing import Any
 from videomae.data.lists import Listed
 from videomae.data.manifest import SPLITS, classes_of
 from videomae.data.sources import Listing
-from videomae.errors import as_text
+from videomae.errors import as_text, counted
 from videomae.settings import PrepareSettings
-from videomae.video.folder import counted
+from videomae.video.folder import by_reason
 
 # The clips of the published models have 16 frames; shorter videos repeat some of theirs.
 SHORT_FRAMES = 16
@@ -181,7 +181,7 @@ class Survey:
             ("missing", _number(self.missing)),
             ("too short", _number(self.too_short)),
             ("used in part", _number(self.damaged)),
-            ("passed over", counted(self.listing.passed_over)),
+            ("passed over", by_reason(self.listing.passed_over)),
             ("splits", self._per_split(videos)),
             ("classes", _number(self.listing.classes)),
             ("groups", self._per_split(groups)),
@@ -310,7 +310,7 @@ def _commonest(values: Iterable[str]) -> str:
 
 
 def _videos(found: Sequence[Any]) -> str:
-    return "1 video" if len(found) == 1 else f"{len(found):,} videos"
+    return counted(len(found), "video")
 
 
 def _short(reason: str) -> str:

@@ -67,7 +67,7 @@ class FrameFolder:
             raise VideoError(f"{path}: cannot be opened ({error.strerror})") from error
         if not self._files:
             scan = scan_folder(path)
-            holds = f"holds {counted(scan.passed_over)}" if scan.passed_over else "is empty"
+            holds = f"holds {by_reason(scan.passed_over)}" if scan.passed_over else "is empty"
             if scan.videos:
                 holds = f"holds videos, such as {scan.videos[0].name}, which are given one by one"
             raise VideoError(
@@ -141,10 +141,10 @@ class FolderScan:
     unreadable: dict[Path, str] = field(default_factory=dict)
 
 
-def counted(passed_over: Mapping[Any, str]) -> str:
+def by_reason(passed_over: Mapping[Any, str]) -> str:
     """How many were passed over, and for which reasons.
 
-    >>> counted({"a.txt": ".txt", "b.txt": ".txt", ".git": "hidden"})
+    >>> by_reason({"a.txt": ".txt", "b.txt": ".txt", ".git": "hidden"})
     '.txt 2, hidden 1'
     """
     found = Counter(passed_over.values()).most_common()
