@@ -56,16 +56,18 @@ def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
 
 def _in_manifest(path: Path, allow_addresses: bool) -> list[Video]:
     """The videos of our own list, which may have a million rows; a bad row is one that fails."""
-    rows = list(manifest_rows(path.absolute()))
-    found = [row for _, row in rows if isinstance(row, Video)]
-    if not found:
-        number, reason = rows[0]
-        raise ConfigError(f"{path}, line {number}: {reason} (so for all of {len(rows):,})")
+    found: list[Video] = []
+    wrong: list[str] = []
+    for number, row in manifest_rows(path.absolute()):
+        if isinstance(row, str):
+            place = f"{path.name}, line {number}"
+            wrong.append(f"{place}: {row}")
+            row = Video(place)
+        found.append(_plain(row))
+    if len(wrong) == len(found):
+        raise ConfigError(f"{wrong[0]} (so for all of {len(wrong):,})")
     check_addresses(found, path, allowed=allow_addresses)
-    return [
-        _plain(row) if isinstance(row, Video) else Video(f"{path.name}, line {number}")
-        for number, row in rows
-    ]
+    return found
 
 
 def name_of(video: Video) -> str:
