@@ -148,11 +148,7 @@ def duplicates(command: Duplicates) -> int:
     return code
 
 
-FUNCTIONS: dict[type, Callable[[Any], int]] = {
-    Index: index,
-    Search: find,
-    Duplicates: duplicates,
-}
+FUNCTIONS: dict[type, Callable[[Any], int]] = {Index: index, Search: find, Duplicates: duplicates}
 
 
 def _make_index(command: Duplicates, folder: Path) -> int:

@@ -13,13 +13,7 @@ from videomae.commands.model_flags import Timeline as TimelineCommand
 from videomae.commands.terminal import Screen, file_table, score_bar
 from videomae.errors import ConfigError, VideoError, as_text, complain, say, to_json
 from videomae.footage.segments import SegmentRules
-from videomae.footage.timeline import (
-    NOVELTY_RULES,
-    Gathered,
-    Scored,
-    Timeline,
-    scored_windows,
-)
+from videomae.footage.timeline import NOVELTY_RULES, Gathered, Scored, Timeline, scored_windows
 from videomae.footage.windows import live_windows
 from videomae.hub import check_writable
 from videomae.inference.engines import Engine

@@ -66,8 +66,4 @@ def actions(command: Actions) -> int:
     return 0
 
 
-FUNCTIONS: dict[type, Callable[[Any], int]] = {
-    Probe: probe,
-    Prepare: prepare,
-    Actions: actions,
-}
+FUNCTIONS: dict[type, Callable[[Any], int]] = {Probe: probe, Prepare: prepare, Actions: actions}

@@ -5,13 +5,7 @@ from pathlib import Path
 
 from videomae.data.checking import find_files
 from videomae.data.lists import Listed
-from videomae.data.manifest import (
-    MANIFEST_NAME,
-    Video,
-    check_addresses,
-    is_address,
-    manifest_rows,
-)
+from videomae.data.manifest import MANIFEST_NAME, Video, check_addresses, is_address, manifest_rows
 from videomae.data.opening import files_at
 from videomae.data.shards import list_shard
 from videomae.data.sources import guess_layout, read_source

@@ -219,10 +219,7 @@ class Gathered:
             self.pictures[(window.start_seconds + window.end_seconds) / 2] = scored.picture
 
     def timeline(
-        self,
-        path: Path | None,
-        labels: Mapping[int, str] | None,
-        rules: SegmentRules | None = None,
+        self, path: Path | None, labels: Mapping[int, str] | None, rules: SegmentRules | None = None
     ) -> Timeline:
         """The timeline of these windows; no labels stand for novelty."""
         windows = tuple(self.windows)

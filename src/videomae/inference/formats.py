@@ -16,14 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae.compute.devices import DTYPES
-from videomae.inference.runtimes import (
-    FACTS,
-    INPUT,
-    Compute,
-    Floats,
-    openvino_core,
-    unreported,
-)
+from videomae.inference.runtimes import FACTS, INPUT, Compute, Floats, openvino_core, unreported
 
 OPSET = 20  # of ONNX; the first with Gelu
 OPSETS = range(18, 24)

@@ -55,11 +55,7 @@ def clip_indices(
 
 
 def frames_at_rate(
-    num_video_frames: int,
-    *,
-    fps: float,
-    video_fps: float,
-    times: Sequence[float] | None = None,
+    num_video_frames: int, *, fps: float, video_fps: float, times: Sequence[float] | None = None
 ) -> list[int]:
     """Frame indices that show a video as if it had the rate `fps`: those nearest to its ticks.
 

@@ -28,13 +28,7 @@ from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig, check_c
 from videomae.errors import VideoError
 from videomae.hub import PathLike
 from videomae.processing.plain import to_channels
-from videomae.processing.sampling import (
-    crop_boxes,
-    frames_at_rate,
-    spread_clips,
-    to_fps,
-    to_stride,
-)
+from videomae.processing.sampling import crop_boxes, frames_at_rate, spread_clips, to_fps, to_stride
 from videomae.settings import OnDamage
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo, VideoReader, is_source, source_path, warn_of_gaps
@@ -249,11 +243,7 @@ def _warn_of_no_rate(fps: float) -> None:
 
 
 def read_ahead(
-    make: Callable[[Any], Made],
-    items: Iterable[Any],
-    *,
-    num_threads: int | None,
-    num_ahead: int,
+    make: Callable[[Any], Made], items: Iterable[Any], *, num_threads: int | None, num_ahead: int
 ) -> Generator[Made]:
     """Call `make` on each item by threads, ahead of the caller, and give the results in order.
 

@@ -156,11 +156,7 @@ def _settings(run: RunRecord) -> dict[str, Any]:
     environment = {key: _word(value) for key, value in run.environment.items()}
     if isinstance(command := run.environment.get("command"), list):
         environment["command"] = shlex.join(map(str, command))
-    return {
-        "num_changed": len(changed),
-        "settings": rows,
-        "environment": environment,
-    }
+    return {"num_changed": len(changed), "settings": rows, "environment": environment}
 
 
 def _word(value: Any) -> str:

@@ -167,18 +167,9 @@ class Service:
         engine = self.decoder.engine
         hidden = clip_mask(engine.config, mask, mask_ratio, seed)
         views, info = await self._decode(path, self.decoder.maker(), name)
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._thread,
-            functools.partial(
-                reconstruct_clip,
-                views,
-                hidden,
-                engine,
-                self.decoder.processor,
-                rendering,
-            ),
-        )
-        return found, info
+        given = views, hidden, engine, self.decoder.processor, rendering
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, reconstruct_clip, *given), info
 
     async def _decode(self, path: Path, maker: ViewMaker, name: str) -> tuple[Tensor, VideoInfo]:
         with self.metrics.decode.time():

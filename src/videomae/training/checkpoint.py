@@ -227,11 +227,7 @@ def run_processor(settings: TrainSettings, config: VideoMAEConfig) -> VideoMAEIm
     if (stored.crop_size if stored.do_center_crop else stored.size) == fitting.crop_size:
         return stored
     return dataclasses.replace(
-        stored,
-        do_resize=True,
-        size=fitting.size,
-        do_center_crop=True,
-        crop_size=fitting.crop_size,
+        stored, do_resize=True, size=fitting.size, do_center_crop=True, crop_size=fitting.crop_size
     )
 
 

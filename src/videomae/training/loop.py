@@ -26,13 +26,7 @@ from videomae.training.checkpoint import (
 from videomae.training.data import Batch, ClipSource, Sampler, train_batches
 from videomae.training.estimate import DryRun, Pace, what_fits
 from videomae.training.log import Meter, RunLog, open_output, resume_command
-from videomae.training.optim import (
-    learning_rate,
-    make_ema,
-    make_optimizer,
-    scale_gradients,
-    set_lr,
-)
+from videomae.training.optim import learning_rate, make_ema, make_optimizer, scale_gradients, set_lr
 from videomae.training.signals import stop_signals
 
 # Steps of a dry run: as many, or fewer where they take longer than so many seconds.
