@@ -196,19 +196,23 @@ def pretrain(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def trainers_table(rows: list[dict[str, Any]]) -> str:
-    """The Trainer with either's classes: top-1 and CPU seconds, each seed and their mean."""
+    """The Trainer with either's classes: top-1 and CPU seconds, each seed and their mean.
+
+    Of the rows it takes those in the precision of the last one.
+    """
+    precision = rows[-1]["who"].split()[-1]
     lines = ["| classes | top-1, %, by seed | mean | CPU seconds | mean |", "|---|--:|--:|--:|--:|"]
-    for name, who in (("transformers", "transformers float32"), ("videomae", "trainer float32")):
-        runs = sorted(
-            (row for row in rows if row["who"] == who), key=lambda row: int(row["settings"]["seed"])
-        )
+    for name, who in (("transformers", "transformers"), ("videomae", "trainer")):
+        runs = [row for row in rows if row["who"] == f"{who} {precision}"]
+        runs.sort(key=lambda row: int(row["settings"]["seed"]))
         cells = []
         for key in ("top_1", "cpu_seconds"):
             values = [row[key] for row in runs]
             cells += [", ".join(f"{value:.1f}" for value in values), f"{mean(values):.1f}"]
         lines.append(f"| {' | '.join([name, *cells])} |")
     machine = rows[-1]["machine"]
-    lines += ["", f"{rows[-1]['date']}, {machine['processor']}, torch {machine['torch']}."]
+    about = f"{rows[-1]['date']}, {precision}, {machine['processor']}, torch {machine['torch']}."
+    lines += ["", about]
     return "\n".join(lines)
 
 
