@@ -71,20 +71,16 @@ class Work:
     """Where everything lies."""
 
     folder: Path
-    labelled: Path
+    data: Path
     pretrained: Path
     note: str
 
-    def render(self, name: str) -> Path:
-        """The folder of a set, whole: unlabelled (10,000 clips) or labelled (3,000, and 600)."""
-        if name == "unlabelled":
-            settings = ActionsSettings(self.folder / name, clips=10_000, test_clips=0, seed=1)
-        else:
-            settings = ActionsSettings(self.labelled, clips=3000, test_clips=600, seed=2)
+    def render(self) -> Path:
+        """The folder of the set, whole: 10,000 clips to learn from, 600 to test on."""
         # A whole one is not claimed, as other parts may read it at the same time.
-        if len(list(settings.output.glob("*/*/*.mp4"))) < settings.clips + settings.test_clips:
-            render_dataset(settings)
-        return settings.output
+        if len(list(self.data.glob("*/*/*.mp4"))) < 10_600:
+            render_dataset(ActionsSettings(self.data, clips=10_000, test_clips=600, seed=1))
+        return self.data
 
 
 def make_encoder(work: Work) -> None:
@@ -92,7 +88,7 @@ def make_encoder(work: Work) -> None:
     if not (work.pretrained / "config.json").exists():
         settings = dataclasses.replace(
             load_recipe("actions-tiny-pretrain", PretrainSettings),
-            data=work.render("unlabelled"),
+            data=work.render(),
             output=work.folder / "pretrain",
             resume=True,
         )
@@ -119,7 +115,7 @@ def run_finetuning(work: Work, name: str) -> None:
         return
     settings = dataclasses.replace(
         load_recipe("actions-tiny-finetune", FinetuneSettings),
-        data=work.render("labelled"),
+        data=work.render(),
         init=ENCODER if start == "pretrained" else None,
         output=output,
         seed=int(seed),
@@ -131,7 +127,7 @@ def run_finetuning(work: Work, name: str) -> None:
 
 def tested(work: Work, model: str) -> dict[str, Any]:
     """What a model reaches on the held-out clips, and on those with their middle frame repeated."""
-    data = work.render("labelled")
+    data = work.render()
     found = evaluate(EvaluateSettings(data=data, split="test", model=model, dtype="float32"))
     paths = sorted((data / "test").glob("*/*.mp4"))
     answers = classify(stills(paths), model=model, dtype="float32")
@@ -152,7 +148,7 @@ def stills(paths: list[Path]) -> Iterator[Frames]:
 def run_probe(work: Work) -> None:
     """Fit linear maps to the features of the package's encoder."""
     output = work.folder / "probe"
-    data = work.render("labelled")
+    data = work.render()
     linear_probe(LinearProbeSettings(data=data, model=ENCODER, output=output))
 
 
@@ -230,9 +226,7 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", help="; ".join(PARTS))
     parser.add_argument("--folder", type=Path, default=Path("runs/actions-tiny"))
-    parser.add_argument(
-        "--labelled", type=Path, help="where that set is or goes; else in the folder"
-    )
+    parser.add_argument("--data", type=Path, help="where the set is or goes; else in the folder")
     parser.add_argument("--pretrained", type=Path, help="a model's folder, or where it will be")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--note", default="", help="a sentence below the figures")
@@ -242,7 +236,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     work = Work(
         asked.folder,
-        asked.labelled or asked.folder / "labelled",
+        asked.data or asked.folder / "data",
         asked.pretrained or asked.folder / "pretrain" / "model",
         asked.note,
     )

@@ -235,8 +235,7 @@ def data_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "data/ucf101": _ucf101,
         "data/hmdb51": _hmdb51,
         "data/unlabeled-hybrid": _hybrid,
-        "data/labelled": _folders,
-        "data/unlabelled": _folders,
+        "data/actions-10k": _folders,
     }
     made = {}
     for name, make in makers.items():
