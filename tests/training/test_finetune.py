@@ -198,6 +198,34 @@ def test_the_encoder_comes_from_pre_training(
     assert torch.equal(kept.fc_norm.bias, norm.bias)
 
 
+def test_a_new_head_begins_at_its_scale_and_a_trained_one_as_it_is(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    videos = load_videos(videos_dir)
+
+    def head(**changes: Any) -> torch.Tensor:
+        model = make_model(dataclasses.replace(settings, **changes), videos)
+        assert isinstance(model.classifier, torch.nn.Linear)
+        return model.classifier.weight
+
+    torch.manual_seed(0)
+    whole = head()
+    torch.manual_seed(0)
+    assert torch.equal(head(head_scale=0.25), whole / 4)
+
+    save = make_model(settings, videos)
+    save.save_pretrained(tmp_path / "trained")
+    again = head(init=str(tmp_path / "trained"), head_scale=0.25)
+    assert isinstance(save.classifier, torch.nn.Linear)
+    assert torch.equal(again, save.classifier.weight)
+    other = dataclasses.replace(videos, classes=("one", "two", "three"))
+    new = make_model(
+        dataclasses.replace(settings, init=str(tmp_path / "trained"), head_scale=0.001), other
+    ).classifier
+    assert isinstance(new, torch.nn.Linear)
+    assert 0 < new.weight.abs().max() < 1e-4
+
+
 def test_without_videos_to_evaluate_on_it_says_so_at_both_ends(
     settings: FinetuneSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -358,11 +358,10 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         self.post_init()
 
     def init_weights(self) -> None:
-        """Start as the published code does: normal draws, and the head a thousandth of that."""
+        """Start as the published code does, with normal draws; the head too, as transformers."""
         self.videomae.init_weights()
         if isinstance(self.classifier, nn.Linear):
             nn.init.trunc_normal_(self.classifier.weight, std=self.config.initializer_range)
-            self.classifier.weight.data.mul_(0.001)
             nn.init.zeros_(self.classifier.bias)
         super().init_weights()
 

@@ -261,16 +261,22 @@ def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoCl
             # A fresh head is what fine-tuning is for; anything else that is new is warned of.
             fresh = r"[^;]*newly initialised, to be trained: ((, )?(fc_norm|classifier)\.\w+)+$"
             warnings.filterwarnings("ignore", message=fresh)
-            model = VideoMAEForVideoClassification.from_pretrained(
+            loaded: Any = VideoMAEForVideoClassification.from_pretrained(
                 settings.init,
                 dtype="float32",
                 ignore_mismatched_sizes=True,
                 keep_final_norm=settings.keep_final_norm,
                 use_mean_pooling=True,
+                output_loading_info=True,
                 **values,
             )
+        model, report = loaded
+        has_new_head = "classifier.weight" in report.newly_initialised
     else:
         model = VideoMAEForVideoClassification(VideoMAEConfig.preset(settings.preset, **values))
+        has_new_head = True
+    if has_new_head and isinstance(model.classifier, nn.Linear):
+        model.classifier.weight.data.mul_(settings.head_scale)
     if settings.problem == "regression":  # to begin at the mean, not at a far-off zero
         assert isinstance(model.classifier, nn.Linear)
         model.classifier.bias.data.fill_(sum(videos.values()) / len(videos))

@@ -31,8 +31,8 @@ from videomae.training.loop import EpochEnd
 # What has no meaning for features that are computed once.
 _UNUSED = (
     "lr", "epochs", "warmup_epochs", "layer_decay", "label_smoothing", "classifier_dropout",
-    "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops", "erase_prob", "mixup_alpha",
-    "cutmix_alpha",
+    "head_scale", "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops", "erase_prob",
+    "mixup_alpha", "cutmix_alpha",
 )  # fmt: skip
 
 
