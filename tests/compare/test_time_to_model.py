@@ -17,9 +17,11 @@ def test_seeds_come_in_order_and_either_has_its_means() -> None:
     rows = [row("trainer float32", 1, 40.0, 90.0), row("trainer float32", 0, 30.0, 80.0)]
     rows += [row("trainer bfloat16", 0, 1.0, 1.0)]
     rows += [row("transformers float32", seed, 33.0 + seed, 100.0) for seed in (0, 1)]
+    rows += [row("videomae float32", 0, 32.0, 50.0)]
     assert trainers_table(rows).splitlines()[2:] == [
-        "| transformers | 33.0, 34.0 | 33.5 | 100.0, 100.0 | 100.0 |",
-        "| videomae | 30.0, 40.0 | 35.0 | 80.0, 90.0 | 85.0 |",
+        "| transformers' Trainer | 33.0, 34.0 | 33.5 | 100.0, 100.0 | 100.0 |",
+        "| the same, with the classes here | 30.0, 40.0 | 35.0 | 80.0, 90.0 | 85.0 |",
+        "| `videomae finetune` | 32.0 | 32.0 | 50.0 | 50.0 |",
         "",
         "2026-11-26, float32, some processor, torch 2.14.1.",
     ]
