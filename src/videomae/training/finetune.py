@@ -256,6 +256,7 @@ def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoCl
         "drop_path_rate": 0.0 if only_head else settings.drop_path_rate,
         "classifier_dropout_prob": settings.classifier_dropout,
     }
+    model: VideoMAEForVideoClassification
     if settings.init is not None:
         with warnings.catch_warnings():
             # A fresh head is what fine-tuning is for; anything else that is new is warned of.
