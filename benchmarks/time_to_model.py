@@ -208,7 +208,7 @@ def trainers_table(rows: list[dict[str, Any]]) -> str:
         "videomae": "`videomae finetune`",
     }
     for who, name in contenders.items():
-        runs = [row for row in rows if row["who"] == f"{who} {precision}"]
+        runs = [row for row in rows if row["who"] == f"{who} {precision}" and "top_1" in row]
         runs.sort(key=lambda row: int(row["settings"]["seed"]))
         cells = []
         for key in ("top_1", "cpu_seconds"):
