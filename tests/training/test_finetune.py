@@ -133,7 +133,8 @@ def test_a_resumed_run_ends_the_same(settings: FinetuneSettings, tmp_path: Path)
     # As if killed after step 4: the checkpoint of step 3 is what is left.
     one = dataclasses.replace(broken, output=tmp_path / "again", save_every_steps=1)
     shutil.copytree(broken.output, one.output)
-    finetune(dataclasses.replace(one, resume=True))
+    # How a head begins says nothing to a run that has begun.
+    finetune(dataclasses.replace(one, resume=True, head_scale=0.5))
     first = VideoMAEForVideoClassification.from_pretrained(settings.output / "model").state_dict()
     last = VideoMAEForVideoClassification.from_pretrained(one.output / "model").state_dict()
     assert all(torch.equal(first[name], last[name]) for name in first)

@@ -358,7 +358,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         self.post_init()
 
     def init_weights(self) -> None:
-        """Start as the published code does, with normal draws; the head too, as transformers."""
+        """Start with normal draws: as the published code, and for the head as transformers."""
         self.videomae.init_weights()
         if isinstance(self.classifier, nn.Linear):
             nn.init.trunc_normal_(self.classifier.weight, std=self.config.initializer_range)
