@@ -66,12 +66,12 @@ class Action:
 
 # Degrees, by hand.
 _STRIDE = {
-    0.00: Angles(hip_r=27, knee_r=4, hip_l=-22, knee_l=12, arm_r=-24, arm_l=24, elbow=18, lean=3),
+    0.00: Angles(hip_r=27, knee_r=4, hip_l=-22, knee_l=12, arm_r=-24, arm_l=24, elbow=70, lean=8),
     0.25: Angles(hip_r=2, knee_r=5, hip_l=18, knee_l=58, arm_r=0, arm_l=0),
 }
 _PUSH = {time: {**angles, "arm": 72, "elbow": 12, "lean": 20} for time, angles in _STRIDE.items()}
 _WINDMILL = {
-    0.0: Angles(arm_r=0, arm_l=180, hip_r=8, hip_l=-8),
+    0.0: Angles(arm_r=0, arm_l=180, hip_r=42, knee_r=50, hip_l=28, knee_l=50, lean=20),
     1.0: Angles(arm_r=-360, arm_l=-180),
 }
 _CLIMB = {
