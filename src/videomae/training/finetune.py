@@ -15,7 +15,7 @@ from videomae.compute.distributed import Machine
 from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Videos, has_split, load_videos
 from videomae.errors import ConfigError
-from videomae.evaluation.evaluate import Evaluation, evaluate_model
+from videomae.evaluation.evaluate import Evaluation, evaluate_model, true_labels
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker, normalize
@@ -211,15 +211,10 @@ def held_out_videos(settings: FinetuneSettings, videos: Videos) -> Videos | None
 
 def make_targets(settings: FinetuneSettings, videos: Videos) -> Tensor:
     """The target of each video: shares of the classes (N, K), or values (N, 1)."""
-    if settings.problem == "regression":
-        return torch.tensor(videos.values())[:, None]
+    labels = true_labels(videos, settings.problem)
     if settings.problem == "single_label":
-        numbers = torch.tensor(videos.class_numbers())
-        return smooth_one_hot(numbers, len(videos.classes), settings.label_smoothing)
-    targets = torch.zeros(len(videos), len(videos.classes))
-    for row, several in enumerate(videos.class_sets()):
-        targets[row, list(several)] = 1
-    return targets
+        return smooth_one_hot(labels, len(videos.classes), settings.label_smoothing)
+    return labels.float().reshape(len(videos), -1)
 
 
 def class_weights(settings: FinetuneSettings, targets: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos
-from videomae.errors import ConfigError, VideoError
+from videomae.errors import ConfigError
 from videomae.evaluation.classifiers import fit_several, fit_values, fit_weights, new_linear
+from videomae.evaluation.evaluate import true_labels
 from videomae.evaluation.features import (
     FEATURES_NAME,
     Features,
@@ -20,13 +21,12 @@ from videomae.evaluation.features import (
     stored_or_computed,
 )
 from videomae.evaluation.partial import Partial, answers_key
-from videomae.evaluation.sharding import list_unreadable
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.processing.processors import VideoMAEImageProcessor
 from videomae.processing.views import ViewMaker
 from videomae.settings import FinetuneSettings
 from videomae.training.log import RunLog, open_output
-from videomae.training.loop import EpochEnd
+from videomae.training.loop import EpochEnd, check_bad
 
 # What has no meaning for features that are computed once.
 _UNUSED = (
@@ -85,7 +85,7 @@ def fit_head(
         (features,), reused = stored_or_computed(path, key, [videos], machine, compute)
         if reused:
             log.say(f"the features are those of {path}")
-        _check_bad(settings, videos, features.bad)
+        check_bad(settings, videos, features.bad)
         log.list_bad(videos, features.bad)
         rows, targets, of_video = _readable(settings, features)
         model.classifier = _fitted(settings, rows, targets, of_video, len(videos.classes))
@@ -96,29 +96,12 @@ def fit_head(
         yield EpochEnd(epoch, epoch, log, model)
 
 
-def _check_bad(settings: FinetuneSettings, videos: Videos, bad: dict[int, str]) -> None:
-    allowed = settings.max_bad_fraction
-    if len(bad) > allowed * len(videos):
-        listed = "; ".join(list_unreadable(videos, bad)[:50])
-        raise VideoError(
-            f"{len(bad)} of {len(videos)} videos cannot be read, more than max_bad_fraction="
-            f"{allowed} allows: {listed}"
-        )
-
-
 def _readable(settings: FinetuneSettings, features: Features) -> tuple[Tensor, Tensor, Tensor]:
     """Rows to learn from (M, D), their targets, and the number of the video of each (M)."""
     videos, values = features.videos, features.values
     kept = torch.tensor([row for row in range(len(videos)) if row not in features.bad])
     of_video = kept.repeat_interleave(values.shape[1])
-    if settings.problem == "regression":
-        targets = torch.tensor(videos.values())[:, None]
-    elif settings.problem == "single_label":
-        targets = torch.tensor(videos.class_numbers())
-    else:
-        targets = torch.zeros(len(videos), len(videos.classes))
-        for row, classes in enumerate(videos.class_sets()):
-            targets[row, list(classes)] = 1
+    targets = true_labels(videos, settings.problem)
     return values[kept].flatten(0, 1), targets[of_video], of_video
 
 
@@ -128,7 +111,7 @@ def _fitted(
     """The head that fits the rows best."""
     balanced = settings.class_weights == "balanced"
     if settings.problem == "regression":
-        weight, bias = fit_values(rows, targets[:, 0])
+        weight, bias = fit_values(rows, targets)
     elif settings.problem == "multi_label":
         weight, bias = fit_several(rows, targets, of_video, balanced=balanced)
     else:

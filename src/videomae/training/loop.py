@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from videomae.compute.devices import peak_memory
 from videomae.compute.distributed import Machine, clip_gradients, step_seed
+from videomae.data.manifest import Videos
 from videomae.errors import ConfigError, VideoError, counted
+from videomae.evaluation.sharding import list_unreadable
 from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.settings import TrainSettings
 from videomae.training.checkpoint import (
@@ -303,7 +305,7 @@ class _Watch:
         """Take note of what could not be read; VideoError where it is too much."""
         self._index += batch.index[: batch.num_clips]
         self.bad |= batch.bad
-        self._check_bad()
+        check_bad(self.settings, self.videos, self.bad)
 
     def end_step(self, step: int, skipped: bool) -> None:
         """Take note of a step without a number; ConfigError where it is the one too many."""
@@ -330,7 +332,7 @@ class _Watch:
         for bad, damaged in self.machine.gather([(self.bad, self.damaged)]):
             self.bad |= bad
             self.damaged |= damaged
-        self._check_bad()
+        check_bad(self.settings, self.videos, self.bad)
         skipped = self.num_skipped, self._in_a_row
         return {"bad": self.bad, "damaged": self.damaged, "skipped": skipped}
 
@@ -340,11 +342,13 @@ class _Watch:
         counts = {"num_bad_videos": len(self.bad), "num_skipped_steps": self.num_skipped}
         return counts | ({"num_damaged_videos": len(self.damaged)} if self.damaged else {})
 
-    def _check_bad(self) -> None:
-        allowed, count = self.settings.max_bad_fraction, len(self.videos)
-        if len(self.bad) > allowed * count:
-            listed = "; ".join(list(self.bad.values())[:50])
-            raise VideoError(
-                f"{len(self.bad)} of {count} videos cannot be read, more than max_bad_fraction="
-                f"{allowed} allows: {listed}"
-            )
+
+def check_bad(settings: TrainSettings, videos: Videos, bad: Mapping[int, str]) -> None:
+    """Raise VideoError where more videos cannot be read than the settings allow."""
+    allowed = settings.max_bad_fraction
+    if len(bad) > allowed * len(videos):
+        listed = "; ".join(list_unreadable(videos, bad)[:50])
+        raise VideoError(
+            f"{len(bad)} of {len(videos)} videos cannot be read, more than max_bad_fraction="
+            f"{allowed} allows: {listed}"
+        )
