@@ -252,11 +252,6 @@ FULL = Plan(
             *(TUBE, RANDOM),
             *(tuned(start) for start in (TUBE, RANDOM, None)),
         ),
-        "1. other masks": tuple(each for arm in OTHERS for each in (arm, tuned(arm))),
-        "1. another seed, and half-way": (
-            *(each for arm in (TUBE, RANDOM) for each in (twice(arm), tuned(twice(arm)))),
-            *(tuned(start, start_epoch=10) for start in (TUBE, RANDOM)),
-        ),
         "2. fewer and more labels": (
             *(tuned(start, labels) for labels in (100, 1000) for start in (TUBE, RANDOM, None)),
             *(tuned(start, 3000) for start in (TUBE, None)),
@@ -267,6 +262,11 @@ FULL = Plan(
             *(each for start in (MOTION[2], PEOPLE[0]) for each in (start, tuned(start))),
             *(tuned(start, kind="motion") for start in (TUBE, MOTION[2], None)),
         ),
+        "1. another seed, and half-way": (
+            *(each for arm in (TUBE, RANDOM) for each in (twice(arm), tuned(twice(arm)))),
+            *(tuned(start, start_epoch=10) for start in (TUBE, RANDOM)),
+        ),
+        "1. other masks": tuple(each for arm in OTHERS for each in (arm, tuned(arm))),
         "3. other numbers": (
             *(
                 each
