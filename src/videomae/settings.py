@@ -213,8 +213,9 @@ class FinetuneSettings(TrainSettings):
     them, in seconds; lr, epochs and augmentation have no part in it."""
     keep_final_norm: bool = False
     """Start the classifier's norm from the encoder's last one, which published code throws away."""
-    layer_decay: Scale = 0.75
-    """Learning rate of each layer as a share of that of the layer above it."""
+    layer_decay: Share = 0.0
+    """Learning rate of each layer as a share of that of the layer above it. 0: 0.75, and 1 for
+    models up to preset tiny."""
     drop_path_rate: PartialShare = 0.1
     """Stochastic depth: rises to this in the last layer."""
     classifier_dropout: PartialShare = 0.0

@@ -11,7 +11,7 @@ from videomae.recipe import load_recipe, recipe_names, write_recipe
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.defaults import decide
 
-DECIDED = ("epochs", "batch_size", "lr", "mask", "mask_ratio")
+DECIDED = ("epochs", "batch_size", "lr", "layer_decay", "mask", "mask_ratio")
 
 
 def decided(kind: Any, preset: str, num_videos: int, **named: Any) -> dict[str, Any]:
@@ -30,10 +30,10 @@ def test_three_hundred_clips_by_hand() -> None:
     }
     # 600 steps of 32 in epochs of 9; a peak of 0.13 / 128
     assert decided(FinetuneSettings, "tiny", 300) == {
-        "epochs": 67, "batch_size": 32, "lr": 0.00813,
+        "epochs": 67, "batch_size": 32, "lr": 0.00813, "layer_decay": 1.0,
     }  # fmt: skip
     assert decided(FinetuneSettings, "base", 300) == {
-        "epochs": 75, "batch_size": 32, "lr": 1.35e-3,
+        "epochs": 75, "batch_size": 32, "lr": 1.35e-3, "layer_decay": 0.75,
     }  # fmt: skip
     base = decided(PretrainSettings, "base", 300)
     assert (base["epochs"], base["mask"], base["mask_ratio"]) == (800, "tube", 0.9)
@@ -66,21 +66,21 @@ def test_recipes_are_never_changed() -> None:
 
 def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
     # as earlier versions wrote them, whose defaults were others
-    old = FinetuneSettings(output=tmp_path, epochs=75, batch_size=32, lr=1e-3)
+    old = FinetuneSettings(output=tmp_path, epochs=75, batch_size=32, lr=1e-3, layer_decay=0.75)
     write_recipe(old, tmp_path / "settings.toml")
     config = VideoMAEConfig.preset("tiny")
     again = decide(FinetuneSettings(output=tmp_path, resume=True), 60, config)
     assert again == dataclasses.replace(old, resume=True)
     assert decide(FinetuneSettings(output=tmp_path), 60, config).lr != old.lr
     head = FinetuneSettings(output=tmp_path, resume=True, train_only="head")
-    assert decide(head, 60, config) == dataclasses.replace(again, train_only="head")
+    assert decide(head, 60, config) == dataclasses.replace(again, train_only="head", layer_decay=0)
     named = FinetuneSettings(output=tmp_path, resume=True, lr=0.5)
     assert decide(named, 60, config).lr == 0.5  # which the checkpoint then refuses
 
 
 def test_a_frozen_encoder_needs_no_epochs() -> None:
     found = decided(FinetuneSettings, "tiny", 300, train_only="head")
-    assert found == {"epochs": 1, "batch_size": 32, "lr": 0}
+    assert found == {"epochs": 1, "batch_size": 32, "lr": 0, "layer_decay": 0}
 
 
 def test_the_mask_follows_the_grid_and_not_the_name_of_the_preset() -> None:

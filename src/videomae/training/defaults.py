@@ -37,6 +37,7 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
         for name, value in (("epochs", 1), ("batch_size", 32), ("lr", 0.0)):
             settings = dataclasses.replace(settings, **{name: known(name, value)})
         return settings
+    is_small = config.hidden_size <= _SMALL_WIDTH
     found: dict[str, Any] = {}
     if isinstance(settings, PretrainSettings):
         is_coarse = config.grid.height * config.grid.width < _FEW_CELLS
@@ -47,12 +48,14 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
     else:
         usual_batch, share, lr_times_width = 32, 8, 0.13
         usual_epochs, least_steps = 75, _FINETUNE_STEPS
+        # made for twelve layers and more: on six they hold back what is learned in minutes
+        found["layer_decay"] = known("layer_decay", 1.0 if is_small else 0.75)
 
     # a power of two, as it may be shared by processes
     fitting = 2 ** round(math.log2(max(num_videos / share, 4)))
     batch_size = found["batch_size"] = known("batch_size", min(usual_batch, fitting))
     epochs = math.ceil(least_steps / max(num_videos // batch_size, 1))
-    if config.hidden_size > _SMALL_WIDTH:
+    if not is_small:
         epochs = max(epochs, usual_epochs)
     found["epochs"] = known("epochs", max(epochs, 1))
     # AdamW's noise shrinks with the square root of the batch; wider layers want smaller steps.
