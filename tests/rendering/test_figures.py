@@ -1,4 +1,4 @@
-"""Bodies posed by hand, cycles that go on, and views of points whose place is known."""
+"""Bodies posed by hand, gaits that go on, and views of points whose place is known."""
 
 import numpy as np
 import pytest
@@ -57,14 +57,6 @@ def test_a_gait_goes_on_with_left_and_right_exchanged() -> None:
     np.testing.assert_allclose(right[0], right[2])
     np.testing.assert_allclose(right[0], left[1], atol=1e-12)
     assert np.abs(right[0] - left[0]).max() > 0.01
-
-
-def test_a_cycle_goes_on_from_what_is_other_at_its_end() -> None:
-    turning = Movement({0.0: {"arm_r": 0}, 1.0: {"arm_r": -360}}, cycle=True)
-    at = move(turning, PERSON, np.array([0.25, 1.25, 1.5]), strength=1, manner=STILL)
-    arm = (at["elbow_r"] - at["shoulder_r"]) / PERSON.height
-    np.testing.assert_allclose(arm[:2], [[-0.17, 0, 0]] * 2, atol=1e-9)
-    np.testing.assert_allclose(arm[2], [0, 0.17, 0], atol=1e-9)
 
 
 def test_views_see_the_right_side_the_front_and_the_back() -> None:

@@ -71,8 +71,8 @@ _STRIDE = {
 }
 _PUSH = {time: {**angles, "arm": 72, "elbow": 12, "lean": 20} for time, angles in _STRIDE.items()}
 _WINDMILL = {
-    0.0: Angles(arm_r=0, arm_l=180, hip_r=42, knee_r=50, hip_l=28, knee_l=50, lean=20),
-    1.0: Angles(arm_r=-360, arm_l=-180),
+    0.0: Angles(arm=0, hip_r=42, knee_r=50, hip_l=28, knee_l=50, lean=20),
+    1.0: Angles(arm=-540),
 }
 _CLIMB = {
     0.00: Angles(hip_r=78, knee_r=95, hip_l=14, knee_l=20, arm_l=165, elbow_l=8)
@@ -117,7 +117,7 @@ _HAT = {
 ACTIONS = (
     Action("walk", "walk_backwards", Movement(_STRIDE, gait=True)),
     Action("push", "pull", Movement(_PUSH, gait=True), prop="crate"),
-    Action("windmill_forwards", "windmill_backwards", Movement(_WINDMILL, cycle=True), (-30, 30)),
+    Action("windmill_forwards", "windmill_backwards", Movement(_WINDMILL), (-30, 30)),
     Action("climb_up", "climb_down", Movement(_CLIMB, gait=True, climb=0.3), (-88, -66), "ladder"),
     Action("sit_down", "stand_up", Movement(_SIT), prop="chair"),
     Action("lie_down", "get_up", Movement(_LIE), (-25, 30)),
@@ -142,7 +142,7 @@ def render_clip(
     """Render a clip of a person who does what the class says.
 
     Returns RGB uint8 of shape (num_frames, size, size, 3), a function of the arguments alone: the
-    whole movement, or one to two cycles of it, whatever `num_frames` is. The classes of a pair,
+    whole movement, or one to two rounds of a gait, whatever `num_frames` is. The classes of a pair,
     such as throw and catch, have the same frames in opposite order.
 
     Raises ConfigError for an unknown class or split, or an impossible shape.
@@ -231,7 +231,7 @@ def _number(rng: np.random.Generator, count: int, split: str) -> int:
 
 def _pace(movement: Movement, time: Floats, rng: np.random.Generator) -> Floats:
     """From the time in a clip to the time in the movement: when it begins and how fast it goes."""
-    if movement.cycle or movement.gait:
+    if movement.gait:
         return rng.uniform() + rng.uniform(1.1, 2.0) * time
     length = rng.uniform(0.6, 0.95)
     return (time - rng.uniform(0, 1 - length)) / length

@@ -90,13 +90,12 @@ class Movement:
     """What angles do over time.
 
     keys: from the time, 0 to 1, to the angles that are different then; what is not named stays as
-    it was at the key before, `hip` means both hips. A cycle goes on after time 1, from what is then
-    other than at time 0. A gait is a cycle whose keys are those of its first half; the second half
-    is the same with left and right exchanged. climb: body heights that a cycle goes up.
+    it was at the key before, `hip` means both hips. A gait goes round and round: its keys are those
+    of its first half, the second half is the same with left and right exchanged. climb: body
+    heights that it goes up in one round.
     """
 
     keys: Mapping[float, Angles]
-    cycle: bool = False
     gait: bool = False
     climb: float = 0.0
 
@@ -137,9 +136,8 @@ def _poses_at(movement: Movement, times: Floats) -> Floats:
     weights = np.cos(taps * math.pi / 10) ** 2
     for tap, weight in zip(taps, weights / weights.sum(), strict=True):
         now = times + 0.03 * tap
-        cycles = np.floor(now) if movement.cycle or movement.gait else np.zeros_like(now)
-        found = np.stack([np.interp(now - cycles, keys, angles) for angles in poses.T], axis=-1)
-        rounded += weight * (found + np.outer(cycles, poses[-1] - poses[0]))
+        within = now % 1 if movement.gait else now
+        rounded += weight * np.stack([np.interp(within, keys, each) for each in poses.T], axis=-1)
     return rounded
 
 
