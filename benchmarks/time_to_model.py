@@ -10,11 +10,10 @@
 `finetune`: `videomae finetune` beside the Trainer of transformers with its own model, from the same
 weights, on the same files, with the same batch, epochs, peak learning rate, schedule, weight decay,
 label smoothing and gradient clipping (`compare/transformers_trainer.py`). Each is a process of its
-own, from its start to the saved and tested model. `--who "transformers float32" "trainer float32"`
-compares that with the same Trainer and the classes of videomae, and `page` writes what these two
-reached with each seed into benchmarks/time_to_model.md. `pretrain`: `videomae pretrain` beside a
-plain loop (`PlainModel`, files read by PyAV as the published data set reads them by decord), in
-turns in one process.
+own, from its start to the saved and tested model. `--who "trainer bfloat16"` is that Trainer with
+the classes of videomae; `page` writes what each reached with each seed into time_to_model.md.
+`pretrain`: `videomae pretrain` beside a plain loop (`PlainModel`, files read by PyAV as the
+published data set reads them by decord), in turns in one process.
 
 Times are seconds of the clock and of all processors together (`cpu_seconds`), which other work on
 the machine disturbs less. A line of JSON is appended per result.
@@ -32,7 +31,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 import av
@@ -196,25 +195,32 @@ def pretrain(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def trainers_table(rows: list[dict[str, Any]]) -> str:
-    """The Trainer with either's classes, and ours: top-1 and CPU seconds, each seed and their mean.
+    """Of each contender top-1 and CPU seconds, each seed and their median.
 
     Of the rows it takes those in the precision of the last one.
     """
     precision = rows[-1]["who"].split()[-1]
-    lines = ["| by | top-1, %, by seed | mean | CPU seconds | mean |", "|---|--:|--:|--:|--:|"]
+    lines = [
+        "| epochs | by | top-1, %, by seed | median | CPU seconds | median |",
+        "|--:|---|--:|--:|--:|--:|",
+    ]
     contenders = {
         "transformers": "transformers' Trainer",
         "trainer": "the same, with the classes here",
         "videomae": "`videomae finetune`",
     }
-    for who, name in contenders.items():
-        runs = [row for row in rows if row["who"] == f"{who} {precision}" and "top_1" in row]
-        runs.sort(key=lambda row: int(row["settings"]["seed"]))
-        cells = []
-        for key in ("top_1", "cpu_seconds"):
-            values = [row[key] for row in runs]
-            cells += [", ".join(f"{value:.1f}" for value in values), f"{mean(values):.1f}"]
-        lines.append(f"| {' | '.join([name, *cells])} |")
+    rows = [row for row in rows if "top_1" in row and row["who"].endswith(f" {precision}")]
+    rows.sort(key=lambda row: int(row["settings"]["seed"]))
+    for epochs in sorted({int(row["settings"]["epochs"]) for row in rows}):
+        for who, name in contenders.items():
+            asked = f"{who} {precision}", str(epochs)
+            runs = [row for row in rows if (row["who"], row["settings"]["epochs"]) == asked]
+            cells = [str(epochs), name]
+            for key in ("top_1", "cpu_seconds"):
+                values = [row[key] for row in runs]
+                cells += [", ".join(f"{value:.1f}" for value in values)]
+                cells += [f"{median(values):.1f}" if values else ""]
+            lines += [f"| {' | '.join(cells)} |"] if runs else []
     machine = rows[-1]["machine"]
     about = f"{rows[-1]['date']}, {precision}, {machine['processor']}, torch {machine['torch']}."
     lines += ["", about]
