@@ -110,8 +110,8 @@ def _settings(results: Results) -> str:
         f"{scale.batch_size}, peak lr {settings.peak_lr:g}, beta2 {settings.beta2:g}, half of what "
         "is hidden decoded",
         "probes": f"learn from {scale.labelled:,} labelled clips",
-        "fine-tuning": f"batches of {scale.tuned_batch_size}, peak lr {tuning.peak_lr:g}, layer "
-        f"decay {tuning.layer_decay:g}, {len(tuned.seeds)} seeds",
+        "fine-tuning": f"batches of {scale.tuned_batch_size}, peak lr {tuning.peak_lr:g}, no "
+        f"crops, drop path or layer decay, {len(tuned.seeds)} seeds",
         "tested on": f"{scale.held_out} clips of other people before other grounds",
         "arithmetic": f"{scale.dtype}, one thread for each of two experiments at a time",
         "machine": f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
