@@ -23,6 +23,8 @@ SMALL = """
 data={data} preset=tiny image_size=16 num_frames=4 frame_stride=2 batch_size=4 mask_ratio=0.5
 log_every_steps=1 device=cpu dtype=float32 lr=0.1 tracker=none
 """
+# Losses in the log have six digits: equal ones may be rounded to neighbours.
+ROUNDED = 1.5e-5
 
 
 def run(output: Path, *arguments: str, data: Path, processes: int = 1) -> list[float]:
@@ -52,7 +54,7 @@ def test_processes_share_a_run_without_changing_it(videos_dir: Path, tmp_path: P
     alone = run(tmp_path / "alone", *settings, data=videos_dir)
     assert len(alone) == 8
     pair = run(tmp_path / "pair", *settings, "accumulate=2", data=videos_dir, processes=2)
-    assert pair == pytest.approx(alone, abs=1e-5)
+    assert pair == pytest.approx(alone, abs=ROUNDED)
     expected, got = weights_of(tmp_path / "alone"), weights_of(tmp_path / "pair")
     for name, weight in got.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=1e-4)
@@ -63,10 +65,10 @@ def test_processes_share_a_run_without_changing_it(videos_dir: Path, tmp_path: P
         tmp_path / "split", "epochs=4", "num_repeats=2", "parallel=fsdp", "save_every_steps=4",
         data=videos_dir, processes=2,
     )  # fmt: skip
-    assert begun == pytest.approx(alone, abs=1e-5)
+    assert begun == pytest.approx(alone, abs=ROUNDED)
     (tmp_path / "split" / "checkpoints" / "step_00000008.pt").unlink()
     finished = run(tmp_path / "split", *settings, "--resume", data=videos_dir)
-    assert finished == pytest.approx(alone, abs=1e-5)
+    assert finished == pytest.approx(alone, abs=ROUNDED)
 
 
 SPLIT = """
