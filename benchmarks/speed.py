@@ -120,6 +120,8 @@ def measure(name: str, runs: list[str], before: Path | None, flags: list[str]) -
         command = [sys.executable, "-m", f"benchmarks.{module}", *words, *flags, "--json"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         record = json.loads(done.stdout.splitlines()[-1])
+        # the record names the commits; where this machine keeps them is nobody's business
+        record["command"] = record["command"].replace(f"--before {before}", "--before CHECKOUT")
         with place.open("a") as file:
             file.write(json.dumps({"run": run, "date": str(date.today()), **record}) + "\n")
 
@@ -170,8 +172,10 @@ def taken(record: Record) -> str:
     load = f", load average {facts['load']:g}" if "load" in facts else ""
     clock = {"wall": "by the clock", "cpu": "CPU time"}[record["clock"]]
     left_out = "".join(f" Left out: {each}." for each in record["left_out"])
+    older = record.get("commits", {}).get("before")
+    before = f" Before is commit {older}." if older else ""
     where = f"{record['date']}, {machine_of(record)}{load}"
-    return flowing(f"{where}; {versions}; {clock}.{left_out}")
+    return flowing(f"{where}; {versions}; {clock}.{before}{left_out}")
 
 
 def flowing(text: str) -> str:

@@ -66,7 +66,12 @@ def test_before_and_now_stand_beside_each_other(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(text.replace("decode", "cold").splitlines()[0])
     found = speed.before_text("cold", read(tmp_path))
     assert found.endswith("| 1280x720 | 3.00 s | 2.00 s | 1.50× |")
-    (tmp_path / "a.jsonl").write_text(text.replace("decode", "cold").splitlines()[1])
+    assert "Before is commit" not in found
+    named = {**json.loads(text.splitlines()[1]), "run": "cold", "commits": {"before": "abc1234"}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(named))
+    assert "Before is commit abc1234." in " ".join(
+        speed.before_text("cold", read(tmp_path)).split()
+    )
     assert speed.before_text("cold", read(tmp_path)).endswith("| new |  | 250 ms |  |")
     assert speed.before_text("warm", read(tmp_path)) == "Not measured yet."
 
@@ -78,7 +83,8 @@ def test_runs_are_appended_and_those_that_are_there_left(
 
     def run(command: list[str], **_: Any) -> Any:
         asked.append(command[2:])
-        return subprocess.CompletedProcess(command, 0, 'shown\n{"figures": {}, "clock": "wall"}\n')
+        record = {"figures": {}, "clock": "wall", "command": " ".join(command)}
+        return subprocess.CompletedProcess(command, 0, f"shown\n{json.dumps(record)}\n")
 
     monkeypatch.setattr(speed, "FOLDER", tmp_path)
     monkeypatch.setattr(
@@ -94,3 +100,4 @@ def test_runs_are_appended_and_those_that_are_there_left(
     lines = [json.loads(each) for each in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [each["run"] for each in lines] == ["cold", "decode"]
     assert all(each["date"] and each["clock"] == "wall" for each in lines)
+    assert "--before CHECKOUT --repeats" in lines[0]["command"]

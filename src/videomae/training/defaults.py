@@ -34,7 +34,7 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
 
     if isinstance(settings, FinetuneSettings) and settings.train_only == "head":
         # nothing is learned step by step, but in a run of an earlier version that goes on
-        for name, value in (("epochs", 1), ("batch_size", 32), ("lr", 0.0)):
+        for name, value in {"epochs": 1, "batch_size": 32, "lr": 0.0, "layer_decay": 0.0}.items():
             settings = dataclasses.replace(settings, **{name: known(name, value)})
         return settings
     is_small = config.hidden_size <= _SMALL_WIDTH
