@@ -53,6 +53,12 @@ def test_a_chosen_video_gets_labels_bars_and_frames(address: str, videos_dir: Pa
         assert shares == sorted(shares, reverse=True)
         assert page.locator("#frames img").count() == 16
         assert page.locator("#status").inner_text() == "16 of 8 frames, 24 × 24 px"
+        # The whole of the video is in the frame, and nothing that is hidden shows.
+        frame, video = (page.locator(name).bounding_box() for name in ("#drop", "#preview"))
+        assert video["height"] <= frame["height"]
+        assert video["width"] <= frame["width"]
+        hidden = page.locator("[hidden]").evaluate_all("all => all.map(each => each.offsetHeight)")
+        assert hidden and not any(hidden)
 
 
 def test_an_example_is_named_right_and_reconstructed(address: str) -> None:
