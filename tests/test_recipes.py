@@ -173,8 +173,8 @@ def test_recipes_leave_nothing_to_the_defaults_that_a_publication_fixes() -> Non
     own = {
         "pretrain": {"crop_scales", "mask", "mask_ratio", "decoder_depth", "norm_pix_loss"},
         "finetune": {
-            "init", "layer_decay", "drop_path_rate", "classifier_dropout", "head_scale",
-            "label_smoothing",
+            "init", "layer_decay", "drop_path_rate", "classifier_dropout", "head_init",
+            "head_scale", "label_smoothing",
             "crop", "crop_area", "crop_ratio", "rand_augment_ops", "rand_augment_magnitude",
             "erase_prob", "mixup_alpha", "cutmix_alpha", "mix_prob", "mix_switch_prob",
         },

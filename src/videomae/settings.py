@@ -220,8 +220,11 @@ class FinetuneSettings(TrainSettings):
     """Stochastic depth: rises to this in the last layer."""
     classifier_dropout: PartialShare = 0.0
     """Dropout between the pooled features and the head."""
+    head_init: Literal["auto", "fitted", "drawn"] = "auto"
+    """What a fresh head begins with: what --train-only head would give it, or small random weights,
+    as published. auto: fitted for encoders up to preset tiny."""
     head_scale: Scale = 1.0
-    """Share of its usual weights that a fresh head begins with; published: 0.001, which asks for
+    """Share of its usual weights that a drawn head begins with; published: 0.001, which asks for
     thousands of steps."""
     label_smoothing: Share = 0.1
     """Share of the target that is spread over all classes."""

@@ -11,7 +11,7 @@ from videomae.recipe import load_recipe, recipe_names, write_recipe
 from videomae.settings import FinetuneSettings, PretrainSettings
 from videomae.training.defaults import decide
 
-DECIDED = ("epochs", "batch_size", "lr", "layer_decay", "mask", "mask_ratio")
+DECIDED = ("epochs", "batch_size", "lr", "layer_decay", "head_init", "mask", "mask_ratio")
 
 
 def decided(kind: Any, preset: str, num_videos: int, **named: Any) -> dict[str, Any]:
@@ -30,11 +30,15 @@ def test_three_hundred_clips_by_hand() -> None:
     }
     # 600 steps of 32 in epochs of 9; a peak of 0.13 / 128
     assert decided(FinetuneSettings, "tiny", 300) == {
-        "epochs": 67, "batch_size": 32, "lr": 0.00813, "layer_decay": 1.0,
+        "epochs": 67, "batch_size": 32, "lr": 0.00813, "layer_decay": 1.0, "head_init": "drawn",
     }  # fmt: skip
     assert decided(FinetuneSettings, "base", 300) == {
-        "epochs": 75, "batch_size": 32, "lr": 1.35e-3, "layer_decay": 0.75,
+        "epochs": 75, "batch_size": 32, "lr": 1.35e-3, "layer_decay": 0.75, "head_init": "drawn",
     }  # fmt: skip
+    # on an encoder that has learned, unless the head is to be small
+    for preset, scale, head in (("tiny", 1, "fitted"), ("tiny", 0.001, "drawn"), ("base", 1, "drawn")):
+        found = decided(FinetuneSettings, preset, 300, init="encoder", head_scale=scale)
+        assert found["head_init"] == head
     base = decided(PretrainSettings, "base", 300)
     assert (base["epochs"], base["mask"], base["mask_ratio"]) == (800, "tube", 0.9)
 
@@ -80,7 +84,9 @@ def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
 
 def test_a_frozen_encoder_needs_no_epochs() -> None:
     found = decided(FinetuneSettings, "tiny", 300, train_only="head")
-    assert found == {"epochs": 1, "batch_size": 32, "lr": 0, "layer_decay": 0}
+    assert found == {
+        "epochs": 1, "batch_size": 32, "lr": 0, "layer_decay": 0, "head_init": "auto",
+    }  # fmt: skip
 
 
 def test_the_mask_follows_the_grid_and_not_the_name_of_the_preset() -> None:

@@ -184,12 +184,14 @@ def test_the_encoder_comes_from_pre_training(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fresh head is no news
-        model = make_model(dataclasses.replace(settings, init=str(folder)), load_videos(videos_dir))
+        model, _ = make_model(
+            dataclasses.replace(settings, init=str(folder)), load_videos(videos_dir)
+        )
     assert model.config.drop_path_rate == 0.1
     assert model.config.fps == 4
     assert model.fc_norm is not None
     assert model.num_labels == 2
-    kept = make_model(
+    kept, _ = make_model(
         dataclasses.replace(settings, init=str(folder), keep_final_norm=True),
         load_videos(videos_dir),
     )
@@ -205,7 +207,7 @@ def test_a_new_head_begins_at_its_scale_and_a_trained_one_as_it_is(
     videos = load_videos(videos_dir)
 
     def head(**changes: Any) -> torch.Tensor:
-        model = make_model(dataclasses.replace(settings, **changes), videos)
+        model, _ = make_model(dataclasses.replace(settings, **changes), videos)
         assert isinstance(model.classifier, torch.nn.Linear)
         return model.classifier.weight
 
@@ -214,17 +216,19 @@ def test_a_new_head_begins_at_its_scale_and_a_trained_one_as_it_is(
     torch.manual_seed(0)
     assert torch.equal(head(head_scale=0.25), whole / 4)
 
-    save = make_model(settings, videos)
+    save, is_new = make_model(settings, videos)
+    assert is_new
     save.save_pretrained(tmp_path / "trained")
     again = head(init=str(tmp_path / "trained"), head_scale=0.25)
     assert isinstance(save.classifier, torch.nn.Linear)
     assert torch.equal(again, save.classifier.weight)
     other = dataclasses.replace(videos, classes=("one", "two", "three"))
-    new = make_model(
+    made, is_new = make_model(
         dataclasses.replace(settings, init=str(tmp_path / "trained"), head_scale=0.001), other
-    ).classifier
-    assert isinstance(new, torch.nn.Linear)
-    assert 0 < new.weight.abs().max() < 1e-4
+    )
+    assert is_new
+    assert isinstance(made.classifier, torch.nn.Linear)
+    assert 0 < made.classifier.weight.abs().max() < 1e-4
 
 
 def test_without_videos_to_evaluate_on_it_says_so_at_both_ends(
@@ -318,7 +322,7 @@ def test_numbers_are_learned_from_their_mean_on(
 ) -> None:
     data = manifest(tmp_path / "m", videos_dir, [str(60 + k / 2) for k in range(10)])
     regression = dataclasses.replace(settings, data=data, eval_data=None, problem="regression")
-    model = make_model(regression, load_videos(data))
+    model, _ = make_model(regression, load_videos(data))
     assert model.classifier.bias.tolist() == [pytest.approx(61.25)]
     evaluation = finetune(regression)
     assert evaluation is not None

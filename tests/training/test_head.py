@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def test_a_frozen_encoder_gets_a_head_that_every_command_takes(
     settings: FinetuneSettings, videos_dir: Path
 ) -> None:
     torch.manual_seed(settings.seed)
-    before = make_model(settings, load_videos(videos_dir)).state_dict()
+    model, _ = make_model(settings, load_videos(videos_dir))
+    before = model.state_dict()
     evaluation = run(settings)
     assert evaluation.top1 >= 80
     model = settings.output / "model"
@@ -154,3 +156,39 @@ def test_a_missing_scikit_learn_is_named(
     monkeypatch.setitem(sys.modules, "sklearn.pipeline", None)
     with pytest.raises(ConfigError, match=r'needs more packages: pip install "videomae\[train\]"'):
         run(settings)
+
+
+def test_fine_tuning_may_begin_with_the_head_that_fits(
+    settings: FinetuneSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alone = run(settings)
+    whole = dataclasses.replace(
+        settings, train_only="all", output=tmp_path / "whole", epochs=1, head_init="fitted"
+    )
+    still = dataclasses.replace(whole, lr=1e-12, min_lr=0.0)  # steps that move nothing
+    torch.testing.assert_close(run(still).scores, alone.scores, atol=1e-5, rtol=0)
+    assert "the head begins as it fits the features of the encoder" in capsys.readouterr().err
+    assert "loss" in (whole.output / "log.jsonl").read_text().splitlines()[0]
+
+    # Stopped before its first checkpoint, it goes on with the features that lie there.
+    drop(still.output, "checkpoints", "model", "log.jsonl", "results.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(head_file, "compute_features", None)
+        again = run(dataclasses.replace(still, resume=True))
+    torch.testing.assert_close(again.scores, alone.scores, atol=1e-5, rtol=0)
+
+    # What has a checkpoint, or a trained head for these classes, keeps that.
+    monkeypatch.setattr(finetune_file, "begin_with_head", None)
+    longer = dataclasses.replace(still, resume=True)
+    assert finetune(longer) is None
+    on = dataclasses.replace(still, init=str(still.output / "model"), output=tmp_path / "on")
+    torch.testing.assert_close(run(on).scores, alone.scores, atol=1e-5, rtol=0)
+
+
+def drop(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

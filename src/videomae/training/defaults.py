@@ -50,6 +50,9 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
         usual_epochs, least_steps = 75, _FINETUNE_STEPS
         # made for twelve layers and more: on six they hold back what is learned in minutes
         found["layer_decay"] = known("layer_decay", 1.0 if is_small else 0.75)
+        # a head that is small by wish is drawn
+        is_fitted = is_small and settings.init is not None and settings.head_scale == 1
+        found["head_init"] = known("head_init", "fitted" if is_fitted else "drawn")
 
     # a power of two, as it may be shared by processes
     fitting = 2 ** round(math.log2(max(num_videos / share, 4)))

@@ -32,7 +32,7 @@ from videomae.training.checkpoint import (
 from videomae.training.data import Batch, ClipSource
 from videomae.training.defaults import decide
 from videomae.training.estimate import DryRun
-from videomae.training.head import fit_head
+from videomae.training.head import begin_with_head, fit_head
 from videomae.training.log import finish, keep, own_output, say, say_model
 from videomae.training.loop import EpochEnd, Training
 
@@ -64,6 +64,9 @@ def _train(made: "Prepared", machine: Machine) -> Evaluation | None:
     if settings.train_only == "head" and not checkpoint_paths(settings.output):
         ends = fit_head(settings, model, made.videos, processor, machine, made.facts)
     else:
+        is_new = made.has_new_head and not checkpoint_paths(settings.output)
+        if is_new and settings.head_init == "fitted":
+            begin_with_head(settings, model, made.videos, processor, machine)
         training = make_training(settings, made, machine)
         results = ["results.json"] if held_out else []
         if is_finished(settings, training.first_step, training.num_steps, *results):
@@ -122,13 +125,14 @@ def dry_run(settings: FinetuneSettings) -> DryRun:
 class Prepared:
     """What fine-tuning starts from: videos to learn from and to evaluate on, and the model.
 
-    settings: all decided.
+    settings: all decided. has_new_head: the classifier's weights are drawn, not loaded.
     """
 
     settings: FinetuneSettings
     videos: Videos
     held_out: Videos | None
     model: VideoMAEForVideoClassification
+    has_new_head: bool
     processor: VideoMAEImageProcessor
     facts: dict[str, Any]
 
@@ -149,10 +153,10 @@ def prepare(settings: FinetuneSettings, machine: Machine) -> Prepared:
         say(facts["not_evaluated"], machine)
     say_model(settings, machine)
     torch.manual_seed(settings.seed)
-    model = make_model(settings, videos).train()
+    model, has_new_head = make_model(settings, videos)
     settings = decide(settings, len(videos), model.config)
     processor = run_processor(settings, model.config)
-    return Prepared(settings, videos, held_out, model, processor, facts)
+    return Prepared(settings, videos, held_out, model.train(), has_new_head, processor, facts)
 
 
 def make_training(settings: FinetuneSettings, made: Prepared, machine: Machine) -> Training:
@@ -240,8 +244,14 @@ def problem_loss(
     return F.cross_entropy(logits, targets, weight=weights)
 
 
-def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoClassification:
-    """The classifier at its start: fresh, or the encoder of `settings.init` with a fresh head."""
+def make_model(
+    settings: FinetuneSettings, videos: Videos
+) -> tuple[VideoMAEForVideoClassification, bool]:
+    """The classifier at its start, and whether its head is fresh.
+
+    All of it is fresh, or the encoder is that of `settings.init`, and the head too where that has
+    one of as many classes.
+    """
     classes = ("value",) if settings.problem == "regression" else videos.classes
     only_head = settings.train_only == "head"
     values = settings.sizes | {
@@ -279,4 +289,4 @@ def make_model(settings: FinetuneSettings, videos: Videos) -> VideoMAEForVideoCl
     model.set_merge_tokens(settings.merge_tokens)
     if only_head:
         model.videomae.requires_grad_(False)
-    return model
+    return model, has_new_head

@@ -1,8 +1,13 @@
-"""`train_only="head"`: the features of a frozen encoder, computed once, and a linear map on them.
+"""A head that is fitted: the features of a frozen encoder, computed once, a linear map on them.
+
+It is all that `train_only="head"` makes, and what `head_init="fitted"` begins with: a random head
+would send random gradients through the encoder first (Kumar et al. 2022, "Fine-tuning can distort
+pretrained features").
 
 N videos, V clips of each, D features, K classes or values.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +36,7 @@ from videomae.training.loop import EpochEnd, check_bad
 # What has no meaning for features that are computed once.
 _UNUSED = (
     "lr", "epochs", "warmup_epochs", "layer_decay", "label_smoothing", "classifier_dropout",
-    "head_scale", "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops", "erase_prob",
+    "head_init", "head_scale", "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops", "erase_prob",
     "mixup_alpha", "cutmix_alpha",
 )  # fmt: skip
 
@@ -53,12 +58,6 @@ def fit_head(
     """
     new_linear()  # a missing package raises before the work
     open_output(settings, machine, {**facts, "num_steps": settings.epochs})
-    model.classifier = nn.Identity()
-    model.to(machine.device).eval()
-    maker = ViewMaker(
-        model.config, processor, num_clips=settings.num_repeats, on_damage=settings.on_damage
-    )
-    path, key = settings.output / FEATURES_NAME, answers_key(model, maker, machine, videos)
     with RunLog(settings, machine, num_steps=len(videos), title="head") as log:
         defaults = FinetuneSettings(epochs=1)
         unused = [n for n in _UNUSED if getattr(settings, n) != getattr(defaults, n)]
@@ -66,34 +65,71 @@ def fit_head(
             log.say(
                 "train_only=head computes features once, and has no use for: " + ", ".join(unused)
             )
-
-        def compute(partials: list[Partial]) -> list[Features]:
-            return [
-                compute_features(
-                    model,
-                    videos,
-                    maker,
-                    lambda output: output.logits.float(),  # (B, D)
-                    machine=machine,
-                    batch_size=settings.batch_size,
-                    num_workers=settings.num_workers,
-                    on_progress=log.show,
-                    partial=partials[0],
-                )
-            ]
-
-        (features,), reused = stored_or_computed(path, key, [videos], machine, compute)
-        if reused:
-            log.say(f"the features are those of {path}")
-        check_bad(settings, videos, features.bad)
-        log.list_bad(videos, features.bad)
-        rows, targets, of_video = _readable(settings, features)
-        model.classifier = _fitted(settings, rows, targets, of_video, len(videos.classes))
-        loss = float(model.loss(model.classifier(rows).detach(), targets))
-        model.to(machine.device)
-        epoch, num_bad = settings.epochs, len(features.bad)
+        loss, num_bad = _fit(settings, model, videos, processor, machine, log)
+        epoch = settings.epochs
         log.record(step=epoch, epoch=epoch, loss=loss, num_bad_videos=num_bad)
         yield EpochEnd(epoch, epoch, log, model)
+
+
+def begin_with_head(
+    settings: FinetuneSettings,
+    model: VideoMAEForVideoClassification,
+    videos: Videos,
+    processor: VideoMAEImageProcessor,
+    machine: Machine,
+) -> None:
+    """Give `model` the head of `fit_head` before the first of its steps; a bar is all that shows.
+
+    A run that was stopped before its first checkpoint takes the features that lie in its folder.
+    """
+    silent = dataclasses.replace(settings, tracker="none", resume=False)
+    with RunLog(silent, machine, num_steps=len(videos), title="head") as log:
+        loss, _ = _fit(settings, model, videos, processor, machine, log)
+        log.say(f"the head begins as it fits the features of the encoder, at a loss of {loss:.3g}")
+    model.train()
+
+
+def _fit(
+    settings: FinetuneSettings,
+    model: VideoMAEForVideoClassification,
+    videos: Videos,
+    processor: VideoMAEImageProcessor,
+    machine: Machine,
+    log: RunLog,
+) -> tuple[float, int]:
+    """Fit the head in place: its loss, and how many videos could not be read."""
+    model.classifier = nn.Identity()
+    model.to(machine.device).eval()
+    maker = ViewMaker(
+        model.config, processor, num_clips=settings.num_repeats, on_damage=settings.on_damage
+    )
+    path, key = settings.output / FEATURES_NAME, answers_key(model, maker, machine, videos)
+
+    def compute(partials: list[Partial]) -> list[Features]:
+        return [
+            compute_features(
+                model,
+                videos,
+                maker,
+                lambda output: output.logits.float(),  # (B, D)
+                machine=machine,
+                batch_size=settings.batch_size,
+                num_workers=settings.num_workers,
+                on_progress=log.show,
+                partial=partials[0],
+            )
+        ]
+
+    (features,), reused = stored_or_computed(path, key, [videos], machine, compute)
+    if reused:
+        log.say(f"the features are those of {path}")
+    check_bad(settings, videos, features.bad)
+    log.list_bad(videos, features.bad)
+    rows, targets, of_video = _readable(settings, features)
+    model.classifier = _fitted(settings, rows, targets, of_video, len(videos.classes))
+    loss = float(model.loss(model.classifier(rows).detach(), targets))
+    model.to(machine.device)
+    return loss, len(features.bad)
 
 
 def _readable(settings: FinetuneSettings, features: Features) -> tuple[Tensor, Tensor, Tensor]:
