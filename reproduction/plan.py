@@ -142,6 +142,7 @@ class Finetuning:
     kind: ClipKind = "actions"
     start_epoch: int | None = None
     """The kept model of the start that is taken; None: the last."""
+    head_init: Literal["fitted", "drawn"] = "fitted"
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def sets(self, scale: Scale, folder: Path) -> list[RenderSettings]:
@@ -164,6 +165,7 @@ class Finetuning:
             init=None if init is None else str(init),
             epochs=self.epochs,
             batch_size=scale.tuned_batch_size,
+            head_init=self.head_init,
             lr=8e-3,
             min_lr=8e-5,
             warmup_epochs=self.epochs / 10,

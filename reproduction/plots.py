@@ -26,6 +26,10 @@ def plots(results: Results) -> dict[str, Callable[[Path], None]]:
         if points:
             found[name] = lambda path: _plot_points(points, path, **options)
 
+    def add_losses(name: str, lines: Mapping[str, Line], title: str) -> None:
+        if lines:
+            found[name] = lambda path: _plot_lines(lines, path, title=title, xlabel=_SEEN)
+
     chance = {"levels": {"chance": CHANCE["actions"]}}
     masks = arms(results.plan)
     title = "linear probe on people, top-1, %"
@@ -37,17 +41,14 @@ def plots(results: Results) -> dict[str, Callable[[Path], None]]:
         for name, group in masks.items()
         if (run := results.pretrained.get(group[0].name))
     }
-    if lines:
-        title = "pre-training loss"
-        found["loss"] = lambda path: _plot_lines(lines, path, title=title, xlabel=_SEEN)
+    add_losses("loss", lines, "pre-training loss")
     if run := results.pretrained.get(LONG.name):
         name = f"{LONG.preset}, {LONG.mask} {LONG.mask_ratio:g}"
         line = {name: (run.clips, run.losses)}
-        title = f"pre-training loss, {name}"
-        found["long-loss"] = lambda path: _plot_lines(line, path, title=title, xlabel=_SEEN)
+        add_losses("long-loss", line, f"pre-training loss, {name}")
         probes = _probes(results, "linear", {name: [LONG]})
-        title_ = f"linear probe on people, top-1, %: {name}"
-        add("long", probes, title=title_, xlabel=_SEEN, **chance)
+        title = f"linear probe on people, top-1, %: {name}"
+        add("long", probes, title=title, xlabel=_SEEN, **chance)
 
     bars = ", %; bars: worst to best seed"
     names: dict[Pretraining | None, str] = {group[0]: name for name, group in masks.items()}

@@ -16,6 +16,7 @@ from reproduction.findings import (
     PROBES,
     Pretrained,
     Results,
+    Tuned,
     arms,
     clip_sets,
     read_results,
@@ -111,7 +112,7 @@ def _settings(results: Results) -> str:
         "is hidden decoded",
         "probes": f"learn from {scale.labelled:,} labelled clips",
         "fine-tuning": f"batches of {scale.tuned_batch_size}, peak lr {tuning.peak_lr:g}, no "
-        f"crops, drop path or layer decay, {len(tuned.seeds)} seeds",
+        f"crops, drop path or layer decay, begun with a fitted head, {len(tuned.seeds)} seeds",
         "tested on": f"{scale.held_out} clips of other people before other grounds",
         "arithmetic": f"{scale.dtype}, one thread for each of two experiments at a time",
         "machine": f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}"
@@ -139,7 +140,6 @@ def _masks(results: Results) -> str:
             known = _probes(untrained, lambda run, probe: run.probes[probe][0])
             rows.append(["random weights", *[_NONE] * 3, *known, *[_NONE] * 2])
         if not runs:
-            rows.append([name, *[NOT_RUN] * 8])
             continue
         rows.append(
             [
@@ -182,17 +182,15 @@ def _tuned(results: Results) -> str:
         name = next(
             (key for key, it in {**starts, "scratch": None}.items() if it == each.start), ""
         )
-        if name and each.kind == "actions":
-            rows.append(_row_of(each, name, results))
+        if name and each.kind == "actions" and (top1 := results.top1(each)):
+            rows.append(_row_of(each, name, top1))
     return _table(["start", "labels", "epochs", "top-1, %", "seeds", "CPU min of a seed"], rows)
 
 
-def _row_of(each: Finetuning, name: str, results: Results) -> list[str]:
+def _row_of(each: Finetuning, name: str, top1: Tuned) -> list[str]:
     if each.start and each.start_epoch:
         name += f", after {each.start.clips * each.start_epoch:,} clips"
-    row, top1 = [name, f"{each.labels:,}", str(each.epochs)], results.top1(each)
-    if top1 is None:
-        return [*row, NOT_RUN, _NONE, _NONE]
+    row = [name, f"{each.labels:,}", str(each.epochs)]
     seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
     return [*row, str(top1), seeds, f"{top1.cpu_seconds / 60:.1f}"]
 
@@ -205,7 +203,8 @@ def _domains(results: Results) -> str:
             for kind in ("actions", "motion")
         ]
         what = ["scratch", _NONE] if start is None else [start.kind, f"{start.clips:,}"]
-        rows.append([*what, *(str(top1 or NOT_RUN) for top1 in tops)])
+        if any(tops):
+            rows.append([*what, *(str(top1 or NOT_RUN) for top1 in tops)])
     columns = ["pre-trained on", "clips", "top-1 on actions, %", "top-1 on motion, %"]
     return _table(columns, rows)
 

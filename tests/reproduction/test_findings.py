@@ -108,7 +108,7 @@ def test_the_tables_show_how_much_of_the_plan_there_is(
     found = {name: table(results) for name, table in TABLES.items()}
     count = len(plan.experiments)
     assert f"| all | {round(share * count)} of {count} |" in found["status"]
-    assert (NOT_RUN in found["labels"]) == (share < 1)
+    assert (NOT_RUN in found["labels"]) == (not results.tuned)
     assert (NOT_RUN in found["long"]) == (share < 1 or plan is QUICK)
     assert not re.search("nan|None", "\n".join(found.values()))
 
@@ -157,7 +157,12 @@ def test_a_page_and_its_pictures_are_the_same_each_time(tmp_path: Path) -> None:
 
 def test_all_plots_have_something_to_show(tmp_path: Path) -> None:
     names = {"masks", "hand", "loss", "long", "long-loss", "labels", "domains", "domains-motion"}
-    assert set(plots(read_results(made_up(FULL, tmp_path)))) == names
+    drawn = plots(read_results(made_up(FULL, tmp_path)))
+    assert set(drawn) == names
+    titles = {"loss": "pre-training loss", "long-loss": "pre-training loss, tiny, tube 0.9"}
+    for name, title in titles.items():
+        drawn[name](tmp_path / "plot.svg")
+        assert f"<!-- {title} -->" in (tmp_path / "plot.svg").read_text()
     assert plots(read_results(made_up(FULL, tmp_path / "none", share=0))) == {}
 
 
