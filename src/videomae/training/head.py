@@ -82,6 +82,7 @@ def begin_with_head(
 
     A run that was stopped before its first checkpoint takes the features that lie in its folder.
     """
+    new_linear()  # a missing package raises before the work
     silent = dataclasses.replace(settings, tracker="none", resume=False)
     with RunLog(silent, machine, num_steps=len(videos), title="head") as log:
         loss, _ = _fit(settings, model, videos, processor, machine, log)
