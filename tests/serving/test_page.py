@@ -58,7 +58,8 @@ def test_a_chosen_video_gets_labels_bars_and_frames(address: str, videos_dir: Pa
         assert video["height"] <= frame["height"]
         assert video["width"] <= frame["width"]
         hidden = page.locator("[hidden]").evaluate_all("all => all.map(each => each.offsetHeight)")
-        assert hidden and not any(hidden)
+        assert hidden
+        assert not any(hidden)
 
 
 def test_an_example_is_named_right_and_reconstructed(address: str) -> None:

@@ -36,7 +36,8 @@ def test_three_hundred_clips_by_hand() -> None:
         "epochs": 75, "batch_size": 32, "lr": 1.35e-3, "layer_decay": 0.75, "head_init": "drawn",
     }  # fmt: skip
     # on an encoder that has learned, unless the head is to be small
-    for preset, scale, head in (("tiny", 1, "fitted"), ("tiny", 0.001, "drawn"), ("base", 1, "drawn")):
+    heads = {("tiny", 1): "fitted", ("tiny", 0.001): "drawn", ("base", 1): "drawn"}
+    for (preset, scale), head in heads.items():
         found = decided(FinetuneSettings, preset, 300, init="encoder", head_scale=scale)
         assert found["head_init"] == head
     base = decided(PretrainSettings, "base", 300)

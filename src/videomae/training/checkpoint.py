@@ -36,7 +36,8 @@ _FREE_TO_CHANGE = frozenset(
         "resume", "output", "num_workers", "cache_gb", "cache_dir", "max_bad_fraction",
         "log_every_steps", "save_every_steps", "keep_checkpoints", "tracker", "draw_every_epochs",
         "keep_every_epochs", "eval_every_epochs", "eval_data", "device", "init", "head_init",
-        "head_scale", "max_nonfinite_steps", "parallel", "compile", "activation_checkpointing", "accumulate",
+        "head_scale", "max_nonfinite_steps", "parallel", "compile", "activation_checkpointing",
+        "accumulate",
     }
 )  # fmt: skip
 _STEP = re.compile(r"step_(\d+)\.pt")

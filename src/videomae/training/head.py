@@ -36,8 +36,8 @@ from videomae.training.loop import EpochEnd, check_bad
 # What has no meaning for features that are computed once.
 _UNUSED = (
     "lr", "epochs", "warmup_epochs", "layer_decay", "label_smoothing", "classifier_dropout",
-    "head_init", "head_scale", "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops", "erase_prob",
-    "mixup_alpha", "cutmix_alpha",
+    "head_init", "head_scale", "ema_decay", "crop_scales", "crop", "flip", "rand_augment_ops",
+    "erase_prob", "mixup_alpha", "cutmix_alpha",
 )  # fmt: skip
 
 
