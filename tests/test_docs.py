@@ -356,7 +356,7 @@ def messages() -> dict[str, str]:
                 ]
                 text = "".join(str(each.value) for each in parts)
                 if getattr(node.exc.func, "id", "") in ERRORS:
-                    found[f"{path.name}:{node.lineno}"] = text
+                    found[f"{path.relative_to(ROOT)}:{node.lineno}"] = text
     return found
 
 
