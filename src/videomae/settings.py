@@ -222,7 +222,7 @@ class FinetuneSettings(TrainSettings):
     """Dropout between the pooled features and the head."""
     head_init: Literal["auto", "fitted", "drawn"] = "auto"
     """What a fresh head begins with: what --train-only head would give it, or small random weights,
-    as published. auto: fitted to pre-trained encoders up to preset tiny."""
+    as published. auto: fitted to an --init up to preset tiny, unless head_scale is named."""
     head_scale: Scale = 1.0
     """Share of its usual weights that a drawn head begins with; published: 0.001, which asks for
     thousands of steps."""

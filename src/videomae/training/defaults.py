@@ -46,13 +46,13 @@ def decide(settings: Settings, num_videos: int, config: VideoMAEConfig) -> Setti
         usual_batch, share, lr_times_width = 64, 4, 0.2
         usual_epochs, least_steps = 800, _PRETRAIN_STEPS
     else:
+        assert isinstance(settings, FinetuneSettings)
         usual_batch, share, lr_times_width = 32, 8, 0.13
         usual_epochs, least_steps = 75, _FINETUNE_STEPS
         # made for twelve layers and more: on six they hold back what is learned in minutes
         found["layer_decay"] = known("layer_decay", 1.0 if is_small else 0.75)
         # a head that is small by wish is drawn
-        is_usual = isinstance(settings, FinetuneSettings) and settings.head_scale == 1
-        is_fitted = is_small and is_usual and settings.init is not None
+        is_fitted = is_small and settings.init is not None and settings.head_scale == 1
         found["head_init"] = known("head_init", "fitted" if is_fitted else "drawn")
 
     # a power of two, as it may be shared by processes

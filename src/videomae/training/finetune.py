@@ -48,9 +48,10 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
 
     Writes into `settings.output`: the model (`model/`, opened by `from_pretrained`, with class
     names), the one of the best evaluation (`best/`, where there are several), `checkpoints/`,
-    `log.jsonl`, `index.html`, and what `Evaluation.write` leaves. Evaluated is on
-    `settings.eval_data`, or split val or test of `settings.data`: each video counts once, with one
-    centred clip, and an unreadable one counts as wrong.
+    `log.jsonl`, `index.html`, the features of a fitted head (`features.npz`), and what
+    `Evaluation.write` leaves. Evaluated is on `settings.eval_data`, or split val or test of
+    `settings.data`: each video counts once, with one centred clip, and an unreadable one counts as
+    wrong.
     """
     machine = Machine.start(settings.device, settings.dtype, parallel=settings.parallel)
     with own_output(settings, machine, "finetune"):
