@@ -13,6 +13,7 @@ from videomae.compute.cpu import (
     cpu_multiplies_bfloat16,
     onednn_outruns_mkl,
     prepare_for_inference,
+    take_fastest_products,
 )
 from videomae.config import VideoMAEConfig
 from videomae.model.modeling import VideoMAEForVideoClassification
@@ -100,6 +101,11 @@ def test_a_prepared_model_answers_the_same_from_the_same_parameters(
         )
 
 
+def asked_onednn(profile: torch.profiler.profile) -> int:
+    counts = {event.key: event.count for event in profile.key_averages()}
+    return int(counts.get("mkldnn::_linear_pointwise", 0))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_without_gradients_onednn_is_asked_and_agrees(bias: bool) -> None:
     linear = OneDnnLinear(24, 16, bias=bias)
@@ -107,16 +113,54 @@ def test_without_gradients_onednn_is_asked_and_agrees(bias: bool) -> None:
     expected = nn.Linear.forward(linear, x)
     with torch.no_grad(), torch.profiler.profile() as profile:
         torch.testing.assert_close(linear(x), expected)
-    assert "mkldnn::_linear_pointwise" in {event.key for event in profile.key_averages()}
+    assert asked_onednn(profile) == 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(24,), (5, 24), (2, 5, 24), (2, 3, 5, 24)])
+def test_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    linear, x = OneDnnLinear(24, 16, bias=bias), torch.randn(shape, requires_grad=True)
+    inputs, grad = (x, *linear.parameters()), torch.randn(*shape[:-1], 16)
+    expected = torch.autograd.grad(nn.Linear.forward(linear, x), inputs, grad)
+    with torch.profiler.profile() as profile:
+        found = torch.autograd.grad(linear(x), inputs, grad)
+    torch.testing.assert_close(found, expected)
+    assert asked_onednn(profile) == 3
+
+
+def test_no_gradient_is_computed_for_what_is_frozen() -> None:
+    linear, x = OneDnnLinear(24, 16), torch.randn(2, 24)
+    linear.weight.requires_grad_(False)
+    with torch.profiler.profile() as profile:
+        linear(x).sum().backward()
+    assert linear.weight.grad is None
+    assert linear.bias.grad is not None
+    assert asked_onednn(profile) == 1
+
+
+def test_a_training_model_learns_the_same_with_the_products_of_onednn(
+    classifier: VideoMAEForVideoClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, ZEN_5)
+    fast, pixels, labels = copy.deepcopy(classifier), clips(classifier), torch.tensor([0, 3])
+    take_fastest_products(fast)
+    assert not any(type(module) is nn.Linear for module in fast.modules())
+    for model in (classifier, fast):
+        loss: Any = model(pixels, labels=labels).loss
+        loss.backward()
+    grads = ([each.grad for each in model.parameters()] for model in (fast, classifier))
+    torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-4)
 
 
 def test_elsewhere_the_map_is_that_of_torch() -> None:
     linear, x = OneDnnLinear(24, 16), torch.randn(2, 5, 24)
-    linear(x).sum().backward()
-    assert linear.weight.grad is not None
     with torch.no_grad():
         double = copy.deepcopy(linear).double()
         torch.testing.assert_close(double(x.double()), nn.Linear.forward(double, x.double()))
         with torch.autocast("cpu", torch.bfloat16):
             assert linear(x).dtype == torch.bfloat16
         assert copy.deepcopy(linear).to("meta")(x.to("meta")).is_meta
+    compiled = torch.compile(linear, fullgraph=True, backend="eager")
+    with torch.profiler.profile() as profile:
+        torch.testing.assert_close(compiled(x), nn.Linear.forward(linear, x))
+    assert not asked_onednn(profile)

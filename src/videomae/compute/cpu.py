@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -36,8 +37,34 @@ def onednn_outruns_mkl() -> bool:
     return there and wide and "AMD" in str(CPU_CAPABILITIES.get("cpu_name"))
 
 
+class _Product(torch.autograd.Function):
+    """A linear map of (..., D) and both of its gradients by oneDNN, which takes what is turned."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _multiply(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        rows, inputs = (each.reshape(-1, each.shape[-1]) for each in (grad, x))
+        return (
+            _multiply(grad, weight.t()) if to_x else None,
+            _multiply(rows.t(), inputs.t()) if to_weight else None,
+            rows.sum(0) if to_bias else None,
+        )
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    mapped: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return mapped
+
+
 class OneDnnLinear(nn.Linear):
-    """A linear map that oneDNN computes where it can: float32, on a CPU, without gradients.
+    """A linear map that oneDNN computes where it can: float32, on a CPU, not compiled.
 
     The parameters are those of `nn.Linear`, neither packed nor copied: on Zen 3, oneDNN took no
     longer with weights as they are than with packed ones. Elsewhere it is `nn.Linear` itself.
@@ -45,35 +72,34 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         plain = x.dtype == self.weight.dtype == torch.float32 and x.device.type == "cpu"
-        if not plain or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if not plain or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return F.linear(x, self.weight, self.bias)
-        mapped: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, self.bias, "none", [], ""
-        )
-        return mapped
+        if torch.is_grad_enabled():
+            product: Tensor = _Product.apply(x, self.weight, self.bias)
+            return product
+        return _multiply(x, self.weight, self.bias)
+
+
+def take_fastest_products(model: nn.Module) -> None:
+    """Give a model, in place, the linear maps that are fastest here; no tensor changes.
+
+    Only the rounding differs from torch's own (in the order of 1e-6 of a ViT-B's logits).
+    """
+    if onednn_outruns_mkl():
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = OneDnnLinear
 
 
 def prepare_for_inference(model: AnyModule) -> AnyModule:
-    """The model with linear maps that are fastest here, for use without gradients.
+    """The model with the linear maps that are fastest here, by `take_fastest_products`.
 
     Where torch's own are, that is the model itself. Elsewhere a copy comes back, which holds the
-    very same parameters: names and state dict stay, a change of the weights shows in both, and only
-    the rounding differs (in the order of 1e-6 of a ViT-B's logits).
+    very same parameters: names and state dict stay, a change of the weights shows in both.
     """
     if not onednn_outruns_mkl():
         return model
     tensors = [*model.parameters(), *model.buffers()]
     prepared = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    for name, linear in list(prepared.named_modules()):
-        if type(linear) is nn.Linear:
-            parent = prepared.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], _by_onednn(linear))
+    take_fastest_products(prepared)
     return prepared
-
-
-def _by_onednn(linear: nn.Linear) -> OneDnnLinear:
-    """The same map around the same parameters."""
-    sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-    made = OneDnnLinear(*sizes, device="meta").train(linear.training)
-    made.weight, made.bias = linear.weight, linear.bias
-    return made

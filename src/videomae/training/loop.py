@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from videomae.compute.cpu import take_fastest_products
 from videomae.compute.devices import peak_memory
 from videomae.compute.distributed import Machine, clip_gradients, step_seed
 from videomae.data.manifest import Videos
@@ -105,6 +106,7 @@ class Training:
             model.gradient_checkpointing_enable()
         if settings.compile:
             model.compile()
+        take_fastest_products(model)
         self.network = machine.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(settings, model, layer_decay)
