@@ -35,7 +35,7 @@ RUNS = {
     "cold": "before_after cold",
     "warm": "before_after warm --busy 0 1 2",
     "process": "compare.run process",
-    "busy": "compare.run process --busy 0 1 2 --repeats 2",
+    "busy": "compare.run process --busy 0 1 2 --repeats 9",
     "decode": "compare.run decode",
     "loader": "loader --videos 6 --rounds 3 --output runs/loader",
     "train-tiny": "compare.run train --model actions-tiny --busy 0 1 2",
@@ -197,10 +197,13 @@ def jobs_text(records: Records) -> str:
          f"{row.theirs / row.ours:.2f}×", row.record["date"]]
         for row in rows
     ]  # fmt: skip
-    places = {f"{row.record['date']} on {machine_of(row.record)}" for row in rows}
+    days: dict[str, set[str]] = {}
+    for row in rows:
+        days.setdefault(machine_of(row.record), set()).add(row.record["date"])
+    places = "; ".join(f"{', '.join(sorted(on))} on {machine}" for machine, on in days.items())
     how = "Medians of one run each, in float32, against the fastest of the settings of the others: "
     head = ["job", "videomae", "best of the others", "ratio", "measured"]
-    return f"{table(head, cells)}\n\n{flowing(how + '; '.join(sorted(places)))}."
+    return f"{table(head, cells)}\n\n{flowing(how + places)}."
 
 
 def loading_text(records: Records) -> str:
