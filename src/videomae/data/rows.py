@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from videomae.compute.cores import without_collector
 from videomae.errors import ConfigError, as_text, in_brief, needing
 from videomae.hub import atomic_path
 
@@ -25,7 +26,8 @@ def csv_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | str]
     """
     try:
         # Names of files may hold any bytes, which are not always UTF-8.
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        how: Any = {"newline": "", "encoding": "utf-8-sig", "errors": "surrogateescape"}
+        with path.open(**how) as file, without_collector():
             reader = csv.reader(file)  # not its DictReader, which takes as long again
             columns: list[str] | None = None
             while True:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,14 @@ def list_manifest(settings: PrepareSettings) -> tuple[list[Listed], tuple[str, .
     source = settings.source
     path = (source if source.is_file() else source / MANIFEST_NAME).absolute()
     root, group = settings.root, _group_column(settings) or "group"
-    items, names = [], [field.name for field in fields(Video)]
+    items: list[Listed] = []
+    values_of: Callable[[Video], Any] = attrgetter(*(field.name for field in fields(Video)))
     for number, row in manifest_rows(path, group=group, root=root and root.absolute()):
         origin = f"{path.name}, line {number}"
         if isinstance(row, str):
             items.append(Listed(origin, origin=origin, reason=f"{origin}: {row}"))
         else:
-            items.append(Listed(**{name: getattr(row, name) for name in names}, origin=origin))
+            items.append(Listed(*(*values_of(row), origin)))
     classes = classes_beside(path, (item.label for item in items))
     known = set(classes)
     unknown = f"is not among the {len(known):,} classes of {LABELS_NAME}"

@@ -14,6 +14,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
@@ -32,6 +33,7 @@ from typing import (
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae.compute.cores import without_collector
 from videomae.config import VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
 from videomae.hub import PathLike
@@ -318,15 +320,12 @@ def import_engines() -> Any:
     What was imported is not searched at the end either. Of the CPU time of `videomae classify`,
     this saves a seventh.
     """
-    collects = "torch" not in sys.modules and gc.isenabled()
-    if collects:
-        gc.disable()
-    try:
+    new = "torch" not in sys.modules
+    with without_collector() if new else nullcontext():
         from videomae.inference import engines
-    finally:
-        if collects:
+
+        if new:
             gc.freeze()
-            gc.enable()
     return engines
 
 
