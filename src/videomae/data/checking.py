@@ -116,6 +116,7 @@ class Work:
         return done
 
 
+@without_collector()
 def find_files(items: Sequence[Listed], root: Path) -> tuple[list[Listed], list[Listed]]:
     """The videos whose files are there, and those that are missing; parts counted from frame 0."""
     root = root.absolute()

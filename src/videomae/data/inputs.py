@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from videomae.compute.cores import without_collector
 from videomae.data.checking import find_files
 from videomae.data.lists import Listed
 from videomae.data.manifest import MANIFEST_NAME, Video, check_addresses, is_address, manifest_rows
@@ -48,6 +49,7 @@ def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
     return [_plain(item) for item in (*there, *lost)]
 
 
+@without_collector()
 def _in_manifest(path: Path, allow_addresses: bool) -> list[Video]:
     """The videos of our own list, which may have a million rows; a bad row is one that fails."""
     found: list[Video] = []

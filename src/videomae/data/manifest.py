@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videomae.compute.cores import without_collector
 from videomae.data.folders import Place, read_folders
 from videomae.data.rows import LABELS_NAME, check_classes, csv_rows, is_one_line
 from videomae.errors import ConfigError, as_text, in_brief
@@ -268,6 +269,7 @@ def _videos_in(folder: Path, split: str | None, labelled: bool) -> list[Video]:
     ]
 
 
+@without_collector()
 def read_manifest(path: Path | str, split: str | None = None) -> Videos:
     """The rows of one split, or of all, their paths resolved, with the classes of labels.txt.
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from videomae.claim import claimed
-from videomae.compute.cores import num_cores, without_collector
+from videomae.compute.cores import num_cores
 from videomae.data.checking import (
     Progress,
     Work,
@@ -76,9 +76,8 @@ def prepare(settings: PrepareSettings, *, on_progress: Progress | None = None) -
 
 def _prepare(settings: PrepareSettings, on_progress: Progress | None) -> Prepared:
     output = settings.output
-    with without_collector():
-        listing = read_source(settings)
-        rows, missing = find_files(listing.items, listing.root)
+    listing = read_source(settings)
+    rows, missing = find_files(listing.items, listing.root)
     workers = settings.workers or num_cores()
     work = Work(output / JOURNAL_NAME, workers=workers, on_progress=on_progress)
     rows = check(rows, work, settings.check, settings.on_damage)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomae.compute.cores import without_collector
 from videomae.errors import ConfigError, as_text, in_brief, needing
 from videomae.hub import atomic_path
 
@@ -26,8 +25,7 @@ def csv_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | str]
     """
     try:
         # Names of files may hold any bytes, which are not always UTF-8.
-        how: Any = {"newline": "", "encoding": "utf-8-sig", "errors": "surrogateescape"}
-        with path.open(**how) as file, without_collector():
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)  # not its DictReader, which takes as long again
             columns: list[str] | None = None
             while True:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from videomae.compute.cores import without_collector
 from videomae.data.folders import read_folders, split_named
 from videomae.data.groups import with_groups
 from videomae.data.lists import (
@@ -62,6 +63,7 @@ class Listing:
     passed_over: dict[str, str] = field(default_factory=dict)
 
 
+@without_collector()
 def read_source(settings: PrepareSettings) -> Listing:
     """Read a list, a folder of lists, or a folder of videos; the output is not searched for any.
 
