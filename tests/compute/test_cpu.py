@@ -128,6 +128,18 @@ def test_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> Non
     assert asked_onednn(profile) == 3
 
 
+def test_onednn_gets_no_weights_with_gaps_between_their_rows() -> None:
+    linear, x = OneDnnLinear(24, 16), torch.randn(5, 30)[:, :24]
+    linear.weight = nn.Parameter(torch.randn(16, 30)[:, :24])
+    for rows in (x, x.clone()):  # to the gradient of the weights, x is a weight
+        expected = torch.autograd.grad(nn.Linear.forward(linear, rows).sum(), linear.weight)
+        with torch.profiler.profile() as profile:
+            found = torch.autograd.grad(linear(rows).sum(), linear.weight)
+        torch.testing.assert_close(found, expected)
+        copies = {e.key: e.count for e in profile.key_averages()}["aten::contiguous"]
+        assert copies >= 1 + (rows is x)
+
+
 def test_no_gradient_is_computed_for_what_is_frozen() -> None:
     linear, x = OneDnnLinear(24, 16), torch.randn(2, 24)
     linear.weight.requires_grad_(False)
