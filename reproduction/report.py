@@ -38,11 +38,11 @@ def write_page(study: Study, page: Path) -> None:
     images.mkdir(parents=True, exist_ok=True)
     for name, draw in plots(results).items():
         draw(images / f"{name}.svg")
+    text = page.read_text(encoding="utf-8") if page.exists() else _new_page(results)
     for name in results.pretrained:
         picture = study.results_dir / f"{name}.png"
-        if picture.exists():
+        if picture.exists() and f"<!-- plot: {name} -->" in text:
             shutil.copyfile(picture, images / picture.name)
-    text = page.read_text(encoding="utf-8") if page.exists() else _new_page(results)
     with atomic_path(page) as temporary:
         temporary.write_text(fill(text, results, images), encoding="utf-8")
 

@@ -135,4 +135,9 @@ def test_a_page_is_written_from_what_there_is(study: Study, tmp_path: Path) -> N
     pictures = [line.split("(")[1].rstrip(")") for line in text.splitlines() if "![" in line]
     assert "images/reproduction/masks.svg" in pictures
     assert all((tmp_path / path).is_file() for path in pictures)
-    assert (tmp_path / f"images/reproduction/{START.name}.png").is_file()
+    picture = f"images/reproduction/{START.name}.png"
+    assert not (tmp_path / picture).exists()  # no place for it on this page
+    page.write_text(f"{text}<!-- plot: {START.name} --><!-- end -->")
+    write_page(study, page)
+    assert f"![{START.name}]({picture})" in page.read_text()
+    assert (tmp_path / picture).is_file()
