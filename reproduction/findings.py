@@ -95,10 +95,11 @@ class Results:
         return Tuned(values, mean(each.cpu_seconds for each in alike))
 
     def find(self, start: Pretraining | None, **values: Any) -> Finetuning | None:
-        """The first fine-tuning from a start, or from random weights, with such settings."""
-        wanted = {"kind": "actions", "start_epoch": None, **values}
+        """The first fine-tuning from a start of any seed, or from random weights, so set."""
+        wanted = {"kind": "actions", **values}
         for each in self.plan.finetunings:
-            if each.start == start and wanted.items() <= vars(each).items():
+            alike = _seedless_start(each.start) == _seedless_start(start)
+            if alike and wanted.items() <= vars(each).items():
                 return each
         return None
 
@@ -128,8 +129,11 @@ class Results:
 
 
 def _seedless(experiment: Finetuning) -> Finetuning:
-    start = experiment.start and dataclasses.replace(experiment.start, name="", seed=0)
-    return dataclasses.replace(experiment, name="", start=start)
+    return dataclasses.replace(experiment, name="", start=_seedless_start(experiment.start))
+
+
+def _seedless_start(start: Pretraining | None) -> Pretraining | None:
+    return start and dataclasses.replace(start, name="", seed=0)
 
 
 def read_results(study: Study) -> Results:
@@ -166,6 +170,11 @@ def arms(plan: Plan) -> dict[str, list[Pretraining]]:
         if same.items() <= vars(each).items():
             found.setdefault(called(each), []).append(each)
     return found
+
+
+def names_of_starts(plan: Plan) -> dict[Pretraining | None, str]:
+    """What fine-tunings of finding 1 and 2 start from: a mask, whichever the seed, or nothing."""
+    return {each: name for name, group in arms(plan).items() for each in group} | {None: "scratch"}
 
 
 def called(experiment: Pretraining) -> str:

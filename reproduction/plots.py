@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from reproduction.findings import Results, arms, clip_sets
+from reproduction.findings import Results, arms, clip_sets, names_of_starts
 from reproduction.motion import MOTIONS
 from reproduction.plan import LONG, ClipKind, Pretraining
 from videomae.rendering.actions import CLASSES
@@ -51,14 +51,13 @@ def plots(results: Results) -> dict[str, Callable[[Path], None]]:
         add("long", probes, title=title, xlabel=_SEEN, **chance)
 
     bars = ", %; bars: worst to best seed"
-    names: dict[Pretraining | None, str] = {group[0]: name for name, group in masks.items()}
-    names[None] = "scratch"
+    names = names_of_starts(results.plan)
     labels: dict[tuple[str, int], Sequence[float]] = {}
     for each in results.plan.finetunings:
-        plain = each.kind == "actions" and each.start_epoch is None
-        if plain and each.start in names and (top1 := results.top1(each)):
-            first = each == results.find(each.start, labels=each.labels)
-            labels[names[each.start] + ("" if first else ", longer"), each.labels] = top1.top1
+        if each.kind == "actions" and each.start in names and (top1 := results.top1(each)):
+            first = results.find(each.start, labels=each.labels)
+            longer = ", longer" if first and each.epochs > first.epochs else ""
+            labels[names[each.start] + longer, each.labels] = top1.top1
     options = {"xlabel": "labelled clips", "log_x": True, "ticks": True}
     add("labels", labels, title=f"fine-tuned top-1{bars}", **options, **chance)
 

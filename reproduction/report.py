@@ -16,12 +16,12 @@ from reproduction.findings import (
     PROBES,
     Pretrained,
     Results,
-    Tuned,
     arms,
     clip_sets,
+    names_of_starts,
     read_results,
 )
-from reproduction.plan import LONG, Finetuning, Pretraining
+from reproduction.plan import LONG
 from reproduction.plots import plots
 from reproduction.run import Study
 from videomae.hub import atomic_path
@@ -174,25 +174,17 @@ def _time(results: Results) -> str:
 
 def _tuned(results: Results) -> str:
     """All fine-tunings on people but those of finding 3."""
-    starts: dict[str, Pretraining | None] = {
-        name: group[0] for name, group in arms(results.plan).items()
-    }
-    rows = []
-    for each in sorted(results.plan.finetunings, key=lambda each: (each.labels, each.epochs)):
-        name = next(
-            (key for key, it in {**starts, "scratch": None}.items() if it == each.start), ""
-        )
+    names = names_of_starts(results.plan)
+    rows: dict[tuple[int, int, str], list[str]] = {}
+    for each in results.plan.finetunings:
+        name = names.get(each.start)
         if name and each.kind == "actions" and (top1 := results.top1(each)):
-            rows.append(_row_of(each, name, top1))
-    return _table(["start", "labels", "epochs", "top-1, %", "seeds", "CPU min of a seed"], rows)
-
-
-def _row_of(each: Finetuning, name: str, top1: Tuned) -> list[str]:
-    if each.start and each.start_epoch:
-        name += f", after {each.start.clips * each.start_epoch:,} clips"
-    row = [name, f"{each.labels:,}", str(each.epochs)]
-    seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
-    return [*row, str(top1), seeds, f"{top1.cpu_seconds / 60:.1f}"]
+            seeds = ", ".join(f"{value:.1f}" for value in top1.top1)
+            row = [name, f"{each.labels:,}", str(each.epochs), str(top1), seeds]
+            rows[each.labels, each.epochs, name] = [*row, f"{top1.cpu_seconds / 60:.1f}"]
+    found = sorted(rows.items(), key=lambda row: row[0][:2])
+    columns = ["start", "labels", "epochs", "top-1, %", "seeds", "CPU min of a seed"]
+    return _table(columns, [row for _, row in found])
 
 
 def _domains(results: Results) -> str:

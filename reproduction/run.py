@@ -154,8 +154,7 @@ class Study:
         """The model that a fine-tuning starts from, None for random weights."""
         if experiment.start is None:
             return None
-        epoch = experiment.start_epoch
-        return self.work_dir(experiment.start) / (f"epoch_{epoch:04d}" if epoch else "model")
+        return self.work_dir(experiment.start) / "model"
 
     def _start(self, experiment: Experiment) -> "subprocess.Popen[bytes]":
         """Run an experiment in a process of its own, whose output goes into a file."""

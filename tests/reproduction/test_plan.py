@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.findings import arms, clip_sets
+from reproduction.findings import arms, clip_sets, names_of_starts
 from reproduction.motion import MotionSettings
 from reproduction.plan import (
     FULL,
@@ -54,14 +54,6 @@ def test_every_experiment_has_settings_and_masks_that_exist(plan: Plan, tmp_path
             assert (finetune.data, finetune.eval_data) == (own.output, test.output)
 
 
-def test_a_fine_tuning_takes_a_model_that_its_pre_training_keeps(tmp_path: Path) -> None:
-    for each in FULL.finetunings:
-        if each.start and each.start_epoch:
-            assert (
-                each.start_epoch % each.start.settings(FULL.scale, tmp_path).keep_every_epochs == 0
-            )
-
-
 def test_what_is_compared_takes_as_many_steps() -> None:
     for experiment in set(FULL.pretrainings) - {LONG}:
         settings = experiment.settings(FULL.scale, Path())
@@ -77,21 +69,21 @@ def test_the_plan_holds_what_the_findings_need() -> None:
         "tube 0.5", "tube 0.75", "tube 0.9", "random 0.75", "random 0.9", "frame 0.75"
     }  # fmt: skip
     assert {name for name, group in masks.items() if len(group) == 2} == {"tube 0.9", "random 0.75"}
-    for group in masks.values():
-        labels = {p.labels for p in FULL.finetunings if p.start == group[0]}
-        assert labels >= {100, 300, 1000}
-    for start in (TUBE, None):
-        assert {p.labels for p in FULL.finetunings if p.start == start} == {100, 300, 1000, 3000}
+    names = names_of_starts(FULL)
+    tuned_on = {(names.get(p.start), p.labels) for p in FULL.finetunings}
+    assert tuned_on >= {(name, 300) for name in masks}
+    for name in ("tube 0.9", "random 0.75", "scratch"):
+        assert tuned_on >= {(name, labels) for labels in (100, 300, 1000)}
     sets = {(start.kind, start.clips): start for start in clip_sets(FULL)}
     assert set(sets) == {(kind, n) for kind in ("actions", "motion") for n in (1000, 3000, 10_000)}
     for start in sets.values():
         assert any(p.start == start and p.kind == "actions" for p in FULL.finetunings)
 
 
-def test_the_plan_takes_a_night_or_two_and_what_decides_the_first_hour() -> None:
+def test_the_plan_takes_a_night_and_what_decides_the_first_hours() -> None:
     hours = [sum(map(seconds_of, step)) / 3600 for step in FULL.steps.values()]
-    assert hours[0] < 1.5
-    assert sum(hours) < 16
+    assert hours[0] < 2.5
+    assert sum(hours) < 14
     assert sum(map(seconds_of, QUICK.experiments)) / 2 < 25 * 60  # on two cores
 
 

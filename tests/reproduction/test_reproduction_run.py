@@ -19,7 +19,7 @@ from reproduction.run import Study
 pytestmark = pytest.mark.slow  # starts interpreters, which import torch
 
 START = masked("tube", 0.5, clips=40, epochs=4, warmup_clips=40, num_probes=2)
-TUNED = tuned(START, 20, epochs=1, seeds=(0, 1), start_epoch=2)
+TUNED = tuned(START, 20, epochs=1, seeds=(0, 1))
 SCALE = Scale(
     image_size=16, num_frames=4, video_frames=8, batch_size=8, tuned_batch_size=8, labelled=40,
     held_out=20, dtype="float32",
@@ -57,7 +57,7 @@ def test_each_experiment_leaves_its_figures(study: Study) -> None:
     assert not study.work_dir(TUNED).exists()
     settings = {each: json.loads(study.result_path(each).read_text()) for each in (START, TUNED)}
     assert 'mask = "tube"' in settings[START]["settings"]
-    assert "/epoch_0002" in settings[TUNED]["settings"]
+    assert "/model" in settings[TUNED]["settings"]
 
 
 def test_what_is_done_is_not_run_again_and_what_changed_is(study: Study) -> None:
