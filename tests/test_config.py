@@ -100,7 +100,7 @@ def test_sizes_are_one_number_or_height_and_width() -> None:
         ({"attention_probs_dropout_prob": 2}, r"attention_probs_dropout_prob=2 must be"),
         ({"classifier_dropout_prob": 1}, r"classifier_dropout_prob=1 must be"),
         ({"frame_stride": 0}, r"frame_stride=0 must lie in 1 to 65536, or be None"),
-        ({"fps": 0}, r"fps=0 must be above 0, or be None"),
+        ({"fps": 0}, r"fps=0 must lie in 0.01 to 1000, or be None"),
         ({"layer_norm_eps": math.nan}, r"layer_norm_eps=nan must be at least 0"),
         ({"hidden_size": "8"}, r"hidden_size='8' should be int; the default is 768"),
         ({"num_hidden_layers": True}, r"num_hidden_layers=True should be int"),

@@ -104,9 +104,13 @@ def test_running_cells_two_slices_apart_cover_the_clip() -> None:
 
 
 def test_running_cells_fit_odd_grids_and_clips_start_at_phases_of_their_own() -> None:
-    mask = running_cell_mask(Grid(3, 5, 7), 0.5, batch_size=64, generator=seeded())
-    assert mask.shape == (64, 105)
-    assert len({tuple(row) for row in mask.tolist()}) == 4
+    for grid in (Grid(4, 5, 7), Grid(3, 6, 7)):
+        mask = running_cell_mask(grid, 0.5, batch_size=64, generator=seeded())
+        assert mask.shape == (64, grid.num_tokens)
+        assert len({tuple(row) for row in mask.tolist()}) == 4
+        assert len(set(mask.sum(1).tolist())) == 1
+    with pytest.raises(ConfigError, match="another number of the 3 x 5 x 7 tubelets in each clip"):
+        running_cell_mask(Grid(3, 5, 7), 0.5)
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.2, 0), (1.0, 4), (0.0, 0)])

@@ -16,7 +16,7 @@ from videomae.fields import (
     Limits,
     NotNegative,
     PartialShare,
-    Positive,
+    Rate,
     check_fields,
     check_value,
     field_types,
@@ -149,7 +149,7 @@ class VideoMAEConfig:
     classifier_dropout_prob: PartialShare = 0.0  # between the pooled features and the head
     pooled_norm_eps: NotNegative = 1e-5  # fc_norm, decoder.norm: 1e-5 in transformers, 1e-6 before
     frame_stride: Size | None = 4  # frames between two sampled ones; None: spread over the video
-    fps: Positive | None = None  # the rate that videos are taken to have; None: each its own
+    fps: Rate | None = None  # the rate that videos are taken to have; None: each its own
     # the grid the weights were trained on, where it is not `grid`
     position_grid: Grid | None = None
 
@@ -209,16 +209,15 @@ class VideoMAEConfig:
         if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
             return  # `extra` is the last field: the generated __init__ is still at work
         if name in ("id2label", "label2id"):
-            pairs = (
-                value.items() if name == "id2label" else ((n, label) for label, n in value.items())
-            )
             try:
+                pairs = [pair if name == "id2label" else pair[::-1] for pair in value.items()]
                 labels = sorted((int(index), str(label)) for index, label in pairs)
-            except (TypeError, ValueError, OverflowError) as error:
+            except (AttributeError, TypeError, ValueError, OverflowError) as error:
                 raise ConfigError(
                     f"{name} must have a name and a whole number of each class ({error})"
                 ) from error
         elif self.id2label is None or len(self.id2label) != value:
+            check_value(name, value, field_types(type(self))[name])
             labels = [(index, f"LABEL_{index}") for index in range(value)]
         else:
             return
@@ -390,8 +389,7 @@ class VideoMAEConfig:
 
     def to_json_file(self, json_file_path: hub.PathLike, use_diff: bool = False) -> None:
         """Write what `to_json_string` gives into a file."""
-        values = self.to_diff_dict() if use_diff else self.to_dict()
-        hub.write_json(Path(json_file_path), values)
+        hub.write_text(Path(json_file_path), self.to_json_string(use_diff))
 
     @classmethod
     def from_json_file(cls, json_file: hub.PathLike) -> Self:

@@ -9,6 +9,7 @@ import math
 import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -152,7 +153,7 @@ def _fits(value: Any, kinds: Collection[type]) -> bool:
     """Whether a value is of one of the kinds, or of none that is known here."""
     own = next((kind for kind in _ALIKE if isinstance(value, kind)), None)
     if own is None or Any in kinds:
-        return True
+        return not isinstance(value, date | time)  # as TOML has them; no setting is one
     return any(issubclass(each, _ALIKE[own]) for each in kinds if each is not bool or own is bool)
 
 

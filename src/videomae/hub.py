@@ -101,6 +101,15 @@ def drop_foreign(arguments: dict[str, Any], foreign: Mapping[str, str | None]) -
             raise ConfigError(f"{name}={value!r} is not supported; {instead}")
 
 
+def local_path(name: PathLike) -> Path:
+    """A path with ~ written out; of a user that the system does not know, as it is."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -> Path:
     """Path of a model's file: in a local folder, in the package, or downloaded and cached.
 
@@ -112,7 +121,7 @@ def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) 
     """
     for filename in filenames:
         _refuse_escape(filename)
-    folder = Path(id_or_path).expanduser()
+    folder = local_path(id_or_path)
     if not folder.is_dir():
         folder = resolve_shipped(id_or_path) or folder
     if folder.is_dir():

@@ -66,10 +66,15 @@ def running_cell_mask(
             f"running-cell mask ratio {ratio} hides {count} of the 4 places of a cell; "
             "use a ratio from 0.25 to below 1"
         )
-    phase = torch.randint(4, (batch_size, 1, 1, 1), generator=generator)
+    phase = torch.arange(4).view(4, 1, 1, 1)
     time, row, column = torch.meshgrid(*map(torch.arange, grid), indexing="ij")  # (f, h, w) each
-    mask = (2 * (row % 2) + column % 2 + time + phase) % 4 < count  # (B, f, h, w)
-    return mask.flatten(1)
+    masks = ((2 * (row % 2) + column % 2 + time + phase) % 4 < count).flatten(1)  # (4, N)
+    if len(set(masks.sum(1).tolist())) > 1:
+        raise ConfigError(
+            f"running-cell masks hide another number of the {' x '.join(map(str, grid))} tubelets "
+            "in each clip; use an even number of rows or columns, or slices in multiples of 4"
+        )
+    return masks[torch.randint(4, (batch_size,), generator=generator)]
 
 
 MASKS: dict[str, Callable[..., Tensor]] = {
@@ -96,7 +101,7 @@ def split_mask(mask: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     different number in different clips; RuntimeError within a graph of torch.compile or
     torch.export. A mask on the CPU costs the device no waiting.
     """
-    if mask.ndim != 2 or mask.shape[1] != num_tokens:
+    if mask.ndim != 2 or mask.shape[1] != num_tokens or not len(mask):
         raise ConfigError(
             f"mask has shape {tuple(mask.shape)}, expected (batch, {num_tokens}): one value per "
             "tubelet, True = hidden"

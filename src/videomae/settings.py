@@ -187,7 +187,7 @@ class PretrainSettings(TrainSettings):
     decoder_depth: Annotated[int, Limits(1, 1000)] | None = None
     """Layers of the decoder; by default the preset's."""
     decoder_width: Annotated[int, Limits(1, 2**14)] | None = None
-    """Features of a decoder token, 64 a head; by default the preset's."""
+    """Features of a decoder token, 64 a head or more; by default the preset's."""
     norm_pix_loss: bool = True
     """Predict tubelets less their mean, over their deviation; --no-norm-pix-loss: plain pixels."""
     draw_every_epochs: Count = 10
@@ -263,6 +263,11 @@ class FinetuneSettings(TrainSettings):
             raise ConfigError("mixup and cutmix mix classes; leave them out for regression")
         if self.class_weights == "balanced" and self.problem == "regression":
             raise ConfigError("class_weights='balanced' has no meaning for regression")
+        if self.merge_tokens and (self.parallel == "fsdp" or self.activation_checkpointing):
+            raise ConfigError(
+                f"merge_tokens={self.merge_tokens} does not go with parallel='fsdp' or "
+                "activation_checkpointing; leave one of them out"
+            )
 
     @property
     def mixes(self) -> bool:

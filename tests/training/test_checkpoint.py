@@ -14,8 +14,12 @@ from videomae.errors import ConfigError, WeightsError
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
 from videomae.processing.views import find_processor
+from videomae.recipe import SETTINGS_NAME, write_recipe
 from videomae.settings import PretrainSettings
 from videomae.training.checkpoint import (
+    check_begun,
+    check_room,
+    checkpoint_bytes,
     checkpoint_paths,
     load_checkpoint,
     run_processor,
@@ -72,13 +76,12 @@ class Run:
 
     def save(self, step: int) -> None:
         machine = Machine.start("cpu", "float32")
-        save_checkpoint(self.settings, machine, self.network, self.optimizer, None, step)
+        save_checkpoint(self.settings, machine, self.network, self.optimizer, None, step, {})
 
     def load(self) -> int:
         network = nn.Linear(3, 2)
-        return load_checkpoint(
-            self.settings, network, torch.optim.AdamW(network.parameters()), None
-        )
+        optimizer = torch.optim.AdamW(network.parameters())
+        return load_checkpoint(self.settings, network, optimizer, None)[0]
 
 
 @pytest.fixture
@@ -188,9 +191,43 @@ def test_a_damaged_checkpoint_does_not_crowd_out_a_good_one(saved_run: Run) -> N
 
 
 def test_other_settings_are_refused(saved_run: Run) -> None:
-    saved_run.settings = dataclasses.replace(saved_run.settings, lr=0.5, log_every_steps=7)
-    with pytest.raises(ConfigError, match=r"cannot resume .*: lr was 0\.0, is 0\.5; use the first"):
+    asked = dataclasses.replace(saved_run.settings, seed=5, lr=0.5, log_every_steps=7)
+    saved_run.settings = asked
+    refused = r"cannot resume .*: lr was 0\.0, is 0\.5; seed was 0, is 5; use the first"
+    with pytest.raises(ConfigError, match=refused):
         saved_run.load()
+
+
+def test_a_run_that_no_longer_learns_goes_on_with_another_lr(saved_run: Run) -> None:
+    saved_run.settings = dataclasses.replace(saved_run.settings, lr=0.5, clip_grad=1.0)
+    with pytest.warns(UserWarning, match=r"clip_grad was None, is 1\.0; lr was 0\.0, is 0\.5$"):
+        assert saved_run.load() == 2
+
+
+def test_a_run_without_checkpoints_begins_anew_with_its_own_settings_alone(tmp_path: Path) -> None:
+    settings = PretrainSettings(output=tmp_path, init="some", seed=5)
+    write_recipe(settings, tmp_path / SETTINGS_NAME)
+    check_begun(dataclasses.replace(settings, num_workers=3))
+    for change, found in (({"seed": 6}, "seed was 5, is 6"), ({"init": None}, "init was 'some'")):
+        with pytest.raises(ConfigError, match=rf"cannot resume .*: {found}"):
+            check_begun(dataclasses.replace(settings, **change))
+
+
+def test_checkpoints_that_are_there_take_no_more_room(
+    saved_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = saved_run.last.stat().st_size
+    monkeypatch.setattr("videomae.training.checkpoint.free_bytes", lambda _: each)
+    check_room(saved_run.settings, each)  # for the one that is written before the oldest goes
+    saved_run.first.unlink()
+    with pytest.raises(ConfigError, match=r"need 0 MB and .* has 0 MB free; make room"):
+        check_room(saved_run.settings, each)
+
+
+def test_running_means_make_a_checkpoint_larger(saved_run: Run) -> None:
+    network = saved_run.network
+    assert checkpoint_bytes(network, None) == 8 * 4 * 3
+    assert checkpoint_bytes(network, make_ema(network, 0.9)) == 8 * 4 * 4
 
 
 def test_a_run_of_an_earlier_version_goes_on_where_later_settings_have_their_defaults(

@@ -1,5 +1,7 @@
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def test_frames_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert np.array_equal(kept, FRAMES)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no numpy", None])
+@pytest.mark.parametrize("damage", [b"", b"no numpy", b"PK\3\4no zip", None])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, damage: bytes | None) -> None:
     cache = FrameCache(tmp_path, 1e6)
     cache.write("a.npy", FRAMES)
@@ -31,6 +33,25 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, damage: bytes | None) -> 
     assert cache.read("a.npy") is None
     np.save(tmp_path / "a.npy", FRAMES.astype(float))
     assert cache.read("a.npy") is None
+
+
+def test_files_that_vanish_while_they_are_counted_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FrameCache(tmp_path, 1000)
+    (tmp_path / "a.npy").write_bytes(bytes(700))
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def renamed(folder: Path) -> Iterator[list[Any]]:
+        with scandir(folder) as entries:
+            found = list(entries)
+        (tmp_path / "a.npy").rename(tmp_path / "b.npy")
+        yield found
+
+    monkeypatch.setattr(os, "scandir", renamed)
+    cache._look()
+    assert cache.keeps(1000)
 
 
 def test_what_is_there_already_counts(tmp_path: Path) -> None:

@@ -70,13 +70,53 @@ def test_features_are_computed_once(
     with np.load(settings.output / "features.npz") as arrays:
         assert arrays["train"].shape == (10, 3, 128)
     again = dataclasses.replace(settings, num_repeats=3, resume=True)
+    (settings.output / "results.json").unlink()  # as if killed before its end
     with monkeypatch.context() as patch:
         patch.setattr(head_file, "compute_features", None)
         assert torch.equal(run(again).scores, first.scores)
     assert "the features are those of" in capsys.readouterr().err
-    run(dataclasses.replace(again, num_repeats=1))
-    with np.load(settings.output / "features.npz") as arrays:
-        assert arrays["train"].shape == (10, 1, 128)
+
+
+def test_a_finished_head_stays_as_it_is(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings)
+    before = (settings.output / "model" / "model.safetensors").read_bytes()
+    again = dataclasses.replace(settings, resume=True)
+    assert finetune(again) is None
+    assert "is finished and stays as it is" in capsys.readouterr().err
+    other = labelled(tmp_path / "other", videos_dir, ["x", "y"] * 5)
+    for change in ({"data": other, "eval_data": other}, {"num_repeats": 2}):
+        with pytest.raises(ConfigError, match=r"cannot resume"):
+            finetune(dataclasses.replace(again, **change))
+    assert (settings.output / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_another_video_in_the_place_of_one_has_its_own_features(
+    settings: FinetuneSettings, videos_dir: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(videos_dir, data)
+    asked = dataclasses.replace(settings, data=data, eval_data=data)
+    first = run(asked)
+    (settings.output / "results.json").unlink()
+    one, other, *_ = sorted(data.rglob("*.mp4"))
+    one.write_bytes(other.read_bytes())
+    again = run(dataclasses.replace(asked, resume=True))
+    assert not torch.equal(again.scores[0], first.scores[0])
+    assert torch.equal(again.scores[0], again.scores[1])
+
+
+def test_without_a_readable_video_there_is_no_head(
+    settings: FinetuneSettings, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "v" / name).mkdir(parents=True)
+        (tmp_path / "v" / name / "x.mp4").write_bytes(b"no video")
+    data = tmp_path / "v"
+    asked = dataclasses.replace(settings, data=data, eval_data=data, max_bad_fraction=1.0)
+    with pytest.raises(VideoError, match="none of 2 videos to learn from can be read"):
+        run(asked)
 
 
 def test_settings_of_a_training_are_said_to_have_no_part(

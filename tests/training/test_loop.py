@@ -140,7 +140,9 @@ def test_a_gradient_that_is_no_number_changes_nothing(one_step: Any) -> None:
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
-def test_float16_scales_the_loss_and_leaves_out_overflow(one_step: Any) -> None:
+def test_float16_scales_the_loss_and_leaves_out_overflow(
+    one_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = Machine(torch.device("cpu"), torch.float16)  # which a run is not given on a CPU
     row, weights = one_step([batch(6)], machine=half)
     loss, expected = by_hand(6)
@@ -156,6 +158,14 @@ def test_float16_scales_the_loss_and_leaves_out_overflow(one_step: Any) -> None:
     before = VideoMAEForPreTraining(CONFIG).state_dict()
     assert all(torch.equal(weights[name], before[name]) for name in before)
     assert row["num_skipped_steps"] == 0  # the scale is lowered, as is meant
+
+    def steep(network: nn.Module, _: list[int]) -> Tensor:
+        return sum((p.abs() * 0).sqrt().sum() for p in network.parameters())  # type: ignore[return-value]
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    monkeypatch.setattr(Machine, "grad_scaler", lambda _: scaler)
+    row, weights = one_step([batch(6)], steep, machine=half)
+    assert row["num_skipped_steps"] == 1  # lowered to nothing, and still no number
 
 
 def test_the_time_of_each_kind_of_work_is_logged(one_step: Any, settings: TrainSettings) -> None:

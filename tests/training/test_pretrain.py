@@ -159,7 +159,7 @@ def test_a_step_without_a_number_is_skipped_and_many_stop_the_run(
         strict = dataclasses.replace(
             settings, max_nonfinite_steps=2, output=settings.output / "strict"
         )
-        with pytest.raises(ConfigError, match=r"no number in 2 steps in a row, to step 4.*\.mp4"):
+        with pytest.raises(ConfigError, match=r"no numbers in 2 steps in a row, to step 4.*\.mp4"):
             pretrain(strict)
 
 

@@ -608,6 +608,25 @@ def test_a_layer_far_away_is_no_reason_to_count_so_far(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "x.pth")
 
 
+def test_a_layer_of_endless_digits_is_refused(tmp_path: Path) -> None:
+    state = to_v1(VideoMAEForPreTraining(TINY).state_dict())
+    far = {key.replace("blocks.3.", f"blocks.{'9' * 5000}."): t for key, t in state.items()}
+    torch.save({"model": far}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_small_file_cannot_claim_many_numbers_by_one_name_each(tmp_path: Path) -> None:
+    state = to_v1(VideoMAEForPreTraining(TINY).state_dict())
+    shared = {key: value for key, value in state.items() if "blocks.0." in key}
+    more = {
+        key.replace("blocks.0.", f"blocks.{n}."): t for key, t in shared.items() for n in (1, 2)
+    }
+    torch.save({"model": shared | more}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"holds tensors of [\d,]+ bytes in [\d,]+: they share"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
 def test_a_file_that_holds_itself_is_refused(tmp_path: Path) -> None:
     cycle: dict[str, Any] = {}
     cycle["model"] = cycle

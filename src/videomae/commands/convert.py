@@ -53,7 +53,7 @@ def convert(command: Convert) -> Conversion:
     ```
     """
     source, to = command.source, command.to
-    destination = command.destination.expanduser()
+    destination = hub.local_path(command.destination)
     if to == "hf" and destination.is_file():
         raise ConfigError(f"{destination} is a file; to='hf' writes a folder, name one")
     if to == "v1" and destination.suffix not in (".pth", ".pt"):
@@ -63,7 +63,7 @@ def convert(command: Convert) -> Conversion:
     if to == "hf":
         model.save_pretrained(destination)
         own = None
-        if not checkpoint.of_images and not Path(source).expanduser().is_file():
+        if not checkpoint.of_images and not hub.local_path(source).is_file():
             own = hub.find(source, _PROCESSOR_NAME, revision=command.revision)
         target = destination / _PROCESSOR_NAME
         if own is None:

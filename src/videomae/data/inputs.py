@@ -11,6 +11,7 @@ from videomae.data.opening import files_at
 from videomae.data.shards import list_shard
 from videomae.data.sources import guess_layout, read_source
 from videomae.errors import ConfigError
+from videomae.hub import local_path
 from videomae.settings import PrepareSettings
 from videomae.video.folder import by_reason, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
@@ -29,7 +30,7 @@ def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
     """
     if is_address(source):
         return _at_address(source)
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise ConfigError(f"{path} does not exist; expected a folder, a video, a list or a tar")
     layout = guess_layout(path)

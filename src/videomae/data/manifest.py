@@ -8,6 +8,7 @@ Paths are relative to the manifest's folder, absolute, or addresses that fsspec 
 """
 
 import csv
+import math
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from videomae.compute.cores import without_collector
 from videomae.data.folders import Place, read_folders
 from videomae.data.rows import LABELS_NAME, check_classes, csv_rows, is_one_line
 from videomae.errors import ConfigError, as_text, in_brief
-from videomae.hub import atomic_path, read_json, write_text
+from videomae.hub import atomic_path, local_path, read_json, write_text
 from videomae.video.folder import by_reason, scan_folder
 
 MANIFEST_NAME = "manifest.csv"
@@ -75,6 +76,14 @@ class Video:
         """The file by itself, or its place in a shard: without label, split and part."""
         return Video(self.path, offset=self.offset, num_bytes=self.num_bytes)
 
+    def file_state(self) -> tuple[int, int] | None:
+        """Size and time of change (ns) of a local file, by which another in its place is told."""
+        try:
+            about = Path(self.path).stat()
+        except (OSError, ValueError):  # an address, or gone
+            return None
+        return about.st_size, about.st_mtime_ns
+
     def __str__(self) -> str:
         parts = [
             f"{name}={value}" for name in _NUMBERS if (value := getattr(self, name)) is not None
@@ -111,9 +120,11 @@ class Videos:
             try:
                 found.append(float(item.label))
             except ValueError:
+                found.append(math.nan)
+            if not math.isfinite(found[-1]):
                 raise ConfigError(
                     f"{item}: its label {item.label!r} is not a number, as regression needs"
-                ) from None
+                )
         return tuple(found)
 
     def _numbers(self, *, several: bool) -> tuple[tuple[int, ...], ...]:
@@ -222,7 +233,7 @@ def has_split(data: Path | str, split: str) -> bool:
 
 def left_out(data: Path | str, split: str) -> int:
     """How many videos of a split `videomae prepare` was given and could not read or find."""
-    report = Path(data).expanduser() / REPORT_NAME
+    report = local_path(data) / REPORT_NAME
     found = read_json(report) if report.is_file() else {}
     lost = [rows for name in ("unreadable", "missing") if isinstance(rows := found.get(name), list)]
     entries = (entry for rows in lost for entry in rows if isinstance(entry, dict))
@@ -231,7 +242,7 @@ def left_out(data: Path | str, split: str) -> int:
 
 def _places(data: Path | str) -> tuple[Path, Path]:
     """Where a data set lies, and where its manifest is if it has one."""
-    data = Path(data).expanduser()
+    data = local_path(data)
     return data, data / MANIFEST_NAME if data.is_dir() else data
 
 

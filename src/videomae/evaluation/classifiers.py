@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.errors import needing
+from videomae.errors import ConfigError, needing
 
 # Of the neighbours' votes: exp(cosine / temperature), as in DINO (Caron et al. 2021, appendix F).
 _TEMPERATURE = 0.07
@@ -132,10 +132,19 @@ def _held_out(labels: Tensor, videos: Tensor) -> list[int]:
     return order[::HELD_OUT]
 
 
+def check_two_classes(labels: Tensor) -> None:
+    """ConfigError where the class numbers to learn from are not of two classes at least."""
+    if len(labels.bincount().nonzero()) < 2:
+        raise ConfigError(
+            f"the {len(labels)} clips to learn from are all of one class, and a linear map needs "
+            "at least 2; add videos of the others, or see which could not be read"
+        )
+
+
 def fit_weights(
     features: Tensor, labels: Tensor, videos: Tensor, num_classes: int, *, balanced: bool = False
-) -> tuple[Tensor, Tensor, float]:
-    """The best linear map as weight (K, D) and bias (K) of plain features, and its L2 penalty.
+) -> tuple[Tensor, Tensor]:
+    """The best linear map as weight (K, D) and bias (K) of plain features.
 
     A softmax over its outputs is what `class_shares` gives; a class that is not learned from has
     next to none. `videos` (M): see `choose_l2`.
@@ -151,7 +160,7 @@ def fit_weights(
     weight[classes] = fitted
     every = torch.full((num_classes,), float(bias.min()) - _NEVER)
     every[classes] = bias
-    return weight, every, l2
+    return weight, every
 
 
 def fit_several(
@@ -166,7 +175,7 @@ def fit_several(
         if wanted.min() == wanted.max():
             maps.append((torch.zeros(features.shape[1]), _NEVER * (2.0 * wanted[:1] - 1)))
             continue
-        weight, bias, _ = fit_weights(features, wanted, videos, 2, balanced=balanced)
+        weight, bias = fit_weights(features, wanted, videos, 2, balanced=balanced)
         maps.append((weight[1] - weight[0], bias[1:] - bias[:1]))
     return torch.stack([weight for weight, _ in maps]), torch.cat([bias for _, bias in maps])
 

@@ -7,6 +7,7 @@ classes.
 
 import dataclasses
 import math
+import re
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -328,7 +329,7 @@ def by_class_number(videos: Videos, names: list[str]) -> Videos | None:
     None where any label is a name, or no number below `len(names)`: "1" may well be a name.
     """
     used = {part for video in videos.items for part in video.label.split(LABEL_SEPARATOR)} - {""}
-    numbers = {text: int(text) for text in used if text.isascii() and text.isdecimal()}
+    numbers = {text: int(text) for text in used if re.fullmatch(r"[0-9]{1,9}", text)}
     name_of = {text: names[number] for text, number in numbers.items() if number < len(names)}
     if not used or used & set(names) or used - set(name_of):
         return None

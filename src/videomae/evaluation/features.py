@@ -113,5 +113,5 @@ def read_features(path: Path, key: str, *lists: Videos) -> list[Features] | None
                 )
                 for name, videos in zip(_SETS, lists, strict=False)
             ]
-    except (OSError, ValueError, KeyError):
+    except Exception:  # of a damaged file, numpy raises all kinds
         return None  # none, or damaged: they are computed again

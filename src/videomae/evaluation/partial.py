@@ -99,7 +99,7 @@ def answers_key(
         **({} if maker.on_damage == "refuse" else {"on_damage": maker.on_damage}),
         **({"merge_tokens": merged} if merged else {}),
         **({"early_exit": early_exit} if early_exit else {}),
-        "videos": [[str(video) for video in videos.items] for videos in lists],
+        "videos": [[(str(video), video.file_state()) for video in each.items] for each in lists],
     }
     digest.update(json.dumps(described, default=str).encode())
     return digest.hexdigest()

@@ -22,6 +22,7 @@ from videomae.data.manifest import Videos, load_videos
 from videomae.errors import ConfigError, counted, keeping
 from videomae.evaluation.classifiers import (
     HELD_OUT,
+    check_two_classes,
     choose_l2,
     class_shares,
     fit_linear,
@@ -185,6 +186,7 @@ def probe(train: Features, test: Features, *, num_neighbours: int = 20) -> Probe
     num_clips = train.values.shape[1]
     rows = train.values[kept].flatten(0, 1)  # (M, D)
     labels = torch.tensor(train.videos.class_numbers())[kept].repeat_interleave(num_clips)  # (M)
+    check_two_classes(labels)
     videos = torch.tensor(kept).repeat_interleave(num_clips)  # (M), their numbers
     tried, l2 = choose_l2(rows, labels, videos, len(train.videos.classes))
 

@@ -82,7 +82,12 @@ def compute_videos(
     def keep() -> None:
         nonlocal num_kept
         if partial is not None:
-            new = [(row, a) for row, a in answers[num_kept:] if isinstance(a, Tensor)]
+            # Damaged videos are to be counted in each run, and so are read again.
+            new = [
+                (row, a)
+                for row, a in answers[num_kept:]
+                if isinstance(a, Tensor) and videos.items[row].path not in maker.damaged
+            ]
             partial.add(machine.rank, new)
             num_kept = len(answers)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import platformdirs
 
 from videomae.errors import ConfigError
-from videomae.hub import PathLike, atomic_folder
+from videomae.hub import PathLike, atomic_folder, local_path
 
 # A few of each size, on any laptop: ViT-B takes 0.35 GB, ViT-g 4.
 MAX_BYTES = 16 * 2**30
@@ -32,7 +32,7 @@ def cache_root(cache_dir: PathLike | None = None) -> Path:
     is $XDG_CACHE_HOME or ~/.cache, ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows.
     """
     users = platformdirs.user_cache_path("videomae", appauthor=False, opinion=False)
-    return Path(cache_dir or os.environ.get("VIDEOMAE_CACHE") or users).expanduser() / "engines"
+    return local_path(cache_dir or os.environ.get("VIDEOMAE_CACHE") or users) / "engines"
 
 
 def find_entry(root: Path, name: str) -> Path | None:

@@ -25,7 +25,7 @@ from videomae import hub
 from videomae.compute.threads import num_threads
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, WeightsError, counted, to_json
-from videomae.hub import PathLike
+from videomae.hub import PathLike, local_path
 from videomae.inference import cache, runtimes
 from videomae.inference.runtimes import NEEDS, Compute, Floats
 from videomae.processing.plain import PlainProcessor
@@ -210,7 +210,7 @@ def _open_note(note: Mapping[str, Any], place: Path, engine: str, tokens: bool) 
 
 def _files_of(model: PathLike) -> tuple[list[Path], list[Path]] | None:
     """The files of a model's weights, and those beside them that matter; None where unclear."""
-    path = Path(model).expanduser()
+    path = local_path(model)
     if path.is_file():
         beside = [path.with_name(name) for name in _BESIDE]
         return [path], [each for each in beside if each.is_file()]
@@ -274,7 +274,7 @@ def _is_without_gpu() -> bool:
 
 def exported_file(model: PathLike) -> Path | None:
     """The file of OpenVINO or ONNX that a path names, or that lies in the folder it names."""
-    path = Path(model).expanduser()
+    path = local_path(model)
     if path.is_dir() and not (path / "config.json").is_file():
         files = (path / f"model{suffix}" for suffix in _ENGINE_OF)
         return next(filter(Path.is_file, files), None)

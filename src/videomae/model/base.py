@@ -197,14 +197,9 @@ class VideoMAEPreTrainedModel(PretrainedModel):
         """`activation_checkpointing_enable` by its older name."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **others)
 
-    def gradient_checkpointing_disable(self) -> None:
-        """`activation_checkpointing_disable` by its older name."""
-        self.activation_checkpointing_disable()
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """`is_activation_checkpointing` by its older name."""
-        return self.is_activation_checkpointing
+    # by their older names
+    gradient_checkpointing_disable = activation_checkpointing_disable
+    is_gradient_checkpointing = is_activation_checkpointing
 
     def enable_input_require_grads(self) -> None:
         """Let gradients reach the tokens though the patch embedding is frozen, as adapters need."""

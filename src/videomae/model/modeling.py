@@ -174,11 +174,10 @@ class VideoMAEDecoder(nn.Module):
         self.head = nn.Linear(dim, num_pixels * config.num_channels)
 
     def forward(self, x: Tensor, num_predicted: int) -> Tensor:
-        *layers, last = self.decoder_layers
-        for layer in layers:
-            x = layer(x)
-        # What the last layer makes of the visible tokens, nobody looks at.
-        x = last(x, num_last=num_predicted) if untouched(*last.modules()) else last(x)
+        for number, layer in enumerate(self.decoder_layers, 1):
+            # What the last layer makes of the visible tokens, nobody looks at.
+            last = number == len(self.decoder_layers) and untouched(*layer.modules())
+            x = layer(x, num_last=num_predicted) if last else layer(x)
         prediction: Tensor = self.head(self.norm(x[:, -num_predicted:]))  # (B, M, t*p*q*C)
         return prediction
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videomae.errors import one_line
-from videomae.hub import resolve_shipped
+from videomae.hub import local_path, resolve_shipped
 from videomae.masking import MASKS, hidden_share
 from videomae.report.html import render
 from videomae.settings import FinetuneSettings, PretrainSettings, TrainSettings
@@ -129,7 +129,7 @@ def origin(init: str | None) -> tuple[str, str | None, str | None]:
         return "", None, None
     if resolve_shipped(init) is not None:
         return init, "apache-2.0", None
-    path = Path(init).expanduser()
+    path = local_path(init)
     is_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", init) and not path.exists()
     if is_id and not init.endswith((".safetensors", ".pth", ".pt", ".bin")):
         is_known = init.split("/")[0] in _NON_COMMERCIAL_OWNERS

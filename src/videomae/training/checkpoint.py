@@ -25,12 +25,13 @@ from videomae.hub import atomic_path, write_text
 from videomae.model.modeling import VideoMAEPreTrainedModel
 from videomae.processing.processors import VideoMAEImageProcessor, VideoMAEVideoProcessor
 from videomae.processing.views import find_processor
+from videomae.recipe import SETTINGS_NAME, load_recipe
 from videomae.settings import TrainSettings
-from videomae.training.optim import ema_state, load_ema
+from videomae.training.estimate import gigabytes
 from videomae.weights.checks import check_records
 from videomae.weights.keys import some
 
-# What may differ when a run goes on: none of these changes what a step computes.
+# What may differ when a run goes on: once it has begun, none of these changes what a step computes.
 _FREE_TO_CHANGE = frozenset(
     {
         "resume", "output", "num_workers", "cache_gb", "cache_dir", "max_bad_fraction",
@@ -40,6 +41,10 @@ _FREE_TO_CHANGE = frozenset(
         "accumulate",
     }
 )  # fmt: skip
+# These decide how a run begins, and so may differ only where it has begun.
+_BEGINNINGS = frozenset({"init", "head_init", "head_scale"})
+# These change what is computed; a run that no longer learns cannot go on without.
+_RESCUES = frozenset({"lr", "min_lr", "clip_grad", "dtype"})
 _STEP = re.compile(r"step_(\d+)\.pt")
 # The whole state on the CPU of each process, whatever it was split over: a run can go on with
 # another number of processes.
@@ -59,7 +64,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     ema: AveragedModel | None,
     step: int,
-    seen: Mapping[str, Any] | None = None,
+    seen: Mapping[str, Any],
 ) -> None:
     """Write weights, optimiser and step, then remove all but the last few checkpoints.
 
@@ -76,8 +81,8 @@ def save_checkpoint(
             "model": model_state,
             "optimizer": optimizer_state,
             "settings": _comparable(settings),
-            "seen": dict(seen or {}),
-            **({"ema": ema_state(ema)} if ema else {}),
+            "seen": dict(seen),
+            **({"ema": ema.module.state_dict()} if ema else {}),
         }
         path = folder / f"step_{step:08d}.pt"
         # An open file, not its name: else torch does not say why it could not be written.
@@ -94,20 +99,21 @@ def load_checkpoint(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: AveragedModel | None,
-    seen: dict[str, Any] | None = None,
-) -> int:
-    """Take up a run where `save_checkpoint` left it; the steps done, or 0 where nothing is saved.
+) -> tuple[int, dict[str, Any]]:
+    """Take up a run where `save_checkpoint` left it: the steps done, and what was `seen` in them.
 
     A checkpoint that cannot be used gives way, with a warning, to the one before: a file that
     cannot be read, that is not what was written (its checksums differ), or that is another's.
     Raises WeightsError where none can be used, and ConfigError where a setting that changes the
-    result is not the one the run began with. `seen` gets what was saved as that.
+    result is not the one the run began with. Where nothing is saved, no step is done.
     """
     if not checkpoint_paths(settings.output):
-        return 0
+        check_begun(settings)
+        return 0, {}
     own_model, own_optimizer = get_state_dict(network, optimizer)  # of each process its pieces
-    own = {"model": own_model, "optimizer": own_optimizer}
-    state = _last_checkpoint(settings, _shapes(own | ({"ema": ema_state(ema)} if ema else {})))
+    means = {"ema": ema.module.state_dict()} if ema else {}
+    own = {"model": own_model, "optimizer": own_optimizer, **means}
+    state = _last_checkpoint(settings, _shapes(own))
     set_state_dict(
         network,
         optimizer,
@@ -116,10 +122,8 @@ def load_checkpoint(
         options=_WHOLE,
     )
     if ema:
-        load_ema(ema, state["ema"])
-    if seen is not None:
-        seen.update(state.get("seen", {}))  # earlier versions saved none
-    return int(state["step"])
+        ema.module.load_state_dict(state["ema"])
+    return int(state["step"]), state.get("seen", {})  # earlier versions saved none
 
 
 def _last_checkpoint(
@@ -142,7 +146,7 @@ def _last_checkpoint(
         kinds = {"step": int, "settings": dict}
         wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
         if "settings" not in wrong:
-            _check_settings(settings, found["settings"])
+            _check_settings(settings, found["settings"], _FREE_TO_CHANGE)
         # torch's own check passes over tensors that are lost
         names = sorted(expected.keys() | held.keys())
         wrong += [name for name in names if held.get(name) != expected.get(name)]
@@ -156,19 +160,31 @@ def _last_checkpoint(
     )
 
 
-def _check_settings(settings: TrainSettings, before: Mapping[str, Any]) -> None:
+def check_begun(settings: TrainSettings) -> None:
+    """ConfigError where the folder has a run without checkpoints that began with other settings."""
+    path = Path(settings.output) / SETTINGS_NAME
+    if path.is_file():
+        before = _comparable(load_recipe(path, type(settings)))
+        _check_settings(settings, before, _FREE_TO_CHANGE - _BEGINNINGS)
+
+
+def _check_settings(
+    settings: TrainSettings, before: Mapping[str, Any], free: frozenset[str]
+) -> None:
     # A setting that an earlier version did not have changes nothing where it has its default.
     before, now = _comparable(type(settings)()) | dict(before), _comparable(settings)
-    changed = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
+    changed = {
+        key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted((before.keys() | now.keys()) - free)
         if before.get(key) != now.get(key)
-    ]
-    if changed:
+    }
+    if changed.keys() - _RESCUES:
         raise ConfigError(
-            f"cannot resume {settings.output}: {'; '.join(changed)}; "
+            f"cannot resume {settings.output}: {'; '.join(changed.values())}; "
             "use the first settings (settings.toml there), or begin in another folder"
         )
+    if changed:
+        warnings.warn(f"going on with other settings: {'; '.join(changed.values())}", stacklevel=2)
 
 
 def _shapes(state: Any, name: str = "") -> dict[str, tuple[int, ...]]:
@@ -180,21 +196,23 @@ def _shapes(state: Any, name: str = "") -> dict[str, tuple[int, ...]]:
     return {key: shape for each in inside for key, shape in each.items()}
 
 
-def checkpoint_bytes(model: nn.Module) -> int:
-    """The size of a checkpoint: weights, and two moments of AdamW."""
+def checkpoint_bytes(model: nn.Module, ema: AveragedModel | None) -> int:
+    """The size of a checkpoint: weights, two moments of AdamW, and running means."""
     parameters: list[Tensor] = list(model.parameters())
-    return sum(4 * p.numel() * (3 if p.requires_grad else 1) for p in parameters)
+    means = 1 if ema else 0
+    return sum(4 * p.numel() * (means + (3 if p.requires_grad else 1)) for p in parameters)
 
 
-def check_room(settings: TrainSettings, model: nn.Module) -> None:
-    """ConfigError where the disk cannot hold the checkpoints of a run, before hours are lost."""
+def check_room(settings: TrainSettings, each: int) -> None:
+    """ConfigError where no room is left for checkpoints of so many bytes, before work is lost."""
+    kept = checkpoint_paths(settings.output)[-settings.keep_checkpoints :]
     # one more file while the new one is written
-    needed = checkpoint_bytes(model) * (settings.keep_checkpoints + 1)
+    needed = each * (settings.keep_checkpoints + 1) - sum(path.stat().st_size for path in kept)
     free = free_bytes(settings.output)
     if free < needed:
         raise ConfigError(
-            f"the checkpoints of this run need {needed / 1e9:.1f} GB and {settings.output} has "
-            f"{free / 1e9:.1f} GB free; make room, choose another output, or lower "
+            f"the checkpoints of this run need {gigabytes(needed)} and {settings.output} has "
+            f"{gigabytes(free)} free; make room, choose another output, or lower "
             f"keep_checkpoints={settings.keep_checkpoints}"
         )
 
@@ -215,11 +233,7 @@ def is_finished(settings: TrainSettings, step: int, num_steps: int, *others: str
 
 def _comparable(settings: TrainSettings) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in values.items()
-        if key not in _FREE_TO_CHANGE
-    }
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 def run_processor(settings: TrainSettings, config: VideoMAEConfig) -> VideoMAEImageProcessor:

@@ -240,7 +240,11 @@ class ClipSource:
                 keeps = self._keeps(num_bytes)
             if not keeps:
                 return reader.read([shown[i] for i in self._random_indices(len(shown), draw)])
-            frames = reader.read(shown)
+            try:
+                frames = reader.read(shown)
+            except Exception:
+                self._give_back(num_bytes)
+                raise
         if self._disk is not None and name is not None:
             self._disk.write(name, frames)
         else:
@@ -255,6 +259,11 @@ class ClipSource:
                 return False
             self._cache_left -= num_bytes
             return True
+
+    def _give_back(self, num_bytes: int) -> None:
+        """Room that was reserved for a video that cannot be read."""
+        with self._lock:
+            self._cache_left += num_bytes
 
     def _random_indices(self, num_video_frames: int, draw: random.Random) -> list[int]:
         num_frames, stride = self.config.num_frames, self.config.frame_stride

@@ -24,6 +24,7 @@ from videomae.report.record import read_log
 from videomae.settings import FinetuneSettings
 from videomae.training.augment import mix, smooth_one_hot
 from videomae.training.checkpoint import (
+    check_begun,
     checkpoint_paths,
     is_finished,
     run_processor,
@@ -62,14 +63,19 @@ def _train(made: "Prepared", machine: Machine) -> Evaluation | None:
     """Make the steps that are left, and the products of each epoch."""
     settings, model, processor, held_out = made.settings, made.model, made.processor, made.held_out
     # Earlier versions trained a head step by step, and left checkpoints to go on from.
+    results = ["results.json"] if held_out else []
     if settings.train_only == "head" and not checkpoint_paths(settings.output):
+        if settings.resume:
+            check_begun(settings)
+        if is_finished(settings, 0, 0, *results):
+            keep(settings, machine)
+            return None
         ends = fit_head(settings, model, made.videos, processor, machine, made.facts)
     else:
         is_new = made.has_new_head and not checkpoint_paths(settings.output)
         if is_new and settings.head_init == "fitted":
             begin_with_head(settings, model, made.videos, processor, machine)
         training = make_training(settings, made, machine)
-        results = ["results.json"] if held_out else []
         if is_finished(settings, training.first_step, training.num_steps, *results):
             keep(settings, machine)
             return None
@@ -284,7 +290,8 @@ def make_model(
         has_new_head = True
     if has_new_head and isinstance(model.classifier, nn.Linear):
         model.classifier.weight.data.mul_(settings.head_scale)
-    if settings.problem == "regression":  # to begin at the mean, not at a far-off zero
+    if has_new_head and settings.problem == "regression":
+        # to begin at the mean, not at a far-off zero
         assert isinstance(model.classifier, nn.Linear)
         model.classifier.bias.data.fill_(sum(videos.values()) / len(videos))
     model.set_merge_tokens(settings.merge_tokens)

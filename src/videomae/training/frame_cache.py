@@ -4,6 +4,7 @@ T frames, H x W pixels. A video is a .npy file, uint8 (T, H, W, 3), of which a c
 frames alone; what was read of late, the system keeps in memory.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -45,7 +46,7 @@ class FrameCache:
         """
         try:
             kept: Frames = np.load(self.folder / name, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except Exception:  # of a damaged file, numpy raises all kinds
             return None
         return kept if kept.dtype == np.uint8 and kept.ndim == 4 and kept.shape[3] == 3 else None
 
@@ -77,9 +78,11 @@ class FrameCache:
 
     def _look(self) -> None:
         """Ask what is left, by the sizes of all files that are there."""
+        self._left, self._since_looked = self.max_bytes, 0.0
         with os.scandir(self.folder) as entries:
-            sizes = [entry.stat().st_size for entry in entries if entry.is_file()]
-        self._left, self._since_looked = self.max_bytes - sum(sizes), 0.0
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another thread just renamed it
+                    self._left -= entry.stat().st_size
 
 
 def name_of(video: Video, fps: float | None, on_damage: OnDamage) -> str | None:
@@ -88,12 +91,10 @@ def name_of(video: Video, fps: float | None, on_damage: OnDamage) -> str | None:
     A local file is known by its place, size and time of change, so that another one in its place
     is decoded anew. Of an address only the place is known, and what lies there may change: None.
     """
-    place = Path(video.path)
-    try:
-        about = place.stat()
-    except OSError:
+    state = video.file_state()
+    if state is None:
         return None
     part = [video.start_seconds, video.end_seconds, video.first_frame, video.num_frames]
-    where = [str(place.resolve()), about.st_size, about.st_mtime_ns, video.offset, video.num_bytes]
+    where = [str(Path(video.path).resolve()), *state, video.offset, video.num_bytes]
     key = repr([where, part, fps, on_damage, 1])  # 1: the layout of these files
     return hashlib.sha256(key.encode()).hexdigest()[:32] + ".npy"

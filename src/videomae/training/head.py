@@ -16,8 +16,14 @@ from torch import Tensor, nn
 
 from videomae.compute.distributed import Machine
 from videomae.data.manifest import Videos
-from videomae.errors import ConfigError
-from videomae.evaluation.classifiers import fit_several, fit_values, fit_weights, new_linear
+from videomae.errors import VideoError
+from videomae.evaluation.classifiers import (
+    check_two_classes,
+    fit_several,
+    fit_values,
+    fit_weights,
+    new_linear,
+)
 from videomae.evaluation.evaluate import true_labels
 from videomae.evaluation.features import (
     FEATURES_NAME,
@@ -65,9 +71,9 @@ def fit_head(
             log.say(
                 "train_only=head computes features once, and has no use for: " + ", ".join(unused)
             )
-        loss, num_bad = _fit(settings, model, videos, processor, machine, log)
+        loss, counts = _fit(settings, model, videos, processor, machine, log)
         epoch = settings.epochs
-        log.record(step=epoch, epoch=epoch, loss=loss, num_bad_videos=num_bad)
+        log.record(step=epoch, epoch=epoch, loss=loss, **counts)
         yield EpochEnd(epoch, epoch, log, model)
 
 
@@ -97,8 +103,8 @@ def _fit(
     processor: VideoMAEImageProcessor,
     machine: Machine,
     log: RunLog,
-) -> tuple[float, int]:
-    """Fit the head in place: its loss, and how many videos could not be read."""
+) -> tuple[float, dict[str, int]]:
+    """Fit the head in place: its loss, and how many videos could not be read, or in part."""
     model.classifier = nn.Identity()
     model.to(machine.device).eval()
     maker = ViewMaker(
@@ -130,13 +136,17 @@ def _fit(
     model.classifier = _fitted(settings, rows, targets, of_video, len(videos.classes))
     loss = float(model.loss(model.classifier(rows).detach(), targets))
     model.to(machine.device)
-    return loss, len(features.bad)
+    num_damaged = len(dict(machine.gather(maker.damaged.items())))
+    damaged = {"num_damaged_videos": num_damaged} if num_damaged else {}
+    return loss, {"num_bad_videos": len(features.bad), **damaged}
 
 
 def _readable(settings: FinetuneSettings, features: Features) -> tuple[Tensor, Tensor, Tensor]:
     """Rows to learn from (M, D), their targets, and the number of the video of each (M)."""
     videos, values = features.videos, features.values
-    kept = torch.tensor([row for row in range(len(videos)) if row not in features.bad])
+    kept = torch.tensor([row for row in range(len(videos)) if row not in features.bad]).long()
+    if not len(kept):
+        raise VideoError(f"none of {len(videos)} videos to learn from can be read")
     of_video = kept.repeat_interleave(values.shape[1])
     targets = true_labels(videos, settings.problem)
     return values[kept].flatten(0, 1), targets[of_video], of_video
@@ -152,12 +162,8 @@ def _fitted(
     elif settings.problem == "multi_label":
         weight, bias = fit_several(rows, targets, of_video, balanced=balanced)
     else:
-        if len(targets.bincount().nonzero()) < 2:
-            raise ConfigError(
-                f"the {len(targets)} clips to learn from are all of one class, and a head needs at "
-                "least 2; add videos of the others, or see bad_videos.json for what was left out"
-            )
-        weight, bias, _ = fit_weights(rows, targets, of_video, num_classes, balanced=balanced)
+        check_two_classes(targets)
+        weight, bias = fit_weights(rows, targets, of_video, num_classes, balanced=balanced)
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.weight.data, head.bias.data = weight, bias
     return head

@@ -27,6 +27,7 @@ from videomae.compute.distributed import Machine, num_processes, open_tracker, t
 from videomae.compute.environment import environment
 from videomae.data.manifest import REPORT_NAME, Videos
 from videomae.errors import ConfigError, going_on, one_line
+from videomae.evaluation.sharding import list_unreadable
 from videomae.hub import atomic_path, check_writable, write_json, write_text
 from videomae.recipe import SETTINGS_NAME, to_toml, write_recipe
 from videomae.report.advice import advice
@@ -167,12 +168,13 @@ class RunLog:
         """Write bad_videos.json and name the first of the videos that could not be read."""
         if not bad or not self.is_main:
             return
-        found = {str(videos.items[index]): bad[index] for index in sorted(bad)}
-        write_json(self.output / "bad_videos.json", found)
-        for path, reason in list(found.items())[:20]:
-            self.say(f"skipped {reason if path in reason else f'{path}: {reason}'}")
-        if len(found) > 20:
-            self.say(f"and {len(found) - 20} more: {self.output / 'bad_videos.json'}")
+        path = self.output / "bad_videos.json"
+        write_json(path, {str(videos.items[index]): bad[index] for index in sorted(bad)})
+        lines = list_unreadable(videos, dict(sorted(bad.items())))
+        for line in lines[:20]:
+            self.say(f"skipped {line}")
+        if len(lines) > 20:
+            self.say(f"and {len(lines) - 20} more: {path}")
 
     def _forget_after(self, step: int) -> None:
         """Cut log.jsonl back to a step, for a resumed run logs again what comes after.

@@ -94,7 +94,6 @@ class Training:
         self.epoch_steps = self.sampler.steps_per_epoch
         self.num_steps = self.epoch_steps * settings.epochs
         self.clips_per_step = self.sampler.videos_per_step * settings.num_repeats
-        check_room(settings, model)
         self.facts = {
             "num_videos": len(source.videos),
             "num_parameters": model.num_parameters(),
@@ -114,9 +113,18 @@ class Training:
         self.ema = make_ema(model, ema_decay) if ema_decay else None
         self.first_step, self.seen = 0, dict[str, Any]()
         if settings.resume:
-            self.first_step = load_checkpoint(
-                settings, self.network, self.optimizer, self.ema, self.seen
+            self.first_step, self.seen = load_checkpoint(
+                settings, self.network, self.optimizer, self.ema
             )
+            before = self.seen.get("clips_per_step", self.clips_per_step)
+            if before != self.clips_per_step:
+                raise ConfigError(
+                    f"cannot resume {settings.output}: a step had {before} clips and has "
+                    f"{self.clips_per_step} now; use the videos, the number of processes and the "
+                    "accumulate that the run began with"
+                )
+        if self.first_step < self.num_steps:
+            check_room(settings, checkpoint_bytes(model, self.ema))
 
     def __str__(self) -> str:
         return (
@@ -173,7 +181,8 @@ class Training:
                         log.draw_page()
                 if done % settings.save_every_steps == 0 or last or end.is_last:
                     parts = self.network, self.optimizer, self.ema
-                    save_checkpoint(settings, machine, *parts, done, watch.seen())
+                    seen = watch.seen() | {"clips_per_step": self.clips_per_step}
+                    save_checkpoint(settings, machine, *parts, done, seen)
                 if end.is_last:
                     command = resume_command(self.title, settings.output)
                     log.say(f"stopped after step {done}; go on with {command}")
@@ -189,6 +198,8 @@ class Training:
     def dry_run(self) -> DryRun:
         """Compute a few real steps, and write nothing; the model is of no use afterwards."""
         first, machine = self.first_step, self.machine
+        if first == self.num_steps:
+            raise ConfigError(f"{self.settings.output} is finished: there is no step to try")
         end = min(first + _DRY_STEPS, self.num_steps)
         watch, meter = _Watch(self.settings, self.source, machine), Meter()
         pace, enough = Pace(first, self.num_steps), Event()
@@ -211,7 +222,7 @@ class Training:
             data_share=data_share,
             num_bad=watch.counts()["num_bad_videos"],
             memory_bytes=peak_memory(machine.device),
-            checkpoint_bytes=checkpoint_bytes(self.model),
+            checkpoint_bytes=checkpoint_bytes(self.model, self.ema),
             free_bytes=free_bytes(self.settings.output),
             device=machine.device,
         )
@@ -251,7 +262,8 @@ class Training:
                 if math.isfinite(norm) or self.scaler.is_enabled():  # skips overflow by itself
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
-                    skipped = False
+                    # The first scales are meant to be too large, and are halved.
+                    skipped = not math.isfinite(norm) and self.scaler.get_scale() < 1
                     if self.ema:
                         self.ema.update_parameters(self.model)
         self.optimizer.zero_grad()
@@ -318,8 +330,8 @@ class _Watch:
             return
         seen = self.machine.gather(str(self.videos.items[i]) for i in index)
         raise ConfigError(
-            f"the loss was no number in {self._in_a_row} steps in a row, to step {step}; "
-            "resume from the last checkpoint with a lower lr, with clip_grad=1.0, or in float32. "
+            f"the loss or its gradients were no numbers in {self._in_a_row} steps in a row, to "
+            f"step {step}; resume with a lower lr, with clip_grad=1.0, or in float32. "
             f"The last of these steps had the videos {', '.join(dict.fromkeys(seen))}"
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from videomae.errors import ConfigError
@@ -114,15 +114,3 @@ def make_ema(model: nn.Module, decay: float) -> AveragedModel:
     ema = AveragedModel(model, multi_avg_fn=average)
     ema.n_averaged += 1  # the weights at the start count: the first step does not replace them
     return ema
-
-
-def ema_state(ema: AveragedModel) -> dict[str, Tensor]:
-    """The running means, to be saved."""
-    return {name: mean.detach().cpu() for name, mean in ema.module.named_parameters()}
-
-
-@torch.no_grad()
-def load_ema(ema: AveragedModel, state: dict[str, Tensor]) -> None:
-    """Take up saved running means."""
-    for name, mean in ema.module.named_parameters():
-        mean.copy_(state[name])

@@ -117,7 +117,11 @@ def make_model(settings: PretrainSettings) -> VideoMAEForPreTraining:
     if settings.decoder_width is not None:
         values["decoder_hidden_size"] = settings.decoder_width
         values["decoder_intermediate_size"] = 4 * settings.decoder_width
-        values["decoder_num_attention_heads"] = max(settings.decoder_width // 64, 1)
+        values["decoder_num_attention_heads"] = next(
+            heads
+            for heads in range(max(settings.decoder_width // 64, 1), 0, -1)
+            if settings.decoder_width % heads == 0
+        )
     if settings.init is not None:
         return VideoMAEForPreTraining.from_pretrained(settings.init, dtype="float32", **values)
     # The published encoder ends in a norm while it is pre-trained; the config calls that

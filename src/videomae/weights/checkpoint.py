@@ -90,7 +90,7 @@ def read_checkpoint(
     """
     path = _find(id_or_path, use_safetensors, variant, **where)
     raw = _read_shards(id_or_path, path, **where) if _is_index(path) else _read_file(path)
-    alone = path == Path(id_or_path).expanduser()
+    alone = path == hub.local_path(id_or_path)
     source, folder = (path.name, path.parent) if alone else (str(id_or_path), id_or_path)
     described = not alone or path.suffix == ".safetensors"
     config_path = hub.find(folder, "config.json", **where) if described else None
@@ -146,7 +146,7 @@ def _find(
     **where: Any,
 ) -> Path:
     """The file of weights, or the index of its shards; safetensors before pickles."""
-    path = Path(id_or_path).expanduser()
+    path = hub.local_path(id_or_path)
     if path.is_file():
         if where.get("subfolder") or variant:
             raise ConfigError(f"{path} is one file; give its folder, or no subfolder and variant")

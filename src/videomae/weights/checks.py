@@ -53,6 +53,15 @@ def check_dense(state: Mapping[str, Tensor], path: Path) -> None:
                 f"{path} holds {key} of shape {tuple(tensor.shape)} in {held:,} bytes, expected "
                 f"{claimed:,}; get it anew, or save contiguous tensors"
             )
+    # Two names may share their numbers; a thousand would make gigabytes of a small file.
+    storages = [tensor.untyped_storage() for tensor in state.values()]
+    held = sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if claimed > 2 * held:
+        raise WeightsError(
+            f"{path} holds tensors of {claimed:,} bytes in {held:,}: they share their numbers; "
+            "save each with its own"
+        )
 
 
 def check_floats(state: Mapping[str, Tensor], source: str) -> None:

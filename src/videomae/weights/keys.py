@@ -51,7 +51,7 @@ _VARIANTS = [
     (r"^(?=(?:embeddings\.patch_embeddings|encoder\.layer|layernorm)\.)", "videomae."),
 ]
 
-_LAYER_START = r"(?:videomae\.encoder\.layer|decoder\.decoder_layers)\.\d+\."
+_LAYER_START = r"(?:videomae\.encoder\.layer|decoder\.decoder_layers)\.\d{1,9}\."
 _LAYER = re.compile(rf"({_LAYER_START})(.*)")
 _OURS = re.compile(
     r"(?:videomae\.(?:embeddings\.patch_embeddings|layernorm)|fc_norm|classifier"
@@ -272,7 +272,7 @@ def scheme_of(raw: Mapping[str, Tensor]) -> str:
 def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[str, Any]:
     """The config fields that follow from names and shapes."""
     patch = state[_PATCHES]
-    if patch.ndim not in (4, 5):
+    if patch.ndim not in (4, 5) or 0 in patch.shape:
         raise WeightsError(
             f"{source}: the patch embedding has shape {tuple(patch.shape)}, expected 5 axes "
             "(hidden, channels, tubelet, height, width), or 4 of an image MAE; get the file anew"
@@ -306,7 +306,9 @@ def facts_of(state: State, raw: Mapping[str, Tensor], *, source: str) -> dict[st
     num_frames, tubelet, num_extra = (16, frames[0], 0) if frames else (1, 1, 1)
     for key, table in raw.items():
         if _POSITIONS.fullmatch(_bare(key)) and height == width and num_frames % tubelet == 0:
-            num_slices, num_cells = num_frames // tubelet, table.shape[-2] - num_extra
+            num_slices, num_cells = num_frames // tubelet, math.prod(table.shape[:-1]) - num_extra
+            if num_cells < 1:
+                continue
             side = math.isqrt(num_cells // num_slices)
             if side * side * num_slices == num_cells:
                 facts["image_size"] = side * height
