@@ -53,9 +53,8 @@ class Pretrained:
         """At the end: the mean over the last tenth."""
         return mean(self.losses[-max(len(self.losses) // 10, 1) :])
 
-    def after(self, probe: str, cpu_seconds: float) -> float:
-        """A probe after so much CPU time, on straight lines between those that were made."""
-        clips = self.clips_seen * cpu_seconds / self.cpu_seconds
+    def after(self, probe: str, clips: float) -> float:
+        """A probe after so many clips, on straight lines between those that were made."""
         return float(np.interp(clips, self.probe_clips, self.probes[probe]))
 
 

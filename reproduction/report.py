@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 
@@ -122,10 +121,11 @@ def _settings(results: Results) -> str:
     return _table(["what", "setting"], list(map(list, rows.items()))).replace("---:", "---")
 
 
-def _probes(runs: Sequence[Pretrained], at: Callable[[Pretrained, str], float]) -> list[str]:
-    """The figures of each probe, one for each seed."""
+def _probes(runs: Sequence[Pretrained], clips: float) -> list[str]:
+    """The figures of each probe after so many clips, one for each seed."""
     return [
-        ", ".join(form.format(at(run, probe)) for run in runs) for probe, form in PROBES.items()
+        ", ".join(form.format(run.after(probe, clips)) for run in runs)
+        for probe, form in PROBES.items()
     ]
 
 
@@ -137,7 +137,7 @@ def _masks(results: Results) -> str:
     for name, group in arms(results.plan).items():
         runs = results.seeds(group)
         if untrained and not rows:
-            known = _probes(untrained, lambda run, probe: run.probes[probe][0])
+            known = _probes(untrained, 0)
             rows.append(["random weights", *[_NONE] * 3, *known, *[_NONE] * 2])
         if not runs:
             continue
@@ -147,28 +147,29 @@ def _masks(results: Results) -> str:
                 f"{(1 - group[0].mask_ratio) * tokens:.0f}",
                 ", ".join(f"{run.loss:.3f}" for run in runs),
                 f"{runs[0].copy_loss:.3f}",
-                *_probes(runs, lambda run, probe: run.probes[probe][-1]),
+                *_probes(runs, group[0].clips_seen),
                 str(results.top1(results.find(group[0], labels=300)) or NOT_RUN),
-                f"{mean(run.cpu_seconds for run in runs) / 60:.0f}",
+                f"{_cost(runs) / 60:.0f}",
             ]
         )
     columns = ["mask", "visible", "loss", "copy", *_PROBE_COLUMNS, "300 labels, %", "CPU min"]
     return _table(columns, rows)
 
 
+def _cost(runs: Sequence[Pretrained]) -> float:
+    """CPU seconds of a pre-training: of the seed that other work on the machine delayed least."""
+    return min(run.cpu_seconds for run in runs)
+
+
 def _time(results: Results) -> str:
     """The probes of each mask when the cheapest pre-training of them is over."""
     groups = {name: results.seeds(group) for name, group in arms(results.plan).items()}
-    limit = min((run.cpu_seconds for runs in groups.values() for run in runs), default=0.0)
-    rows = [
-        [
-            name,
-            f"{mean(run.clips_seen * limit / run.cpu_seconds for run in runs):,.0f}",
-            *_probes(runs, lambda run, probe: run.after(probe, limit)),
-        ]
-        for name, runs in groups.items()
-        if runs
-    ]
+    costs = {name: _cost(runs) for name, runs in groups.items() if runs}
+    limit = min(costs.values(), default=0.0)
+    rows = []
+    for name, cost in costs.items():
+        clips = groups[name][0].clips_seen * limit / cost
+        rows.append([name, f"{clips:,.0f}", *_probes(groups[name], clips)])
     return _table([f"after {limit / 60:.0f} CPU min", "clips seen", *_PROBE_COLUMNS], rows)
 
 
