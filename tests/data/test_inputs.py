@@ -1,5 +1,6 @@
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -19,6 +20,12 @@ def put_tar(path: Path, members: dict[str, bytes]) -> Path:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def zipped(name: str, data: bytes) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr(name, data)
+    return file.getvalue()
 
 
 def test_folders_and_files_are_the_videos_in_them(videos_dir: Path, tmp_path: Path) -> None:
@@ -98,6 +105,11 @@ def test_addresses_are_searched(videos_dir: Path, tmp_path: Path) -> None:
     assert {read_bytes(video) for video in found} == {data}
     assert list_inputs("memory://inputs/*.mp4") == found[1:2]
     assert list_inputs("memory://inputs/b.mp4") == found[1:2]
+    memory.pipe_file("/inputs/y.zip", zipped("1.mp4", data))
+    for member in ("*.mp4", "1.mp4"):
+        (video,) = list_inputs(f"zip://{member}::memory://inputs/y.zip")
+        assert name_of(video) == "zip://1.mp4::memory://inputs/y.zip"
+        assert read_bytes(video) == data
     with pytest.raises(ConfigError, match=r"n\.txt holds no videos or tars of them; lists are"):
         list_inputs("memory://inputs/n.txt")
     with pytest.raises(ConfigError, match="nosuch://x cannot be searched"):

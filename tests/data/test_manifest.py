@@ -21,7 +21,7 @@ from videomae.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from videomae.data.opening import open_video, part_of
+from videomae.data.opening import open_video, part_of, read_bytes
 from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import write_json
 from videomae.video.limits import VideoInfo
@@ -206,7 +206,8 @@ def test_what_preparing_left_out_of_a_split_is_counted(tmp_path: Path) -> None:
     assert left_out(tmp_path, "test") == 0
     report = {"unreadable": [{"split": "test"}, {"split": "train"}], "missing": [{"split": "test"}]}
     write_json(tmp_path / REPORT_NAME, report)
-    assert [left_out(tmp_path, split) for split in ("train", "val", "test")] == [1, 0, 2]
+    for data in (tmp_path, tmp_path / MANIFEST_NAME):
+        assert [left_out(data, split) for split in ("train", "val", "test")] == [1, 0, 2]
 
 
 def test_what_an_address_lacks_is_said() -> None:
@@ -228,6 +229,7 @@ def test_what_an_address_lacks_is_said() -> None:
         ({"end_seconds": 0.001}, range(1)),
         ({"first_frame": 90, "num_frames": 20}, range(90, 100)),
         ({"first_frame": 3}, range(3, 100)),
+        ({"num_frames": 10}, range(10)),
     ],
 )
 def test_parts_of_a_video(values: dict[str, Any], expected: range) -> None:
@@ -239,6 +241,8 @@ def test_empty_parts_are_errors() -> None:
     info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
     with pytest.raises(VideoError, match=r"that part is empty, as it has 100 frames \(4 s\)"):
         part_of(Video("x", start_seconds=4.0), info)
+    with pytest.raises(VideoError, match="that part is empty"):
+        part_of(Video("x", first_frame=5, num_frames=0), info)
     with pytest.raises(VideoError, match="that part ends before it begins; give a later"):
         part_of(Video("x", start_seconds=3.0, end_seconds=2.0), info)
     frames = VideoInfo(Path("x"), 100, None, None, 2, 2, "images", 0)
@@ -255,6 +259,17 @@ def test_addresses_of_a_list_are_opened_where_it_is_trusted_alone(tmp_path: Path
     with pytest.raises(ConfigError, match=expected):
         list_inputs(str(tmp_path / "manifest.csv"))
     assert len(list_inputs(str(tmp_path / "manifest.csv"), allow_addresses=True)) == 2
+
+
+def test_a_local_path_is_never_taken_for_an_address(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/test/secret", b"0123456789")
+    with pytest.raises(VideoError, match=r"cannot be read \(FileNotFoundError"):
+        read_bytes(Video("/x::memory://test/secret", offset=0, num_bytes=10))
+    shard = tmp_path / "q::r" / "x.tar"
+    shard.parent.mkdir()
+    shard.write_bytes(b"0123456789")
+    for place in (str(shard), f"tar://a::b.mp4::{shard}"):
+        assert read_bytes(Video(place, offset=2, num_bytes=3)) == b"234"
 
 
 def test_a_split_of_a_manifest_is_read_as_of_the_whole(tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def test_windows_are_rows_of_their_own(model: str, videos: list[Video], tmp_path
     one = sliding_windows(videos[0].path, loaded.maker, window_seconds=0.5, hop_seconds=0.25)
     expected = torch.cat([loaded.compute(views) for _, views in one])
     np.testing.assert_allclose(rows.features()[:3], expected, atol=1e-6)
-    part = Video(videos[0].path, start_seconds=0.5)
-    with pytest.raises(ConfigError, match=r"start_seconds=0.5\) is a part of a video, and windows"):
+    part = Video(videos[0].path, num_frames=5)
+    with pytest.raises(ConfigError, match=r"num_frames=5\) is a part of a video, and windows"):
         run_job([part], tmp_path / "other", job)
 
 

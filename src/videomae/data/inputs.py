@@ -79,7 +79,7 @@ def name_of(video: Video) -> str:
 def _at_address(address: str) -> list[Video]:
     found: list[Video] = []
     for place in files_at(address):
-        suffix = Path(place).suffix.lower()
+        suffix = Path(place.partition("::")[0]).suffix.lower()
         if suffix == ".tar":
             found += map(_plain, list_shard(place))
         elif suffix in VIDEO_SUFFIXES:

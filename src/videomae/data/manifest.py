@@ -51,8 +51,9 @@ class Video:
     path: a file, a folder of frames, a shard (then `offset` and `num_bytes` say where in it), or an
     address. label: the name of the class, several names with | between them, a number to be
     predicted, or "" where nothing is known. split: train, val or test. start_seconds, end_seconds:
-    the part of a video file that counts. first_frame, num_frames: the part of a folder of frames,
-    its frames counted from 0. group: the animal, person or camera, whose videos stay in one split.
+    the part of a video file that counts. first_frame, num_frames: the part of a file or folder of
+    frames, counted from 0; without first_frame the first ones. group: the animal, person or camera,
+    whose videos stay in one split.
     """
 
     path: str
@@ -233,7 +234,7 @@ def has_split(data: Path | str, split: str) -> bool:
 
 def left_out(data: Path | str, split: str) -> int:
     """How many videos of a split `videomae prepare` was given and could not read or find."""
-    report = local_path(data) / REPORT_NAME
+    report = _places(data)[1].with_name(REPORT_NAME)
     found = read_json(report) if report.is_file() else {}
     lost = [rows for name in ("unreadable", "missing") if isinstance(rows := found.get(name), list)]
     entries = (entry for rows in lost for entry in rows if isinstance(entry, dict))

@@ -1,5 +1,6 @@
 """What a row of a manifest stands for: opened, its bytes, its part; and what an address holds."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,18 @@ def open_video(video: Video, on_damage: OnDamage = "refuse") -> VideoReader:
 
 def read_bytes(video: Video) -> bytes:
     """The bytes of a video at an address or in a shard; for the errors see `open_video`."""
-    start = video.offset or 0
+    start, place = video.offset or 0, video.path
     end = None if video.num_bytes is None else start + video.num_bytes
-    # What lies at a known place of a tar, tar://MEMBER::TAR, is not searched for.
-    place = video.path if end is None else video.path.rpartition("::")[2]
+    if end is not None:  # what lies at a known place of tar://MEMBER::TAR is not searched for
+        place = re.sub(r"^tar://.*?::(?=[/\\]|\w+:)", "", place)
     try:
-        system, path = fsspec.url_to_fs(place)
-        data: bytes = system.cat_file(path, start=start, end=end)
+        if is_address(place):
+            system, path = fsspec.url_to_fs(place)
+            data: bytes = system.cat_file(path, start=start, end=end)
+        else:  # never by fsspec, which takes "::" in the name of a folder for a chain of addresses
+            with Path(place).open("rb") as file:
+                file.seek(start)
+                data = file.read(video.num_bytes)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{video} cannot be opened: {error}") from error
     except Exception as error:  # each kind of store has errors of its own
@@ -57,7 +63,11 @@ def files_at(address: str) -> list[str]:
         raise ConfigError(
             f"{address} cannot be searched ({type(error).__name__}: {error})"
         ) from error
-    return [system.unstrip_protocol(place) for place in sorted(found)]
+    places = [str(system.unstrip_protocol(place)) for place in sorted(found)]
+    # zip://MEMBER needs its ::ARCHIVE; what lies behind a cache has an address of its own.
+    first, link, archive = address.partition("::")
+    kind = first.partition("://")[0]
+    return [place + link + archive if place.startswith(f"{kind}://") else place for place in places]
 
 
 @contextmanager
@@ -75,9 +85,9 @@ def part_of(video: Video, info: VideoInfo) -> range:
     range(25, 50)
     """
     first, last = 0, info.num_frames
-    if video.first_frame is not None:
-        first = video.first_frame
-        last = first + (video.num_frames or info.num_frames)
+    if video.first_frame is not None or video.num_frames is not None:
+        first = video.first_frame or 0
+        last = last if video.num_frames is None else first + video.num_frames
     elif video.start_seconds is not None or video.end_seconds is not None:
         if info.fps is None:
             raise VideoError(f"{video}: folders of frames have no seconds; give first_frame")

@@ -383,4 +383,5 @@ def run_job(
 
 
 def _is_part(video: Video) -> bool:
-    return (video.start_seconds, video.end_seconds, video.first_frame) != (None, None, None)
+    part = video.start_seconds, video.end_seconds, video.first_frame, video.num_frames
+    return any(number is not None for number in part)
