@@ -1,4 +1,7 @@
-"""An output folder for one process at a time: locked, swept, and full disks told in a sentence."""
+"""An output folder for one process at a time: locked, swept, and full disks told in a sentence.
+
+And no output that replaces what is read.
+"""
 
 import contextlib
 import errno
@@ -8,7 +11,7 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -58,6 +61,18 @@ def claimed(folder: PathLike, *parts: str, again: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # not empty: something was written
             for each in made:
                 each.rmdir()
+
+
+def refuse_to_replace(what: str, outputs: Iterable[PathLike], sources: Iterable[PathLike]) -> None:
+    """ConfigError where a file to be written is one that is read, or lies in a folder of frames.
+
+    what: the option or argument that names the outputs.
+    """
+    there = [path.resolve() for path in map(Path, outputs) if path.exists()]
+    read = {Path(path).resolve() for path in sources} if there else set()
+    for path in there:
+        if read & {path, path.parent}:
+            raise ConfigError(f"{what} would replace {path}, which is read; name another place")
 
 
 def _disk_reason(error: BaseException | None, folder: Path) -> str | None:

@@ -737,6 +737,17 @@ def test_outputs_are_checked_before_the_work(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["reconstruct", "explain"])
+def test_no_answer_replaces_its_video(command: str, run: Run, place: Path, tmp_path: Path) -> None:
+    video = tmp_path / "c.gif"
+    shutil.copy(found(place)[0], video)
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    for source, output in [(video, video), (video, tmp_path), (tmp_path / "1.png", tmp_path)]:
+        code, out, err = run(command, source, "--format", source.suffix[1:], "--output", output)
+        assert (code, out) == (1, "")
+        assert f"--output {output} would replace {source}, which is read; name another" in err
+
+
 def test_warnings_are_one_line_each(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def warn(_: Any) -> int:
         warnings.warn("look\nout", stacklevel=1)

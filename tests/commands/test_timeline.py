@@ -258,4 +258,4 @@ def test_a_video_is_not_replaced_by_itself(run: Run, videos: Path) -> None:
     for place in (videos, videos / ".." / videos.name):
         code, out, err = run(videos, "--annotate", place)
         assert (code, out) == (1, "")
-        assert f"--annotate {place} would replace {videos / 'pull.mp4'}; name another place" in err
+        assert f"--annotate {place} would replace {videos / 'pull.mp4'}, which is read" in err

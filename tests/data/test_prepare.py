@@ -17,6 +17,7 @@ from videomae.data import checking
 from videomae.data import prepare as room
 from videomae.data.manifest import load_videos
 from videomae.data.prepare import Prepared
+from videomae.data.shards import list_shard
 from videomae.errors import ConfigError, VideoError
 from videomae.settings import PrepareSettings
 from videomae.training.data import open_video
@@ -394,6 +395,22 @@ def test_shards_are_a_source_too(data: Path, tmp_path: Path) -> None:
     assert sorted(label for _, label, _ in rows(packed)) == ["run", "run", "walk", "walk"]
 
 
+def test_each_video_is_found_again_in_its_shard(put: Callable[..., Path], tmp_path: Path) -> None:
+    put("raw/noext", 0), put("raw/b.mp4", 1)
+    rows = ["path,label,split", "raw/noext,run,v1.0", "raw/b.mp4,walk,v1.0"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    (first,) = {
+        row.path
+        for row in prepare(tmp_path / "mine.csv", tmp_path / "out", shards=True).survey.usable
+    }
+    # a sample ends at the first point of its name: videos of split v1.0 keep their labels
+    assert [row.label for row in list_shard(first)] == ["run", "walk"]
+    with tarfile.open(tmp_path / "foreign.tar", "w") as tar:
+        tar.add(put("raw/x.webm", 2), "x.webm")
+    packed = prepare(tmp_path / "foreign.tar", tmp_path / "again", shards=True).survey.usable
+    assert [row.member for row in list_shard(packed[0].path)] == ["train-000000-000000.webm"]
+
+
 def test_foreign_shards_tell_labels_by_number_or_words(clips: list[Path], tmp_path: Path) -> None:
     def shard(name: str, members: dict[str, bytes]) -> None:
         with tarfile.open(tmp_path / name, "w") as tar:
@@ -446,6 +463,17 @@ def test_a_manifest_is_a_source_and_seconds_are_kept(
     assert [row.num_part_frames for row in again.usable] == [5]
 
 
+def test_the_part_of_a_file_in_frames_is_kept(put: Callable[..., Path], tmp_path: Path) -> None:
+    put("long.mp4", 0)
+    lines = ["path,label,first_frame,num_frames", "long.mp4,a,5,10", "long.mp4,a,,10"]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    result = prepare(tmp_path / "mine.csv", tmp_path / "out", resize_short=32)
+    assert [row.num_part_frames for row in result.survey.usable] == [10, 10]
+    assert result.manifest
+    found = [(row.first_frame, row.num_frames) for row in load_videos(result.manifest).items]
+    assert found == [(5, 10), (None, 10)]
+
+
 def test_an_output_of_something_else_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is the source itself; name another folder"):
         prepare(data, data)
@@ -459,6 +487,34 @@ def test_an_output_of_something_else_is_refused(data: Path, tmp_path: Path) -> N
     (tmp_path / "hers" / "manifest.csv").write_text("path\nx.mp4\n")
     with pytest.raises(ConfigError, match="holds a manifest of another source"):
         prepare(data, tmp_path / "hers")
+
+
+def test_a_source_may_be_named_in_another_way(
+    put: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("v/a.mp4", 0)
+    monkeypatch.chdir(tmp_path)
+    for source in (Path("v"), tmp_path / "v"):
+        assert len(prepare(source, Path("out")).survey.usable) == 1
+
+
+def test_what_is_read_is_not_replaced(put: Callable[..., Path], tmp_path: Path) -> None:
+    whole = put("proj/videos/run/a.mp4", 0)
+    (tmp_path / "list.csv").write_text(f"{whole} 0\n")
+    expected = rf"--output .*proj would replace {whole}, which is read; name another place"
+    videos = tmp_path / "proj" / "videos"
+    for source, root in [(videos, None), (tmp_path / "list.csv", videos)]:
+        with pytest.raises(ConfigError, match=expected):
+            prepare(source, tmp_path / "proj", resize_short=32, root=root)
+    assert probe(whole).height == 48
+    prepare(whole.parent, tmp_path / "first", shards=True)
+    (shard,) = (tmp_path / "first/shards").iterdir()
+    copy = tmp_path / "mine/shards" / shard.name
+    copy.parent.mkdir(parents=True)
+    shutil.copy(shard, copy)
+    with pytest.raises(ConfigError, match=rf"mine would replace {copy}, which is read"):
+        prepare(copy.parent, tmp_path / "mine", shards=True)
+    assert copy.read_bytes() == shard.read_bytes()
 
 
 def test_an_output_inside_the_source_is_not_searched(data: Path) -> None:
@@ -484,7 +540,7 @@ def test_one_file_cannot_end_the_work(
 ) -> None:
     def resize(source: Any, path: Any, **options: Any) -> Any:
         if str(source).endswith("b.mp4"):
-            raise VideoError(f"{source}: odd")
+            raise VideoError(f"{source}: odd") if "run" in str(source) else KeyError("odder")
         return real(source, path, **options)
 
     real = room.resize_video
@@ -497,6 +553,17 @@ def test_one_file_cannot_end_the_work(
     assert len(survey.usable) == 1
     assert sorted(row.reason.rpartition(": ")[2] for row in survey.unreadable)[-1] == "odd"
     assert any("ZeroDivisionError" in row.reason for row in survey.unreadable)
+    assert any("made small (KeyError: 'odder')" in row.reason for row in survey.unreadable)
+
+
+def test_a_file_that_is_gone_after_it_was_checked_is_left_out(data: Path, tmp_path: Path) -> None:
+    def heard(what: str, done: int, of: int) -> None:
+        if (what, done) == ("checking", of):
+            (data / "run/a.mp4").unlink()
+
+    survey = prepare(data, tmp_path / "out", resize_short=32, on_progress=heard).survey
+    assert len(survey.usable) == 3
+    assert any("a.mp4: cannot be read any more (No such" in row.reason for row in survey.unreadable)
 
 
 def test_frames_of_resized_videos_are_those_of_the_source(data: Path, tmp_path: Path) -> None:

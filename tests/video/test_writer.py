@@ -215,6 +215,17 @@ def test_a_damaged_video_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.parametrize("write", [resize_video, annotate_video])
+def test_frames_that_h264_cannot_hold_are_told(write: Any, tmp_path: Path) -> None:
+    source = encode(tmp_path / "wide.mkv", np.zeros((2, 16, 20_000, 3), np.uint8), codec="ffv1")
+    options = {"short_side_px": 16} if write is resize_video else {"draw": lambda _, frame: frame}
+    with pytest.raises(VideoError, match=r"wide\.mkv: cannot be encoded as H\.264 .* or scale it"):
+        write(source, tmp_path / "out" / "y.mp4", **options)
+    assert not list((tmp_path / "out").glob("*"))
+    with pytest.raises(ConfigError, match=r"path would replace .*wide\.mkv, which is read"):
+        write(source, tmp_path / ".." / tmp_path.name / "wide.mkv", **options)
+
+
 def test_lost_frames_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make("b-frames", tmp_path)
     small = writer._small

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from videomae.claim import refuse_to_replace
 from videomae.commands.model_flags import (
     BatchCommand,
     Classify,
@@ -181,11 +182,12 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
 def _places(files: list[Path], command: Reconstruct | Explain) -> dict[Path, Path]:
     """The file that each video's picture is written to."""
     output = command.output
-    if output.suffix.lower() not in (".png", ".gif", ".mp4"):
-        return mirrored(files, output, f".{command.format}")
-    if len(files) > 1:
+    is_file = output.suffix.lower() in (".png", ".gif", ".mp4")
+    if is_file and len(files) > 1:
         raise ConfigError(f"{output} is one file for {len(files)} videos; name a folder")
-    return {files[0]: output}
+    places = {files[0]: output} if is_file else mirrored(files, output, f".{command.format}")
+    refuse_to_replace(f"--output {output}", places.values(), files)
+    return places
 
 
 def _check_no_batch(command: BatchCommand) -> None:

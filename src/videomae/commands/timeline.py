@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.bar import Bar
 
+from videomae.claim import refuse_to_replace
 from videomae.commands.answers import mirrored, warn_if_unlike_rendered
 from videomae.commands.model_flags import Timeline as TimelineCommand
 from videomae.commands.terminal import Screen, file_table, score_bar
@@ -195,9 +196,7 @@ def _films(files: Sequence[Path], annotate: Path | None) -> dict[Path, Path]:
         raise ConfigError(f"--annotate {annotate}: name a file .mp4 or .mkv, or a folder")
     _check_place("--annotate", annotate, files, is_file=is_file)
     films = {files[0]: annotate} if is_file else mirrored(list(files), annotate, ".mp4")
-    for path, film in films.items():
-        if film.resolve() == path.resolve():
-            raise ConfigError(f"--annotate {annotate} would replace {path}; name another place")
+    refuse_to_replace(f"--annotate {annotate}", films.values(), films)
     return films
 
 

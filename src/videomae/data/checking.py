@@ -6,9 +6,9 @@ import os
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ from videomae.compute.cores import without_collector
 from videomae.data.lists import Listed
 from videomae.data.manifest import Video
 from videomae.data.opening import open_video, part_of, read_bytes
-from videomae.errors import VideoMAEError, parse_json
+from videomae.errors import VideoError, VideoMAEError, parse_json
 from videomae.settings import Check, OnDamage
 from videomae.video.folder import image_files, image_numbers
 from videomae.video.limits import VIDEO_SUFFIXES, VideoInfo
@@ -186,7 +186,7 @@ def _from_frame_0(row: Listed) -> Listed:
     except OSError as error:
         return replace(row, reason=f"{row.path}: cannot be opened ({error.strerror})")
     if images is None:  # a video file, or a folder without images, which probing will find
-        return replace(row, first_frame=None, num_frames=None)
+        return row if row.first_number is None else replace(row, num_frames=None)
     first = row.first_frame or 0
     if row.first_number is not None:
         if row.first_number not in images:
@@ -276,39 +276,69 @@ def _mixed_names(folder: Path) -> str:
 
 
 def stamp_of(video: Video) -> list[int]:
-    """Size in bytes and time of change; of a folder, those of its images together."""
+    """Size in bytes and time of change; of a folder, those of its images together.
+
+    Raises VideoError where it cannot be read.
+    """
     path = Path(video.path)
-    status = path.stat()
-    if not path.is_dir():
-        return [video.num_bytes or status.st_size, status.st_mtime_ns]
-    statuses = [image.stat() for image in image_files(path)]
+    with _readable(video):
+        status = path.stat()
+        if not path.is_dir():
+            return [video.num_bytes or status.st_size, status.st_mtime_ns]
+        statuses = [image.stat() for image in image_files(path)]
     times = (each.st_mtime_ns for each in statuses)
     return [sum(each.st_size for each in statuses), max(times, default=status.st_mtime_ns)]
 
 
 def compare(rows: Sequence[Listed], work: Work) -> list[Listed]:
-    """Give each readable video a name for its content; only files of one size are read for it."""
+    """Give each readable video a name for its content; only files of one size are read for it.
+
+    One that cannot be read any more gets a reason.
+    """
+    gone: dict[Video, str] = {}
+    size_of: dict[Video, int] = {}
 
     def content(file: Video) -> str:
         key = f"sha256 {file.path} {file.offset}"
-        return work.once(key, stamp_of(file), lambda: _sha256(file), str)
+        try:
+            return work.once(key, stamp_of(file), lambda: _sha256(file), str)
+        except VideoError as error:
+            gone[file] = str(error)
+            return ""
 
-    size_of = {row.file: stamp_of(row)[0] for row in rows if row.info}
+    for file in dict.fromkeys(row.file for row in rows if row.info):
+        try:
+            size_of[file] = stamp_of(file)[0]
+        except VideoError as error:
+            gone[file] = str(error)
     times = Counter(size_of.values())
     alike = [file for file, size in size_of.items() if times[size] > 1]
     found = work.each("comparing contents", content, alike)
     name_of = {file: found.get(file, str(file)) for file in size_of}
-    return [replace(row, content=name_of.get(row.file, "")) for row in rows]
+    return [
+        replace(row, content=name_of.get(row.file, ""), reason=row.reason or gone.get(row.file, ""))
+        for row in rows
+    ]
 
 
 def _sha256(video: Video) -> str:
     if video.offset is not None:
         return hashlib.sha256(read_bytes(video)).hexdigest()
     path, digest = Path(video.path), hashlib.sha256()
-    for part in sorted(image_files(path)) if path.is_dir() else [path]:
-        with part.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)  # adds to what it has
+    with _readable(video):
+        for part in sorted(image_files(path)) if path.is_dir() else [path]:
+            with part.open("rb") as file:
+                hashlib.file_digest(file, lambda: digest)  # adds to what it has
     return digest.hexdigest()
+
+
+@contextmanager
+def _readable(video: Video) -> Iterator[None]:
+    """Make VideoError of what the system says of a file that is gone or closed since."""
+    try:
+        yield
+    except OSError as error:
+        raise VideoError(f"{video}: cannot be read any more ({error.strerror or error})") from error
 
 
 def common_folder(paths: Iterable[str]) -> Path:

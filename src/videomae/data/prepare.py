@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from videomae.claim import claimed
+from videomae.claim import claimed, refuse_to_replace
 from videomae.compute.cores import num_cores
 from videomae.data.checking import (
     Progress,
@@ -112,7 +112,7 @@ def _claim(source: Path, output: Path) -> None:
     made_of = None
     if (output / JOURNAL_NAME).is_file() and (output / REPORT_NAME).is_file():
         made_of = read_json(output / REPORT_NAME).get("source")
-    if made_of != as_text(source):
+    if made_of is None or as_text(Path(str(made_of)).absolute()) != as_text(source.absolute()):
         raise ConfigError(
             f"{output} holds a manifest of {made_of or 'another source'}, not of {source}; name "
             "another folder, or remove this one"
@@ -126,11 +126,14 @@ def _resized(
     short_side_px, crf, distance = settings.resize_short, settings.crf, settings.keyframe_distance
     assert short_side_px is not None
     sources = {row: _source_of(row) for row in rows if row.info is not None and not row.reason}
-    places = targets(list(dict.fromkeys(sources.values())), root)
+    places = {
+        source: settings.output / "videos" / place
+        for source, place in targets(list(dict.fromkeys(sources.values())), root).items()
+    }
+    refuse_to_replace(f"--output {settings.output}", places.values(), {s.path for s in places})
 
     def resize(source: Video) -> VideoInfo | str:
-        place, part = Path("videos", places[source]), _part(source)
-        target = settings.output / place
+        target, part = places[source], _part(source)
 
         def act() -> dict[str, Any]:
             info = resize_video(
@@ -147,11 +150,16 @@ def _resized(
 
         key = f"resize {source.path} {source.offset} {part}"
         try:
-            stamp = [*stamp_of(source), short_side_px, distance, crf, str(place)]
+            place = str(target.relative_to(settings.output))
+            stamp = [*stamp_of(source), short_side_px, distance, crf, place]
             stamp += [] if settings.on_damage == "refuse" else [settings.on_damage]
             return work.once(key, stamp, act, partial(info_of, target), target)
         except VideoError as error:
             return str(error)
+        except (ConfigError, OSError):  # of the disk that is written to, and no fault of the video
+            raise
+        except Exception as error:  # as in `check`
+            return f"{source}: cannot be made small ({type(error).__name__}: {error})"
 
     made = work.each("resizing", resize, sources.values())
     results = []

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from videomae.claim import refuse_to_replace
 from videomae.data.checking import Work, common_folder, stamp_of
 from videomae.data.lists import Listed
 from videomae.data.manifest import LABEL_SEPARATOR, SPLITS, is_address
@@ -115,8 +116,10 @@ def pack(
         if split == "train":  # neighbours in a shard are read together: they must not be alike
             random.Random(f"{settings.seed} shards").shuffle(members)
         for number, start in enumerate(range(0, len(members), settings.videos_per_shard)):
-            path = place / f"{file_name(split)}-{number:06d}.tar"
+            # WebDataset takes what stands before the first point for the name of a sample.
+            path = place / f"{file_name(split.replace('.', ':'))}-{number:06d}.tar"
             shards[path] = members[start : start + settings.videos_per_shard]
+    refuse_to_replace(f"--output {settings.output}", shards, {row.path for row in local})
     numbers = {name: number for number, name in enumerate(classes)}
     top = common_folder(row.path for row in local)
 
@@ -175,7 +178,8 @@ def _write(path: Path, rows: Sequence[Listed], texts: Sequence[tuple[str, str]])
 
         for number, (row, (about, class_number)) in enumerate(zip(rows, texts, strict=True)):
             key = f"{path.stem}-{number:06d}"
-            suffix = ".mp4" if row.offset is not None else Path(row.path).suffix.lower()
+            suffix = Path(row.path if row.offset is None else row.member).suffix.lower()
+            suffix = suffix if suffix in VIDEO_SUFFIXES else ".mp4"  # by which it is found again
             with Path(row.path).open("rb") as file:
                 file.seek(row.offset or 0)
                 add(f"{key}{suffix}", stamp_of(row)[0], file)

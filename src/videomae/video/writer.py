@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.reformatter import VideoReformatter
 
+from videomae.claim import refuse_to_replace
 from videomae.errors import ConfigError, VideoError
 from videomae.hub import PathLike, atomic_path
 from videomae.video.container import VideoBytes
@@ -67,7 +68,7 @@ def write_video(
         )
     options = {} if keyframe_distance is None else {"g": str(keyframe_distance)}
     pictures = map(_of_even_size, frames)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _encoding(path):
         _encode(temporary, pictures, fps=fps, options={"crf": str(crf), **options})
     return Path(path)
 
@@ -92,8 +93,9 @@ def resize_video(
     number. Of `data`, the bytes of a file, `source` is the name. Others: see `write_video` and, for
     `on_damage`, `VideoReader`.
 
-    Raises VideoError where a frame cannot be read, or what was written does not hold as many
-    frames, and then nothing is left behind; ConfigError for impossible numbers.
+    Raises VideoError where a frame cannot be read or encoded, or what was written does not hold as
+    many frames, and then nothing is left behind; ConfigError for impossible numbers, and where
+    `path` is the source.
 
     >>> resize_video("a.avi", "small/a.mp4", short_side_px=320).width  # doctest: +SKIP
     426
@@ -104,6 +106,7 @@ def resize_video(
             "at least 2 px, a distance of at least 1 and a crf from 0 to 51"
         )
     source, path, limits = Path(source), Path(path), limits or VideoLimits()
+    refuse_to_replace("path", [path], [source])
     with closing(open_video(source, limits, data, on_damage)) as video:
         numbers = range(video.info.num_frames) if part is None else part
         if not numbers or numbers[-1] >= video.info.num_frames or numbers[0] < 0:
@@ -111,7 +114,7 @@ def resize_video(
                 f"{source}: has no frames {numbers.start} to {numbers.stop - 1}; it has "
                 f"{video.info.num_frames}"
             )
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, _encoding(source):
             _encode(
                 temporary,
                 _small(video, numbers, short_side_px),
@@ -144,13 +147,15 @@ def annotate_video(
     of any size that is the same for all. Frames go through one by one and are shown at the times
     they were, those of a folder of images at `fps` a second. `path` ends in .mp4 or .mkv; sound
     that does not go into an mp4 is left out with a warning. Raises VideoError as `VideoReader`
-    does.
+    does, ConfigError where `path` is the source.
     """
     limits, suffix = VideoLimits(), Path(path).suffix.lower()
     if suffix not in (".mp4", ".mkv"):
         raise ConfigError(f"{path}: name a file that ends in .mp4 or .mkv")
+    refuse_to_replace("path", [path], [source])
     with ExitStack() as stack:
         temporary = stack.enter_context(atomic_path(path))
+        stack.enter_context(_encoding(source))
         video = stack.enter_context(closing(open_video(Path(source), limits, None, on_damage)))
         numbers = range(video.info.num_frames)
         rate, times, sound = video.info.fps or fps or 25, None, None
@@ -218,6 +223,20 @@ class _Sound:
                 container.mux(packet)
             if seconds > until_seconds:
                 return
+
+
+@contextmanager
+def _encoding(name: PathLike) -> Iterator[None]:
+    """Make VideoError of what the encoder refuses; what the disk refuses stays an OSError."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise VideoError(
+            f"{name}: cannot be encoded as H.264 ({error.strerror}), which holds frames of at most "
+            "16,384 px a side; crop or scale it"
+        ) from error
 
 
 def _encode(
