@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +33,12 @@ def test_a_group_is_a_folder_or_what_a_pattern_finds_below_the_root() -> None:
 
 
 def test_a_video_in_a_shard_is_known_by_its_name_there() -> None:
-    row = Listed("/top/train-000000.tar", offset=512, origin="train-000000.tar, cow7_1.mp4")
-    (found,) = with_groups([row], r"pattern:cow\d+", Path("/top"))
-    assert found.group == "cow7"
+    rows = [
+        Listed(f"/top/{k}.tar", offset=512, origin=f"{k}.tar, cow7/{k}.mp4", member=f"cow7/{k}.mp4")
+        for k in (11, 12)
+    ]
+    for how, group in [("folder", "cow7"), (r"pattern:\d+", "7")]:
+        assert [row.group for row in with_groups(rows, how, Path("/top"))] == [group] * 2
 
 
 def test_no_video_is_without_a_group() -> None:
@@ -112,6 +115,11 @@ def test_without_groups_each_class_gives_its_share() -> None:
     chosen = {row.path for row in split_off(rows, 0.2) if row.split == "val"}
     # these videos and no others: who prepares the same folder again gets the same split
     assert chosen == {"a/3.mp4", "a/6.mp4", "b/1.mp4", "b/5.mp4"}
+    # a large share leaves each class a video to train on
+    assert Counter(row.split for row in split_off(rows[:2] + rows[10:12], 0.8)) == {
+        "train": 2,
+        "val": 2,
+    }
 
 
 @pytest.fixture

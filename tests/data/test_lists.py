@@ -40,6 +40,7 @@ from videomae.settings import Layout, PrepareSettings
         ("a b.mp4 riding a bike", "a b.mp4", (), "riding a bike"),
         ("a.mp4 0.5", "a.mp4", (), "0.5"),
         ("s3://b/a.mp4 5", "s3://b/a.mp4", (5,), ""),
+        pytest.param("1 " * 200_000 + "x", "1 " * 200_000 + "x", (), "", id="long, in linear time"),
     ],
 )
 def test_a_line_is_taken_apart_from_its_right_end(
@@ -133,6 +134,8 @@ def test_what_cannot_be_told_is_asked_for(
         ("mmaction2-offset", "x 10 58 4", Listed("x", "4", first_frame=10, num_frames=58)),
         ("vjepa2", "p2:s3://b/x.mp4 4", Listed("s3://b/x.mp4", "4")),
         ("paths", "a clip 7", Listed("a clip 7")),
+        ("paths", "a/clip  007", Listed("a/clip  007")),
+        ("v1", "a/take 007 3", Listed("a/take 007.mp4", "3")),
     ],
 )
 def test_each_layout_is_understood(layout: str, text: str, expected: Listed) -> None:
@@ -239,6 +242,14 @@ def test_names_that_make_no_sense_are_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(ConfigError, match=r"labels.json cannot be read"):
         read_names(tmp_path / "labels.json")
+
+
+def test_an_empty_line_would_move_the_numbers_below_it(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("run\n\nwalk\n\n")
+    with pytest.raises(
+        ConfigError, match=r"labels\.txt: class '' cannot be written to labels\.txt"
+    ):
+        read_names(tmp_path / "labels.txt")
 
 
 def test_lists_that_cannot_be_read_say_why(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from videomae.data.checking import common_folder
 from videomae.data.lists import Listed
 from videomae.errors import ConfigError
 
+Key = TypeVar("Key", bound=Hashable)
 Together = list[Listed]  # rows that must not be split
 
 
@@ -50,7 +52,7 @@ def with_groups(items: Sequence[Listed], how: str | None, root: Path) -> list[Li
 def _place(row: Listed, root: Path) -> str:
     """The path below the root; in a shard the name of the member; an address as it is."""
     if row.offset is not None:
-        return row.origin
+        return row.member or row.origin
     top = Path(os.path.abspath(root))  # noqa: PTH100
     path = Path(os.path.abspath(top / row.path))  # noqa: PTH100
     if row.is_remote or not path.is_relative_to(top):
@@ -89,28 +91,41 @@ def split_off(rows: list[Listed], share: float) -> list[Listed]:
         classes: dict[str, list[Together]] = defaultdict(list)
         for together in found:
             classes[together[0].label].append(together)
-        chosen = [one for each in classes.values() for one in each[: round(share * len(each))]]
+        chosen = []
+        for each in classes.values():  # each keeps a video to train on
+            chosen += each[: min(round(share * len(each)), len(each) - 1)]
     held_out = {row for together in chosen for row in together}
     return [replace(row, split="val") if row in held_out else row for row in rows]
 
 
 def _together(rows: Sequence[Listed]) -> list[Together]:
     """Rows that share a content, a file or a group, directly or by way of others."""
-    above: dict[tuple[str, str], tuple[str, str]] = {}
+    keys = [("video", row.content or row.path) for row in rows]
+    groups = [("group", row.group) for row in rows]
+    one_of = connected(pair for pair in zip(keys, groups, strict=True) if pair[1][1])
+    found: dict[tuple[str, str], Together] = defaultdict(list)
+    for row, key in zip(rows, keys, strict=True):
+        found[one_of(key)].append(row)
+    return list(found.values())
 
-    def top(key: tuple[str, str]) -> tuple[str, str]:
+
+def connected(pairs: Iterable[tuple[Key, Key]]) -> Callable[[Key], Key]:
+    """A function that gives the same one of all keys that pairs connect, directly or by others.
+
+    >>> one_of = connected([(1, 2), (3, 4), (2, 5)])
+    >>> one_of(1) == one_of(5), one_of(1) == one_of(3), one_of(7)
+    (True, False, 7)
+    """
+    above: dict[Key, Key] = {}
+
+    def top(key: Key) -> Key:
         while above.setdefault(key, key) != key:
             above[key] = key = above[above[key]]
         return key
 
-    keys = [("video", row.content or row.path) for row in rows]
-    for row, key in zip(rows, keys, strict=True):
-        if row.group:
-            above[top(key)] = top(("group", row.group))
-    found: dict[tuple[str, str], Together] = defaultdict(list)
-    for row, key in zip(rows, keys, strict=True):
-        found[top(key)].append(row)
-    return list(found.values())
+    for first, second in pairs:
+        above[top(second)] = top(first)
+    return top
 
 
 def _whole_groups(groups: Sequence[Together], share: float) -> list[Together]:

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -63,12 +63,16 @@ class Listed(Video):
 
 @dataclass(frozen=True)
 class Line:
-    """One line taken apart: a path, the whole numbers behind it, or a label in words."""
+    """One line taken apart: a path, the whole numbers behind it, or a label in words.
+
+    tail: the numbers as they are written, for those that belong to the name of the file.
+    """
 
     path: str
     numbers: tuple[int, ...] = ()
     words: str = ""
     origin: str = ""
+    tail: str = field(default="", compare=False, repr=False)
 
     @property
     def is_file(self) -> bool:
@@ -136,12 +140,14 @@ def split_line(line: str, *, delimiter: str | None = None) -> Line:
         if not re.match(numbers, rest):
             return Line(path, words=re.sub(f"^{gap}", "", rest).strip('"'))
     else:
-        path = re.sub(rf"(?<=\S){numbers}", "", line)
+        # Backwards, as a search for where they begin takes the square of a long line's time.
+        back = rf"\s*{re.escape(delimiter[::-1])}\s*" if delimiter else r"\s+"
+        found = re.match(rf"(?:{_DIGITS}[+-]?{back})*(?=\S)", line[::-1])
+        path = line[: len(line) - (found.end() if found else 0)]
         rest = line[len(path) :]
     if rest or quoted:
-        return Line(
-            path, tuple(int(part) for part in map(str.strip, rest.split(delimiter)) if part)
-        )
+        parts = map(str.strip, rest.split(delimiter))
+        return Line(path, tuple(int(part) for part in parts if part), tail=rest)
     in_words = _IN_WORDS.fullmatch(path)
     if in_words and not Line(path).is_file:
         return Line(in_words[1], words=in_words[2].strip().strip('"'))
@@ -229,11 +235,11 @@ def _understood(line: Line, layout: str) -> Listed:
     # A store's cluster before its address is known to the published code's client alone.
     path, numbers = re.sub(r"^\w+:(?=s3://)", "", line.path), line.numbers
     if line.words or layout == "paths":
-        return Listed(" ".join([path, *map(str, numbers)]), line.words)
+        return Listed(path + line.tail, line.words)
     if layout in ("v1", "vjepa2"):
         _expect(line, len(numbers) >= 1, "PATH CLASS")
         # A name may end in a number by itself: only the last one is the class.
-        path = " ".join([path, *map(str, numbers[:-1])])
+        path += re.sub("^[0-9]+[^0-9]+", "", line.tail[::-1])[::-1]
         # The published code reads a name without suffix as that of an mp4.
         return Listed(path if Path(path).suffix else f"{path}.mp4", _label(numbers[-1:]))
     if layout == "v2-pretrain":
@@ -362,10 +368,12 @@ def _names_in_json(text: str) -> list[str]:
 
 
 def _names_in_lines(text: str) -> list[str]:
-    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
-    matches = [re.fullmatch(rf"({_DIGITS})\s+(\S.*)", line) for line in lines]
-    if lines and all(matches):
+    # An empty line at the end is none; one inside, which moves all numbers below it, is refused.
+    lines = [line.rstrip("\r") if line.strip() else "" for line in text.rstrip().split("\n")]
+    filled = [line for line in lines if line]
+    matches = [re.fullmatch(rf"({_DIGITS})\s+(\S.*)", line) for line in filled]
+    if filled and all(matches):
         numbers = {int(match[1]): match[2] for match in matches if match}
-        if sorted(numbers) in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        if sorted(numbers) in (list(range(len(filled))), list(range(1, len(filled) + 1))):
             return [numbers[number] for number in sorted(numbers)]
-    return lines
+    return lines if filled else []

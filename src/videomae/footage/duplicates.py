@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from videomae.data.groups import connected
 from videomae.data.opening import open_video, part_of
 from videomae.errors import VideoError, needing
 from videomae.footage.jobs import Loaded
@@ -83,16 +84,16 @@ def similar_pairs(index: Index, others: tuple[Floats, Numbers], threshold: float
     others: see `nearest_others`; a row that has more neighbours above the threshold than these is
     paired with these alone.
     """
-    found: dict[tuple[int, int], Pair] = {}
     similarities, numbers = others
-    for row, place in np.argwhere(similarities >= threshold).tolist():
-        first, second = sorted((row, int(numbers[row, place])))
-        videos = sorted((int(index.videos[first]), int(index.videos[second])))
-        pair = Pair(float(similarities[row, place]), first, second)
-        key = videos[0], videos[1]
-        if key not in found or found[key].similarity < pair.similarity:
-            found[key] = pair
-    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
+    every = [
+        Pair(float(similarities[row, place]), *sorted((row, int(numbers[row, place]))))
+        for row, place in np.argwhere(similarities >= threshold).tolist()
+    ]
+    found: dict[frozenset[int], Pair] = {}
+    for pair in sorted(every, key=lambda pair: (-pair.similarity, pair.first, pair.second)):
+        videos = frozenset((int(index.videos[pair.first]), int(index.videos[pair.second])))
+        found.setdefault(videos, pair)
+    return list(found.values())
 
 
 def joined(index: Index, pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -103,19 +104,11 @@ def joined(index: Index, pairs: Sequence[Pair]) -> list[list[Pair]]:
     >>> [len(g) for g in joined(index, [Pair(0.9, 0, 1), Pair(0.8, 3, 4), Pair(0.7, 1, 2)])]
     [2, 1]
     """
-    parent: dict[int, int] = {}  # of a video another one of its group, of one of them itself
-
-    def root(video: int) -> int:
-        while (above := parent.setdefault(video, video)) != video:
-            parent[video] = parent[above]  # shorter for the next one who asks
-            video = above
-        return video
-
-    for pair in pairs:
-        parent[root(int(index.videos[pair.second]))] = root(int(index.videos[pair.first]))
+    videos = [(int(index.videos[pair.first]), int(index.videos[pair.second])) for pair in pairs]
+    one_of = connected(videos)
     groups: dict[int, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(root(int(index.videos[pair.first])), []).append(pair)
+    for pair, (first, _) in zip(pairs, videos, strict=True):
+        groups.setdefault(one_of(first), []).append(pair)
     return list(groups.values())
 
 
