@@ -1,6 +1,7 @@
 """Folders of images, read as videos."""
 
 import errno
+import itertools
 import os
 import shutil
 import struct
@@ -275,6 +276,21 @@ def test_links_to_folders_are_followed(tree: Callable[[str], Path], tmp_path: Pa
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "run").symlink_to(tmp_path / "elsewhere")
     assert find_videos(tmp_path / "data") == [tmp_path / "data" / "run" / "1.mp4"]
+
+
+def test_deep_folders_and_nested_links_end(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.joinpath(*["d"] * 210).mkdir(parents=True)
+    (found,) = scan_folder(deep).unreadable.values()
+    assert found.endswith("/d: lies below more than 200 folders; move it further up")
+    levels = [tmp_path / "links" / str(k) for k in range(15)]
+    for level in levels:
+        level.mkdir(parents=True)
+    for level, below in itertools.pairwise(levels):
+        (level / "a").symlink_to(below), (level / "b").symlink_to(below)
+    scan = scan_folder(levels[0])
+    assert len(scan.unreadable) == 2**5
+    assert "lies below more than 4 links" in next(iter(scan.unreadable.values()))
 
 
 def test_a_folder_that_cannot_be_opened_is_named(

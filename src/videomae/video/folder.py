@@ -18,6 +18,9 @@ from videomae.video.limits import VIDEO_SUFFIXES, DecodeClock, VideoInfo, VideoL
 # Raster formats only: Pillow's other readers include ones that start programs (EPS, Ghostscript).
 _IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# Folders in folders, and links in what links lead to: more are no data set, but a trap, where two
+# links in each of many folders double what is found at each level.
+_MAX_DEPTH, _MAX_LINKS = 200, 4
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
@@ -155,17 +158,22 @@ def scan_folder(top: Path) -> FolderScan:
     """Search a folder and all below it for videos: by suffix, and folders of images.
 
     A folder that holds images and no videos is one video, frame by frame, unless there are as many
-    videos below it as images in it, which then are covers. Links to folders are followed.
+    videos below it as images in it, which then are covers. Links to folders are followed, up to
+    four of them one below the other.
     """
-    return _scan(top, frozenset())
+    return _scan(top, frozenset(), num_links=0)
 
 
-def _scan(folder: Path, above: frozenset[tuple[int, int]]) -> FolderScan:
+def _scan(folder: Path, above: frozenset[tuple[int, int]], *, num_links: int) -> FolderScan:
     scan = FolderScan()
     try:
         status = folder.stat()
         if (place := (status.st_dev, status.st_ino)) in above:
             scan.passed_over[folder] = "link to a folder that it lies in"
+            return scan
+        if len(above) > _MAX_DEPTH or num_links > _MAX_LINKS:
+            what = f"{_MAX_LINKS} links" if num_links > _MAX_LINKS else f"{_MAX_DEPTH} folders"
+            scan.unreadable[folder] = f"{folder}: lies below more than {what}; move it further up"
             return scan
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -178,7 +186,8 @@ def _scan(folder: Path, above: frozenset[tuple[int, int]]) -> FolderScan:
         if entry.name.startswith("."):
             scan.passed_over[path] = "hidden"
         elif entry.is_dir():
-            inside = _scan(path, above | {place})
+            links = num_links + entry.is_symlink()
+            inside = _scan(path, above | {place}, num_links=links)
             below.videos.extend(inside.videos)
             below.passed_over.update(inside.passed_over)
             scan.unreadable.update(inside.unreadable)
