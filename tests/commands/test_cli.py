@@ -336,6 +336,35 @@ def test_a_batch_job_keeps_what_is_done_when_a_scheduler_ends_it(
     assert read_batch(tmp_path).table["path"].to_pylist() == found(place)[:2]
 
 
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [("classify", "a.csv"), ("embed", "a.csv"), ("embed", "a.npz")],
+)
+def test_a_table_keeps_what_is_done_when_a_scheduler_ends_it(
+    command: str,
+    output: str,
+    run: Run,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compute = getattr(predict, command)
+
+    def stopped(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, each in enumerate(compute(*arguments, **options)):
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield each
+
+    before, path = signal.getsignal(signal.SIGTERM), tmp_path / output
+    monkeypatch.setattr(predict, command, stopped)
+    code, _, err = run(command, place / "videos", "--output", path, "--model", place / "classifier")
+    assert (code, err) == (130, "videomae: interrupted; 2 of 4 videos are done, and kept\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+    kept = [row["path"] for row in table(path)] if path.suffix == ".csv" else np.load(path)["paths"]
+    assert list(kept) == found(place)[:2]
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -557,6 +586,46 @@ def test_resume_alone_reads_the_settings_of_the_folder(
         PretrainSettings(output=tmp_path),
         PretrainSettings(output=tmp_path / "new", resume=True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "changed"),
+    [
+        ("ucf101-base-finetune", ["flip=true"], {}),
+        ("ucf101-base-finetune", ["flip=false", "resume=false"], {"flip": False}),
+        ("ucf101-base-pretrain", ["flip=false", "norm_pix_loss=true"], {}),
+        ("ucf101-base-pretrain", ["--flip", "--norm-pix-loss"], {"flip": True}),
+    ],
+)
+def test_a_switch_may_be_set_to_what_it_is_already(
+    recipe: str, words: list[str], changed: dict[str, bool], run: Run, asked: list[Any]
+) -> None:
+    command = recipe.split("-")[-1]
+    assert run(command, "--recipe", recipe)[0] == 0
+    code, _, err = run(command, "--recipe", recipe, *words)
+    assert (code, err) == (0, "")
+    assert asked[1] == replace(asked[0], **changed)
+
+
+def test_a_path_with_an_equals_sign_is_no_setting(
+    run: Run, asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dt=2024-01-01").mkdir()
+    assert run("finetune", "--data", "dt=2024-01-01")[0] == 0
+    assert asked[0].data == Path("dt=2024-01-01")
+
+
+@pytest.mark.parametrize("recipe", [(), ("--recipe", "r.toml")])
+def test_only_training_has_resume(
+    recipe: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text('model = "m"\n')
+    for command in ("evaluate", "linear-probe"):
+        code, _, err = run(command, *recipe, "--resume")
+        assert code == 2
+        assert err.startswith(f"videomae: {command} has no option --resume; ")
 
 
 def test_a_dry_run_prints_what_the_run_takes(

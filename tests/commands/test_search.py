@@ -5,12 +5,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from videomae.commands import cli
+from videomae.commands import batch, cli
 from videomae.commands.search import _splits
+from videomae.data.manifest import Video
 from videomae.rendering.actions import render_clip
 from videomae.video.writer import write_video
 
@@ -120,6 +122,24 @@ def test_copies_alone_are_all_found_and_only_pairs_are_printed_as_json(
     assert "out/index: 3 videos" in err
     pairs = [json.loads(line) for line in out.splitlines()]
     assert [pair["similarity"] for pair in pairs] == pytest.approx([1, 1, 1], abs=1e-3)
+
+
+def test_part_of_an_index_is_not_searched_for_copies(
+    run: Run, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = batch.run_job
+
+    def stopped(given: list[Video], *arguments: Any, **options: Any) -> None:
+        whole(given[:3], *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "run_job", stopped)
+    output = tmp_path / "out"
+    code, out, err = run("duplicates", videos, "--output", output, "--window-seconds", "video")
+    assert (code, out) == (130, "")
+    place = output / "index"
+    assert err == f"videomae: interrupted; {place} has what is done, and the same command goes on\n"
+    assert [path.name for path in output.iterdir()] == ["index"]
 
 
 def test_an_index_is_a_folder(run: Run, videos: Path) -> None:

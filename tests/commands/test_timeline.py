@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -235,6 +237,33 @@ def test_a_camera_is_left_by_an_interrupt(
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"live.vtt", "live.json"}
+
+
+@pytest.mark.parametrize(
+    ("given", "code"), [(("--camera", 0), 0), (("throw.mp4", "pull.mp4"), 130)]
+)
+def test_sigterm_is_heard_as_an_interrupt(
+    given: tuple[Any, ...],
+    code: int,
+    run: Run,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("live_windows", "scored_windows"):
+
+        def stopped(whole: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+            yield next(whole(*arguments, **options))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(command, name, partial(stopped, getattr(command, name)))
+    monkeypatch.setattr(command, "LiveVideo", Camera)
+    monkeypatch.chdir(videos)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(*given, "--output", tmp_path / "out")[0] == code
+    assert signal.getsignal(signal.SIGTERM) is before
+    name = "live" if code == 0 else "throw"
+    assert len(json.loads((tmp_path / "out" / f"{name}.json").read_text())["windows"]) == 1
 
 
 @pytest.mark.parametrize(

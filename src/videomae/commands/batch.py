@@ -1,15 +1,14 @@
 """classify and embed as a batch job: answers about many videos, in a folder of Parquet parts."""
 
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from videomae.commands.terminal import Screen
+from videomae.commands.terminal import Screen, stopped_by_sigterm
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError, complain, say, to_json
@@ -23,10 +22,12 @@ def run_batch(
     files: list[Path],
     *,
     look_at: Callable[[Path], None] | None = None,
+    again: str = "--resume",
 ) -> int:
     """Write answers into a folder of Parquet parts, and show a bar and one line about them.
 
-    `look_at` is called with the path of the first video.
+    `look_at` is called with the path of the first video. `again` is what goes on with work that
+    was broken off, for which 130 is returned.
     """
     output = command.output
     if output.suffix or output.is_file():
@@ -51,7 +52,7 @@ def run_batch(
     try:
         with (
             Screen(what, len(videos), as_json=command.json) as screen,
-            _stopped_by_sigterm(),
+            stopped_by_sigterm(),
             elsewhere,
         ):
             summary = run_job(
@@ -68,18 +69,8 @@ def run_batch(
     except KeyboardInterrupt:
         if not output.exists():
             return complain("interrupted before anything was done", code=130)
-        return complain(f"interrupted; {output} has what is done, and --resume goes on", code=130)
+        return complain(f"interrupted; {output} has what is done, and {again} goes on", code=130)
     say(to_json(asdict(summary)) if command.json else f"{output}: {summary}")
     if summary.first_reason:
         complain(summary.first_reason)
     return 1 if summary.num_bad else 0
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let a scheduler's SIGTERM end the work as Ctrl-C does, so that what is done is written."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

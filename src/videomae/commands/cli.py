@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -162,14 +162,17 @@ def parse(arguments: list[str]) -> Any:
         finder.add_argument("--output", type=Path, default=kind().settings.output)
         finder.add_argument("--resume", action="store_true")
         found = finder.parse_known_args(rest)[0]
-        recipe = found.recipe
-        if recipe is None and found.resume and (found.output / SETTINGS_NAME).is_file():
+        recipe, settings = found.recipe, kind().settings
+        goes_on = found.resume and issubclass(kind, flags.TrainCommand)  # others have no --resume
+        if recipe is None and goes_on and (found.output / SETTINGS_NAME).is_file():
             recipe = str(found.output / SETTINGS_NAME)  # goes on with what it began with
         if recipe is not None:
-            settings = load_recipe(recipe, type(kind().settings))
-            if found.resume:
-                settings = replace(settings, resume=False)  # where it is set, there is no such flag
+            settings = load_recipe(recipe, type(settings))
             options["default"] = kind(recipe=recipe, settings=settings)
+        # A switch has one flag, the opposite of its default; the other one changes nothing.
+        switches = {key: value for key, value in vars(settings).items() if isinstance(value, bool)}
+        held = {flag(key if value else f"no_{key}") for key, value in switches.items()}
+        rest = [word for word in rest if word not in held]
     with on_parse_error(_refuse):
         command, unknown = tyro.cli(
             kind, prog=program, args=rest, return_unknown_args=True, **options
@@ -228,11 +231,17 @@ def _every_command() -> Any:
 
 
 def _as_flags(arguments: list[str], known: set[str]) -> list[str]:
-    """Words such as epochs=100 become --epochs=100, as a recipe's lines are often copied."""
+    """Words such as epochs=100 become --epochs=100, as a recipe's lines are often copied.
+
+    A path such as dt=2024-01-01 stays as it is.
+    """
     words = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or argument.startswith("-") or not name.isidentifier():
+            words.append(argument)
+            continue
+        if name not in known and Path(argument).exists():
             words.append(argument)
             continue
         if name not in known:

@@ -112,6 +112,8 @@ def duplicates(command: Duplicates) -> int:
     code = 0
     if not (source.is_dir() and find_parts(source)):
         code = _make_index(command, folder / "index")
+        if code == 130:  # part of the videos would look like all of them
+            return code
         source = folder / "index"
     rows = open_index(source)
     named = source != Path(command.source) or command.model != Duplicates.model
@@ -165,7 +167,7 @@ def _make_index(command: Duplicates, folder: Path) -> int:
         output=folder,
     )
     with redirect_stdout(sys.stderr) if command.json else nullcontext():  # pairs alone are printed
-        return run_batch("embed", job, [])
+        return run_batch("embed", job, [], again="the same command")
 
 
 def _splits(source: str, paths: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The output of commands: results on stdout, complaints on stderr, a bar while more is to come."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -119,12 +121,13 @@ def report(
 
     `show` gives the fields of its line of JSON, and its rows of a table, whose columns after the
     path are at least `widths` wide. `cells` gives its columns in the table at `csv_path`, which is
-    written at the end, or with what is there where the work is broken off.
+    written at the end, or with what is there where the work is broken off, as by SIGTERM.
     """
     from videomae.video.reader import BadVideo
 
-    failed = done = 0
+    failed, done, width = 0, 0, path_width(files)
     with (
+        stopped_by_sigterm(),
         keeping(lambda: f"{done} of {counted(len(files), 'video')} are done, and kept"),
         Screen(what, len(files), as_json=as_json) as screen,
         _csv_rows(csv_path) as rows_of_csv,
@@ -145,7 +148,7 @@ def report(
                 line = {"path": str(path), **record}
                 say(to_json(line, default=lambda array: array.tolist()))
             elif rows:
-                screen.out.print(file_table(path, rows, files, widths))
+                screen.out.print(file_table(path, rows, width, widths))
             screen.advance(done, len(files))
     if failed and len(files) > 1:
         complain(f"{failed} of {len(files)} videos could not be read")
@@ -164,15 +167,33 @@ def _csv_rows(path: Path | None) -> Iterator[list[dict[str, Any]]]:
             write_csv(path, [*columns, "error"], rows)
 
 
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Let a scheduler's SIGTERM end the work as Ctrl-C does, so that what is done is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def path_width(files: Iterable[Path]) -> int:
+    """The width of a column of these paths."""
+    longest = max((len(one_line(each)) for each in files), default=0)
+    return min(longest, 60) if sys.stdout.isatty() else longest
+
+
 def file_table(
-    path: Path, rows: Sequence[tuple[str | Bar, ...]], files: list[Path], widths: Sequence[int]
+    path: Path, rows: Sequence[tuple[str | Bar, ...]], width: int, widths: Sequence[int]
 ) -> Table:
-    """Rows about one file, which line up with those about the others."""
+    """Rows about one file, which line up with those about others: of one `path_width`."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    longest = max(len(one_line(each)) for each in files)
-    table.add_column(width=min(longest, 60) if sys.stdout.isatty() else longest, overflow="fold")
-    for _, width in zip_longest(rows[0], widths):
-        table.add_column(min_width=width, no_wrap=True)
+    table.add_column(width=width, overflow="fold")
+    for _, least in zip_longest(rows[0], widths):
+        table.add_column(min_width=least, no_wrap=True)
     for number, row in enumerate(rows):
         cells = (one_line(cell) if isinstance(cell, str) else cell for cell in row)
         table.add_row("" if number else one_line(path), *cells)

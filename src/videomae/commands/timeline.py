@@ -11,7 +11,13 @@ from rich.bar import Bar
 from videomae.claim import refuse_to_replace
 from videomae.commands.answers import mirrored, warn_if_unlike_rendered
 from videomae.commands.model_flags import Timeline as TimelineCommand
-from videomae.commands.terminal import Screen, file_table, score_bar
+from videomae.commands.terminal import (
+    Screen,
+    file_table,
+    path_width,
+    score_bar,
+    stopped_by_sigterm,
+)
 from videomae.errors import ConfigError, VideoError, as_text, complain, say, to_json
 from videomae.footage.segments import SegmentRules
 from videomae.footage.timeline import NOVELTY_RULES, Gathered, Scored, Timeline, scored_windows
@@ -65,8 +71,8 @@ def timeline(command: TimelineCommand) -> int:
         hop_seconds=_number(command.hop_seconds),
         batch_size=command.batch_size,
     )
-    failed, interrupted = 0, False
-    with Screen("", as_json=command.json) as screen:
+    failed, interrupted, width = 0, False, path_width(files)
+    with stopped_by_sigterm(), Screen("", as_json=command.json) as screen:
 
         def draw(found: Timeline, path: Path) -> None:
             total = round(found.windows[-1].end_seconds)
@@ -102,7 +108,7 @@ def timeline(command: TimelineCommand) -> int:
                 if command.json:
                     say(to_json(found.record(top_k=command.top_k)))
                 else:
-                    screen.out.print(file_table(path, _shown(found), files, (8, 14)))
+                    screen.out.print(file_table(path, _shown(found), width, (8, 14)))
                 if path in films and not reason:
                     draw(found, path)
             elif command.json:
@@ -134,11 +140,11 @@ def _watch(
     rules: SegmentRules,
     places: list[Path],
 ) -> int:
-    """Show the labels of a live video as they come, until it ends or Ctrl-C; then write files."""
+    """Show the labels of a live video as they come, until it ends or is left; then write files."""
     labels, gathered = ready.config.id2label or {}, Gathered()
     reason = ""
     try:
-        with LiveVideo(command.camera) as video:
+        with stopped_by_sigterm(), LiveVideo(command.camera) as video:
             rate = maker.rate or video.fps
             if rate is None or maker.stride is None:
                 raise ConfigError(
@@ -166,7 +172,7 @@ def _watch(
                     say(f"{at:>9}  {best}  {delay:.2f} s late{skipped}")
     except VideoError as error:
         reason = str(error)
-    except KeyboardInterrupt:  # which is how a camera is left
+    except KeyboardInterrupt:  # Ctrl-C or SIGTERM, which is how a camera is left
         pass
     for place in places if gathered.windows else []:
         gathered.timeline(None, labels, rules).save(place, top_k=command.top_k)
