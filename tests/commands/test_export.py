@@ -26,6 +26,7 @@ from videomae.model.modeling import (
     VideoMAEForVideoClassification,
     VideoMAEModel,
 )
+from videomae.processing.processors import VideoMAEVideoProcessor
 from videomae.processing.views import ViewMaker, find_processor
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
@@ -220,6 +221,35 @@ def test_parity_by_hand(activation: str | None) -> None:
     sigmoid = 1 / (1 + np.exp(-3.5)), 1 / (1 + np.exp(-4))  # softmax of two is that of the gap
     assert found.agreement == 1
     assert found.score_difference == pytest.approx(sigmoid[1] - sigmoid[0], abs=1e-6)
+
+
+def test_a_number_that_is_none_is_not_passed_over_by_parity() -> None:
+    def compute(pixels: Any) -> Any:  # what is alone is right
+        return np.full((len(pixels), 2), 1.0 if len(pixels) == 1 else np.nan, np.float32)
+
+    facts = {"input": {"shape": ["batch"]}, "output": {"activation": None}}
+    parity = compare(compute, [torch.zeros(1), torch.ones(1)], torch.ones(2, 2), facts)
+    with pytest.raises(ConfigError, match=r"its answers are nan off torch's, 0\.0001 is"):
+        command._check(parity, "float32")
+
+
+def test_mean_and_std_are_of_each_channel(folder: Path) -> None:
+    config = VideoMAEConfig(**TINY)
+    maker = ViewMaker(config, VideoMAEVideoProcessor(do_normalize=False))
+    facts = command.describe(Export(str(folder)), "float32", maker, is_classifier=True)
+    assert (facts["mean"], facts["std"]) == ([0.0] * 3, [1.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "got"),
+    [(3, {"task": "embed"}, "features of 3 channels"), (1, {}, "labels of 1 channel")],
+)
+def test_a_page_for_the_web_needs_labels_and_rgb(
+    channels: int, options: dict[str, Any], got: str, tmp_path: Path
+) -> None:
+    make_folder(tmp_path / "model", num_channels=channels)
+    with pytest.raises(ConfigError, match=f"format=web is a page .* gives {got}; take format=onnx"):
+        export(tmp_path / "model", tmp_path / "out", format="web", **options)
 
 
 @pytest.mark.parametrize(

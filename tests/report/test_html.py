@@ -5,6 +5,8 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +66,24 @@ def test_a_large_picture_is_made_smaller(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert image.size == (1600, 300)
     assert len(data) < 600_000
+
+
+def test_a_ground_that_shows_through_still_does_when_made_smaller(tmp_path: Path) -> None:
+    clear = Image.fromarray(np.zeros((300, 3200, 4), np.uint8))
+    clear.save(tmp_path / "a.png")
+    _, data = embed_picture(tmp_path / "a.png").address.split(",")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert (image.mode, image.getpixel((3, 3))[3]) == ("RGBA", 0)
+
+
+@pytest.mark.parametrize("names", [("classify", "reconstruct", "about"), ("reconstruct", "about")])
+def test_the_page_of_the_service_shows_its_first_tab(names: tuple[str, ...]) -> None:
+    facts = SimpleNamespace(model="m", num_frames=16, labels=[], limits={"max_upload_mb": 9})
+    given: dict[str, Any] = {"about": {}, "examples": [], "address": "/"}
+    tabs = dict.fromkeys(names, "words")
+    text = render("serve.html", facts=facts, tabs=tabs, **given)
+    panels = re.findall(r'role="tabpanel" id="(\w+)" aria-labelledby="tab-\w+"( hidden)?', text)
+    assert panels == [(name, " hidden" if number else "") for number, name in enumerate(names)]
 
 
 def test_a_broken_picture_raises(tmp_path: Path) -> None:

@@ -136,3 +136,10 @@ def test_confusions_are_drawn_the_same_each_time_and_refused_where_they_do_not_f
         plots.plot_confusion(matrix, ["a"], tmp_path / "c.png")
     with pytest.raises(ConfigError, match=r"ends in '.gif'"):
         plots.plot_confusion(matrix, ["a", "b"], tmp_path / "c.gif")
+
+
+def test_a_timeline_of_weeks_has_ticks(tmp_path: Path) -> None:
+    edges = [0.0, 1e6, 2.4e6]
+    given = {"spans": {"a": []}, "pictures": {}}
+    path = plots.plot_timeline(tmp_path / "a.svg", edges, {"a": np.ones(2)}, **given)
+    assert path.read_text().count('id="xtick_') == 9  # a tick each 300,000 s, from 0 on

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 
 from videomae.errors import ConfigError
 from videomae.recipe import write_recipe
@@ -199,6 +201,40 @@ def test_broken_files_are_left_out_and_a_broken_picture_is_told(tmp_path: Path) 
     words = words_of(write_page(tmp_path))
     assert "epoch_0002.png cannot be read." in words
     assert "Finished: 40 steps" in words
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "expected"),
+    [
+        ({"epochs": "x"}, {"num_steps": 80}, "At step 40 of 80; about 2 min to go."),
+        ({"epochs": "x"}, {}, "At step 40."),
+        ({"mask_ratio": "x"}, {}, "VideoMAE small from scratch. Finished: 40 steps, 4 epochs."),
+        ({}, {"hidden_share": None, "baseline_loss": "x"}, "from scratch, 90 % hidden (tube mask)"),
+        (
+            None,
+            {"num_steps": 40},
+            "There is no readable settings.toml in this folder. Finished: 40",
+        ),
+        (None, {"num_steps": 80}, "in this folder. At step 40 of 80; about 2 min to go."),
+    ],
+)
+def test_what_is_of_another_kind_is_left_out(
+    settings: dict[str, Any] | None, facts: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    path = make_run(tmp_path, PRETRAIN) / "settings.toml"
+    known = tomllib.loads(path.read_text())
+    path.write_text("" if settings is None else tomli_w.dumps(known | settings))
+    add_facts(tmp_path, **facts)
+    assert expected in words_of(write_page(tmp_path))
+
+
+@pytest.mark.parametrize("epoch", [{}, {"epoch": None}])
+def test_a_log_without_epochs_has_a_page(epoch: dict[str, None], tmp_path: Path) -> None:
+    make_run(tmp_path, FINETUNE, num_epochs=0)
+    add_rows(tmp_path, [{"step": 40, "loss": 1.0, "seconds": 120.0, **epoch}])
+    add_rows(tmp_path, [{"step": 40, "epoch": 1, "score": 1.0, "top1": 1.0, "seconds": 120.0}])
+    add_facts(tmp_path, num_steps=80, num_classes="x", num_held_out=3)
+    assert "At step 40 of 80; about 2 min to go." in words_of(write_page(tmp_path))
 
 
 def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:

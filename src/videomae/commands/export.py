@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
-from videomae.errors import ConfigError, to_json
+from videomae.errors import ConfigError, counted, to_json
 from videomae.hub import atomic_folder, check_writable, resolve_shipped
 from videomae.inference import engines, formats, runtimes
 from videomae.inference.exported import Answer, Features
@@ -119,6 +119,13 @@ def export(command: Export) -> Written:
     check_writable(command.output.parent)
 
     module, config = _load(command)
+    shows_labels = isinstance(module, Answer) and config.num_channels == 3
+    if command.format == "web" and not shows_labels:
+        raise ConfigError(
+            f"format=web is a page that shows the labels of RGB clips, and {command.model} gives "
+            f"{'labels' if isinstance(module, Answer) else 'features'} of "
+            f"{counted(config.num_channels, 'channel')}; take format=onnx"
+        )
     make_views = ViewMaker(config, find_processor(command.model, config))
     calibration, clips, kind = _clips(command, make_views, needed=dtype == "int8")
     with torch.inference_mode(False), torch.no_grad():
@@ -203,6 +210,10 @@ def describe(
     batch = 1 if command.format == "executorch" else "batch"
     resample = {number: word for word, number in RESAMPLE.items()}
     activation = {"regression": None, "multi_label_classification": "sigmoid"}
+
+    def per_channel(values: float | Sequence[float]) -> list[float]:
+        return [float(each) for each in np.broadcast_to(values, config.num_channels)]
+
     facts: dict[str, Any] = {
         "model": name,
         "task": "classify" if is_classifier else "embed",
@@ -233,8 +244,8 @@ def describe(
         if processor.do_center_crop
         else None,
         "scale": processor.rescale_factor if processor.do_rescale else 1.0,
-        "mean": np.atleast_1d(processor.image_mean if processor.do_normalize else 0.0).tolist(),
-        "std": np.atleast_1d(processor.image_std if processor.do_normalize else 1.0).tolist(),
+        "mean": per_channel(processor.image_mean if processor.do_normalize else 0.0),
+        "std": per_channel(processor.image_std if processor.do_normalize else 1.0),
     }
     facts["rules"] = render("export/rules.txt.jinja", facts=facts).splitlines()
     if FORMATS[command.format][0].endswith(".onnx"):
@@ -284,7 +295,8 @@ def compare(
     if facts["input"]["shape"][0] == "batch" and len(clips) > 1:
         some = torch.stack(list(clips[:3]))
         answers.append((torch.from_numpy(compute(some.numpy())), expected[: len(some)]))
-    error = max(float((a - b).norm() / b.norm()) for a, b in answers)
+    # max() of Python would pass over what is no number.
+    error = float(torch.stack([(a - b).norm() / b.norm() for a, b in answers]).max())
     activation = facts["output"]["activation"]
     if activation is None:
         return Parity(len(clips), error)

@@ -50,7 +50,8 @@ def embed_picture(path: Path) -> Embedded:
         if max(image.size) > _PICTURE_PX or len(data) > _PICTURE_BYTES:
             image.thumbnail((_PICTURE_PX, _PICTURE_PX))
             packed = BytesIO()
-            image.convert("RGB").save(packed, "WEBP", quality=80)
+            mode = "RGBA" if image.has_transparency_data else "RGB"  # a page may be dark or light
+            image.convert(mode).save(packed, "WEBP", quality=80)
             data, kind = packed.getvalue(), "webp"
         return Embedded(_address(data, kind), *image.size)
 

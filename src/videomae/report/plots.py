@@ -238,7 +238,8 @@ def plot_timeline(
     )
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
-    step = next(step for step in _TIME_STEPS if (end - start) / step <= 10)
+    longest = _TIME_STEPS[-1] * math.ceil((end - start) / (10 * _TIME_STEPS[-1]))
+    step = next((step for step in _TIME_STEPS if (end - start) / step <= 10), longest)
     ticks = [k * step for k in range(math.ceil(start / step), math.floor(end / step) + 1)]
     axes.set_xticks(ticks, [clock(tick, tenths=step < 1) for tick in ticks])
     if pictures:

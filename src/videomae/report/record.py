@@ -28,7 +28,8 @@ _RECENT = 100
 class RunRecord:
     """What the files of a run say; empty where a file is missing or broken.
 
-    facts: what follows from settings, data and model; runs of earlier versions have none.
+    facts: what follows from settings, data and model, finite numbers or None but for the reason
+    `not_evaluated`; runs of earlier versions have none.
     reports: lines of the log with a loss or a learning rate. evaluations: those with a score. Their
     values, and those of results, are finite numbers or None. about: what results say in words, as
     which model on which data. mistakes: rows of mistakes.json. unreadable, bad: (path, reason) of
@@ -77,11 +78,15 @@ class RunRecord:
         """Steps of the whole run, or None where it is not known yet."""
         if isinstance(known := self.facts.get("num_steps"), int):
             return known
-        epoch, epochs = self.last.get("epoch"), self.settings.get("epochs")
+        epoch, epochs = self.last.get("epoch"), self.number("epochs")
         if not epoch or not epochs:
             return None
         # The log rounds epochs; the steps of one are whole.
         return int(max(round(self.step / epoch), 1) * epochs)
+
+    def number(self, name: str) -> Any:
+        """A setting that is a number, else None."""
+        return numbers(self.settings).get(name)
 
     @property
     def is_finished(self) -> bool:
@@ -115,14 +120,14 @@ def read_run(folder: Path) -> RunRecord:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; give the output folder of a run")
     rows = [numbers(row) for row in read_log(folder)]
-    results = _read(folder / "results.json")
+    results, facts = _read(folder / "results.json"), _read(folder / "run.json")
     data, wrong = _read(folder / "data_report.json"), _read(folder / "mistakes.json")
     classes = numbers(_typed(dict, results.get("per_class"))).items()
     unreadable = [row for row in _typed(list, results.get("unreadable")) if isinstance(row, dict)]
     return RunRecord(
         folder=folder,
         settings=_read(folder / SETTINGS_NAME, tomllib.loads),
-        facts=_read(folder / "run.json"),
+        facts=facts | numbers({key: facts[key] for key in facts.keys() - {"not_evaluated"}}),
         environment=_read(folder / "environment.json"),
         reports=[row for row in rows if "loss" in row or "lr" in row],
         evaluations=[row for row in rows if row.get("score") is not None],

@@ -88,7 +88,7 @@ def _evaluation(run: RunRecord) -> dict[str, Any]:
     best = min(values, default=None) if main == "mae" else max(values, default=None)
     drawn = [key for key in keys if key == main or (main, key) == ("top1", "top5")]
     classes = run.facts.get("num_classes")
-    chance = 100 / classes if main == "top1" and isinstance(classes, int) else None
+    chance = 100 / classes if main == "top1" and classes else None
     return {
         "score_levels": _level(chance, run),
         "measures": list(names.values()),
