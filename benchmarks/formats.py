@@ -17,6 +17,7 @@ from videomae.commands.export import FORMATS, export
 from videomae.commands.flags import Export
 from videomae.config import VideoMAEConfig
 from videomae.errors import ConfigError, complain
+from videomae.hub import resolve_shipped
 from videomae.inference import formats, runtimes
 from videomae.model.modeling import VideoMAEForVideoClassification
 from videomae.rendering.actions import CLASSES, render_clip
@@ -37,10 +38,10 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for k in range(24):
-            clip = render_clip(CLASSES[k % 12], seed=80_000 + k, size=64)
+            clip = render_clip(CLASSES[k % len(CLASSES)], seed=80_000 + k, size=64)
             write_video(folder / "videos" / f"{k}.mp4", clip)
         for name in names:
-            shipped = name.startswith("motion")
+            shipped = resolve_shipped(name) is not None
             model = name if shipped else str(random_model(name, folder / name))
             for format, (_, dtypes, _) in FORMATS.items():
                 for dtype in dtypes if format != "web" else ():

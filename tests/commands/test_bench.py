@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -160,6 +161,18 @@ def test_films_play_a_scene_to_and_fro(tmp_path: Path, monkeypatch: pytest.Monke
     assert film == session(tmp_path).film("small")
     info = probe(film)
     assert (info.num_frames, info.height, info.width) == (250, 34, 48)
+
+
+def test_an_output_is_checked_before_the_work_and_figures_are_never_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is a file; name another one"):
+        bench.bench(Bench("decode", output=tmp_path / "file" / "out"), {"decode": pytest.fail})
+    monkeypatch.setattr(bench, "write_json", Mock(side_effect=OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        bench.bench(Bench("decode", output=tmp_path, json=True), {"decode": lambda _: iter(())})
+    assert json.loads(capsys.readouterr().out)["bench"] == "decode"
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

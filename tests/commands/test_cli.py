@@ -468,6 +468,13 @@ def test_outputs_lie_to_each_other_as_the_files_do(tmp_path: Path) -> None:
     assert answers.mirrored(files[2:], Path("out"), ".png") == {files[2]: Path("out/2.b.png")}
 
 
+def test_no_two_videos_share_an_output(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("x.mp4", "x.avi", "x.mp4.mp4", "x.mp4.mp4.mp4", "y.mp4")]
+    names = [path.name for path in answers.mirrored(files, Path("out"), ".png").values()]
+    whole = ["x.mp4.png", "x.avi.png", "x.mp4.mp4.png", "x.mp4.mp4.mp4.png"]
+    assert names == [*whole, "y.png"]
+
+
 def test_probe_tells_what_is_in_a_file(run: Run, place: Path) -> None:
     code, out, _ = run("probe", found(place)[0], place / "videos" / "c")
     assert code == 0
@@ -797,6 +804,12 @@ def test_outputs_are_checked_before_the_work(
 ) -> None:
     home = reconstruct if command == "reconstruct" else predict
     monkeypatch.setattr(home, command, lambda *_, **__: pytest.fail("it worked"))
+    (place / "folders" / name).mkdir(parents=True)
+    code, out, err = run(
+        command, place / "videos" / "a" / "1.mp4", "--output", place / "folders" / name
+    )
+    assert (code, out) == (1, "")
+    assert f"{name} is a folder; name a file" in err
     output = place / "bad.mp4" / name  # below a file
     code, out, err = run(
         command, found(place)[0], "--model", place / "classifier", "--output", output

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,3 +67,20 @@ def test_a_space_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "is there already; name a folder that is new or empty" in capsys.readouterr().err
     assert cli.main(["space", str(tmp_path / "none"), str(tmp_path / "space")]) == 1
     assert not (tmp_path / "space").exists()
+
+
+def test_a_space_is_not_copied_into_itself_and_needs_a_folder_of_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = resolve_shipped("actions-tiny")
+    assert shipped is not None
+    model = shutil.copytree(shipped, tmp_path / "model")
+    space = tmp_path / "space"
+    for output, options, message in (
+        (model / "space", [], f"space lies in {model}, which is copied; name another"),
+        (space, ["--examples", str(tmp_path)], f"space lies in {tmp_path}, which is copied"),
+        (space, ["--examples", str(tmp_path / "none")], "none is no folder; name a folder of sh"),
+    ):
+        assert cli.main(["space", str(model), str(output), *options]) == 1
+        assert message in capsys.readouterr().err
+        assert not output.exists()

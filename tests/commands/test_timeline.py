@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -166,6 +167,17 @@ def test_wrong_options_are_explained(
     code, out, err = run(videos, *options)
     assert (code, out) == (1, "")
     assert message in err
+
+
+def test_two_videos_that_would_share_a_table_are_refused(
+    run: Run, videos: Path, tmp_path: Path
+) -> None:
+    for name in ("a.mp4", "a.scores.mp4"):
+        shutil.copy(videos / "pull.mp4", tmp_path / name)
+    code, _, err = run(tmp_path / "a.mp4", tmp_path / "a.scores.mp4", "--output", tmp_path / "out")
+    assert code == 1
+    assert re.search(r"a\.scores\.csv would be written for \S+a\S*\.mp4 and for \S+; name a f", err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path) -> None:

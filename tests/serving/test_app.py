@@ -257,6 +257,16 @@ def test_openapi_has_examples_and_problems(client: TestClient) -> None:
             answers = methods["post"]["responses"]
             assert {"200", "408", "413", "415", "422", "429"} <= set(answers), path
             assert "application/problem+json" in answers["415"]["content"]
+            assert ("404" in answers) == (path != "/v1/embed")  # a model may not be there
+
+
+def test_what_is_no_form_is_a_wrong_field_and_a_broken_form_a_bad_request(
+    client: TestClient,
+) -> None:
+    for given in ({"json": {"a": 1}}, {"content": b"hello"}, {}):
+        assert client.post("/v1/classify", **given).status_code == 422
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/v1/classify", content=b"hello", headers=kind).status_code == 400
 
 
 def test_the_page_is_whole_and_asks_nobody_else(client: TestClient) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from videomae.inference.reconstruct import Reconstruction
 
 BATCH = tuple(BatchCommand.__annotations__)  # the options that a batch job has on top
+_PICTURES = (".png", ".gif", ".mp4")
+_FILES = (".csv", ".npz", *_PICTURES)  # else `output` is a folder
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 
@@ -182,7 +184,7 @@ FUNCTIONS: dict[type, Callable[[Any], int]] = {
 def _places(files: list[Path], command: Reconstruct | Explain) -> dict[Path, Path]:
     """The file that each video's picture is written to."""
     output = command.output
-    is_file = output.suffix.lower() in (".png", ".gif", ".mp4")
+    is_file = output.suffix.lower() in _PICTURES
     if is_file and len(files) > 1:
         raise ConfigError(f"{output} is one file for {len(files)} videos; name a folder")
     places = {files[0]: output} if is_file else mirrored(files, output, f".{command.format}")
@@ -235,7 +237,7 @@ def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:
     Raises ConfigError where `output`, a file or a folder, could not be written after all the work.
     """
     if output is not None:
-        check_writable(output.parent if output.suffix else output)
+        check_output("--output", output, is_file=output.suffix.lower() in _FILES)
     ours = ("files", "json", "output", "format", *BATCH)
     options = {name: value for name, value in vars(command).items() if name not in ours}
     # For a person who watches; a program finds nothing but complaints on stderr.
@@ -243,17 +245,25 @@ def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:
     return {**options, "on_error": "skip"}
 
 
+def check_output(flag: str, place: Path, *, is_file: bool) -> None:
+    """ConfigError where a file, or else a folder, cannot be written: best known before the work."""
+    if is_file and place.is_dir():
+        raise ConfigError(f"{flag} {place} is a folder; name a file")
+    check_writable(place.parent if is_file else place)
+
+
 def mirrored(files: list[Path], folder: Path, suffix: str) -> dict[Path, Path]:
     """The output of each file: as the files lie to each other, so lie the outputs in `folder`.
 
     Two files that differ in their suffix alone keep it: a/x.mp4 and a/x.avi become a/x.mp4.png
-    and a/x.avi.png.
+    and a/x.avi.png; and so does x.mp4.mp4 beside x.mp4.
     """
     absolute = {path: Path(os.path.abspath(path)) for path in files}  # noqa: PTH100 keeps links
     root = os.path.commonpath([path.parent for path in absolute.values()])
     names = {path: place.relative_to(root) for path, place in absolute.items()}
     stems = {path: name if path.is_dir() else name.with_suffix("") for path, name in names.items()}
-    times = Counter(stems.values())
+    whole = (name for path, name in names.items() if stems[path] != name)
+    times = Counter([*stems.values(), *whole])
     chosen = {path: name if times[stems[path]] > 1 else stems[path] for path, name in names.items()}
     return {
         path: folder.joinpath(*map(file_name, name.parent.parts), file_name(name.name) + suffix)

@@ -27,7 +27,7 @@ from videomae.compute.cpu import take_fastest_products
 from videomae.config import PRESETS, VideoMAEConfig
 from videomae.errors import ConfigError, say, to_json
 from videomae.fields import check_fields
-from videomae.hub import write_json
+from videomae.hub import check_writable, write_json
 from videomae.inference import engines
 from videomae.inference.predict import classify
 from videomae.masking import tube_mask
@@ -244,6 +244,8 @@ def bench(
     ConfigError for what cannot be measured.
     """
     check_fields(asked)
+    if asked.output is not None:
+        check_writable(asked.output)  # before the work
     out = Console(quiet=asked.json, highlight=False, markup=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as afterwards:
         afterwards.callback(torch.set_num_threads, torch.get_num_threads())
@@ -268,7 +270,7 @@ def bench(
             "figures": session.figures,
             "left_out": session.left_out,
         }
+    say(to_json(record))
     if asked.output is not None:
         write_json(asked.output / "bench.json", record)
-    say(to_json(record))
     return record

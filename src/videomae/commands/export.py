@@ -189,7 +189,9 @@ def _clips(
     length = max(32, sampling.clip_span(config.num_frames, config.frame_stride or 1))
     rendered = [
         make_views(
-            render_clip(CLASSES[k % 20], seed=_RENDERED_SEED + k, size=size, num_frames=length)
+            render_clip(
+                CLASSES[k % len(CLASSES)], seed=_RENDERED_SEED + k, size=size, num_frames=length
+            )
         )[0]
         for k in range(total)
     ]

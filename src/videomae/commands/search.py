@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
+from videomae.commands.answers import check_output
 from videomae.commands.batch import run_batch
 from videomae.commands.model_flags import Duplicates, Files, Index, Search
 from videomae.commands.terminal import Screen
@@ -62,7 +63,7 @@ def find(command: Search) -> int:
     page = None if command.output == Path("-") else command.output
     if page is not None:
         check_suffix(page, (".html",))
-        check_writable(page.parent)
+        check_output("--output", page, is_file=True)
     end = None if command.end_seconds == "end" else command.end_seconds
     whole = command.start_seconds == 0 and end is None
     query = Stretch(str(command.query), None if whole else command.start_seconds, end)

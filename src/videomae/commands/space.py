@@ -20,13 +20,19 @@ _TEMPLATES = ("README.md", "app.py", "Dockerfile", "requirements.txt")
 def write_space(space: Space) -> Path:
     """Write the files of a Space, and copy the model where it is a folder.
 
-    Raises ConfigError for a folder that is not empty, and WeightsError for what is no model.
+    Raises ConfigError for a folder that is not empty or lies in what is copied into it, and for
+    examples that are no folder; WeightsError for what is no model.
     """
     folder = space.output
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"output={folder} is there already; name a folder that is new or empty")
+    if space.examples is not None and not space.examples.is_dir():
+        raise ConfigError(f"examples={space.examples} is no folder; name a folder of short videos")
     VideoMAEConfig.from_pretrained(space.model)
     is_local = Path(space.model).is_dir() and resolve_shipped(space.model) is None
+    for copied in (Path(space.model) if is_local else None, space.examples):
+        if copied is not None and folder.resolve().is_relative_to(copied.resolve()):
+            raise ConfigError(f"output={folder} lies in {copied}, which is copied; name another")
     name, licence, hub_id = origin(space.model)
     front = ModelCardData(
         title=space.title,

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.bar import Bar
 
 from videomae.claim import refuse_to_replace
-from videomae.commands.answers import mirrored, warn_if_unlike_rendered
+from videomae.commands.answers import check_output, mirrored, warn_if_unlike_rendered
 from videomae.commands.model_flags import Timeline as TimelineCommand
 from videomae.commands.terminal import (
     Screen,
@@ -22,7 +22,6 @@ from videomae.errors import ConfigError, VideoError, as_text, complain, say, to_
 from videomae.footage.segments import SegmentRules
 from videomae.footage.timeline import NOVELTY_RULES, Gathered, Scored, Timeline, scored_windows
 from videomae.footage.windows import live_windows
-from videomae.hub import check_writable
 from videomae.inference.engines import Engine
 from videomae.inference.predict import mean_scores, ready_model
 from videomae.processing.views import ViewMaker
@@ -190,6 +189,13 @@ def _places(files: Sequence[Path], output: Path | None) -> dict[Path, list[Path]
     if is_file:
         return {files[0]: [output]}
     every = [mirrored(list(files), output, suffix) for suffix in _SUFFIXES]
+    taken: dict[Path, Path] = {}  # a.mp4 and a.scores.mp4 would share a.scores.csv
+    for path, place in (each for places in every for each in places.items()):
+        if (other := taken.setdefault(place, path)) != path:
+            raise ConfigError(
+                f"--output {output}: {place} would be written for {other} and for {path}; name a "
+                "folder for each"
+            )
     return {path: [places[path] for places in every] for path in files}
 
 
@@ -210,7 +216,7 @@ def _check_place(flag: str, place: Path, files: Sequence[Path], *, is_file: bool
     """Raise ConfigError for one file for several videos, and a place that cannot be written."""
     if is_file and len(files) > 1:
         raise ConfigError(f"{flag} {place} is one file for {len(files)} videos; name a folder")
-    check_writable(place.parent if is_file else place)
+    check_output(flag, place, is_file=is_file)
 
 
 def _number(value: float | str) -> float | None:

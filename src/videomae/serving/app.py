@@ -91,7 +91,7 @@ def make_app(service: Service) -> FastAPI:
             await file.close()
             yield path, name
 
-    @app.post("/v1/classify", responses=PROBLEMS)
+    @app.post("/v1/classify", responses=PROBLEMS | responses(404))
     async def classify(
         file: Upload,
         top_k: Annotated[int, Form(ge=1, description="Labels to give")] = 5,
@@ -142,6 +142,7 @@ def make_app(service: Service) -> FastAPI:
         responses={
             200: {"description": "The clip", "content": {kind: {} for kind in SHOWN.values()}},
             **PROBLEMS,
+            **responses(404),
         },
     )
     async def reconstruct(
