@@ -27,11 +27,14 @@ from videomae.recipe import load_recipe as load_recipe  # beside the settings th
 Scale = Annotated[float, Limits(above=0, most=1)]
 Check = Literal["quick", "decode"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+EngineName = Literal["auto", "torch", "compile", "openvino", "onnxruntime"]
+Features = Literal["pooled", "per_time", "tokens"]
 Layout = Literal[
     "auto", "folder", "v1", "v2-pretrain", "v2-finetune", "mmaction2", "mmaction2-offset",
     "vjepa2", "kinetics", "ssv2", "ucf101", "hmdb51", "shards", "manifest", "paths",
 ]  # fmt: skip
 Mask = Literal["tube", "random", "frame", "running_cell"]
+Rendering = Literal["plain", "paper"]
 RenderedSplit = Literal["train", "test"]
 # refuse: a file that cannot be decoded whole is an error. use_readable: the frames that can be
 # decoded are its frames; after a damaged place, they go on with the next key frame.

@@ -24,6 +24,7 @@ from videomae.settings import (
     ActionsSettings,
     Dtype,
     EvaluateSettings,
+    Features,
     FinetuneSettings,
     LinearProbeSettings,
     PrepareSettings,
@@ -66,7 +67,7 @@ class Export:
     """Precision; auto: int8 for web, else float32."""
     task: Literal["auto", "classify", "embed"] = "auto"
     """classify: logits; embed: features, also of a classifier; auto: by what the model is."""
-    features: Literal["pooled", "per_time", "tokens"] = "pooled"
+    features: Features = "pooled"
     """The features of embed: one vector per clip, per time slice, or per tubelet."""
     opset: Count = 20
     """Of ONNX, 18 to 23."""

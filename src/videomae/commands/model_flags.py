@@ -9,9 +9,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from videomae.errors import complain
 from videomae.fields import Count, Limits, NotNegative, PartialShare, Positive, Rate, Seed
-from videomae.settings import Dtype, Mask, OnDamage
+from videomae.settings import Dtype, EngineName, Features, Mask, OnDamage, Rendering
 
-Engine = Literal["auto", "torch", "compile", "openvino", "onnxruntime"]
 Cosine = Annotated[float, Limits(-1, 1)]
 
 
@@ -42,13 +41,9 @@ class VideoCommand:
 
     def videos(self) -> list[Path]:
         """All videos that the paths stand for."""
-        from videomae.video.folder import by_reason, find_videos, scan_folder
+        from videomae.video.folder import find_videos
 
-        for path in filter(Path.is_dir, self.files):
-            scan = scan_folder(path)
-            if scan.videos and set(scan.passed_over.values()) - {"hidden"}:
-                complain(f"{path}: passed over {by_reason(scan.passed_over)}")
-        return [video for path in self.files for video in find_videos(path)]
+        return [video for path in self.files for video in find_videos(path, tell=complain)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class ModelCommand(VideoCommand):
     """Take each video as if it had so many frames a second; own: as it is; config: as trained."""
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     """The engine that runs the model; docs/engines.md says which suits what."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
@@ -127,7 +122,7 @@ class Classify(BatchCommand):
 
 @dataclass(frozen=True)
 class Embed(BatchCommand):
-    features: Literal["pooled", "per_time", "tokens"] = "pooled"
+    features: Features = "pooled"
     """One vector per video, per time slice, or per tubelet."""
     output: Path = Path("-")
     """features.npz for one file with `paths` and `features`; features.csv: a row per video; a
@@ -158,7 +153,7 @@ class Search:
     """Look for the mirror image, too."""
     model: str = ""
     """Where the model of the index lies now, if it has moved."""
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     """The engine that runs the model."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
@@ -180,7 +175,7 @@ class Duplicates:
     """Open the addresses that a list names; any list can name any address."""
     window_seconds: Positive | Literal["video"] = 10.0
     """Windows that are compared, a video may have many; video: one clip of each."""
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     """The engine that runs the model."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
@@ -227,7 +222,7 @@ class Reconstruct(ModelCommand):
     """Share that is hidden."""
     seed: Seed = 0
     """Seed of the mask."""
-    rendering: Literal["plain", "paper"] = "plain"
+    rendering: Rendering = "plain"
     """plain: what the model knows; paper: borrows each hidden patch's brightness and contrast."""
     output: Path = Path("reconstructions")
     """A file .png, .gif or .mp4 for one video, else a folder."""

@@ -24,7 +24,6 @@ from videomae.inference.exported import Log
 from videomae.inference.predict import (
     Classification,
     Embedding,
-    Features,
     check_features,
     classification,
     describing,
@@ -41,7 +40,7 @@ from videomae.processing.views import (
     run_views,
     try_twice,
 )
-from videomae.settings import OnDamage
+from videomae.settings import Features, OnDamage
 from videomae.version import __version__
 from videomae.video.reader import VideoReader
 

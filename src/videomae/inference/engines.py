@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -31,11 +31,12 @@ from videomae.model.modeling import (
     VideoMAEPreTrainedModel,
 )
 from videomae.processing.views import find_processor
+from videomae.settings import EngineName
 from videomae.weights.checkpoint import has_pooled_norm
 from videomae.weights.checks import check_answer
 from videomae.weights.pretrained import load_trained
 
-ENGINES = ("auto", "torch", "compile", "openvino", "onnxruntime")
+ENGINES: tuple[str, ...] = get_args(EngineName)
 
 _WORTH_LOGGING_SECONDS = 2
 

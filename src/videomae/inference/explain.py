@@ -22,7 +22,7 @@ from videomae.errors import ConfigError, nearest
 from videomae.hub import PathLike
 from videomae.inference.engines import Engine
 from videomae.inference.exported import Log
-from videomae.inference.predict import Model, mean_scores, over_videos, ready_model
+from videomae.inference.predict import Model, answers_of, mean_scores, over_videos, ready_model
 from videomae.processing.sampling import check_counts
 from videomae.processing.views import Fps, FrameStride, OnError, ViewMaker, prepared, shown
 from videomae.report import heat as heat_pictures
@@ -143,10 +143,8 @@ def explain(
     names = _names(ready.config)
     chosen = None if label is None else _number(label, names)
     maker = ViewMaker(ready.config, processor, frame_stride, fps=fps, on_damage=on_damage)
-    for path, pixel_values in prepared(videos, maker, on_error):
-        if isinstance(pixel_values, BadVideo):
-            yield pixel_values
-            continue
+
+    def answer(path: Path | None, pixel_values: Tensor) -> Explanation:
         scores = mean_scores(ready(pixel_values), ready.config)
         index = int(scores.argmax()) if chosen is None else chosen
         if method == "attention":
@@ -156,7 +154,9 @@ def explain(
         frames = to_frames(shown(pixel_values[0], processor))
         is_share = ready.config.problem_type != "regression"
         found = names[index], float(scores[index]), method, heat.numpy(), frames, is_share
-        yield Explanation(path, *found)
+        return Explanation(path, *found)
+
+    return answers_of(prepared(videos, maker, on_error), answer)
 
 
 def _names(config: VideoMAEConfig) -> list[str]:

@@ -56,16 +56,6 @@ class Answer(nn.Module):
         return (config.num_frames, config.num_channels, *config.image_hw)
 
 
-def pool(tokens: Tensor, features: str, slices: int, norm: nn.Module | None) -> Tensor:
-    """Tokens (B, N, D) as "pooled" (B, D), "per_time" (B, f, D) of f slices, or "tokens"."""
-    if features == "tokens":
-        return tokens
-    slices = slices if features == "per_time" else 1
-    means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (B, f, D)
-    means = means if norm is None else norm(means)
-    return means if features == "per_time" else means[:, 0]
-
-
 class Features(nn.Module):
     """A model with one output: clips -> features, as `predict.embed` explains them."""
 
@@ -76,7 +66,8 @@ class Features(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         slices = self.answer.model.config.grid.frames
-        return pool(self.answer(pixel_values), self.features, slices, self.norm)
+        answer: Tensor = graphs.pool(self.answer(pixel_values), self.features, slices, self.norm)
+        return answer
 
 
 @dataclass(eq=False)

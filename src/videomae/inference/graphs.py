@@ -13,9 +13,10 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,10 @@ class Graph:
                 "export it anew with --task embed --features"
             )
         tokens = self._run(pixel_values)
-        if self.is_file or kind == "tokens":
+        if self.is_file:
             return tokens
-        slices = self.config.grid.frames if kind == "per_time" else 1
-        means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (B, f, D)
-        if self.norm is not None:
-            means = means - means.mean(-1, keepdims=True)
-            means /= np.sqrt(
-                np.square(means).mean(-1, keepdims=True) + np.float32(self.norm["eps"])
-            )
-            weight, bias = (np.float32(self.norm[name]) for name in ("weight", "bias"))
-            means = means * weight + bias
-        found: Floats = means if kind == "per_time" else means[:, 0]
+        norm = None if self.norm is None else partial(_normed, self.norm)
+        found: Floats = pool(tokens, kind, self.config.grid.frames, norm)
         return found
 
     def _run(self, pixel_values: Any) -> Floats:
@@ -108,6 +101,27 @@ class Graph:
         version = runtimes.version_of(self.name).split("-")[0]
         threads = counted(num_threads(), "thread")
         return f"{self.name} {version}, cpu ({threads}), {self.dtype}, without torch"
+
+
+def pool(tokens: Any, features: str, slices: int, norm: Callable[[Any], Any] | None) -> Any:
+    """Tokens (B, N, D) as "pooled" (B, D), "per_time" (B, f, D) of f slices, or "tokens".
+
+    Arrays or tensors; norm: what a fine-tuned model normalises its means by.
+    """
+    if features == "tokens":
+        return tokens
+    slices = slices if features == "per_time" else 1
+    means = tokens.reshape(len(tokens), slices, -1, tokens.shape[-1]).mean(2)  # (B, f, D)
+    means = means if norm is None else norm(means)
+    return means if features == "per_time" else means[:, 0]
+
+
+def _normed(norm: Mapping[str, Any], means: Floats) -> Floats:
+    """Layer norm over the last axis, by "weight", "bias" and "eps"."""
+    means = means - means.mean(-1, keepdims=True)
+    means /= np.sqrt(np.square(means).mean(-1, keepdims=True) + np.float32(norm["eps"]))
+    weight, bias = (np.float32(norm[name]) for name in ("weight", "bias"))
+    return means * weight + bias
 
 
 def open_graph(

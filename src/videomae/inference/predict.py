@@ -49,7 +49,7 @@ from videomae.processing.views import (
     prepared,
     run_views,
 )
-from videomae.settings import OnDamage
+from videomae.settings import Features, OnDamage
 from videomae.video.reader import BadVideo, VideoSource, is_source
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 Model = Union[PathLike, "VideoMAEPreTrainedModel", Graph]
 Floats = NDArray[np.float32]
-Features = Literal["pooled", "per_time", "tokens"]
 Video = Union[VideoSource, NDArray[Any], "Tensor"]
 Videos = list[Any] | tuple[Any, ...]
 Skip = Literal["skip"]
@@ -304,12 +303,11 @@ def describing(ready: engines.Engine, features: Features) -> Callable[[Tensor], 
 
     `ready` is an engine that answers with tokens.
     """
-    from videomae.inference.exported import pool
-
     slices, norm = ready.config.grid.frames, getattr(ready.model, "fc_norm", None)
 
     def compute(pixel_values: Tensor) -> Tensor:
-        return pool(ready.answer(pixel_values), features, slices, norm)
+        found: Tensor = graphs.pool(ready.answer(pixel_values), features, slices, norm)
+        return found
 
     return compute
 

@@ -23,8 +23,7 @@ from videomae.masking import MASKS, split_mask
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.views import Fps, FrameStride, OnError, ViewMaker, prepared, shown
 from videomae.report import pictures, reconstruction
-from videomae.report.reconstruction import Rendering
-from videomae.settings import OnDamage
+from videomae.settings import OnDamage, Rendering
 from videomae.tubelets import pixel_targets
 from videomae.video.decoder import Frames
 from videomae.video.reader import BadVideo

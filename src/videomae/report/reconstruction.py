@@ -4,7 +4,7 @@ Clips are float (T, C, H, W) in 0..1. T frames, C channels, H x W pixels, N tube
 hidden, V visible, P = t*p*q pixels of a tubelet.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from videomae.config import Grid, VideoMAEConfig, check_choice
 from videomae.errors import ConfigError
+from videomae.settings import Rendering
 from videomae.tubelets import grid_of, patchify, unpatchify
 from videomae.video.decoder import Frames
-
-Rendering = Literal["plain", "paper"]
 
 # Pull of the guessed mean and std against steps at the seams. The first is only to settle what
 # seams leave open; without the second, contrast fades where patterns do not fit.

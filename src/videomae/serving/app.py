@@ -25,6 +25,7 @@ from videomae.serving.gate import Gate
 from videomae.serving.page import add_page
 from videomae.serving.problems import Refusal, answer_problems, responses
 from videomae.serving.service import Service
+from videomae.settings import Features, Mask, Rendering
 from videomae.version import __version__
 
 _MB = 10**6
@@ -118,7 +119,7 @@ def make_app(service: Service) -> FastAPI:
     async def embed(
         file: Upload,
         features: Annotated[
-            Literal["pooled", "per_time", "tokens"],
+            Features,
             Form(description="One vector per video, per time slice, or per tubelet"),
         ] = "pooled",
         num_clips: NumClips = 1,
@@ -147,15 +148,13 @@ def make_app(service: Service) -> FastAPI:
     )
     async def reconstruct(
         file: Upload,
-        mask: Annotated[
-            Literal["tube", "random", "frame", "running_cell"], Form(description="Kind of mask")
-        ] = "tube",
+        mask: Annotated[Mask, Form(description="Kind of mask")] = "tube",
         mask_ratio: Annotated[
             float, Form(gt=0, lt=1, description="Share of the clip that is hidden")
         ] = 0.9,
         seed: Annotated[int, Form(ge=0, lt=2**63, description="Another seed, another mask")] = 0,
         rendering: Annotated[
-            Literal["plain", "paper"],
+            Rendering,
             Form(description="paper borrows each hidden patch's brightness and contrast"),
         ] = "plain",
         format: Annotated[

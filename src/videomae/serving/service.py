@@ -17,17 +17,18 @@ from videomae.errors import WeightsError
 from videomae.hub import resolve_shipped
 from videomae.inference import engines, predict
 from videomae.inference.engines import Engine
-from videomae.inference.predict import Classification, Embedding, Features
+from videomae.inference.predict import Classification, Embedding
 from videomae.inference.reconstruct import Reconstruction, clip_mask, reconstruct_clip
 from videomae.model.modeling import VideoMAEForPreTraining
 from videomae.processing.views import ViewMaker, shown
 from videomae.rendering.actions import render_clip
 from videomae.report import html
-from videomae.report.reconstruction import Rendering, to_frames
+from videomae.report.reconstruction import to_frames
 from videomae.serving.batching import Batcher
 from videomae.serving.decoding import Decoders
 from videomae.serving.problems import Refusal
 from videomae.serving.settings import ServeSettings
+from videomae.settings import Features, Rendering
 from videomae.video.limits import VideoInfo, VideoLimits
 from videomae.video.writer import write_video
 

@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from videomae.errors import ConfigError
 from videomae.fields import Checked, Count, Limits, NotNegative, Positive
-from videomae.settings import Dtype
+from videomae.settings import Dtype, EngineName
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ServeSettings(Checked):
     """Classifier or pre-trained model: hub id, folder, weight file or shipped name."""
     pretrained: str | None = None
     """Pre-trained model that reconstructs; by default the shipped one beside a shipped model."""
-    engine: Literal["auto", "torch", "compile", "openvino", "onnxruntime"] = "auto"
+    engine: EngineName = "auto"
     """The engine that runs the model; docs/engines.md says which suits what."""
     dtype: Dtype = "auto"
     """Precision; auto is the fastest that keeps the accuracy here."""

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,13 +208,15 @@ def _scan(folder: Path, above: frozenset[tuple[int, int]], *, num_links: int) ->
     return scan
 
 
-def find_videos(path: Path) -> list[Path]:
+def find_videos(path: Path, *, tell: Callable[[str], object] | None = None) -> list[Path]:
     """The videos that a path stands for: itself, or those in it where it is a folder of videos.
 
-    What is not there, holds no video or cannot be opened is returned for its error's sake. For the
-    rest see `scan_folder`.
+    What is not there, holds no video or cannot be opened is returned for its error's sake. `tell`
+    gets a line on what is passed over, but for hidden files. For the rest see `scan_folder`.
     """
     if not path.is_dir():
         return [path]
     scan = scan_folder(path)
+    if tell and scan.videos and set(scan.passed_over.values()) - {"hidden"}:
+        tell(f"{path}: passed over {by_reason(scan.passed_over)}")
     return [*scan.videos, *scan.unreadable] or [path]
