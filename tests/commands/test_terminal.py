@@ -5,6 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -29,6 +30,13 @@ def test_results_go_to_stdout_and_complaints_to_stderr(capsys: pytest.CaptureFix
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines()] == [["a.mp4", "#1"], ["c.mp4", "#3"]]
     assert err == "videomae: b.mp4: is broken\nvideomae: 1 of 3 videos could not be read\n"
+
+
+def test_the_width_of_all_paths_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = Mock(return_value=9)
+    monkeypatch.setattr(terminal, "path_width", widths)
+    report([1, 2, 3])
+    widths.assert_called_once_with(FILES)  # each time, it would be quadratic in their number
 
 
 def test_json_has_a_line_for_each_file(capsys: pytest.CaptureFixture[str]) -> None:
