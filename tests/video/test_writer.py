@@ -1,8 +1,10 @@
+import itertools
 import os
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -12,7 +14,7 @@ from PIL import Image
 
 from made_videos import KINDS, encode, make, numbers, scene
 from videomae.errors import ConfigError, VideoError
-from videomae.video import writer
+from videomae.video import limits, writer
 from videomae.video.reader import probe, read_frames
 from videomae.video.writer import annotate_video, resize_video, resized_size, write_video
 
@@ -334,3 +336,18 @@ def test_a_folder_of_images_is_annotated_at_a_rate(tmp_path: Path) -> None:
     assert probe(path).fps == 5
     with pytest.raises(ConfigError, match=r"c\.gif: name a file that ends in \.mp4 or \.mkv"):
         annotate_video(tmp_path, tmp_path / "c.gif", lambda _, frame: frame)
+
+
+@pytest.mark.parametrize("is_annotated", [False, True])
+def test_the_limit_of_seconds_is_for_each_frame_of_a_long_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_annotated: bool
+) -> None:
+    source, made = write_video(tmp_path / "x.mp4", scene(60)), tmp_path / "new.mp4"
+    ticks = itertools.count()  # each look at the clock takes 3 of the 300 seconds
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: 3 * next(ticks)))
+    if is_annotated:
+        annotate_video(source, made, lambda _, frame: frame)
+    else:
+        resize_video(source, made, short_side_px=16)
+    monkeypatch.undo()
+    assert probe(made).num_frames == 60

@@ -49,8 +49,9 @@ class VideoLimits:
 
     max_pixels: height x width of one frame. max_duration_seconds, max_frames: of the video.
     max_decode_seconds: wall-clock seconds that one call (opening, or one `read`) may take, with the
-    reading of the file. max_memory_bytes: of the large videos that are open at once in a process,
-    as estimated from their pixels; a thread waits until those of others leave room.
+    reading of the file; where a video is written anew, each frame. max_memory_bytes: of the large
+    videos that are open at once in a process, as estimated from their pixels; a thread waits until
+    those of others leave room.
 
     >>> VideoLimits(max_frames=1_000_000).max_pixels
     35389440

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -23,6 +24,8 @@ from videomae.video.folder import FrameFolder
 from videomae.video.limits import DecodeClock, OnDamage, VideoInfo, VideoLimits
 from videomae.video.orientation import Orientation
 from videomae.video.reader import open_video, probe
+
+Made = TypeVar("Made")
 
 # Made for reading clips of every fourth frame (docs/data.md). fastdecode leaves out arithmetic
 # coding and the smoothing of edges. Always three B-frames in a row to which no other frame refers:
@@ -166,8 +169,8 @@ def annotate_video(
         shown = [float(t * times[1]) for t in times[0]] if times else [k / rate for k in numbers]
 
         def drawn() -> Iterator[av.VideoFrame]:
-            for seconds, frame in zip(shown, video.frames(numbers), strict=True):
-                video.clock.restart()  # the limit is for each frame, however many there are
+            pictures = _each_in_time(video.clock, video.frames(numbers))
+            for seconds, frame in zip(shown, pictures, strict=True):
                 yield _of_even_size(draw(seconds, frame))
 
         _encode(
@@ -287,6 +290,14 @@ def _encode(
             sound.copy(container, math.inf)
 
 
+def _each_in_time(clock: DecodeClock, pictures: Iterable[Made]) -> Iterator[Made]:
+    """The pictures, with the limit of seconds for each of them, however many there are."""
+    clock.restart()
+    for picture in pictures:
+        yield picture
+        clock.restart()  # what was done with it does not count
+
+
 def _of_even_size(frame: Frames) -> av.VideoFrame:
     """A picture of a frame (H, W, 3), its odd sides grown by one pixel."""
     growth = ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0))
@@ -313,8 +324,7 @@ def _small(
         turn, pictures = Orientation(), map(av.VideoFrame.from_ndarray, video.frames(numbers))
     size = turn.turned(resized_size(video.info.height, video.info.width, short_side_px))
     reformatter = VideoReformatter()
-    video.clock.restart()
-    for picture in pictures:
+    for picture in _each_in_time(video.clock, pictures):
         small = reformatter.reformat(
             picture, *size[::-1], "yuv420p", interpolation="BICUBIC", threads=1
         )
