@@ -21,7 +21,7 @@ from videomae.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from videomae.data.opening import open_video, part_of, read_bytes
+from videomae.data.opening import open_video, part_of, read_bytes, seconds_of
 from videomae.errors import ConfigError, VideoError, as_text
 from videomae.hub import write_json
 from videomae.video.limits import VideoInfo
@@ -235,6 +235,28 @@ def test_what_an_address_lacks_is_said() -> None:
 def test_parts_of_a_video(values: dict[str, Any], expected: range) -> None:
     info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
     assert part_of(Video("x", **values), info) == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (5.0, 8.0, range(34, 37)),  # one frame a second from 1 s on, of which the first is 30
+        (0.5, 2.4, range(15, 31)),
+        (None, 0.011, range(1)),
+        (9.6, None, range(39, 40)),
+        (9.6, 99.0, range(39, 40)),
+    ],
+)
+def test_seconds_of_a_variable_rate_are_those_of_its_frames(
+    start: float | None, end: float | None, expected: range
+) -> None:
+    times = [*(k / 30 for k in range(30)), *(float(second) for second in range(1, 11))]
+    info = VideoInfo(Path("x"), 40, 3.9, 10.26, 2, 2, "h264", 0)
+    video = Video("x", start_seconds=start, end_seconds=end)
+    assert part_of(video, info, lambda: times) == expected
+    assert seconds_of(range(34, 37), info, times) == (5.0, 8.0)
+    with pytest.raises(VideoError, match="that part is empty"):
+        part_of(Video("x", start_seconds=10.2), info, lambda: times)
 
 
 def test_empty_parts_are_errors() -> None:

@@ -273,7 +273,7 @@ def _card(stretch: Stretch, figures: str) -> _Card:
     """A stretch with a small moving picture, or without one where it cannot be read any more."""
     clip = None
     with suppress(VideoError), open_video(stretch.video) as reader:
-        part = part_of(stretch.video, reader.info)
+        part = part_of(stretch.video, reader.info, reader.times)
         places = ((k + 0.5) * len(part) / _CLIP_FRAMES for k in range(_CLIP_FRAMES))
         frames = reader.read([part[int(place)] for place in places])
         height, width = frames.shape[1:3]

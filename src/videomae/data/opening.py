@@ -1,7 +1,8 @@
 """What a row of a manifest stands for: opened, its bytes, its part; and what an address holds."""
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -77,8 +78,14 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def part_of(video: Video, info: VideoInfo) -> range:
+Times = Sequence[float] | None  # seconds from the first frame to each
+
+
+def part_of(video: Video, info: VideoInfo, times: Callable[[], Times] = lambda: None) -> range:
     """The numbers of the frames that count, all unless the manifest names a part.
+
+    Seconds become the frames that are shown nearest to them: `times` gives when each is, as
+    `VideoReader.times` does. Without, all are taken to be shown for as long.
 
     >>> info = VideoInfo(Path("x"), 100, 25.0, 4.0, 2, 2, "h264", 0)
     >>> part_of(Video("x", start_seconds=1, end_seconds=2), info)
@@ -91,9 +98,10 @@ def part_of(video: Video, info: VideoInfo) -> range:
     elif video.start_seconds is not None or video.end_seconds is not None:
         if info.fps is None:
             raise VideoError(f"{video}: folders of frames have no seconds; give first_frame")
-        first = round((video.start_seconds or 0) * info.fps)
+        shown = times()
+        first = _frame_at(video.start_seconds or 0, info.fps, shown)
         if video.end_seconds is not None:
-            last = max(round(video.end_seconds * info.fps), first + 1)
+            last = max(_frame_at(video.end_seconds, info.fps, shown), first + 1)
         if video.end_seconds is not None and video.end_seconds <= (video.start_seconds or 0):
             raise VideoError(f"{video}: that part ends before it begins; give a later end_seconds")
     part = range(first, min(last, info.num_frames))
@@ -103,3 +111,25 @@ def part_of(video: Video, info: VideoInfo) -> range:
             f"{video}: that part is empty, as it has {info.num_frames} frames{lasting}"
         )
     return part
+
+
+def seconds_of(
+    part: range, info: VideoInfo, times: Times
+) -> tuple[float, float] | tuple[None, None]:
+    """When a part of the frames begins and ends; None and None where there are no seconds."""
+    if info.fps is None:
+        return None, None
+    if not times:
+        return part.start / info.fps, part.stop / info.fps
+    ends = times[part.stop] if part.stop < len(times) else times[-1] + 1 / info.fps
+    return times[part.start], ends
+
+
+def _frame_at(seconds: float, fps: float, times: Times) -> int:
+    """The number of the frame that begins nearest to these seconds, also past the last one."""
+    if not times:
+        return round(seconds * fps)
+    if seconds >= times[-1]:
+        return len(times) - 1 + round((seconds - times[-1]) * fps)
+    after = bisect_left(times, seconds)
+    return min(range(max(after - 1, 0), after + 1), key=lambda number: abs(times[number] - seconds))

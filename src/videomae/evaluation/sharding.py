@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]  # (videos done, videos in all)
 def views_of(video: Video, maker: ViewMaker) -> Tensor:
     """The views (V, T, C, H, W) of a row of a manifest, of its part alone where it names one."""
     with open_video(video, maker.on_damage) as reader:
-        return maker.read_views(reader, part_of(video, reader.info))
+        return maker.read_views(reader, part_of(video, reader.info, reader.times))
 
 
 def compute_videos(

@@ -124,7 +124,8 @@ def similarity_of_copies(index: Index, loaded: Loaded) -> Floats:
         try:
             with open_video(video, loaded.job.on_damage) as reader:
                 copy: Any = _Copy(reader)
-                views = loaded.maker.read_views(copy, part_of(video, reader.info))
+                part = part_of(video, reader.info, reader.times)
+                views = loaded.maker.read_views(copy, part)
         except VideoError:
             continue
         features = loaded.compute(views).mean(0, keepdim=True).numpy()

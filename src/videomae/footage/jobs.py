@@ -16,7 +16,7 @@ from torch import Tensor
 
 from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
-from videomae.data.opening import part_of, read_bytes
+from videomae.data.opening import part_of, read_bytes, seconds_of
 from videomae.errors import VideoError, to_json
 from videomae.footage.windows import sliding_windows
 from videomae.inference.engines import Engine
@@ -181,9 +181,8 @@ def read_video(number: int, video: Video, maker: ViewMaker, job: Job) -> Iterato
                 yield Found(number, views, *where)
             return
         with VideoReader(source, on_damage=maker.on_damage) as reader:
-            part, info = part_of(video, reader.info), reader.info
-            start = None if info.fps is None else part.start / info.fps
-            end = None if info.fps is None else part.stop / info.fps
+            part = part_of(video, reader.info, reader.times)
+            start, end = seconds_of(part, reader.info, reader.times())
             yield Found(number, maker.read_views(reader, part), 0, 1, start, end)
     except VideoError as error:
         yield Found(number, str(error))

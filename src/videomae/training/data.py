@@ -232,7 +232,7 @@ class ClipSource:
             if info.num_gaps:
                 self.damaged[index] = info.num_gaps
                 warn_of_gaps(info)
-            shown = shown_frames(reader, self.config.fps, part_of(video, info))
+            shown = shown_frames(reader, self.config.fps, part_of(video, info, reader.times))
             num_bytes = len(shown) * info.width * info.height * 3
             if self._disk is not None:  # damage is to be counted in each run
                 keeps = name is not None and not info.num_gaps and self._disk.keeps(num_bytes)
