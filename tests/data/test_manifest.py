@@ -213,8 +213,10 @@ def test_what_preparing_left_out_of_a_split_is_counted(tmp_path: Path) -> None:
 def test_what_an_address_lacks_is_said() -> None:
     with pytest.raises(VideoError, match=r"memory://test/no\.mp4: cannot be read \(FileNotFound"):
         open_video(Video("memory://test/no.mp4"))
-    with pytest.raises(ConfigError, match="nosuch://x cannot be opened"):
+    with pytest.raises(VideoError, match=r"nosuch://x: cannot be read \(ValueError: Protocol not"):
         open_video(Video("nosuch://x"))
+    with pytest.raises(ConfigError, match=r"smb://x/y\.mp4 cannot be opened: .*smbprotocol"):
+        open_video(Video("smb://x/y.mp4"))
     fsspec.filesystem("memory").pipe_file("/test/short.tar", b"12345")
     with pytest.raises(VideoError, match="the shard ends after 3 bytes of it"):
         open_video(Video("memory://test/short.tar", offset=2, num_bytes=10))

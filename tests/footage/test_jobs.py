@@ -126,6 +126,15 @@ def test_parts_of_a_video_have_their_seconds(
     assert not np.allclose(*rows.features())
 
 
+def test_an_address_of_no_known_kind_ends_nothing(
+    model: str, videos: list[Video], tmp_path: Path
+) -> None:
+    rows = [Video("nope://x.mp4"), videos[0]]
+    assert run_job(rows, tmp_path, Job("embed", model, **SAME)).num_bad == 1
+    (bad,) = read_batch(tmp_path).bad.to_pylist()
+    assert "nope://x.mp4: cannot be read (ValueError: Protocol not known" in bad["reason"]
+
+
 def test_shards_share_the_videos_and_a_folder(
     model: str, videos: list[Video], tmp_path: Path
 ) -> None:
