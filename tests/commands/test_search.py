@@ -205,3 +205,21 @@ def test_splits_by_manifest_and_by_folder(videos: Path, tmp_path: Path) -> None:
     assert _splits(str(tmp_path), [str(copy)]) == {}
     (tmp_path / "manifest.csv").write_text("path,label,split\nclip.mp4,,val\n", encoding="utf-8")
     assert _splits(str(tmp_path), [str(copy)]) == {str(copy): "val"}
+
+
+def test_copies_in_shards_are_opened_and_have_splits(
+    run: Run, videos: Path, tmp_path: Path
+) -> None:
+    data, output = tmp_path / "data", tmp_path / "out"
+    assert run("prepare", videos, "--output", data, "--shards")[0] == 0
+    code, out, err = run(
+        "duplicates", data, "--output", output, "--window-seconds", "video", "--threshold", 0.97
+    )
+    assert (code, err) == (0, "")
+    assert "1 pair in different splits" in out
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/gif") == 2
+    shutil.rmtree(data / "shards")
+    code, _, err = run("duplicates", output / "index", "--output", tmp_path / "again")
+    assert code == 0
+    assert "can be opened, so that the threshold is no more than a guess" in err

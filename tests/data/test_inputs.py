@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from videomae.data.inputs import list_inputs, name_of
+from videomae.data.inputs import list_inputs, name_of, video_named
 from videomae.data.manifest import Video, write_manifest
 from videomae.data.manifest import Videos as VideoList
 from videomae.data.opening import open_video, read_bytes
@@ -114,3 +114,16 @@ def test_addresses_are_searched(videos_dir: Path, tmp_path: Path) -> None:
         list_inputs("memory://inputs/n.txt")
     with pytest.raises(ConfigError, match="nosuch://x cannot be searched"):
         list_inputs("nosuch://x")
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        Video("a.mp4"),
+        Video("frames (2)", first_frame=0, num_frames=8),
+        Video("a.tar (offset=1, num_bytes=2)", offset=512, num_bytes=99),
+        Video("tar://a (offset=1).mp4::b.tar"),
+    ],
+)
+def test_a_name_in_a_table_finds_its_video(video: Video) -> None:
+    assert video_named(name_of(video)) == video

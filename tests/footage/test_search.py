@@ -1,13 +1,14 @@
 """Indexes of hand-made features: which rows are nearest, and what is taken for a copy."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from videomae.data.manifest import Video
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, VideoError
 from videomae.footage import duplicates
 from videomae.footage.batch import PartWriter, Row
 from videomae.footage.duplicates import (
@@ -15,6 +16,7 @@ from videomae.footage.duplicates import (
     joined,
     nearest_others,
     similar_pairs,
+    similarity_of_copies,
     usual_threshold,
 )
 from videomae.footage.search import Index, Stretch, open_index
@@ -158,3 +160,26 @@ def test_the_threshold_lies_between_copies_and_others() -> None:
     # Nothing to compare with, and no copies that can be read.
     assert usual_threshold(copies, np.array([-np.inf], np.float32)) == 1
     assert 0.7 < usual_threshold(copies[:0], others) < 0.99
+
+
+def test_an_index_opens_no_address_unless_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ("x.mp4", "a::b.mp4", "tar://x.mp4::a.tar", "x.tar (offset=1, num_bytes=2)")
+    there = (
+        "http://h/x.mp4", "tar://x.mp4::http://h/a.tar", "tar://x::tar://y::a.tar",
+        "http://h/x.mp4::a.tar", "s3://b/x.tar (offset=1, num_bytes=2)",
+    )  # fmt: skip
+    index = open_index(write_index(tmp_path, {name: [[1, 0]] for name in here + there}))
+    opened: list[str] = []
+
+    def note(video: Video, _: str) -> None:
+        opened.append(video.path)
+        raise VideoError("is not there")
+
+    monkeypatch.setattr(duplicates, "open_video", note)
+    loaded: Any = SimpleNamespace(job=SimpleNamespace(on_damage="refuse"))
+    assert not len(similarity_of_copies(index, loaded))
+    assert sorted(opened) == sorted([*here[:3], "x.tar"])
+    similarity_of_copies(index, loaded, allow_addresses=True)
+    assert len(opened) == 4 + 9

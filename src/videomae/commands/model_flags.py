@@ -159,6 +159,8 @@ class Search:
     """cpu, cuda, cuda:1, mps; auto is the best that is there."""
     output: Path = Path("-")
     """found.html: a page of moving pictures; -: what is printed is all."""
+    allow_addresses: bool = False
+    """Open the addresses that an index names, for pictures; any index can name any address."""
     json: bool = False
     """Print one line of JSON per video found and nothing else."""
 

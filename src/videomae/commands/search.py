@@ -17,7 +17,8 @@ from videomae.commands.batch import run_batch
 from videomae.commands.model_flags import Duplicates, Files, Index, Search
 from videomae.commands.terminal import Screen
 from videomae.data.folders import read_folders
-from videomae.data.manifest import load_videos
+from videomae.data.inputs import name_of
+from videomae.data.manifest import is_address, load_videos
 from videomae.data.opening import open_video, part_of
 from videomae.data.rows import write_csv
 from videomae.errors import (
@@ -88,7 +89,11 @@ def find(command: Search) -> int:
         Screen("").out.print(table)
     if page is not None:
         cards = [
-            _card(each.stretch, f"{each.similarity:.3f}  {_seconds(each.stretch)}")
+            _card(
+                each.stretch,
+                f"{each.similarity:.3f}  {_seconds(each.stretch)}",
+                command.allow_addresses,
+            )
             for each in found
         ]
         _write_page(
@@ -122,7 +127,14 @@ def duplicates(command: Duplicates) -> int:
     loaded = load_model(rows, model=model, engine=command.engine, device=command.device, whole=True)
     others = nearest_others(rows)
     nearest = others[0][:, 0]
-    copies = similarity_of_copies(rows, loaded)
+    # an address that was typed may be opened, and all that lies there
+    allowed = command.allow_addresses or is_address(command.source)
+    copies = similarity_of_copies(rows, loaded, allow_addresses=allowed)
+    if command.threshold == "auto" and not len(copies):
+        complain(
+            f"no video of {source} can be opened, so that the threshold is no more than a guess "
+            "from how alike they are; look at the pairs, or give --threshold"
+        )
     threshold = (
         usual_threshold(copies, nearest) if command.threshold == "auto" else command.threshold
     )
@@ -135,7 +147,7 @@ def duplicates(command: Duplicates) -> int:
         for pair in group
     ]
     write_csv(folder / "pairs.csv", _record(rows, Pair(0, 0, 0), 0, splits), records)
-    _draw_page(folder, rows, groups, splits, copies, nearest, threshold)
+    _draw_page(folder, rows, groups, splits, copies, nearest, threshold, allowed)
     if command.json:
         for record in records:
             say(to_json(record))
@@ -175,7 +187,7 @@ def _splits(source: str, paths: Sequence[str]) -> dict[str, str]:
     """The split of each video, by its manifest or by its folders; empty where nothing tells."""
     if Path(source).suffix == ".csv" or (Path(source) / "manifest.csv").is_file():
         return {
-            video.path: video.split
+            name_of(video): video.split
             for video in load_videos(source, None, allow_addresses=True).items
         }
     names = sorted({path for path in paths if "::" not in path})
@@ -213,6 +225,7 @@ def _draw_page(
     copies: Floats,
     nearest: Floats,
     threshold: float,
+    allow_addresses: bool,
 ) -> None:
     """The page of groups of copies, and the picture that explains the threshold."""
     spread = {"to the nearest other video": nearest[np.isfinite(nearest)]}
@@ -226,7 +239,11 @@ def _draw_page(
             for row in (pair.first, pair.second):
                 best.setdefault(int(rows.videos[row]), (row, pair.similarity))
         cards = [
-            _card(rows.rows[row], f"{splits.get(rows.rows[row].path, '')} {similarity:.3f}".strip())
+            _card(
+                rows.rows[row],
+                f"{splits.get(rows.rows[row].path, '')} {similarity:.3f}".strip(),
+                allow_addresses,
+            )
             for row, similarity in list(best.values())[:_SHOWN_CARDS]
         ]
         leak = any(_is_leak(rows, pair, splits) for pair in group)
@@ -269,9 +286,11 @@ def _write_page(
     write_text(path, render("matches.html", **values, groups=groups, chart=chart))
 
 
-def _card(stretch: Stretch, figures: str) -> _Card:
-    """A stretch with a small moving picture, or without one where it cannot be read any more."""
+def _card(stretch: Stretch, figures: str, allow_addresses: bool = False) -> _Card:
+    """A stretch with a small moving picture, or without one where it is not to be read."""
     clip = None
+    if stretch.is_remote and not allow_addresses:
+        return _Card(as_text(stretch.path), figures, clip)
     with suppress(VideoError), open_video(stretch.video) as reader:
         part = part_of(stretch.video, reader.info, reader.times)
         places = ((k + 0.5) * len(part) / _CLIP_FRAMES for k in range(_CLIP_FRAMES))

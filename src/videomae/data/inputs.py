@@ -1,5 +1,6 @@
 """What names videos to be worked through -> these videos: folders, lists, tars, addresses."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from videomae.hub import local_path
 from videomae.settings import PrepareSettings
 from videomae.video.folder import by_reason, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
+
+
+# How `name_of` says where in a shard or folder a video is.
+_PLACE = re.compile(r"(.+) \(((?:(?:first_frame|num_frames|offset|num_bytes)=\d+(?:, |\)$))+)", re.S)
 
 
 def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
@@ -74,6 +79,19 @@ def name_of(video: Video) -> str:
     """
     whole = replace(video, start_seconds=None, end_seconds=None)
     return whole.path if "::" in whole.path else str(whole)
+
+
+def video_named(name: str) -> Video:
+    """The video that `name_of` gave this name.
+
+    >>> video_named("x.tar (offset=512, num_bytes=9)") == Video("x.tar", offset=512, num_bytes=9)
+    True
+    """
+    found = None if "::" in name else _PLACE.fullmatch(name)
+    if not found:
+        return Video(name)
+    numbers = (part.split("=") for part in found[2].rstrip(")").split(", "))
+    return Video(found[1], **{key: int(value) for key, value in numbers})
 
 
 def _at_address(address: str) -> list[Video]:

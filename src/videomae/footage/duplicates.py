@@ -112,14 +112,18 @@ def joined(index: Index, pairs: Sequence[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def similarity_of_copies(index: Index, loaded: Loaded) -> Floats:
+def similarity_of_copies(
+    index: Index, loaded: Loaded, *, allow_addresses: bool = False
+) -> Floats:
     """How like their originals re-encoded copies of some of an index's rows are: (up to 48).
 
     The copies are made in memory: 3/4 of the size and back, as JPEG of quality 40. loaded: of
-    `load_model(..., whole=True)`. Rows that cannot be read any more are passed over.
+    `load_model(..., whole=True)`. Rows that cannot be read any more are passed over, and addresses,
+    unless allowed: an index may come from anybody.
     """
     found = []
-    for row in np.random.default_rng(0).permutation(len(index.rows))[:_NUM_COPIES].tolist():
+    able = [k for k, row in enumerate(index.rows) if allow_addresses or not row.is_remote]
+    for row in np.random.default_rng(0).permutation(able)[:_NUM_COPIES].tolist():
         video = index.rows[row].video
         try:
             with open_video(video, loaded.job.on_damage) as reader:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videomae.data.manifest import Video
+from videomae.data.inputs import video_named
+from videomae.data.manifest import Video, is_address
 from videomae.errors import ConfigError, VideoError, WeightsError
 from videomae.footage.batch import read_batch
 from videomae.footage.jobs import Job, Loaded, compute_here
@@ -26,7 +27,7 @@ BLOCK = 512  # rows compared at once with all others, so that it takes little me
 
 @dataclass(frozen=True)
 class Stretch:
-    """A video, or a part of it in seconds."""
+    """A video by its name in tables (`inputs.name_of`), or a part of it in seconds."""
 
     path: str
     start_seconds: float | None = None
@@ -35,7 +36,15 @@ class Stretch:
     @property
     def video(self) -> Video:
         """As a row of a list, to be opened."""
-        return Video(self.path, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+        video = video_named(self.path)
+        return replace(video, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether to open it leads beyond this machine; a member of a tar of its own does not."""
+        member, _, tar = self.path.rpartition("::")
+        is_here = member.startswith("tar://") and "::" not in member and "://" not in tar
+        return is_address(self.path) and not is_here
 
     def overlaps(self, other: "Stretch") -> bool:
         """Whether two stretches share a moment of one file."""
