@@ -39,28 +39,35 @@ def claimed(folder: PathLike, *parts: str, again: str) -> Iterator[None]:
     """
     folder = Path(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    file = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = _locked(folder / LOCK_NAME)
-        _sweep(folder, parts)
-        try:
-            yield
-        finally:
-            _sweep(folder, parts)  # what killed processes of ours left
+        with held(folder / LOCK_NAME):
+            _sweep(folder, parts)
+            try:
+                yield
+            finally:
+                _sweep(folder, parts)  # what killed processes of ours left
     except Exception as error:
         reason = _disk_reason(error, folder)
         if reason is None:
             raise
         raise ConfigError(f"cannot write to {folder}: {reason}; {again}") from error
     finally:
-        if file is not None:
-            with contextlib.suppress(OSError):  # Windows removes no file that is open
-                (folder / LOCK_NAME).unlink()
-            file.close()
         with contextlib.suppress(OSError):  # not empty: something was written
             for each in made:
                 each.rmdir()
+
+
+@contextlib.contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Keep others who hold the same lock file out while the block runs, and see `claimed`."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked(lock)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            lock.unlink()
+        file.close()
 
 
 def refuse_to_replace(what: str, outputs: Iterable[PathLike], sources: Iterable[PathLike]) -> None:

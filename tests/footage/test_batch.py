@@ -94,11 +94,23 @@ def test_work_goes_on_without_repeats_and_keeps_what_was_there(tmp_path: Path) -
     assert len(PartWriter(tmp_path, EMBED, shard=(2, 3)).done) == 3
 
 
+def test_one_process_at_a_time_works_on_a_shard(tmp_path: Path) -> None:
+    for _ in range(2):  # what the first one has left keeps nobody out
+        with PartWriter(tmp_path, EMBED, resume=True), PartWriter(tmp_path, EMBED, shard=(1, 2)):
+            with pytest.raises(ConfigError, match=r"is in use by process \d+ on"):
+                PartWriter(tmp_path, EMBED, resume=True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"task": "classify"}, "was made with task=embed, and not with task=classify"),
         ({"settings": {"features": "pooled", "num_clips": 1}}, "not with features=pooled; name"),
+        (
+            {"settings": {**EMBED["settings"], "fps": None}},
+            "was made with fps=not set, and not with fps=None",
+        ),
         (
             {"model": "other", "weights_sha256": "1f"},
             r"made with model=tiny, and not with model=other \(other weights\); name another",
@@ -121,12 +133,12 @@ def test_a_part_is_written_when_it_is_large_or_old(
     monkeypatch.setattr(batch, "_PART_BYTES", 2 * 6 * 4)
     with PartWriter(tmp_path, EMBED) as parts:
         parts.add(Video("a.mp4"), [vector("a.mp4", 1)])
-        assert not list(tmp_path.iterdir())
+        assert not list(tmp_path.glob("*.parquet"))
         parts.add(Video("b.mp4"), [vector("b.mp4", 1)])
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(list(tmp_path.glob("*.parquet"))) == 1
         monkeypatch.setattr(batch, "_PART_SECONDS", 0)
         parts.add(Video("c.mp4"), [vector("c.mp4", 1)])
-        assert len(list(tmp_path.iterdir())) == 2
+        assert len(list(tmp_path.glob("*.parquet"))) == 2
 
 
 def test_folders_that_cannot_be_read_back_say_why(tmp_path: Path) -> None:

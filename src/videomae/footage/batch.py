@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from videomae.claim import LOCK_NAME, held
 from videomae.data.inputs import name_of
 from videomae.data.manifest import Video
 from videomae.data.rows import import_pyarrow, write_table
@@ -162,7 +163,8 @@ class PartWriter(AbstractContextManager["PartWriter"]):
     go on where such files are there. part_size: videos per part; a part of a minute's work, or of
     64 MiB, is written before.
 
-    ConfigError where the folder holds parts of other facts, or, without `resume`, of this shard.
+    ConfigError where the folder holds parts of other facts, or, without `resume`, of this shard,
+    and where another process is at work on this shard.
     """
 
     folder: Path
@@ -175,6 +177,12 @@ class PartWriter(AbstractContextManager["PartWriter"]):
 
     def __post_init__(self) -> None:
         self.facts = json.loads(to_json(self.facts))  # as they come back: tuples are lists
+        with ExitStack() as stack:
+            stack.enter_context(held(self.folder / f"{LOCK_NAME}-{self._name}"))
+            self._look_round()
+            self._lock = stack.pop_all()
+
+    def _look_round(self) -> None:
         parts = find_parts(self.folder)
         for path, (facts, done) in parts.items():
             _check_same(self.facts, facts, path)
@@ -227,8 +235,9 @@ class PartWriter(AbstractContextManager["PartWriter"]):
         self._part = _Part(self._part.number + 1)
 
     def __exit__(self, *_: object) -> None:
-        if self._part.answers:
-            self.write()
+        with self._lock:
+            if self._part.answers:
+                self.write()
 
 
 def _answers(facts: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
@@ -266,8 +275,9 @@ def _check_same(facts: dict[str, Any], others: dict[str, Any], path: Path) -> No
         if one == other:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
-            name = next(key for key in {**other, **one} if one.get(key) != other.get(key))
-            one, other = one.get(name), other.get(name)
+            none = "not set"  # by another version, which knows of no such setting
+            name = next(k for k in {**other, **one} if one.get(k, none) != other.get(k, none))
+            one, other = one.get(name, none), other.get(name, none)
         if name == "weights_sha256":
             name, one, other = "model", f"{facts['model']} (other weights)", others["model"]
         raise ConfigError(
