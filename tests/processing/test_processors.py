@@ -647,3 +647,9 @@ def test_pipeline_opens_our_folder(ours: type[VideoMAEImageProcessor], tmp_path:
         logits.softmax(-1).max().item(), abs=1e-6 if ROUNDS_ALIKE else 1e-3
     )
     assert best["label"] == model.config.id2label[logits.argmax().item()]
+
+
+def test_what_is_cut_off_a_frame_is_not_kept() -> None:
+    processor = VideoMAEImageProcessor(size=8, crop_size=8)
+    frame = processor._fitted(torch.zeros(1, 3, 4, 400, dtype=torch.uint8))
+    assert frame.untyped_storage().nbytes() == 3 * 8 * 8

@@ -181,7 +181,10 @@ class _Processor(StoredSettings):
     def _fitted(self, frame: Tensor) -> Tensor:
         if self.do_resize:
             frame = self._resized(frame)
-        return transforms.center_crop(frame, **self.crop_size) if self.do_center_crop else frame
+        if not self.do_center_crop:
+            return frame
+        # A copy: what is cut off may be far larger, and would be kept until the clip is whole.
+        return transforms.center_crop(frame, **self.crop_size).clone()
 
     def _resized(self, frame: Tensor) -> Tensor:
         return transforms.resize(frame, self.size, resample=self.resample)

@@ -27,10 +27,12 @@ from videomae.compute.threads import alone
 from videomae.config import IMAGENET_MEAN, IMAGENET_STD, VideoMAEConfig, check_choice
 from videomae.errors import VideoError
 from videomae.hub import PathLike
-from videomae.processing.plain import to_channels
+from videomae.processing.plain import output_size, to_channels
 from videomae.processing.sampling import crop_boxes, frames_at_rate, spread_clips, to_fps, to_stride
+from videomae.processing.stored import StoredSettings
 from videomae.settings import OnDamage
 from videomae.video.decoder import Frames
+from videomae.video.limits import VideoLimits
 from videomae.video.reader import BadVideo, VideoReader, is_source, source_path, warn_of_gaps
 
 if TYPE_CHECKING:
@@ -192,11 +194,22 @@ class ViewMaker:
         return self.cut(pixels, np.searchsorted(wanted, clips))
 
     def pixels(self, frames: Frames) -> Tensor:
-        """Frames (F, H, W, 3) resized and normalised, and cropped but for several crops."""
+        """Frames (F, H, W, 3) resized and normalised, and cropped but for several crops.
+
+        VideoError where a frame is so long and narrow that it would be resized beyond all limits.
+        """
+        processor, old = self.processor, frames.shape[1:3]
+        if isinstance(processor, StoredSettings) and processor.do_resize and processor.size:
+            high, wide = output_size(*old, processor.size)
+            if high * wide > (most := VideoLimits().max_pixels):
+                raise VideoError(
+                    f"frames of {old[0]} x {old[1]} px (height x width) would be resized to {high:,} "
+                    f"x {wide:,}, above the limit of {most:,} pixels; crop them, as to a square"
+                )
         options = {} if self.num_crops == 1 else {"do_center_crop": False}
         if self.config.num_channels != 3:
             options["do_convert_rgb"] = False  # it would turn the model's channels back to RGB
-        made = self.processor(
+        made = processor(
             list(to_channels(frames, self.config.num_channels)),
             return_tensors="pt",
             input_data_format="channels_last",
