@@ -122,6 +122,22 @@ def test_many_rows_are_compared_by_faiss(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (index.videos[likely[1]] != index.videos[:, None]).all()
 
 
+def test_windows_of_a_long_video_do_not_hide_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    scene = rng.normal(size=8)
+    alike = scene + 0.001 * rng.normal(size=(300, 8))  # the windows of the first video
+    unit = np.concatenate([alike, rng.normal(size=(1000, 8)), [scene + 0.1]]).astype(np.float32)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    videos = np.array([0] * 300 + list(range(1, 1002)))
+    index = Index([Stretch(str(k)) for k in videos], videos, unit, unit[0], unit[0], {})
+    monkeypatch.setattr(duplicates, "_MOST_EXACT", 1000)
+    similarities, numbers = nearest_others(index, 4)
+    assert (numbers[:300, 0] == 1300).all()
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    assert similarities[:300, 0] == pytest.approx(unit[:300] @ unit[1300], abs=1e-6)
+
+
 def test_pairs_of_videos_by_their_best_rows(index: Index) -> None:
     pairs = similar_pairs(index, nearest_others(index), 0.9)
     assert pairs == [Pair(pytest.approx(float(index.unit[1] @ index.unit[3])), 1, 3)]

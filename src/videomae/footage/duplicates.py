@@ -23,6 +23,7 @@ from videomae.video.reader import VideoReader
 
 # Above so many rows not all are compared with all: the time grows with the square of their number.
 _MOST_EXACT = 100_000
+_MOST_AT_ONCE = 256  # neighbours of a row
 _NUM_COPIES = 48
 
 
@@ -57,11 +58,19 @@ def _likely_others(index: Index, count: int) -> tuple[Floats, Numbers]:
     table.add(index.unit)
     table.nprobe = 32
     # More than asked for, since rows of the same video stand before those of others.
-    more = min(count + int(np.bincount(index.videos).max()), 256)
+    lengths = np.bincount(index.videos)
+    more = min(count + int(lengths.max()), _MOST_AT_ONCE)
     like, rows = table.search(index.unit, more)
     like[(rows < 0) | (index.videos[rows] == index.videos[:, None])] = -np.inf
-    like, rows = _sorted(like, rows)
-    return like[:, :count], rows[:, :count]
+    like, rows = (found[:, :count] for found in _sorted(like, rows))
+    # Of a longer video that may be all there is: it is searched again without its own rows.
+    for video in np.flatnonzero(lengths > more - count):
+        own = np.flatnonzero(index.videos == video)
+        others = faiss.IDSelectorNot(faiss.IDSelectorBatch(own))
+        how = faiss.SearchParametersIVF(sel=others, nprobe=table.nprobe)
+        found, near = table.search(index.unit[own], count, params=how)
+        like[own], rows[own] = np.where(near < 0, -np.inf, found), near
+    return like, rows
 
 
 def _sorted(like: Floats, rows: Numbers) -> tuple[Floats, Numbers]:
