@@ -46,7 +46,8 @@ Share = Annotated[float, Limits(0, 1)]
 PartialShare = Annotated[float, Limits(0, below=1)]
 Positive = Annotated[float, Limits(above=0)]
 NotNegative = Annotated[float, Limits(0)]
-Rate = Annotated[float, Limits(0.01, 1000)]  # frames a second
+RATES = Limits(0.01, 1000)  # frames a second
+Rate = Annotated[float, RATES]
 Seed = Annotated[int, Limits(0, 2**63 - 1)]
 Pixels = Annotated[int, Limits(1, 4096)]  # of a side
 

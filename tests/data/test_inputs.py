@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -35,6 +36,10 @@ def test_folders_and_files_are_the_videos_in_them(videos_dir: Path, tmp_path: Pa
     assert list_inputs(found[0].path) == found[:1]
     with pytest.raises(ConfigError, match="gone does not exist; expected a folder, a video"):
         list_inputs(str(tmp_path / "gone"))
+    os.mkfifo(tmp_path / "pipe")  # as <(...) of a shell
+    with pytest.raises(ConfigError, match="pipe is a device or pipe, and what lists videos is read"):
+        list_inputs(str(tmp_path / "pipe"))
+    (tmp_path / "pipe").unlink()
     (tmp_path / "a.odd").touch()
     with pytest.raises(ConfigError, match=r"holds no videos; it holds \.odd 1"):
         list_inputs(str(tmp_path))

@@ -218,6 +218,7 @@ def test_what_has_no_rate_needs_one(tmp_path: Path) -> None:
         ({"window_seconds": 0}, ConfigError, "window_seconds=0 is no length of time; expected"),
         ({"hop_seconds": -1.0}, ConfigError, "hop_seconds=-1.0 is no length of time; expected"),
         ({"hop_seconds": float("nan")}, ConfigError, "hop_seconds=nan is no length of time"),
+        ({"window_seconds": float("inf")}, ConfigError, "window_seconds=inf is no length of time"),
         (
             {"window_seconds": 0.2},
             VideoError,

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections import Counter
 
 import numpy as np
@@ -126,8 +127,9 @@ def test_a_rate_that_cannot_be_is_refused(fps: float, video_fps: float, message:
 def test_words_of_flags_are_understood() -> None:
     assert to_stride("uniform") is to_stride(None) is to_fps("own") is to_fps(None) is None
     assert (to_stride(np.int64(3)), to_fps(8), to_fps(np.float32(7.5))) == (3, 8, 7.5)
-    for wrong in (0, "8", True, "config", float("nan")):
-        with pytest.raises(ConfigError, match=f"fps={wrong!r}; expected frames per second, above"):
+    for wrong in (0, "8", True, "config", float("nan"), float("inf"), 1e8):
+        expected = re.escape(f"fps={wrong!r}; expected frames per second, 0.01 to 1000, or")
+        with pytest.raises(ConfigError, match=expected):
             to_fps(wrong)
 
 

@@ -194,6 +194,10 @@ def test_files_folders_arrays_and_tensors_are_read_alike(tmp_path: Path) -> None
             np.zeros((4, 8, 8, 3), np.float32),
             r"\(4, 8, 8, 3\) and type float32 was given; ",
         ),
+        (
+            torch.zeros(4, 8, 8, 3, dtype=torch.bfloat16),
+            r"\(4, 8, 8, 3\) and type torch.bfloat16 was given; ",
+        ),
         (np.zeros((4, 8, 8, 4), np.uint8), r"\(4, 8, 8, 4\) and type uint8 was given; "),
         (np.zeros((8, 8, 3), np.uint8), r"stack the frames of one video with np.stack\(frames\)"),
         (np.zeros((2, 4, 8, 8, 3), np.uint8), "give several videos as a list"),

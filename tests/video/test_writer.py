@@ -69,9 +69,16 @@ def test_other_arrays_are_not_written(frames: np.ndarray, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [{"fps": 0}, {"crf": 99}, {"keyframe_distance": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"fps": fps} for fps in (0, 0.0004, float("nan"), float("inf"))),
+        {"crf": 99},
+        {"keyframe_distance": 0},
+    ],
+)
 def test_other_values_are_not_written_with(wrong: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot write with fps=.*; expected fps above 0, crf"):
+    with pytest.raises(ConfigError, match=r"cannot write with fps=.*; expected fps from 0.01 to 1000, crf"):
         write_video(tmp_path / "x.mp4", scene(2), **wrong)
 
 

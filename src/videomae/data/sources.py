@@ -123,6 +123,11 @@ def guess_layout(source: Path) -> str:
         if "youtube_id" in columns:
             return "kinetics"
         return "manifest" if "path" in columns else "lines"
+    if not source.is_dir():
+        raise ConfigError(
+            f"{source} is a device or pipe, and what lists videos is read twice; write it into a "
+            "file, and name that"
+        )
     files = sorted(path for path in source.iterdir() if path.is_file())
     for layout, is_sign in _SIGNS.items():
         if any(map(is_sign, files)):

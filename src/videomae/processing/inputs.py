@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -105,7 +106,11 @@ def as_frames(video: Any, num_channels: int) -> NDArray[np.uint8]:
     >>> as_frames(np.zeros((16, 240, 320), np.uint8), 3).shape
     (16, 240, 320, 3)
     """
-    frames = video.detach().cpu().numpy() if isinstance(video, Tensor) else video
+    kind, frames = getattr(video, "dtype", None), video
+    if isinstance(video, Tensor):  # of other types than uint8 only the shape counts, for the error
+        frames = np.broadcast_to(np.float32(0), video.shape)
+        if kind == torch.uint8:
+            frames = video.detach().cpu().numpy()
     if not isinstance(frames, np.ndarray):
         raise ConfigError(
             f"a video cannot be a {type(video).__name__}; expected a path, bytes, a file opened in "
@@ -126,7 +131,7 @@ def as_frames(video: Any, num_channels: int) -> NDArray[np.uint8]:
         5: "; give several videos as a list",
     }
     raise ConfigError(
-        f"a video of shape {frames.shape} and type {frames.dtype} was given; expected uint8 "
+        f"a video of shape {frames.shape} and type {kind} was given; expected uint8 "
         f"(T, H, W, 3) or (T, 3, H, W), RGB in 0..255, or grey (T, H, W){own}"
         f"{advice.get(frames.ndim, '')}"
     )

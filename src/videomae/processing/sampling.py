@@ -11,6 +11,7 @@ from itertools import pairwise
 from numbers import Integral
 
 from videomae.errors import ConfigError
+from videomae.fields import RATES
 
 
 def clip_span(num_frames: int, frame_stride: int) -> int:
@@ -256,13 +257,14 @@ def to_stride(frame_stride: int | str | None) -> int | None:
 def to_fps(fps: float | str | None) -> float | None:
     """The rate as a number; "own", as flags have it, is None: each video's own rate.
 
-    Raises ConfigError for what is neither that nor a number above 0.
+    Raises ConfigError for what is neither that nor a number of 0.01 to 1000.
     """
     if fps is None or fps == "own":
         return None
-    if isinstance(fps, str | bool) or not fps > 0:
+    if isinstance(fps, str | bool) or fps not in RATES:
         raise ConfigError(
-            f"fps={fps!r}; expected frames per second, above 0, or 'own' for each video's own rate"
+            f"fps={fps!r}; expected frames per second, {RATES.least} to {RATES.most}, or 'own' for "
+            "each video's own rate"
         )
     return float(fps)
 

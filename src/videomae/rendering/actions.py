@@ -52,7 +52,7 @@ _CRF = 12
 class Action:
     """A movement whose class is one name, or another when it is played backwards.
 
-    turn: from where it is seen (`View`), degrees. prop: a thing that belongs to it, from `_PROPS`;
+    turn: from where it is seen (`View`), degrees. prop: a thing that belongs to it, from `PROPS`;
     held: from when to when of the movement the hands have it.
     """
 

@@ -131,10 +131,10 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         seconds.
         """
         for index in indices:
-            if not 0 <= index < self.info.num_frames:
+            if index % 1 or not 0 <= index < self.info.num_frames:
                 raise VideoError(
                     f"{self.info.path}: no frame {index}; it has {self.info.num_frames} frames, "
-                    f"so expected 0 to {self.info.num_frames - 1}"
+                    f"so expected whole numbers from 0 to {self.info.num_frames - 1}"
                 )
         self._source.clock.restart()
         out = np.empty((len(indices), self.info.height, self.info.width, 3), np.uint8)
@@ -188,6 +188,8 @@ def _bytes_of(source: Any) -> bytes | None:
     if isinstance(source, Mapping):
         source = source.get("bytes") or source.get("path")
     if hasattr(source, "read"):
+        if getattr(source, "closed", False):
+            raise ConfigError("a video cannot be a closed file; open it anew: open(path, 'rb')")
         with suppress(AttributeError, OSError):  # of a pipe, what is left of it
             source.seek(0)  # a file that was just written stands at its end
         source = source.read()
