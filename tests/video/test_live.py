@@ -4,11 +4,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from made_videos import encode, numbers, scene
 from videomae.errors import ConfigError, VideoError
+from videomae.video import live
 from videomae.video.live import LiveVideo
 
 
@@ -110,3 +112,17 @@ def test_what_cannot_be_opened_is_explained(
     with pytest.raises(error) as raised:
         LiveVideo(where)
     assert str(raised.value).startswith(message)
+
+
+def test_pictures_that_grow_beyond_the_limit_end_the_stream(
+    served: tuple[dict[str, bytes], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, address = served
+    large = encode(tmp_path / "l.ts", scene(30, height=480, width=640), codec="mpeg2video")
+    files["x.ts"] = stream(tmp_path) + large.read_bytes()
+    monkeypatch.setattr(live, "VideoLimits", lambda: SimpleNamespace(max_pixels=100_000))
+    with LiveVideo(f"{address}/x.ts") as video:
+        frames = video.frames(0.2)
+        assert next(frames)[1].shape == (48, 64, 3)
+        with pytest.raises(VideoError, match="broke off"):
+            list(frames)

@@ -35,7 +35,8 @@ class LiveVideo(AbstractContextManager["LiveVideo"]):
 
     def __init__(self, where: str) -> None:
         self._name = one_line(where)
-        options = {"max_pixels": str(VideoLimits().max_pixels)}
+        guard = {"max_pixels": str(VideoLimits().max_pixels)}
+        options = dict(guard)
         if where.isdigit() or re.fullmatch(r"/dev/video\d+", where):
             where = f"/dev/video{where}" if where.isdigit() else where
             if not Path(where).exists():
@@ -65,6 +66,7 @@ class LiveVideo(AbstractContextManager["LiveVideo"]):
             self._container.close()
             raise VideoError(f"{self._name}: holds no video")
         self._stream = self._container.streams.video[0]
+        self._stream.codec_context.options = guard  # pictures may grow later
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate else None
 
