@@ -188,6 +188,7 @@ def test_embed_shows_prints_or_writes_vectors(run: Run, place: Path, tmp_path: P
     code, _, err = run(*call, "--output", tmp_path / "all.txt")
     assert code == 1
     assert "all.txt: name a file that ends in .npz or .csv, or a folder" in err
+    assert run(*call, "--output", tmp_path / "features-1.0")[0] == 0
     code, _, err = run(*call, "--output", tmp_path / "all.csv", "--features", "tokens")
     assert code == 1
     assert "a row of a table has one vector; use --features pooled, .npz, or a folder" in err

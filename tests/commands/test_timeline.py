@@ -195,6 +195,23 @@ def test_labels_are_drawn_into_the_videos(run: Run, videos: Path, tmp_path: Path
     assert probe(tmp_path / "a.mkv").codec == "h264"
 
 
+def test_a_video_that_cannot_be_drawn_ends_nothing(
+    run: Run, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = command.Timeline.annotate
+
+    def fails_first(found: Any, video: Path, *rest: Any, **options: Any) -> Path:
+        if video.stem == "pull":
+            raise VideoError("pull.mp4: is gone")
+        return draw(found, video, *rest, **options)
+
+    monkeypatch.setattr(command.Timeline, "annotate", fails_first)
+    code, _, err = run(videos, "--annotate", tmp_path / "drawn-1.0")
+    assert code == 1
+    assert err.startswith("videomae: pull.mp4: is gone\nvideomae: 1 of 2 videos could not be")
+    assert [path.name for path in (tmp_path / "drawn-1.0").iterdir()] == ["throw.mp4"]
+
+
 class Camera:
     """Stands in for LiveVideo: 2 s, 16 frames a second."""
 

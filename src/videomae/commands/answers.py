@@ -20,7 +20,7 @@ from videomae.commands.model_flags import (
     ModelCommand,
     Reconstruct,
 )
-from videomae.commands.terminal import Shown, report, score_bar
+from videomae.commands.terminal import Shown, names_file, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain, file_name
 from videomae.hub import atomic_path, check_writable, resolve_shipped
 from videomae.inference import graphs, predict

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from videomae.commands.terminal import Screen, stopped_by_sigterm
+from videomae.commands.terminal import Screen, names_file, stopped_by_sigterm
 from videomae.data.inputs import list_inputs
 from videomae.data.manifest import Video
 from videomae.errors import ConfigError, complain, say, to_json
@@ -30,7 +30,7 @@ def run_batch(
     was broken off, for which 130 is returned.
     """
     output = command.output
-    if output.suffix or output.is_file():
+    if names_file(output) or output.is_file():
         kinds = ".csv" if task == "classify" else ".npz or .csv"
         raise ConfigError(f"--output {output}: name a file that ends in {kinds}, or a folder")
     found = re.fullmatch(r"(\d+)/(\d+)", command.shard)

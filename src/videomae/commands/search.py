@@ -15,7 +15,7 @@ from rich.table import Table
 from videomae.commands.answers import check_output
 from videomae.commands.batch import run_batch
 from videomae.commands.model_flags import Duplicates, Files, Index, Search
-from videomae.commands.terminal import Screen
+from videomae.commands.terminal import Screen, names_file
 from videomae.data.folders import read_folders
 from videomae.data.inputs import name_of
 from videomae.data.manifest import is_address, load_videos
@@ -54,7 +54,7 @@ _CLIP_FRAMES, _CLIP_PX = 8, 120
 
 def index(command: Index) -> int:
     """Write the features of videos into a folder of Parquet files."""
-    if command.output.suffix:
+    if names_file(command.output):
         raise ConfigError(f"--output {command.output}: an index is a folder; leave out the suffix")
     return run_batch("embed", command, command.videos())
 

@@ -215,3 +215,12 @@ def score_bar(score: float) -> Bar | str:
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
         return ""
     return Bar(1, 0, min(max(score, 0), 1), width=20, color="cyan")
+
+
+def names_file(path: Path) -> bool:
+    """Whether an output is one file by its suffix, and no folder, as `features-1.0` is.
+
+    >>> names_file(Path("a.csv")), names_file(Path("features-1.0")), names_file(Path("a"))
+    (True, False, False)
+    """
+    return path.suffix[1:2].isalpha() and not path.is_dir()

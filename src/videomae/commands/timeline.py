@@ -14,6 +14,7 @@ from videomae.commands.model_flags import Timeline as TimelineCommand
 from videomae.commands.terminal import (
     Screen,
     file_table,
+    names_file,
     path_width,
     score_bar,
     stopped_by_sigterm,
@@ -109,7 +110,11 @@ def timeline(command: TimelineCommand) -> int:
                 else:
                     screen.out.print(file_table(path, _shown(found), width, (8, 14)))
                 if path in films and not reason:
-                    draw(found, path)
+                    try:
+                        draw(found, path)
+                    except VideoError as error:  # the files that follow are to be done, too
+                        failed += 1
+                        screen.complain(str(error))
             elif command.json:
                 say(to_json({"path": str(path), "error": reason}))
             if interrupted:
@@ -182,7 +187,7 @@ def _places(files: Sequence[Path], output: Path | None) -> dict[Path, list[Path]
     """The files to write about each video."""
     if output is None:
         return {path: [] for path in files}
-    is_file, known = bool(output.suffix) and not output.is_dir(), (*_SUFFIXES, ".svg")
+    is_file, known = names_file(output), (*_SUFFIXES, ".svg")
     if is_file and not output.name.lower().endswith(known):
         raise ConfigError(f"--output {output}: name a file {', '.join(known)}, or a folder")
     _check_place("--output", output, files, is_file=is_file)
@@ -204,7 +209,7 @@ def _films(files: Sequence[Path], annotate: Path | None) -> dict[Path, Path]:
     if annotate is None:
         return {}
     is_file = annotate.suffix.lower() in (".mp4", ".mkv")
-    if annotate.suffix and not is_file and not annotate.is_dir():
+    if names_file(annotate) and not is_file:
         raise ConfigError(f"--annotate {annotate}: name a file .mp4 or .mkv, or a folder")
     _check_place("--annotate", annotate, files, is_file=is_file)
     films = {files[0]: annotate} if is_file else mirrored(list(files), annotate, ".mp4")
