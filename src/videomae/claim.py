@@ -38,7 +38,6 @@ def claimed(folder: PathLike, *parts: str, again: str) -> Iterator[None]:
     stay, and means nothing without it. Where a file system has no locks, a warning says so.
     """
     folder = Path(folder)
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         with held(folder / LOCK_NAME):
             _sweep(folder, parts)
@@ -51,23 +50,25 @@ def claimed(folder: PathLike, *parts: str, again: str) -> Iterator[None]:
         if reason is None:
             raise
         raise ConfigError(f"cannot write to {folder}: {reason}; {again}") from error
-    finally:
-        with contextlib.suppress(OSError):  # not empty: something was written
-            for each in made:
-                each.rmdir()
 
 
 @contextlib.contextmanager
 def held(lock: Path) -> Iterator[None]:
     """Keep others who hold the same lock file out while the block runs, and see `claimed`."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(lock)
+    made = [each for each in lock.parents if not each.exists()]
     try:
-        yield
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(lock)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                lock.unlink()
+            file.close()
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no file that is open
-            lock.unlink()
-        file.close()
+        with contextlib.suppress(OSError):  # not empty: something was written
+            for each in made:
+                each.rmdir()
 
 
 def refuse_to_replace(what: str, outputs: Iterable[PathLike], sources: Iterable[PathLike]) -> None:

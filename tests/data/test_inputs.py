@@ -37,7 +37,7 @@ def test_folders_and_files_are_the_videos_in_them(videos_dir: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match="gone does not exist; expected a folder, a video"):
         list_inputs(str(tmp_path / "gone"))
     os.mkfifo(tmp_path / "pipe")  # as <(...) of a shell
-    with pytest.raises(ConfigError, match="pipe is a device or pipe, and what lists videos is read"):
+    with pytest.raises(ConfigError, match="pipe is a device or pipe, and what lists videos"):
         list_inputs(str(tmp_path / "pipe"))
     (tmp_path / "pipe").unlink()
     (tmp_path / "a.odd").touch()

@@ -96,9 +96,12 @@ def test_work_goes_on_without_repeats_and_keeps_what_was_there(tmp_path: Path) -
 
 def test_one_process_at_a_time_works_on_a_shard(tmp_path: Path) -> None:
     for _ in range(2):  # what the first one has left keeps nobody out
-        with PartWriter(tmp_path, EMBED, resume=True), PartWriter(tmp_path, EMBED, shard=(1, 2)):
-            with pytest.raises(ConfigError, match=r"is in use by process \d+ on"):
-                PartWriter(tmp_path, EMBED, resume=True)
+        with (
+            PartWriter(tmp_path, EMBED, resume=True),
+            PartWriter(tmp_path, EMBED, shard=(1, 2)),
+            pytest.raises(ConfigError, match=r"is in use by process \d+ on"),
+        ):
+            PartWriter(tmp_path, EMBED, resume=True)
     assert not list(tmp_path.iterdir())
 
 

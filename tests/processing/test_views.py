@@ -448,7 +448,9 @@ def test_a_video_is_done_when_its_first_views_agree() -> None:
 
 def test_frames_too_narrow_for_their_resizing_are_refused() -> None:
     maker = ViewMaker(VideoMAEConfig(), VideoMAEImageProcessor())
-    expected = r"frames of 2 x 16000 px .* resized to 224 x 1,792,000, above the limit of 35,389,440"
+    expected = (
+        r"frames of 2 x 16000 px .* resized to 224 x 1,792,000, above the limit of 35,389,440"
+    )
     with pytest.raises(VideoError, match=expected):
         maker(np.zeros((16, 2, 16000, 3), np.uint8))
     assert maker(np.zeros((16, 2, 60, 3), np.uint8)).shape == (1, 16, 3, 224, 224)

@@ -99,9 +99,9 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         probe(io.StringIO("text"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a video cannot be a NoneType"):
         probe({"path": None, "bytes": None})
+    closed = io.BytesIO(b"no video")
+    closed.close()
     with pytest.raises(ConfigError, match="a video cannot be a closed file; open it anew"):
-        closed = io.BytesIO(b"no video")
-        closed.close()
         probe(closed)
     with pytest.raises(VideoError, match="video in memory: cannot be opened as a video"):
         probe(b"no video")

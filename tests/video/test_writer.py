@@ -78,7 +78,7 @@ def test_other_arrays_are_not_written(frames: np.ndarray, tmp_path: Path) -> Non
     ],
 )
 def test_other_values_are_not_written_with(wrong: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot write with fps=.*; expected fps from 0.01 to 1000, crf"):
+    with pytest.raises(ConfigError, match=r"cannot write with fps=.*; expected fps from 0.01 to"):
         write_video(tmp_path / "x.mp4", scene(2), **wrong)
 
 

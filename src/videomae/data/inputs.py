@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from videomae.compute.cores import without_collector
 from videomae.data.checking import find_files
@@ -17,9 +18,9 @@ from videomae.settings import PrepareSettings
 from videomae.video.folder import by_reason, scan_folder
 from videomae.video.limits import VIDEO_SUFFIXES
 
-
 # How `name_of` says where in a shard or folder a video is.
-_PLACE = re.compile(r"(.+) \(((?:(?:first_frame|num_frames|offset|num_bytes)=\d+(?:, |\)$))+)", re.S)
+_PLACES = "first_frame|num_frames|offset|num_bytes"
+_PLACE = re.compile(rf"(.+) \(((?:(?:{_PLACES})=\d+(?:, |\)$))+)", re.DOTALL)
 
 
 def list_inputs(source: str, *, allow_addresses: bool = False) -> list[Video]:
@@ -90,8 +91,9 @@ def video_named(name: str) -> Video:
     found = None if "::" in name else _PLACE.fullmatch(name)
     if not found:
         return Video(name)
-    numbers = (part.split("=") for part in found[2].rstrip(")").split(", "))
-    return Video(found[1], **{key: int(value) for key, value in numbers})
+    pairs = (part.split("=") for part in found[2].rstrip(")").split(", "))
+    numbers: dict[str, Any] = {key: int(value) for key, value in pairs}
+    return Video(found[1], **numbers)
 
 
 def _at_address(address: str) -> list[Video]:

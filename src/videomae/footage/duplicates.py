@@ -62,12 +62,14 @@ def _likely_others(index: Index, count: int) -> tuple[Floats, Numbers]:
     more = min(count + int(lengths.max()), _MOST_AT_ONCE)
     like, rows = table.search(index.unit, more)
     like[(rows < 0) | (index.videos[rows] == index.videos[:, None])] = -np.inf
-    like, rows = (found[:, :count] for found in _sorted(like, rows))
+    like, rows = _sorted(like, rows)
+    like, rows = like[:, :count], rows[:, :count]
     # Of a longer video that may be all there is: it is searched again without its own rows.
     for video in np.flatnonzero(lengths > more - count):
         own = np.flatnonzero(index.videos == video)
         others = faiss.IDSelectorNot(faiss.IDSelectorBatch(own))
-        how = faiss.SearchParametersIVF(sel=others, nprobe=table.nprobe)
+        how: Any = faiss.SearchParametersIVF()
+        how.sel, how.nprobe = others, table.nprobe
         found, near = table.search(index.unit[own], count, params=how)
         like[own], rows[own] = np.where(near < 0, -np.inf, found), near
     return like, rows
@@ -121,9 +123,7 @@ def joined(index: Index, pairs: Sequence[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def similarity_of_copies(
-    index: Index, loaded: Loaded, *, allow_addresses: bool = False
-) -> Floats:
+def similarity_of_copies(index: Index, loaded: Loaded, *, allow_addresses: bool = False) -> Floats:
     """How like their originals re-encoded copies of some of an index's rows are: (up to 48).
 
     The copies are made in memory: 3/4 of the size and back, as JPEG of quality 40. loaded: of

@@ -198,13 +198,13 @@ class ViewMaker:
 
         VideoError where a frame is so long and narrow that it would be resized beyond all limits.
         """
-        processor, old = self.processor, frames.shape[1:3]
+        processor, old = self.processor, (frames.shape[1], frames.shape[2])
         if isinstance(processor, StoredSettings) and processor.do_resize and processor.size:
             high, wide = output_size(*old, processor.size)
             if high * wide > (most := VideoLimits().max_pixels):
                 raise VideoError(
-                    f"frames of {old[0]} x {old[1]} px (height x width) would be resized to {high:,} "
-                    f"x {wide:,}, above the limit of {most:,} pixels; crop them, as to a square"
+                    f"frames of {old[0]} x {old[1]} px (height x width) would be resized to "
+                    f"{high:,} x {wide:,}, above the limit of {most:,} pixels; crop them first"
                 )
         options = {} if self.num_crops == 1 else {"do_center_crop": False}
         if self.config.num_channels != 3:

@@ -50,10 +50,10 @@ def write_video(
 ) -> Path:
     """Write frames (T, H, W, 3), uint8 RGB, as an H.264 mp4 that every player opens, atomically.
 
-    fps: frames per second, 0.01 to 1000. crf: 0 (lossless) to 51, smaller is better and larger; 18 is about
-    invisible. keyframe_distance: a key frame at least every so many frames (x264's own choice, at
-    most 250, if None); short distances make seeking cheap. An odd height or width grows by one
-    repeated row or column, since players expect one colour per 2 x 2 pixels.
+    fps: frames per second, 0.01 to 1000. crf: 0 (lossless) to 51, smaller is better and larger; 18
+    is about invisible. keyframe_distance: a key frame at least every so many frames (x264's own
+    choice, at most 250, if None); short distances make seeking cheap. An odd height or width grows
+    by one repeated row or column, since players expect one colour per 2 x 2 pixels.
 
     Raises VideoError for frames of another shape or type, ConfigError for other values.
 
@@ -65,10 +65,15 @@ def write_video(
             f"cannot write frames of shape {frames.shape} and type {frames.dtype}; expected a "
             "non-empty (frames, height, width, 3) array of uint8 RGB"
         )
-    if fps not in RATES or not 0 <= crf <= 51 or (keyframe_distance is not None and keyframe_distance < 1):
+    if (
+        fps not in RATES
+        or not 0 <= crf <= 51
+        or (keyframe_distance is not None and keyframe_distance < 1)
+    ):
         raise ConfigError(
             f"cannot write with fps={fps}, crf={crf}, keyframe_distance={keyframe_distance}; "
-            f"expected fps from {RATES.least} to {RATES.most}, crf from 0 to 51, keyframe_distance None or at least 1"
+            f"expected fps from {RATES.least} to {RATES.most}, crf from 0 to 51, "
+            "keyframe_distance None or at least 1"
         )
     options = {} if keyframe_distance is None else {"g": str(keyframe_distance)}
     pictures = map(_of_even_size, frames)
