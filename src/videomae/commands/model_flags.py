@@ -174,7 +174,7 @@ class Duplicates:
     model: str = "actions-tiny"
     """Hub id, folder, weight file or shipped model; an index knows its own, unless it has moved."""
     allow_addresses: bool = False
-    """Open the addresses that a list names; any list can name any address."""
+    """Open the addresses that a list or index names; any of them can name any address."""
     window_seconds: Positive | Literal["video"] = 10.0
     """Windows that are compared, a video may have many; video: one clip of each."""
     engine: EngineName = "auto"
