@@ -307,7 +307,9 @@ def test_a_live_video_that_breaks_off_shows_what_came_before() -> None:
 
 
 def test_a_hop_of_a_live_video_is_checked() -> None:
-    with pytest.raises(ConfigError, match="hop_seconds=0 is no length of time; expected a number"):
+    with pytest.raises(
+        ConfigError, match="hop_seconds=0 is no length of time; expected a finite number"
+    ):
         next(live_windows(iter([]), maker(), hop_seconds=0))
 
 

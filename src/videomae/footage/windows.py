@@ -102,7 +102,9 @@ def sliding_windows(
 def _check_lengths(**lengths: float | None) -> None:
     for name, seconds in lengths.items():
         if seconds is not None and not 0 < seconds < math.inf:
-            raise ConfigError(f"{name}={seconds} is no length of time; expected a number above 0")
+            raise ConfigError(
+                f"{name}={seconds} is no length of time; expected a finite number above 0"
+            )
 
 
 def _open(
