@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 BATCH = tuple(BatchCommand.__annotations__)  # the options that a batch job has on top
 _PICTURES = (".png", ".gif", ".mp4")
-_FILES = (".csv", ".npz", *_PICTURES)  # else `output` is a folder
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 
@@ -237,7 +236,7 @@ def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:
     Raises ConfigError where `output`, a file or a folder, could not be written after all the work.
     """
     if output is not None:
-        check_output("--output", output, is_file=output.suffix.lower() in _FILES)
+        check_output("--output", output, is_file=names_file(output))
     ours = ("files", "json", "output", "format", *BATCH)
     options = {name: value for name, value in vars(command).items() if name not in ours}
     # For a person who watches; a program finds nothing but complaints on stderr.
