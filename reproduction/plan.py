@@ -259,8 +259,8 @@ FULL = Plan(
         "2. fewer and more labels": (
             *(tuned(start, 100) for start in (TUBE, RANDOM, None)),
             *(tuned(start, 1000) for start in _STARTS),
-            # For as long as a pre-training and its fine-tuning take together.
-            tuned(None, 300, epochs=160),
+            # For as long as a pre-training and its fine-tuning take together, each seed.
+            dataclasses.replace(tuned(None, 300, epochs=160), seeds=(0, 1)),
         ),
         "3. as many clips of motion, and fewer of people": (
             *(each for start in (MOTION[2], PEOPLE[0]) for each in (start, tuned(start))),

@@ -24,6 +24,7 @@ from videomae.errors import (
     parse_json,
     to_json,
 )
+from videomae.fields import drop_foreign
 
 PathLike = str | os.PathLike[str]
 
@@ -90,24 +91,11 @@ def take_arguments(arguments: dict[str, Any]) -> HubArguments:
     return cast(HubArguments, {name: arguments.pop(name) for name in names if name in arguments})
 
 
-def drop_foreign(arguments: dict[str, Any], foreign: Mapping[str, str | None]) -> None:
-    """Take out arguments that mean nothing here; ConfigError where one asks for something.
-
-    `foreign` has the names, and what to do instead: None where no value asks for anything.
-    """
-    for name, instead in foreign.items():
-        value = arguments.pop(name, None)
-        if value and instead:
-            raise ConfigError(f"{name}={value!r} is not supported; {instead}")
-
-
 def local_path(name: PathLike) -> Path:
     """A path with ~ written out; of a user that the system does not know, as it is."""
-    path = Path(name)
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
+    with suppress(RuntimeError):
+        return Path(name).expanduser()
+    return Path(name)
 
 
 def fetch(id_or_path: PathLike, *filenames: str, **where: Unpack[HubArguments]) -> Path:

@@ -1,6 +1,6 @@
 """Files that cost much before their first frame, or for few bytes; and what is open at once."""
 
-import _thread
+import signal
 import struct
 import threading
 from pathlib import Path
@@ -210,15 +210,19 @@ def test_ctrl_c_is_heard_while_ffmpeg_opens_a_file() -> None:
     done = threading.Event()
 
     def open_slowly() -> av.container.InputContainer:
-        _thread.interrupt_main()
+        # A signal, as `_thread.interrupt_main` does not wake a thread that waits already.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         done.wait()
         raise AssertionError("nobody waits for this")
 
+    # A shell has what it starts in the background ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             _interruptible(open_slowly)
     finally:
         done.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_large_files_are_opened_so_that_ctrl_c_is_heard(

@@ -20,7 +20,7 @@ from videomae.commands.model_flags import (
     ModelCommand,
     Reconstruct,
 )
-from videomae.commands.terminal import Shown, names_file, report, score_bar
+from videomae.commands.terminal import Shown, report, score_bar
 from videomae.errors import ConfigError, VideoError, complain, file_name
 from videomae.hub import atomic_path, check_writable, resolve_shipped
 from videomae.inference import graphs, predict
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BATCH = tuple(BatchCommand.__annotations__)  # the options that a batch job has on top
 _PICTURES = (".png", ".gif", ".mp4")
+_FILES = (".csv", ".npz", *_PICTURES)  # else `output` is a folder
 RENDERED_SIZE = (64, 64)  # of the clips that the shipped models were trained on
 
 
@@ -236,7 +237,7 @@ def _options(command: ModelCommand, output: Path | None) -> dict[str, Any]:
     Raises ConfigError where `output`, a file or a folder, could not be written after all the work.
     """
     if output is not None:
-        check_output("--output", output, is_file=names_file(output))
+        check_output("--output", output, is_file=output.suffix.lower() in _FILES)
     ours = ("files", "json", "output", "format", *BATCH)
     options = {name: value for name, value in vars(command).items() if name not in ours}
     # For a person who watches; a program finds nothing but complaints on stderr.

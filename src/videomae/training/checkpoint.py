@@ -76,11 +76,12 @@ def save_checkpoint(
     if machine.is_main:
         folder = Path(settings.output) / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
+        lasting = {k: v for k, v in _comparable(settings).items() if k not in _FREE_TO_CHANGE}
         state = {
             "step": step,
             "model": model_state,
             "optimizer": optimizer_state,
-            "settings": _comparable(settings),
+            "settings": lasting,
             "seen": dict(seen),
             **({"ema": ema.module.state_dict()} if ema else {}),
         }
