@@ -91,7 +91,7 @@ class Results:
             if _seedless(each) == _seedless(experiment) and each.name in self.tuned
         ]
         values = tuple(value for each in alike for value in each.top1)
-        return Tuned(values, mean(each.cpu_seconds for each in alike))
+        return Tuned(values, min(each.cpu_seconds for each in alike))
 
     def find(self, start: Pretraining | None, **values: Any) -> Finetuning | None:
         """The first fine-tuning from a start of any seed, or from random weights, so set."""
