@@ -1,4 +1,4 @@
-"""What fields of dataclasses and arguments may hold: stated once, in a type, checked in one place.
+"""What a field of a dataclass may hold: stated once, in its type, and checked in one place.
 
 lr: Annotated[float, Limits(0)] = 0.0
 """
@@ -174,14 +174,3 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
             f"{name}={shortened(value)} is not one of {', '.join(choices)}"
             f"{nearest(str(value), choices)}"
         )
-
-
-def drop_foreign(arguments: dict[str, Any], foreign: Mapping[str, str | None]) -> None:
-    """Take out arguments that mean nothing here; ConfigError where one asks for something.
-
-    `foreign` has the names, and what to do instead: None where no value asks for anything.
-    """
-    for name, instead in foreign.items():
-        value = arguments.pop(name, None)
-        if value and instead:
-            raise ConfigError(f"{name}={value!r} is not supported; {instead}")

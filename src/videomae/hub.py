@@ -24,16 +24,12 @@ from videomae.errors import (
     parse_json,
     to_json,
 )
-from videomae.fields import drop_foreign
 
 PathLike = str | os.PathLike[str]
 
 
 class HubArguments(TypedDict, total=False):
-    """Where to look, in the words of huggingface_hub; `fetch` takes them.
-
-    All but `subfolder` concern the hub alone.
-    """
+    """Where `fetch` looks, in huggingface_hub's words; all but `subfolder` are for the hub."""
 
     subfolder: str | None
     revision: str | None
@@ -89,6 +85,17 @@ def take_arguments(arguments: dict[str, Any]) -> HubArguments:
     drop_foreign(arguments, _FOREIGN)
     names = HubArguments.__annotations__
     return cast(HubArguments, {name: arguments.pop(name) for name in names if name in arguments})
+
+
+def drop_foreign(arguments: dict[str, Any], foreign: Mapping[str, str | None]) -> None:
+    """Take out arguments that mean nothing here; ConfigError where one asks for something.
+
+    `foreign` has the names, and what to do instead: None where no value asks for anything.
+    """
+    for name, instead in foreign.items():
+        value = arguments.pop(name, None)
+        if value and instead:
+            raise ConfigError(f"{name}={value!r} is not supported; {instead}")
 
 
 def local_path(name: PathLike) -> Path:

@@ -10,7 +10,6 @@ from videomae import hub
 from videomae.compute.distributed import SPREADS
 from videomae.config import RENAMED, VideoMAEConfig
 from videomae.errors import ConfigError, nearest
-from videomae.fields import drop_foreign
 from videomae.weights.checkpoint import Checkpoint
 
 # What transformers takes besides. Without advice it does not change which model comes out.
@@ -45,7 +44,7 @@ def check_overrides(overrides: dict[str, Any], arguments: Iterable[str]) -> None
     The nearest name may be one of the `arguments`.
     """
     hub.take_arguments(overrides)
-    drop_foreign(overrides, _FOREIGN)
+    hub.drop_foreign(overrides, _FOREIGN)
     known = {*(field.name for field in dataclasses.fields(VideoMAEConfig)), *RENAMED}
     for name in overrides:
         if name not in known:
