@@ -207,7 +207,7 @@ class Study:
         self.results_dir.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, self.result_path(experiment).with_suffix(".png"))
         copied = copy_loss(experiment, scale, experiment.sets(scale, self.folder)[0].output)
-        text = (output / SETTINGS_NAME).read_text(encoding="utf-8")
+        text = self._portable((output / SETTINGS_NAME).read_text(encoding="utf-8"))
         return {**figures, "copy_loss": round(copied, 4), "probes": probes, "settings": text}
 
     def _finetune(self, experiment: Finetuning) -> dict[str, Any]:
@@ -223,7 +223,12 @@ class Study:
                 figures = {"seed": seed, "top1": reached["top1"], "top5": reached["top5"]}
                 write_json(finished, figures | _figures(settings.output))
             runs.append(read_json(finished))
-        return {"runs": runs, "settings": to_toml(dataclasses.replace(shared, output=output))}
+        text = self._portable(to_toml(dataclasses.replace(shared, output=output)))
+        return {"runs": runs, "settings": text}
+
+    def _portable(self, settings: str) -> str:
+        """The text of settings without where this machine keeps the files."""
+        return settings.replace(f'"{self.folder}/', '"runs/findings/')
 
 
 def _render(clips: RenderSettings) -> None:

@@ -137,6 +137,26 @@ def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> N
         VideoMAEConfig(**fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("id2label", None, "id2label must have a name and a whole number of each class"),
+        ("num_labels", "3", "num_labels='3' should be int"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_later_too(name: str, value: Any, message: str) -> None:
+    config = VideoMAEConfig()
+    with pytest.raises(ConfigError, match=message):
+        setattr(config, name, value)
+    assert config.num_labels == 2
+
+
+def test_a_file_of_a_config_is_its_text(tmp_path: Path) -> None:
+    config = VideoMAEConfig(num_labels=3)
+    config.to_json_file(tmp_path / "x.json")
+    assert (tmp_path / "x.json").read_text() == config.to_json_string()
+
+
 WALK = {0: "walk", 1: "run", 2: "jump"}
 
 

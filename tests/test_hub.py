@@ -31,6 +31,12 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_home_of_an_unknown_user_is_a_path_as_it_is() -> None:
+    assert hub.local_path("~nosuchuser/m") == Path("~nosuchuser/m")
+    with pytest.raises(SourceError):
+        hub.fetch("~nosuchuser/m", "config.json")
+
+
 def test_a_folder_gives_its_file(folder: Path) -> None:
     assert hub.fetch(folder, "config.json") == folder / "config.json"
     assert hub.fetch(str(folder), "config.json") == folder / "config.json"

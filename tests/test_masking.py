@@ -194,6 +194,7 @@ def test_split_keeps_the_order_over_many_tokens() -> None:
     [
         (torch.ones(2, 5).bool(), "mask has shape (2, 5), expected (batch, 6): one value per tube"),
         (torch.ones(6).bool(), "mask has shape (6,), expected (batch, 6)"),
+        (torch.ones(0, 6).bool(), "mask has shape (0, 6), expected (batch, 6)"),
         (torch.ones(2, 6), "mask has dtype torch.float32, expected torch.bool (True = hidden)"),
         (
             torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]]).bool(),

@@ -34,6 +34,8 @@ def test_the_about_table_and_a_key_of_earlier_versions_are_passed_over(tmp_path:
         ("epoch = 3", "PretrainSettings has no key 'epoch'; did you mean 'epochs'?"),
         ('epochs = "3"', "epochs='3' should be int"),
         ("epochs = true", "epochs=True should be int"),
+        ("epochs = 1979-05-27", r"epochs=datetime\.date\(1979, 5, 27\) should be int"),
+        ("lr = 07:32:00", r"lr=datetime\.time\(7, 32\) should be float"),
         ("epochs = ", "is not valid TOML"),
         ("epochs = -1", "epochs=-1 must be at least 0"),
         ('preset = "bsae"', "preset='bsae' is not one of .*did you mean 'base'?"),

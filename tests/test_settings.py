@@ -25,6 +25,8 @@ from videomae.settings import FinetuneSettings, PretrainSettings
         ({"erase_prob": 1.5}, "erase_prob=1.5 must lie in 0 to 1"),
         ({"mixup_alpha": -1}, "mixup_alpha=-1 must be at least 0"),
         ({"mix_switch_prob": 2}, "mix_switch_prob=2 must lie in 0 to 1"),
+        ({"merge_tokens": 8, "parallel": "fsdp"}, "merge_tokens=8 does not go with parallel"),
+        ({"merge_tokens": 8, "activation_checkpointing": True}, "merge_tokens=8 does not go with"),
     ],
 )
 def test_fine_tuning_that_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:

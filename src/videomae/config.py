@@ -205,8 +205,8 @@ class VideoMAEConfig:
         if "extra" in self.__dict__ and not name.startswith("_") and not hasattr(type(self), name):
             self.extra[name] = value
             return
-        object.__setattr__(self, name, value)
         if name not in _LABEL_FIELDS or "extra" not in self.__dict__:
+            object.__setattr__(self, name, value)
             return  # `extra` is the last field: the generated __init__ is still at work
         if name in ("id2label", "label2id"):
             try:

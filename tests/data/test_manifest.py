@@ -138,8 +138,9 @@ def test_labels_become_numbers_sets_and_values() -> None:
     assert videos.class_sets() == ((1, 0), (0,), ())
     with pytest.raises(ConfigError, match=r"x: its label 'b\|a' is not among the 2 classes"):
         videos.class_numbers()
-    with pytest.raises(ConfigError, match="its label 'a' is not a number, as regression needs"):
-        Videos((Video("x", "a"),)).values()
+    for label in ("a", "nan", "-inf"):
+        with pytest.raises(ConfigError, match=f"its label '{label}' is not a number, as regress"):
+            Videos((Video("x", label),)).values()
     assert Videos((Video("x", "0.5"), Video("y", "-2"))).values() == (0.5, -2)
     own = Videos((Video("x", "a|b"),), ("a|b", "a"))
     assert own.class_sets() == ((0,),)

@@ -333,6 +333,7 @@ def test_only_labels_that_are_all_numbers_and_no_names_are_class_numbers() -> No
     assert numbered("0 a", "a b c") is None
     assert numbered("0 1", "1 2 3") is None  # 1 is a name
     assert numbered("-1 1", "a b c") is None
+    assert numbered("9" * 5000, "a b c") is None
     assert numbered("", "a b c") is None
 
 

@@ -75,6 +75,8 @@ def test_clear_classes_are_told_apart_and_unreadable_videos_are_not_forgotten() 
     bad = dict.fromkeys(range(26), "broken")
     with pytest.raises(ConfigError, match=r"26 of 30 .* the others are less than 5: broken"):
         probe(features(train, labels, bad), features(test, wanted))
+    with pytest.raises(ConfigError, match="clips to learn from are all of one class"):
+        probe(features(train, labels * 0), features(test, wanted))
 
 
 def test_features_are_the_mean_token_after_the_final_norm(data: Path) -> None:

@@ -10,6 +10,7 @@ from videomae.config import VideoMAEConfig
 from videomae.data.manifest import Video, Videos, load_videos
 from videomae.errors import ConfigError, VideoError
 from videomae.evaluation import sharding
+from videomae.evaluation.partial import Partial
 from videomae.evaluation.sharding import (
     compute_videos,
     evaluating,
@@ -118,6 +119,18 @@ def test_answers_that_are_no_numbers_are_told(videos: Videos, machine: Machine) 
     _, bad = run(videos, machine, answer_of=lambda output: output / 0 * 0)
     assert len(bad) == 10
     assert set(bad.values()) == {"the model's answer is no number; try dtype=float32"}
+
+
+def test_damaged_videos_are_read_and_counted_again_by_work_that_goes_on(
+    videos: Videos, machine: Machine, tmp_path: Path
+) -> None:
+    for attempt in range(2):
+        maker = maker_of()
+        if not attempt:  # as `on_damage` of a reader notes it
+            maker.damaged[videos.items[3].path] = 1
+        partial = Partial(tmp_path, "test", "0" * 64)
+        run(videos, machine, maker=maker, partial=partial)
+        assert set(range(10)) - set(partial.read((3,))) == (set() if attempt else {3})
 
 
 def test_a_split_model_is_called_equally_often_whatever_can_be_read(

@@ -348,6 +348,14 @@ def test_tokens_may_be_chosen_beforehand() -> None:
             model(pixels, chosen, decoder_bool_masked_pos=undecoded)
 
 
+def test_a_decoder_without_layers_predicts_from_the_tokens_alone() -> None:
+    config = tiny(decoder_num_hidden_layers=0)
+    pixels, mask = clips(config), mask_for(config)
+    output = VideoMAEForPreTraining(config)(pixels, mask)
+    assert output.logits.shape[:2] == (len(pixels), int(mask[0].sum()))
+    assert output.loss.isfinite()
+
+
 def test_a_decoder_mask_that_leaves_nothing_is_refused() -> None:
     config = tiny()
     mask = mask_for(config)

@@ -1,5 +1,6 @@
 """The page of the findings says what the results say, and nothing of what has not been run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -92,3 +93,5 @@ def test_the_results_are_small_and_all_of_this_plan(results: Results) -> None:
     assert sum(path.stat().st_size for path in files) < 1_000_000
     assert {path.stem for path in files} <= {each.name for each in FULL.experiments}
     assert len(results.pretrained) + len(results.tuned) == len(files), "some have older settings"
+    for path in files:
+        assert not re.search(r'= "[/~]', json.loads(path.read_text())["settings"]), path

@@ -57,7 +57,8 @@ def test_each_experiment_leaves_its_figures(study: Study) -> None:
     assert not study.work_dir(TUNED).exists()
     settings = {each: json.loads(study.result_path(each).read_text()) for each in (START, TUNED)}
     assert 'mask = "tube"' in settings[START]["settings"]
-    assert "/model" in settings[TUNED]["settings"]
+    assert 'init = "runs/findings/runs/tube-0.50-' in settings[TUNED]["settings"]
+    assert str(study.folder) not in json.dumps(settings[START]) + json.dumps(settings[TUNED])
 
 
 def test_what_is_done_is_not_run_again_and_what_changed_is(study: Study) -> None:

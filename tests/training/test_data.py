@@ -118,6 +118,21 @@ def test_workers_cache_and_resume_do_not_change_a_batch(videos_dir: Path) -> Non
     assert same(plain[1:], batches(source(videos_dir), sampler, first=1, last=4))
 
 
+def test_a_video_that_cannot_be_read_leaves_its_room_to_others(
+    videos_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = source(videos_dir, cache_gb=1.0)
+    before = clips._cache_left
+
+    def broken(*_: Any) -> None:
+        raise VideoError("cut off")
+
+    monkeypatch.setattr("videomae.video.reader.VideoReader.read", broken)
+    with pytest.raises(VideoError, match="cut off"):
+        clips.train_clips(0, 0)
+    assert clips._cache_left == before
+
+
 def test_a_cache_on_disk_changes_no_batch_and_serves_other_runs(
     videos_dir: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

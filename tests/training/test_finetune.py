@@ -324,6 +324,12 @@ def test_numbers_are_learned_from_their_mean_on(
     regression = dataclasses.replace(settings, data=data, eval_data=None, problem="regression")
     model, _ = make_model(regression, load_videos(data))
     assert model.classifier.bias.tolist() == [pytest.approx(61.25)]
+    model.classifier.bias.data.fill_(11.5)
+    model.save_pretrained(tmp_path / "trained")
+    trained, _ = make_model(
+        dataclasses.replace(regression, init=str(tmp_path / "trained")), load_videos(data)
+    )
+    assert trained.classifier.bias.tolist() == [11.5]  # as it was learned
     evaluation = finetune(regression)
     assert evaluation is not None
     assert evaluation.figures()["mae"] < 5

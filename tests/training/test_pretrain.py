@@ -23,7 +23,7 @@ from videomae.report.record import read_log, read_run
 from videomae.settings import PretrainSettings
 from videomae.training.checkpoint import checkpoint_paths
 from videomae.training.defaults import decide
-from videomae.training.pretrain import draw_masks, make_model, pretrain
+from videomae.training.pretrain import draw_masks, dry_run, make_model, pretrain
 
 
 @pytest.fixture
@@ -328,6 +328,32 @@ def test_a_disk_that_is_too_small_is_known_at_once(
     with pytest.raises(ConfigError, match=r"this run need \d+ MB and .* has 1 MB free"):
         pretrain(settings)
     assert not settings.output.exists()
+
+
+def test_a_finished_run_needs_no_room_and_has_no_step_to_try(
+    settings: PretrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(settings)
+    again = dataclasses.replace(settings, resume=True)
+    monkeypatch.setattr(
+        "videomae.training.checkpoint.shutil.disk_usage", lambda _: SimpleNamespace(free=0)
+    )
+    pretrain(again)
+    with pytest.raises(ConfigError, match="is finished: there is no step to try"):
+        dry_run(again)
+
+
+def test_a_step_keeps_its_clips_when_a_run_goes_on(settings: PretrainSettings) -> None:
+    few = dataclasses.replace(settings, batch_size=12, epochs=2)  # of 10 videos
+    pretrain(few)
+    with pytest.raises(ConfigError, match="a step had 10 clips and has 9 now; use the videos"):
+        pretrain(dataclasses.replace(few, accumulate=3, resume=True))
+
+
+def test_a_decoder_may_have_any_width(settings: PretrainSettings) -> None:
+    for width, heads in ((64, 1), (128, 2), (200, 2), (7, 1)):
+        config = make_model(dataclasses.replace(settings, decoder_width=width)).config
+        assert config.decoder_num_attention_heads == heads
 
 
 def test_an_output_that_cannot_be_written_fails_at_once(

@@ -309,9 +309,11 @@ def test_a_layer_lost_in_the_middle(pretrained: Raw) -> None:
 
 
 def test_a_patch_embedding_of_another_kind_is_refused(finetuned: Raw) -> None:
-    raw = {**finetuned, "patch_embed.proj.weight": torch.zeros(48, 192)}
-    with pytest.raises(WeightsError, match=r"shape \(48, 192\), expected 5 axes.*or 4 of an image"):
-        facts_of(renamed(raw), raw, source="x.pth")
+    for shape in ((48, 192), (48, 3, 0, 16, 16)):
+        raw = {**finetuned, "patch_embed.proj.weight": torch.zeros(shape)}
+        message = rf"shape {re.escape(str(shape))}, expected 5 axes.*or 4 of an image"
+        with pytest.raises(WeightsError, match=message):
+            facts_of(renamed(raw), raw, source="x.pth")
 
 
 # Image MAEs
@@ -323,6 +325,13 @@ def of_original(finetuned: Raw) -> Raw:
     raw["patch_embed.proj.weight"] = raw["patch_embed.proj.weight"][:, :, 0]
     others = ("cls_token", "mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight")
     return {"pos_embed": torch.randn(1, 10, 48), **dict.fromkeys(others, torch.zeros(1)), **raw}
+
+
+@pytest.mark.parametrize("shape", [(), (48,), (1, 0, 48)])
+def test_positions_without_a_row_tell_of_no_size(finetuned: Raw, shape: tuple[int, ...]) -> None:
+    raw = of_original(finetuned) | {"pos_embed": torch.zeros(shape)}
+    kept, _ = without_image_parts(raw)
+    assert "image_size" not in facts_of(renamed(kept), raw, source="x.pth")
 
 
 def of_transformers(finetuned: Raw) -> Raw:

@@ -62,18 +62,18 @@ def finetune(settings: FinetuneSettings) -> Evaluation | None:
 def _train(made: "Prepared", machine: Machine) -> Evaluation | None:
     """Make the steps that are left, and the products of each epoch."""
     settings, model, processor, held_out = made.settings, made.model, made.processor, made.held_out
-    # Earlier versions trained a head step by step, and left checkpoints to go on from.
     results = ["results.json"] if held_out else []
-    if settings.train_only == "head" and not checkpoint_paths(settings.output):
-        if settings.resume:
-            check_begun(settings)
+    begins = not checkpoint_paths(settings.output)
+    if begins and settings.resume:
+        check_begun(settings)  # before features are written
+    # Earlier versions trained a head step by step, and left checkpoints to go on from.
+    if begins and settings.train_only == "head":
         if is_finished(settings, 0, 0, *results):
             keep(settings, machine)
             return None
         ends = fit_head(settings, model, made.videos, processor, machine, made.facts)
     else:
-        is_new = made.has_new_head and not checkpoint_paths(settings.output)
-        if is_new and settings.head_init == "fitted":
+        if begins and made.has_new_head and settings.head_init == "fitted":
             begin_with_head(settings, model, made.videos, processor, machine)
         training = make_training(settings, made, machine)
         if is_finished(settings, training.first_step, training.num_steps, *results):
