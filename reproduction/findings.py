@@ -106,8 +106,8 @@ class Results:
         """A figure for the text: a name of a figure and one of an experiment.
 
         `top1 tube-0.90-labels300`, or linear, hand, limbs (at the end), `untrained-linear` (before
-        any training), loss, copy, seen (clips) of a pre-training. "not run yet" where there is no
-        result; an experiment that is not in the plan is an error.
+        any training), each with all of its seeds; loss, copy, seen (clips) of a pre-training. "not
+        run yet" where there is no result; an experiment that is not in the plan is an error.
         """
         key, name = words.split()
         experiment = next(each for each in self.plan.experiments if each.name == name)
@@ -122,8 +122,13 @@ class Results:
             return f"{run.clips[-1]:,}"
         probe = key.removeprefix("untrained-")
         if probe in PROBES:
-            value = run.probes[probe][-1 if key == probe else 0]
-            return PROBES[probe].format(value) + (" %" if probe == "linear" else "")
+            alike = [
+                each
+                for each in self.plan.pretrainings
+                if _seedless_start(each) == _seedless_start(experiment)
+            ]
+            values = [each.probes[probe][-1 if key == probe else 0] for each in self.seeds(alike)]
+            return ", ".join(map(PROBES[probe].format, values)) + " %" * (probe == "linear")
         return f"{ {'loss': run.loss, 'copy': run.copy_loss}[key]:.3f}"
 
 

@@ -83,9 +83,9 @@ def test_a_fine_tuning_is_found_by_its_start_and_settings() -> None:
 def test_figures_of_the_text_are_those_of_the_results(tmp_path: Path) -> None:
     results = read_results(made_up(FULL, tmp_path, share=9 / len(FULL.experiments)))  # step 1
     figures = {
-        f"linear {TUBE.name}": "14.0 %",
-        f"untrained-linear {TUBE.name}": "10.0 %",
-        f"hand {RANDOM.name}": "0.39",
+        f"linear {TUBE.name}": "14.0, 14.0 %",
+        f"untrained-linear {TUBE.name}": "10.0, 10.0 %",
+        f"hand {RANDOM.name}": "0.39, 0.39",
         f"copy {RANDOM.name}": "0.800",
         f"seen {RANDOM.name}": "200,000",
         f"top1 {tuned(TUBE).name}": "26.0 ± 2.0 %",  # of two pre-trainings
@@ -133,7 +133,7 @@ def test_what_stands_around_the_figures_stays(tmp_path: Path) -> None:
         "<!-- plot: masks -->\n<!-- end -->\n\n<!-- table: long -->\n<!-- end -->\n\nWords.\n"
     )
     filled = fill(empty, results, tmp_path)
-    assert f"right in <!-- figure: linear {TUBE.name} -->14.0 %<!-- end -->. More." in filled
+    assert f"right in <!-- figure: linear {TUBE.name} -->14.0, 14.0 %<!-- end -->. More." in filled
     assert "<!-- plot: masks -->\n\n*Plot: not run yet.*\n\n<!-- end -->" in filled
     assert filled.endswith("|\n\n<!-- end -->\n\nWords.\n")
     (tmp_path / "masks.svg").touch()
